@@ -1,0 +1,187 @@
+"""The library's verbs: train, resume, load, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views
+from ssl_dc.config import RunConfig, resolve, uniform_layer
+from ssl_dc.data.base import Splits
+from ssl_dc.data.loading import Plain
+from ssl_dc.data.subsets import Subset, balanced_indices, open_splits
+from ssl_dc.errors import ConfigError
+from ssl_dc.evaluation.knn import Metric
+from ssl_dc.evaluation.outcome import Outcome, outcome
+from ssl_dc.evaluation.protocols import Evaluation, extract_splits, knn, linear
+from ssl_dc.gating.budget import calibrate
+from ssl_dc.model import Model
+from ssl_dc.run_folder import RunFolder
+from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.events import Watcher
+from ssl_dc.training.metrics_file import MetricsFile
+from ssl_dc.training.tensorboard import TensorBoard
+from ssl_dc.training.trainer import Trainer
+
+CALIBRATION_IMAGES = 1024
+"""How many training images the gates' threshold is calibrated on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where it is.
+        model: What was trained.
+        outcome: What was learned and what it costs, as in ``result.json``.
+    """
+
+    folder: Path
+    model: Model
+    outcome: Outcome
+
+
+def train(
+    settings: Mapping[str, Any] | RunConfig | None = None,
+    *,
+    output: str | Path | None = None,
+    watchers: Sequence[Watcher] = (),
+) -> Run:
+    """Train a run from its start to its end, and evaluate it.
+
+    Args:
+        settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, or a complete
+            config.
+        output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
+        watchers: Told of progress.
+
+    Raises:
+        ConfigError: If the settings cannot be run; nothing is written then.
+        RunError: If training fails; what was saved before is kept.
+    """
+    config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
+    splits = open_splits(build_data_set(config))
+    prepared = _Prepared(config, splits)
+    folder = RunFolder.create(Path(output) if output else _free_folder(config), config)
+    return prepared.fit(folder, watchers)
+
+
+def resume(folder: str | Path, *, watchers: Sequence[Watcher] = ()) -> Run:
+    """Go on with a run from its newest resume point, exactly as if it had never stopped.
+
+    Args:
+        folder: The run's folder.
+        watchers: Told of progress.
+
+    Raises:
+        ConfigError: If there is no run.
+        RunError: If training fails.
+    """
+    run = RunFolder.existing(Path(folder))
+    config = run.config()
+    return _Prepared(config, open_splits(build_data_set(config))).fit(run, watchers)
+
+
+def load(folder: str | Path) -> Model:
+    """The trained model of a run; nothing in the folder is executed.
+
+    Args:
+        folder: The run's folder, or any folder with its ``config.json`` and ``model.safetensors``.
+
+    Raises:
+        ConfigError: If there is no run, or its config is not valid.
+        RunError: If the weights are missing, damaged, or not those of the config's network.
+    """
+    return RunFolder.existing(Path(folder)).load_model()
+
+
+def evaluate(
+    folder: str | Path,
+    protocol: Literal["knn", "linear"] = "knn",
+    *,
+    k: int = 1,
+    metric: Metric = "euclidean",
+    seeds: int = 5,
+) -> Evaluation:
+    """Evaluate the frozen features of a run, on each of its routes, on held-out images.
+
+    Args:
+        folder: The run's folder.
+        protocol: ``knn`` or ``linear``.
+        k: Neighbours asked, for ``knn``.
+        metric: ``euclidean`` or ``cosine``, for ``knn``.
+        seeds: Classifiers trained, for ``linear``.
+    """
+    model = load(folder)
+    sets = extract_splits(model, open_splits(build_data_set(model.config)), workers=model.config.training.workers)
+    if protocol == "knn":
+        return knn(sets, k=k, metric=metric)
+    if protocol == "linear":
+        return linear(sets, seeds=seeds)
+    raise ConfigError(f"unknown protocol {protocol!r}; there are: knn, linear")
+
+
+class _Prepared:
+    """A config whose parts are all built, so that whatever is wrong with it shows before a folder is made."""
+
+    def __init__(self, config: RunConfig, splits: Splits) -> None:
+        self.config = config
+        self.splits = splits
+        network = build_network(config)
+        self.encoder = network.encoder
+        self.trainer = Trainer(
+            encoder=network.encoder,
+            objective=build_objective(config, network.encoder.feature_dim),
+            gating=network.gating,
+            optimizer=partial(build_optimizer, config),
+            images=splits.train,
+            views=build_views(config),
+            image_size=config.data.image_size,
+            training=config.training,
+            budget=config.budget,
+            routes=config.routes,
+            seed=config.seed,
+        )
+
+    def fit(self, folder: RunFolder, watchers: Sequence[Watcher]) -> Run:
+        """Train in a folder from its newest resume point; calibrate, save, evaluate."""
+        self.trainer.watchers = [MetricsFile(folder.metrics_file), *self._tracker(folder), *watchers]
+        self.trainer.checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
+        self.trainer.fit()
+        model = Model(self.config, self.encoder)
+        if self.config.budget.target is not None and self.config.budget.control == "adaptive":
+            calibrate(self.encoder, self._calibration_batches(model), model.cost, self.config.budget.target)
+        result = outcome(self.config, model, self.splits)
+        if self.trainer.accelerator.is_main_process:
+            folder.save_model(self.encoder)
+            folder.save_result(result.as_json())
+        return Run(folder.path, model, result)
+
+    def _calibration_batches(self, model: Model) -> list[Tensor]:
+        """Some of the training images, as evaluation sees them."""
+        images = self.splits.train
+        chosen = Subset(images, balanced_indices(images.labels, len(images), CALIBRATION_IMAGES, seed=0))
+        loader = DataLoader(Plain(chosen, model.transform), batch_size=256)
+        device = self.trainer.accelerator.device
+        return [batch.to(device, memory_format=torch.channels_last) for batch in loader]
+
+    def _tracker(self, folder: RunFolder) -> list[Watcher]:
+        return [TensorBoard(folder.tensorboard)] if self.config.training.tracker == "tensorboard" else []
+
+
+def _free_folder(config: RunConfig) -> Path:
+    """A folder under ``runs/`` that does not exist, named for what is run."""
+    budget = "" if config.budget.target is None else f"-{config.budget.target:g}"
+    name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
+    number = 1
+    while (path := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return path

@@ -1,0 +1,109 @@
+"""What a backbone is: a network family that declares its gate sites and counts its own cost."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_dc.gating.base import Gate
+from ssl_dc.gating.cost import CostModel, LayerCost
+from ssl_dc.gating.sites import GateFactory, GateSite
+from ssl_dc.routes import Route
+
+Masks = dict[str, Tensor]
+"""For each gated site its mask (N, channels), filled while a gated view passes."""
+
+
+class GatePoint(nn.Module):
+    """One gate site in the network: the site, and the gate that a scheme put there, if any.
+
+    Args:
+        site: The site, as declared to the gate factory.
+        gate_factory: Gives the gate, or None for a site that stays open.
+    """
+
+    gate: Gate | None
+
+    def __init__(self, site: GateSite, gate_factory: GateFactory) -> None:
+        super().__init__()
+        self.site = site
+        self.gate = gate_factory(site)
+
+    def forward(self, activation: Tensor, block_input: Tensor, route: Route, masks: Masks) -> Tensor:
+        """The activation (N, C, H, W), with what the gate shuts set to 0; untouched on the dense route.
+
+        Args:
+            activation: What the site gates: C is the site's ``channels``, or anything for a mask of width 1.
+            block_input: What the gate decides on, (N, in_channels, H', W').
+            route: On the dense route the gate is not run.
+            masks: Receives the mask.
+        """
+        if route is Route.DENSE or self.gate is None:
+            return activation
+        mask: Tensor = self.gate(block_input)
+        masks[self.site.name] = mask
+        return activation * mask[:, :, None, None]
+
+
+class Backbone(nn.Module, ABC):
+    """A network from images to features, with gate sites.
+
+    It knows neither which gating scheme nor which batch-norm policy is in use: it asks the two factories that it is built
+    with. Each of its gate sites is a :class:`GatePoint`.
+    """
+
+    @property
+    @abstractmethod
+    def feature_dim(self) -> int:
+        """Width of the features."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:
+        """Features (N, feature_dim) of images (N, 3, H, W), and the masks of the gated sites (none on the dense route)."""
+
+    def gate_points(self) -> list[GatePoint]:
+        """Every gate site of the network, in its order."""
+        return [module for module in self.modules() if isinstance(module, GatePoint)]
+
+    def cost_model(self, image_size: int) -> CostModel:
+        """The cost of every convolution and linear layer, and of the gates, for one image (3, image_size, image_size).
+
+        Counted from the shapes that the layers really see, by a forward without arithmetic.
+        """
+        points = [point for point in self.gate_points() if point.gate is not None]
+        sites_of_layer: dict[str, list[str]] = {}
+        for point in points:
+            for layer in point.site.layers:
+                sites_of_layer.setdefault(layer, []).append(point.site.name)
+        layers = [
+            LayerCost(name, macs, tuple(sites_of_layer.get(name, ()))) for name, macs in _count_layers(self, image_size)
+        ]
+        gates = [
+            LayerCost(f"{point.site.name}.gate", point.gate.macs, gate=True) for point in points if point.gate is not None
+        ]
+        return CostModel((*layers, *gates), {point.site.name: point.site.channels for point in points})
+
+
+def _count_layers(backbone: Backbone, image_size: int) -> list[tuple[str, int]]:
+    """Name and MACs of each convolution and linear layer that the dense route runs, in the order in which it does."""
+    shadow = copy.deepcopy(backbone).to("meta").eval()
+    counted: list[tuple[str, int]] = []
+
+    def count(name: str, layer: nn.Conv2d | nn.Linear) -> Any:
+        def hook(_module: nn.Module, _inputs: Sequence[Tensor], output: Tensor) -> None:
+            positions = output[0, 0].numel() if isinstance(layer, nn.Conv2d) else output[0].numel() // layer.out_features
+            counted.append((name, positions * layer.weight.numel()))
+
+        return hook
+
+    for name, module in shadow.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count(name, module))
+    with torch.no_grad():
+        shadow(torch.empty(1, 3, image_size, image_size, device="meta"), Route.DENSE)
+    return counted

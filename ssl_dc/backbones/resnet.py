@@ -1,0 +1,155 @@
+"""ResNets (He et al. 2016) whose residual blocks declare gate sites (method section 3)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ssl_dc.backbones.base import Backbone, GatePoint, Masks
+from ssl_dc.backbones.options import ResNetOptions
+from ssl_dc.gating.sites import GateFactory, GateSite, Granularity
+from ssl_dc.norms.base import NormFactory, Position
+from ssl_dc.routes import Route
+
+
+class Stem(NamedTuple):
+    """The first convolution, and whether a 3x3 stride-2 max-pool follows."""
+
+    kernel: int
+    stride: int
+    padding: int
+    pool: bool
+
+
+STEMS = {
+    "imagenet": Stem(kernel=7, stride=2, padding=3, pool=True),
+    "cifar": Stem(kernel=3, stride=1, padding=2, pool=False),
+    "strided": Stem(kernel=3, stride=2, padding=1, pool=False),
+}
+
+
+def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
+    """A convolution without bias, of "same" padding unless told otherwise, with He initialisation."""
+    padding = kernel // 2 if padding is None else padding
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+class Shortcut(nn.Module):
+    """The shortcut of a block that changes the shape: 1x1 convolution and norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, norm_factory: NormFactory) -> None:
+        super().__init__()
+        self.conv = convolution(in_channels, out_channels, kernel=1, stride=stride)
+        self.norm = norm_factory(out_channels, Position.DOWNSAMPLE)
+
+    def forward(self, x: Tensor, route: Route) -> Tensor:
+        """X (N, in, H, W) brought to (N, out, H / stride, W / stride)."""
+        shortcut: Tensor = self.norm(self.conv(x), route)
+        return shortcut
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, with two gate sites.
+
+    ``hidden`` (channel): relu(norm1(conv1(x))); a shut channel saves its row of conv1 and its column of conv2.
+    ``branch`` (branch): both convolutions.
+
+    Args:
+        name: The block's name in the backbone, such as ``layer1.0``.
+        in_channels: Channels of the block's input.
+        planes: Channels of the hidden activation and of the output.
+        stride: Stride of the first convolution and of the shortcut.
+        norm_factory: Gives the norm layers.
+        gate_factory: Gives the gates.
+    """
+
+    expansion = 1
+
+    def __init__(
+        self,
+        name: str,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        norm_factory: NormFactory,
+        gate_factory: GateFactory,
+    ) -> None:
+        super().__init__()
+        convolutions = (f"{name}.conv1", f"{name}.conv2")
+        self.conv1 = convolution(in_channels, planes, kernel=3, stride=stride)
+        self.norm1 = norm_factory(planes, Position.BLOCK)
+        self.hidden = GatePoint(
+            GateSite(f"{name}.hidden", Granularity.CHANNEL, in_channels, planes, convolutions), gate_factory
+        )
+        self.conv2 = convolution(planes, planes, kernel=3)
+        self.norm2 = norm_factory(planes, Position.BLOCK)
+        self.branch = GatePoint(GateSite(f"{name}.branch", Granularity.BRANCH, in_channels, 1, convolutions), gate_factory)
+        changes = stride != 1 or in_channels != planes
+        self.shortcut = Shortcut(in_channels, planes, stride, norm_factory) if changes else None
+
+    def forward(self, x: Tensor, route: Route, masks: Masks) -> Tensor:
+        """The block's output (N, planes, H / stride, W / stride) for x (N, in_channels, H, W)."""
+        hidden = torch.relu(self.norm1(self.conv1(x), route))
+        hidden = self.hidden(hidden, x, route, masks)
+        branch = self.norm2(self.conv2(hidden), route)
+        branch = self.branch(branch, x, route, masks)
+        shortcut = x if self.shortcut is None else self.shortcut(x, route)
+        return torch.relu(shortcut + branch)
+
+
+class ResNet(Backbone):
+    """A ResNet without classifier: stem, four stages of blocks, global average pool.
+
+    Args:
+        options: Width, stem.
+        norm_factory: Gives the norm layers.
+        gate_factory: Gives the gates.
+    """
+
+    block = BasicBlock
+    depths: tuple[int, int, int, int]
+
+    def __init__(self, options: ResNetOptions, norm_factory: NormFactory, gate_factory: GateFactory) -> None:
+        super().__init__()
+        self.options = options
+        stem = STEMS[options.stem]
+        padding = stem.padding if options.stem_padding is None else options.stem_padding
+        self.conv1 = convolution(3, options.width, stem.kernel, stem.stride, padding)
+        self.norm1 = norm_factory(options.width, Position.STEM)
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if stem.pool else nn.Identity()
+        self.stages = nn.ModuleDict()
+        channels = options.width
+        for stage, depth in enumerate(self.depths):
+            planes = options.width * 2**stage
+            blocks = nn.ModuleList()
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                name = f"stages.layer{stage + 1}.{index}"
+                blocks.append(self.block(name, channels, planes, stride, norm_factory, gate_factory))
+                channels = planes * self.block.expansion
+            self.stages[f"layer{stage + 1}"] = blocks
+        self._feature_dim = channels
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the features: 8 * width for basic blocks."""
+        return self._feature_dim
+
+    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:
+        """Features (N, feature_dim) of images (N, 3, H, W), and the masks of the gated sites."""
+        masks: Masks = {}
+        x = self.pool(torch.relu(self.norm1(self.conv1(images), route)))
+        for blocks in self.stages.values():
+            for block in cast(nn.ModuleList, blocks):
+                x = block(x, route, masks)
+        return x.mean(dim=(2, 3)), masks
+
+
+class ResNet18(ResNet):
+    """The backbone ``resnet18``: 2-2-2-2 basic blocks."""
+
+    depths = (2, 2, 2, 2)

@@ -1,0 +1,38 @@
+"""``ssl-dc config``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ssl_dc.cli.options import config_options, json_option, print_json, readable_errors
+from ssl_dc.config import Resolved, file_layer, resolve
+
+
+@click.group("config", short_help="Show or check a complete config.")
+def command() -> None:
+    """Show or check a complete config."""
+
+
+@command.command("show")
+@config_options
+@json_option
+@readable_errors
+def show(resolved: Resolved, as_json: bool) -> None:
+    """Print the complete config that train would run with these options, as YAML, and where each setting comes from."""
+    if as_json:
+        print_json(resolved.config.model_dump(mode="json"))
+        return
+    from ssl_dc.config.yaml_text import annotated_yaml
+
+    click.echo(annotated_yaml(resolved), nl=False)
+
+
+@command.command("validate")
+@click.argument("file", type=click.Path(path_type=Path))
+@readable_errors
+def validate(file: Path) -> None:
+    """Check a config FILE; exit status 2 and every error in it if it cannot be run."""
+    resolve([file_layer(file)])
+    click.echo(f"{file}: valid")

@@ -1,0 +1,90 @@
+"""Progress of training on standard error: a moving bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ssl_dc.training.events import StepMetrics, Watcher
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def make_progress() -> Watcher:
+    """What fits this process's standard error."""
+    return ProgressBar() if sys.stderr.isatty() else ProgressLines()
+
+
+def described(values: Mapping[str, float], images_per_second: float) -> str:
+    """The metrics of a step in one line: loss and its terms, learning rate, cost, collapse, speed."""
+    terms = " ".join(
+        f"{name.removeprefix('terms/')} {value:.3g}" for name, value in values.items() if name.startswith("terms/")
+    )
+    cost = f" cost {values['cost_ratio']:.3f}" if "cost_ratio" in values else ""
+    paid = f" (evaluated {values['evaluated_cost_ratio']:.3f})" if "evaluated_cost_ratio" in values else ""
+    return (
+        f"loss {values['loss']:.3f} [{terms}] lr {values['lr']:.2e}{cost}{paid}"
+        f" rank {values['effective_rank']:.0f} {images_per_second:.0f} images/s"
+    )
+
+
+class ProgressBar(Watcher):
+    """A bar with the time left, and the latest metrics below it."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        )
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        """Show the bar."""
+        self._task = self._progress.add_task("", total=total_steps, completed=step)
+        self._progress.start()
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Move it."""
+        text = described(metrics.values, metrics.images_per_second)
+        self._progress.update(self._task, completed=metrics.step, description=text)
+
+    def on_message(self, text: str) -> None:
+        """Print a line above it."""
+        self._progress.console.print(text)
+
+    def on_end(self) -> None:
+        """Leave it as it is."""
+        self._progress.stop()
+
+
+class ProgressLines(Watcher):
+    """A line every few seconds, and one at the end."""
+
+    def on_start(self, step: int, total_steps: int) -> None:
+        """Say where training begins."""
+        self._began, self._first, self._last_line = time.monotonic(), step, 0.0
+        self._say(f"training from step {step} to {total_steps}")
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Print a line if it is time."""
+        now = time.monotonic()
+        if now - self._last_line < SECONDS_BETWEEN_LINES and metrics.step < metrics.total_steps:
+            return
+        self._last_line = now
+        left = (now - self._began) / max(1, metrics.step - self._first) * (metrics.total_steps - metrics.step)
+        text = described(metrics.values, metrics.images_per_second)
+        self._say(f"step {metrics.step}/{metrics.total_steps} epoch {metrics.epoch} {text} left {left:.0f} s")
+
+    def on_message(self, text: str) -> None:
+        """Print it."""
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,78 @@
+"""Results as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ssl_dc.evaluation.cost import CostTable
+from ssl_dc.evaluation.outcome import Outcome
+from ssl_dc.evaluation.protocols import Evaluation
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """What a training run reports at its end."""
+    table = Table(title=f"kNN-1 on {outcome.trained.test_images:,} held-out images")
+    for heading in ("route", "top-1 %", "untrained %", "MACs an image", "share of dense cost"):
+        table.add_column(heading, justify="left" if heading == "route" else "right")
+    for route, score in outcome.trained.routes.items():
+        before = outcome.untrained.routes[route].top1
+        table.add_row(str(route), f"{score.top1:.2f}", f"{before:.2f}", f"{score.macs:,.0f}", f"{score.ratio:.4f}")
+    _print(table)
+    if outcome.budget is not None:
+        print(f"budget asked for: {outcome.budget:g} of the dense cost, {outcome.dense_macs:,} MACs")
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """What a protocol says of a run."""
+    settings = ", ".join(f"{name} {value}" for name, value in evaluation.settings.items())
+    table = Table(title=f"{evaluation.protocol} ({settings}) on {evaluation.test_images:,} held-out images")
+    for heading in ("route", "top-1 %", "deviation", "MACs an image", "share of dense cost"):
+        table.add_column(heading, justify="left" if heading == "route" else "right")
+    for route, score in evaluation.routes.items():
+        deviation = "" if score.std is None else f"{score.std:.2f}"
+        table.add_row(str(route), f"{score.top1:.2f}", deviation, f"{score.macs:,.0f}", f"{score.ratio:.4f}")
+    _print(table)
+
+
+def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
+    """The same as plain values."""
+    return {
+        "protocol": evaluation.protocol,
+        **evaluation.settings,
+        "train_images": evaluation.train_images,
+        "test_images": evaluation.test_images,
+        "routes": {
+            str(route): {
+                "top1": score.top1,
+                "std": score.std,
+                "macs": round(score.macs),
+                "ratio": score.ratio,
+            }
+            for route, score in evaluation.routes.items()
+        },
+    }
+
+
+def print_cost(cost: CostTable) -> None:
+    """The cost of a network, layer by layer."""
+    table = Table(title=f"MACs for one image: {cost.network}")
+    for heading in ("layer", "dense", "gated", "gated / dense"):
+        table.add_column(heading, justify="left" if heading == "layer" else "right")
+    for row in cost.rows:
+        share = f"{row.gated_macs / row.dense_macs:.3f}" if row.dense_macs else ""
+        table.add_row(row.layer, f"{row.dense_macs:,}", f"{row.gated_macs:,.0f}", share)
+    table.add_section()
+    table.add_row("all", f"{cost.dense_macs:,}", f"{cost.gated_macs:,.0f}", f"{cost.ratio:.4f}")
+    _print(table)
+    print(f"gated: {cost.gated_is}")
+
+
+def _print(table: Table) -> None:
+    """To standard output, as wide as the table needs when nobody's terminal limits it."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)

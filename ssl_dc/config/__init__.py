@@ -1,0 +1,107 @@
+"""The configuration of a run: its schema, and how it is put together from recipes, files and options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ssl_dc.config.layers import (
+    Layer,
+    file_layer,
+    flattened,
+    merged,
+    nested,
+    normalised,
+    override_layer,
+    uniform_layer,
+)
+from ssl_dc.config.messages import readable
+from ssl_dc.config.schema import DEFAULT_PART, BudgetConfig, RunConfig, TrainingConfig
+from ssl_dc.errors import ConfigError
+from ssl_dc.parts import KINDS
+from ssl_dc.plugins import registry
+
+__all__ = [
+    "BudgetConfig",
+    "Layer",
+    "Resolved",
+    "RunConfig",
+    "TrainingConfig",
+    "file_layer",
+    "override_layer",
+    "resolve",
+    "uniform_layer",
+]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A complete config, and where each of its settings comes from.
+
+    Attributes:
+        config: The config.
+        provenance: Dotted key to source, for every setting.
+    """
+
+    config: RunConfig
+    provenance: Mapping[str, str]
+
+
+def resolve(layers: Sequence[Layer] = ()) -> Resolved:
+    """The complete config of a call: defaults, then the recipes of the parts chosen, then the layers in order.
+
+    Args:
+        layers: What the user says, from the weakest (a file) to the strongest (``--set``).
+
+    Raises:
+        ConfigError: If it is not valid; the message names every error.
+    """
+    said = merged([normalised(layer) for layer in layers], DEFAULT_PART)
+    whole = merged([*_recipes(said), said], DEFAULT_PART)
+    try:
+        config = RunConfig.model_validate(nested(whole.values))
+    except ValidationError as error:
+        raise ConfigError(readable(error, whole.values, whole.sources)) from error
+    provenance = {key: whole.sources.get(key, "default") for key in flattened(config.model_dump(mode="json"))}
+    return Resolved(config, provenance)
+
+
+def dump(config: RunConfig) -> str:
+    """The config as JSON that :func:`resolve` reads back to an equal one."""
+    return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+
+
+def read(path: Path) -> RunConfig:
+    """The config that a run folder or a file holds.
+
+    Raises:
+        ConfigError: If it cannot be read or is not valid.
+    """
+    return resolve([file_layer(path)]).config
+
+
+def _recipes(said: Layer) -> Iterable[Layer]:
+    """What the chosen parts bring along, the data set's first; parts that do not exist bring nothing here."""
+    for kind in sorted(KINDS, key=lambda kind: kind != "data"):
+        name = said.values.get(f"{kind}.name", DEFAULT_PART[kind])
+        if name in registry().names(kind):
+            recipe = registry().find(kind, name).options_model().recipe
+            fitting = {key: value for key, value in recipe.items() if _fits(key, recipe, said)}
+            yield uniform_layer(fitting, f"recipe of {name}")
+
+
+def _fits(key: str, recipe: Mapping[str, Any], said: Layer) -> bool:
+    """Whether a recipe's setting makes sense with the parts that the user chose."""
+    kind, _, option = key.partition(".")
+    if kind not in KINDS or option == "name":
+        return True
+    meant = recipe.get(f"{kind}.name", DEFAULT_PART[kind])
+    chosen = said.values.get(f"{kind}.name", meant)
+    if f"{kind}.name" in recipe and chosen != meant:
+        return False
+    return chosen in registry().names(kind) and option in registry().find(kind, chosen).options_model().model_fields

@@ -1,0 +1,172 @@
+"""Where settings come from: layers, from recipes and files to single overrides, merged with their provenance kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from ssl_dc.errors import ConfigError
+from ssl_dc.parts import KINDS
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings that come from one place.
+
+    Attributes:
+        values: Dotted key to value.
+        sources: Dotted key to where it was said, for messages and ``config show``.
+    """
+
+    values: Mapping[str, Any]
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def uniform_layer(values: Mapping[str, Any], source: str) -> Layer:
+    """A layer whose settings all come from the same place."""
+    return Layer(dict(values), dict.fromkeys(values, source))
+
+
+def file_layer(path: Path) -> Layer:
+    """The settings of a YAML (or JSON) file, each with its line.
+
+    Raises:
+        ConfigError: If the file cannot be read, is not YAML, repeats a key, or is not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config {path}: {error}") from error
+    try:
+        document = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        reason = " ".join(str(error.problem or error.context or "not valid YAML").split())
+        raise ConfigError(f"{path}{line}: {reason}") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    if document is None:
+        return Layer({})
+    if not isinstance(document, Mapping):
+        raise ConfigError(
+            f"{path}: a config is a mapping of sections, such as 'objective:', not a {type(document).__name__}"
+        )
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for key, value, line_number in _leaves(document):
+        values[key] = value
+        sources[key] = f"{path}:{line_number + 1}"
+    return normalised(Layer(values, sources))
+
+
+def override_layer(assignments: Iterable[str]) -> Layer:
+    """The settings of ``--set dotted.key=value`` options; a value is JSON, or else the text itself.
+
+    Raises:
+        ConfigError: If one has no ``=`` or no key.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {assignment}: write --set dotted.key=value, such as --set objective.invariance=10")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = text
+        values[key.strip()] = value
+    return normalised(Layer(values, {key: f"--set {key}" for key in values}))
+
+
+def normalised(layer: Layer) -> Layer:
+    """The layer with ``objective: vicreg`` written out as ``objective.name: vicreg``, likewise for every kind of part."""
+    shorthand = {kind for kind in KINDS if kind in layer.values}
+    if not shorthand:
+        return layer
+
+    def full(key: str) -> str:
+        return f"{key}.name" if key in shorthand else key
+
+    return Layer(
+        {full(key): value for key, value in layer.values.items()},
+        {full(key): source for key, source in layer.sources.items()},
+    )
+
+
+def merged(layers: Iterable[Layer], default_part: Mapping[str, str]) -> Layer:
+    """Later layers over earlier ones. One that names another part starts that section afresh.
+
+    Args:
+        layers: From the weakest to the strongest.
+        default_part: The part of each kind when no layer names one.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        for kind in KINDS:
+            name = f"{kind}.name"
+            if name in layer.values and layer.values[name] != values.get(name, default_part[kind]):
+                for key in [key for key in values if key.startswith(f"{kind}.")]:
+                    del values[key], sources[key]
+        values.update(layer.values)
+        sources.update(layer.sources)
+    return Layer(values, sources)
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested mappings.
+
+    Raises:
+        ConfigError: If a key is both a value and a section.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"{key}: {section!r} is given both a value and keys below it")
+        if isinstance(branch.get(last), dict):
+            raise ConfigError(f"{key} is given both a value and keys below it")
+        branch[last] = value
+    return tree
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; an empty mapping has none."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flattened(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
+    """Dotted key, plain value and line (from 0) of each leaf of a document that keeps its lines."""
+    for key, value in tree.items():
+        line = tree.lc.key(key)[0]
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        elif not isinstance(value, Mapping):
+            yield f"{prefix}{key}", _plain(value), line
+
+
+def _plain(value: Any) -> Any:
+    """A value without the wrappers that remember its layout."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool):
+        return value
+    for plain in (int, float, str):
+        if isinstance(value, plain):
+            return plain(value)
+    return value

@@ -1,0 +1,108 @@
+"""Errors in a config as text: which key, what value, from where, what is allowed, what was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from ssl_dc.config.schema import DEFAULT_PART, RunConfig
+from ssl_dc.errors import PluginError
+from ssl_dc.parts import KINDS
+from ssl_dc.plugins import registry
+
+_BOUND_WORDS = {Gt: ("above", "gt"), Ge: ("at least", "ge"), Lt: ("below", "lt"), Le: ("at most", "le")}
+
+
+def readable(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    """All errors of a config, a line each.
+
+    Args:
+        error: What pydantic says.
+        values: Dotted key to value, as given.
+        sources: Dotted key to where it was said.
+    """
+    lines = [_line(detail, values, sources) for detail in error.errors(include_url=False)]
+    if len(lines) == 1:
+        return lines[0]
+    return f"Found {len(lines)} errors in the config:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _line(detail: ErrorDetails, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    given = next((k for k in (key, f"{key}.name", ".".join(location[:-1])) if k in sources), None)
+    where = f"{sources[given]}: " if given else ""
+    if detail["type"] == "extra_forbidden":
+        return f"{where}unknown key {key!r}{_nearest(location, values)}"
+    message = _own_words(detail)
+    if not location or detail["type"] == "unknown_part":
+        return f"{where}{message}"
+    allowed = _allowed(location, values)
+    return f"{where}{key} = {detail['input']!r}: {message}{f'; allowed: {allowed}' if allowed else ''}"
+
+
+def _own_words(detail: ErrorDetails) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    return message if message != detail["msg"] else message[0].lower() + message[1:]
+
+
+def _nearest(location: list[str], values: Mapping[str, Any]) -> str:
+    *sections, wrong = location
+    model = _model_at(sections, values)
+    here = list(model.model_fields) if model else []
+    # a key may also be right but stand in the wrong section
+    elsewhere = [key for key in _all_keys(values) if key.rpartition(".")[2] == wrong]
+    near = elsewhere or [".".join([*sections, name]) for name in difflib.get_close_matches(wrong, here, n=1, cutoff=0.4)]
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    names = f" {'.'.join(sections) or 'a config'} has: {', '.join(here)}" if here else ""
+    return f"{hint}{names}" if hint else f";{names}" if names else ""
+
+
+def _all_keys(values: Mapping[str, Any]) -> Iterator[str]:
+    for section in RunConfig.model_fields:
+        model = _model_at([section], values)
+        if model is None:
+            yield section
+        else:
+            yield from (f"{section}.{name}" for name in model.model_fields)
+
+
+def _model_at(sections: list[str], values: Mapping[str, Any]) -> type[BaseModel] | None:
+    """The model that the section of that path is checked by; None where there is none."""
+    if not sections:
+        return RunConfig
+    section, *deeper = sections
+    model: Any
+    if section in KINDS:
+        try:
+            model = registry().find(section, values.get(f"{section}.name", DEFAULT_PART[section])).options_model()
+        except PluginError:
+            return None
+    else:
+        model = _field_model(RunConfig.model_fields.get(section))
+    for name in deeper:
+        model = _field_model(model.model_fields.get(name)) if model else None
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
+def _field_model(field: FieldInfo | None) -> Any:
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _allowed(location: list[str], values: Mapping[str, Any]) -> str:
+    """The whole range of a field with bounds, in words; empty for a field without."""
+    model = _model_at(location[:-1], values)
+    field = model.model_fields.get(location[-1]) if model else None
+    words = []
+    for constraint in field.metadata if field else ():
+        for bound, (word, attribute) in _BOUND_WORDS.items():
+            if isinstance(constraint, bound):
+                words.append(f"{word} {getattr(constraint, attribute):g}")
+    return ", ".join(words)

@@ -1,0 +1,124 @@
+"""The complete configuration of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic_core import PydanticCustomError
+
+from ssl_dc.data.options import DataOptions
+from ssl_dc.errors import PluginError
+from ssl_dc.gating.options import GatingOptions
+from ssl_dc.optimizers.options import OptimizerOptions
+from ssl_dc.parts import PartOptions, Strict
+from ssl_dc.plugins import registry
+from ssl_dc.routes import Route
+
+DEFAULT_PART = {
+    "objective": "vicreg",
+    "gating": "dgnet",
+    "encoder": "shared",
+    "backbone": "resnet18",
+    "norm": "separate",
+    "data": "digits",
+    "views": "standard",
+    "optimizer": "lars",
+}
+"""The part of each kind that a run uses when nothing names one."""
+
+
+def _slot(kind: str) -> BeforeValidator:
+    """Validates a section by the options of the part that it names, which only then are imported."""
+
+    def check(section: Any) -> Any:
+        if isinstance(section, PartOptions):
+            return section
+        section = {"name": section} if isinstance(section, str) else dict(section or {})
+        name = section.setdefault("name", DEFAULT_PART[kind])
+        try:
+            model = registry().find(kind, name).options_model()
+        except PluginError as error:
+            raise PydanticCustomError("unknown_part", "{message}", {"message": str(error)}) from error
+        return model.model_validate(section)
+
+    return BeforeValidator(check)
+
+
+class BudgetConfig(Strict):
+    """What the gated route may cost, and how it is held to it."""
+
+    target: float | None = Field(
+        0.3, gt=0, le=1, description="Budget t_d: the share of the dense cost that the gated route may pay."
+    )
+    control: Literal["adaptive", "penalty"] = Field(
+        "adaptive",
+        description="'adaptive' steers what is paid in evaluation mode to the budget; 'penalty' is the paper's penalty alone.",
+    )
+
+
+class TrainingConfig(Strict):
+    """How long, how fast and on what the network is trained."""
+
+    epochs: int = Field(500, ge=1, description="Passes over the training images.")
+    batch_size: int = Field(
+        512,
+        ge=2,
+        description="Images a step, over all processes and accumulation steps together: the global batch.",
+    )
+    accumulation: int = Field(1, ge=1, description="Parts that a step's batch is computed in, to save memory.")
+    warmup_epochs: float = Field(
+        10, ge=0, description="Epochs of linear learning-rate warm-up, from a hundredth of the peak."
+    )
+    gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
+    precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
+    workers: int = Field(2, ge=0, description="Processes that prepare images; 0 prepares them in the training process.")
+    log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps between two resume points, besides the one at the end of each epoch."
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="Resume points that are kept.")
+    tracker: Literal["none", "tensorboard"] = Field("none", description="Where metrics go besides metrics.jsonl.")
+
+    @model_validator(mode="after")
+    def _warm_ups_fit(self) -> TrainingConfig:
+        if self.gate_warmup >= self.epochs:
+            raise ValueError(f"gate_warmup ({self.gate_warmup}) must be less than epochs ({self.epochs})")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) must be at most epochs ({self.epochs})")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation})")
+        return self
+
+
+def _section(description: str) -> Any:
+    """A section for a part: empty, it means the default part with its default options."""
+    return Field(default={}, description=description)
+
+
+class RunConfig(Strict):
+    """Everything that decides what a run computes; a saved one re-creates the run."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
+    objective: Annotated[SerializeAsAny[PartOptions], _slot("objective")] = _section("Self-supervised objective.")
+    gating: Annotated[SerializeAsAny[GatingOptions], _slot("gating")] = _section("Gating scheme.")
+    budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
+    routes: tuple[Route, Route] = Field((Route.GATED, Route.DENSE), description="Routes of the two views in training.")
+    encoder: Annotated[SerializeAsAny[PartOptions], _slot("encoder")] = _section("How the routes share weights.")
+    backbone: Annotated[SerializeAsAny[PartOptions], _slot("backbone")] = _section("Network.")
+    norm: Annotated[SerializeAsAny[PartOptions], _slot("norm")] = _section("Batch-norm policy.")
+    data: Annotated[SerializeAsAny[DataOptions], _slot("data")] = _section("Data set.")
+    views: Annotated[SerializeAsAny[PartOptions], _slot("views")] = _section("Augmentation.")
+    optimizer: Annotated[SerializeAsAny[OptimizerOptions], _slot("optimizer")] = _section("Optimiser.")
+    training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, precision.")
+
+    @model_validator(mode="after")
+    def _gates_have_a_budget(self) -> RunConfig:
+        gating = f"gating {self.gating.name!r}"
+        if not self.gating.gates and Route.GATED in self.routes:
+            raise ValueError(f"routes: {gating} has no gates, so no view can be gated; allowed: dense,dense")
+        if not self.gating.gates and self.budget.target is not None:
+            raise ValueError(f"budget.target: {gating} has no gates to hold to a budget; leave the budget out")
+        if self.gating.gates and self.budget.target is None:
+            raise ValueError(f"budget.target: {gating} needs a budget; allowed: above 0, at most 1")
+        return self

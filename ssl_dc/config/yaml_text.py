@@ -1,0 +1,39 @@
+"""A complete config as YAML that says where each setting comes from."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from ssl_dc.config import Resolved
+
+
+def annotated_yaml(resolved: Resolved) -> str:
+    """The config as YAML, each setting with its source as a comment; a valid ``--config`` file."""
+    writer = YAML()
+    writer.width = 4096  # a setting and its comment stay on one line
+    text = io.StringIO()
+    writer.dump(_annotated(resolved.config.model_dump(mode="json"), "", resolved), text)
+    return text.getvalue()
+
+
+def _annotated(tree: dict[str, Any], prefix: str, resolved: Resolved) -> CommentedMap:
+    commented = CommentedMap()
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            commented[key] = _annotated(value, f"{prefix}{key}.", resolved)
+        else:
+            commented[key] = _inline(value)
+            commented.yaml_add_eol_comment(resolved.provenance[f"{prefix}{key}"], key)
+    return commented
+
+
+def _inline(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    sequence = CommentedSeq(value)
+    sequence.fa.set_flow_style()
+    return sequence

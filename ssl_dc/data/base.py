@@ -1,0 +1,72 @@
+"""What a data set is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ssl_dc.data.options import DataOptions
+
+Labels = npt.NDArray[np.int64]
+
+
+class ImageSet(ABC):
+    """Images that can be had by number, with labels if there are any."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> Labels | None:
+        """Class of each image, (n,) int64, or None for an unlabelled set."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def image(self, index: int) -> Image:
+        """The image of that number, in RGB, at the size it is stored.
+
+        Raises:
+            DataError: If it cannot be read; the message names it.
+        """
+
+
+class Splits(NamedTuple):
+    """A data set, opened.
+
+    Attributes:
+        train: What pre-training sees; may be unlabelled.
+        evaluation_train: Labelled images that kNN and the linear classifier learn from.
+        test: Labelled images held out for what is reported.
+        classes: Names of the classes; labels index them.
+    """
+
+    train: ImageSet
+    evaluation_train: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+
+
+class DataSet(ABC):
+    """A named data set, built from its options.
+
+    Args:
+        options: Where it is, how much of it to use.
+    """
+
+    def __init__(self, options: DataOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def open(self) -> Splits:
+        """Find the images, whole; :func:`ssl_dc.data.subsets.open_splits` takes what ``limit`` asks for.
+
+        Raises:
+            DataError: If they are not there or cannot be used; the message says what was expected where.
+        """

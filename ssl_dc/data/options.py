@@ -1,0 +1,128 @@
+"""Options of data sets, and of the built-in ones with their recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from ssl_dc.parts import PartOptions
+
+Colour = tuple[float, float, float]
+"""One value a channel: red, green, blue."""
+
+CIFAR10_MEAN: Colour = (0.4914, 0.4823, 0.4466)
+CIFAR10_STD: Colour = (0.247, 0.243, 0.261)
+CIFAR100_MEAN: Colour = (0.5071, 0.4865, 0.4409)
+CIFAR100_STD: Colour = (0.2673, 0.2564, 0.2762)
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.228, 0.224, 0.225)
+
+_PAPER: Mapping[str, Any] = {
+    "backbone.width": 64,
+    "training.epochs": 500,
+    "training.warmup_epochs": 10,
+    "training.batch_size": 512,
+    "optimizer.name": "lars",
+    "optimizer.lr": 0.3,
+}
+"""The settings that the paper's runs on all data sets share (method section 1)."""
+
+
+class DataOptions(PartOptions):
+    """Options that every data set has."""
+
+    root: Path | None = Field(None, description="Folder that holds the data.")
+    download: bool = Field(False, description="Download the data into the folder if it is not there.")
+    limit: int | None = Field(
+        None,
+        ge=2,
+        description="Use only this many training images, the same number of each class where labels are known.",
+    )
+    test_limit: int | None = Field(None, ge=1, description="Use only this many test images, likewise.")
+    image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
+    mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
+    std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0.")
+
+    @field_validator("std")
+    @classmethod
+    def _above_zero(cls, std: Colour) -> Colour:
+        if min(std) <= 0:
+            raise ValueError("each must be above 0")
+        return std
+
+
+class DigitsOptions(DataOptions):
+    """Options of the data set ``digits``; its recipe is small and quick."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "backbone.width": 16,
+        "backbone.stem": "cifar",
+        "objective.expander_width": 256,
+        "training.epochs": 60,
+        "training.warmup_epochs": 2,
+        "training.batch_size": 128,
+        "optimizer.name": "adamw",
+        "optimizer.lr": 2e-3,
+        "views.crop_scale": (0.5, 1.0),
+        "views.flip_p": 0.0,
+        "views.solarize_p": (0.0, 0.0),
+    }
+
+    name: Literal["digits"] = "digits"
+    image_size: int = Field(16, ge=8, le=1024, description="Side of the images; the digits are 8x8 and are enlarged.")
+    mean: Colour = Field((0.305, 0.305, 0.305), description="Mean of the channels.")
+    std: Colour = Field((0.376, 0.376, 0.376), description="Standard deviation of the channels.")
+
+
+class Cifar10Options(DataOptions):
+    """Options of the data set ``cifar10``; its recipe is the paper's."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "cifar", "views.blur_p": (0.0, 0.2)}
+
+    name: Literal["cifar10"] = "cifar10"
+    image_size: int = Field(32, ge=8, le=1024, description="Side of the images.")
+    mean: Colour = Field(CIFAR10_MEAN, description="Mean of the channels.")
+    std: Colour = Field(CIFAR10_STD, description="Standard deviation of the channels.")
+
+
+class Cifar100Options(DataOptions):
+    """Options of the data set ``cifar100``; its recipe is the paper's."""
+
+    recipe: ClassVar[Mapping[str, Any]] = Cifar10Options.recipe
+
+    name: Literal["cifar100"] = "cifar100"
+    image_size: int = Field(32, ge=8, le=1024, description="Side of the images.")
+    mean: Colour = Field(CIFAR100_MEAN, description="Mean of the channels.")
+    std: Colour = Field(CIFAR100_STD, description="Standard deviation of the channels.")
+
+
+class Stl10Options(DataOptions):
+    """Options of the data set ``stl10``: pre-training on its unlabelled images; its recipe is the paper's."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
+
+    name: Literal["stl10"] = "stl10"
+    image_size: int = Field(96, ge=8, le=1024, description="Side of the images.")
+    mean: Colour = Field(CIFAR10_MEAN, description="Mean of the channels.")
+    std: Colour = Field(CIFAR10_STD, description="Standard deviation of the channels.")
+
+
+class FolderOptions(DataOptions):
+    """Options of the data set ``folder``: one's own images. Its recipe is the paper's for ImageNet-100."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
+
+    name: Literal["folder"] = "folder"
+
+
+class ParquetOptions(DataOptions):
+    """Options of the data set ``parquet``: images in Hugging Face's parquet convention, at the paper's ImageNet recipe."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
+
+    name: Literal["parquet"] = "parquet"
+    image_column: str = Field("image", description="Column of structs {bytes, path}, or of bytes.")
+    label_column: str = Field("label", description="Column of integer labels.")

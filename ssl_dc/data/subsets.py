@@ -1,0 +1,106 @@
+"""Using part of a data set, always the same part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Indices = npt.NDArray[np.int64]
+
+SUBSET_SEED = 0
+"""Draws the images that a limit keeps. Not the run's seed: runs that differ in it must see the same data."""
+
+
+class Subset(ImageSet):
+    """Some images of a set.
+
+    Args:
+        images: The set.
+        indices: Numbers of the images to keep, (n,) int64.
+    """
+
+    def __init__(self, images: ImageSet, indices: Indices) -> None:
+        self._images = images
+        self._indices = indices
+
+    @property
+    def labels(self) -> Labels | None:
+        """Class of each kept image, (n,) int64, or None."""
+        labels = self._images.labels
+        return None if labels is None else labels[self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def image(self, index: int) -> Image:
+        """The kept image of that number.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        return self._images.image(int(self._indices[index]))
+
+
+def balanced_indices(labels: Labels | None, n_total: int, limit: int, seed: int) -> Indices:
+    """Choose images at random, the same number of each class.
+
+    Counts of the classes differ by at most 1; a class that has fewer images gives all, and the others make up
+    for it.
+
+    Args:
+        labels: Class of each image, (n_total,) int64; None takes images without regard to class.
+        n_total: How many images there are.
+        limit: How many to choose, at least 0.
+        seed: Of the draw, at least 0.
+
+    Returns:
+        (min(limit, n_total),) int64, ascending.
+    """
+    if limit >= n_total:
+        return np.arange(n_total, dtype=np.int64)
+    shuffled = np.random.default_rng(seed).permutation(n_total).astype(np.int64)
+    if labels is not None:
+        # Dealt in rounds: every class's first image of the shuffle, then every class's second, and so on.
+        shuffled = shuffled[np.argsort(_occurrence(labels[shuffled]), kind="stable")]
+    return np.sort(shuffled[:limit])
+
+
+def _occurrence(labels: Labels) -> Indices:
+    """For each place, how many places before it have the same label."""
+    by_class = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    occurrence = np.empty(len(labels), dtype=np.int64)
+    occurrence[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return occurrence
+
+
+def open_splits(data_set: DataSet) -> Splits:
+    """Open a data set and take the part of it that its options' ``limit`` and ``test_limit`` ask for.
+
+    Where pre-training and evaluation learn from the same images, they still do.
+
+    Raises:
+        DataError: If the data set cannot be opened.
+    """
+    splits = data_set.open()
+    options = data_set.options
+    train = _limited(splits.train, options.limit)
+    same = splits.evaluation_train is splits.train
+    return splits._replace(
+        train=train,
+        evaluation_train=train if same else _limited(splits.evaluation_train, options.limit),
+        test=_limited(splits.test, options.test_limit),
+    )
+
+
+def _limited(images: ImageSet, limit: int | None) -> ImageSet:
+    if limit is None or limit >= len(images):
+        return images
+    return Subset(images, balanced_indices(images.labels, len(images), limit, SUBSET_SEED))

@@ -1,0 +1,19 @@
+"""Encoders: how the two routes share weights; one file each."""
+
+from __future__ import annotations
+
+from ssl_dc.hookspecs import hookimpl
+from ssl_dc.parts import Part
+
+
+@hookimpl
+def ssl_dc_encoders() -> list[Part]:
+    """The built-in encoders."""
+    return [
+        Part(
+            name="shared",
+            target="ssl_dc.encoders.shared:Shared",
+            options="ssl_dc.encoders.options:SharedEncoderOptions",
+            summary="One backbone for both routes (1x, the paper's choice).",
+        ),
+    ]

@@ -1,0 +1,31 @@
+"""What can go wrong for a user, as exceptions that read as one message and carry the exit status."""
+
+from __future__ import annotations
+
+
+class SslDcError(Exception):
+    """Base of every error that a user can cause and mend; its text is the whole message.
+
+    Attributes:
+        exit_status: What the command line exits with: 2 for a wrong call or config, 1 for a failure while running.
+    """
+
+    exit_status: int = 1
+
+
+class ConfigError(SslDcError):
+    """A config, option or combination of parts that cannot be run; raised before any work is done."""
+
+    exit_status = 2
+
+
+class PluginError(ConfigError):
+    """A part or plugin that was asked for and is not there, with the reason."""
+
+
+class DataError(ConfigError):
+    """A data set that is missing, empty or unreadable."""
+
+
+class RunError(SslDcError):
+    """A run that failed, or a run folder that cannot be used."""

@@ -1,0 +1,1 @@
+"""What frozen features are worth, on each route, and what they cost."""

@@ -1,0 +1,92 @@
+"""The cost of a network as a table: each layer, dense and gated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_dc.assemble import build_data_set, build_network
+from ssl_dc.config import RunConfig
+from ssl_dc.data.subsets import open_splits
+from ssl_dc.evaluation.features import extract
+from ssl_dc.gating.cost import CostModel
+from ssl_dc.routes import Route
+from ssl_dc.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """One layer: its dense and its mean gated MACs for one image."""
+
+    layer: str
+    dense_macs: int
+    gated_macs: float
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Dense and gated cost of a network.
+
+    Attributes:
+        network: What was counted, in words.
+        gated_is: How the gated cost came about, in words.
+        rows: Each layer; a gate has no dense cost.
+        gated_macs: Mean gated cost of the whole.
+        dense_macs: Dense cost of the whole.
+    """
+
+    network: str
+    gated_is: str
+    rows: list[CostRow]
+    dense_macs: int
+    gated_macs: float
+
+    @property
+    def ratio(self) -> float:
+        """Gated cost as a share of the dense cost."""
+        return self.gated_macs / self.dense_macs
+
+    def as_json(self) -> dict[str, Any]:
+        """The table as plain values."""
+        return {
+            "network": self.network,
+            "gated_is": self.gated_is,
+            "dense_macs": self.dense_macs,
+            "gated_macs": round(self.gated_macs),
+            "ratio": self.ratio,
+            "layers": [
+                {"layer": row.layer, "dense_macs": row.dense_macs, "gated_macs": round(row.gated_macs)} for row in self.rows
+            ],
+        }
+
+
+def cost_of_network(config: RunConfig) -> CostTable:
+    """The cost of the network that a config names; the gated cost is its floor, with every gate shut."""
+    cost = build_network(config).encoder.cost_model(config.data.image_size)
+    return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
+
+
+def cost_of_run(folder: Path) -> CostTable:
+    """The cost of a trained run; the gated cost is what its held-out images pay on average."""
+    model = RunFolder.existing(folder).load_model()
+    if not model.has_gates:
+        return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
+    images = open_splits(build_data_set(model.config)).test
+    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers)[Route.GATED]
+    shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
+    table = _table(model.config, model.cost, shares, f"the mean over {len(images):,} held-out images")
+    return CostTable(table.network, table.gated_is, table.rows, table.dense_macs, float(gated.macs.mean()))
+
+
+def _table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:
+    """The table for given mean open shares of each site."""
+    rows = []
+    for layer in cost.layers:
+        gated = float(layer.macs)
+        for site in layer.sites:
+            gated *= shares[site]
+        rows.append(CostRow(layer.name, 0 if layer.gate else layer.macs, gated))
+    network = f"{config.backbone.name}, {config.data.image_size} px, gating {config.gating.name}"
+    return CostTable(network, gated_is, rows, cost.dense_macs, sum(row.gated_macs for row in rows))

@@ -1,0 +1,85 @@
+"""Features of a whole set of images, on each route, with what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ssl_dc.data.base import ImageSet, Labels
+from ssl_dc.data.loading import Plain
+from ssl_dc.errors import DataError
+from ssl_dc.model import Model
+from ssl_dc.routes import Route
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one route makes of a set of images.
+
+    Attributes:
+        features: (n, feature_dim) float32.
+        macs: What each image cost, (n,) float64, in MACs.
+        masks: For each gated site the masks (n, channels) bool; empty on the dense route.
+    """
+
+    features: npt.NDArray[np.float32]
+    macs: npt.NDArray[np.float64]
+    masks: dict[str, npt.NDArray[np.bool_]]
+
+
+def extract(
+    model: Model, images: ImageSet, routes: Sequence[Route], *, batch_size: int = 256, workers: int = 0
+) -> dict[Route, Features]:
+    """The features of all images, not augmented, in evaluation mode, on each of the routes.
+
+    Args:
+        model: The model; runs where its weights are.
+        images: The images, each decoded once.
+        routes: Which routes to take.
+        batch_size: Images at a time.
+        workers: Processes that prepare images.
+    """
+    device = next(model.encoder.parameters()).device
+    loader = DataLoader(Plain(images, model.transform), batch_size=batch_size, num_workers=workers)
+    parts: dict[Route, list[Features]] = {route: [] for route in routes}
+    for batch in loader:
+        x = batch.to(device, memory_format=torch.channels_last)
+        for route in routes:
+            parts[route].append(_gated(model, x) if route is Route.GATED else _dense(model, x))
+    return {route: _joined(some) for route, some in parts.items()}
+
+
+def labels_of(images: ImageSet) -> Labels:
+    """The labels of a set that has them.
+
+    Raises:
+        DataError: If it has none.
+    """
+    if images.labels is None:
+        raise DataError("these images have no labels, which an evaluation needs")
+    return images.labels
+
+
+def _dense(model: Model, x: Tensor) -> Features:
+    features = model.dense(x)
+    return Features(features.float().cpu().numpy(), np.full(len(x), float(model.cost.dense_macs)), {})
+
+
+def _gated(model: Model, x: Tensor) -> Features:
+    out = model.gated(x)
+    masks = {site: mask.bool().cpu().numpy() for site, mask in out.masks.items()}
+    return Features(out.features.float().cpu().numpy(), out.macs.cpu().numpy(), masks)
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    return Features(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.macs for part in parts]),
+        {site: np.concatenate([part.masks[site] for part in parts]) for site in parts[0].masks},
+    )

@@ -1,0 +1,25 @@
+"""Gate sites, masks and their cost; one file a gating scheme; the budget."""
+
+from __future__ import annotations
+
+from ssl_dc.hookspecs import hookimpl
+from ssl_dc.parts import Part
+
+
+@hookimpl
+def ssl_dc_gatings() -> list[Part]:
+    """The built-in gating schemes."""
+    return [
+        Part(
+            name="none",
+            target="ssl_dc.gating.none:NoGating",
+            options="ssl_dc.gating.options:NoGatingOptions",
+            summary="No gates: the dense baseline.",
+        ),
+        Part(
+            name="dgnet",
+            target="ssl_dc.gating.dgnet:DGNet",
+            options="ssl_dc.gating.options:DGNetOptions",
+            summary="Per-image channel gates inside each residual block (DGNet, Li et al. 2021).",
+        ),
+    ]

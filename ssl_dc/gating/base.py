@@ -1,0 +1,78 @@
+"""What a gate and a gating scheme are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.sites import GateSite, Granularity
+
+
+class Gate(nn.Module, ABC):
+    """Decides, for each image, which entries of one site's mask are open.
+
+    Attributes:
+        threshold: Scalar buffer, shared in value by all gates of a network: an entry is open when its logit reaches it. 0
+            unless the budget is calibrated; the larger, the cheaper the network. A gate whose decision has no threshold
+            may ignore it; the budget then cannot be calibrated.
+    """
+
+    threshold: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("threshold", torch.zeros(()))
+
+    @property
+    @abstractmethod
+    def macs(self) -> int:
+        """Cost of the gate's decision for one image, in MACs."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """The mask (N, channels) for the input x (N, in_channels, H, W) of the block: exactly 0 or 1, in x's dtype.
+
+        In training mode it may be stochastic and carries a gradient (straight-through or other); in evaluation mode it is
+        deterministic.
+        """
+
+
+class GatingScheme(ABC):
+    """How gates decide, and the loss that trains them. It never sees an objective."""
+
+    @property
+    @abstractmethod
+    def granularity(self) -> Granularity | None:
+        """The kind of gate site the scheme acts on; None when it gates nothing."""
+
+    @abstractmethod
+    def gate(self, site: GateSite) -> Gate:
+        """A new gate for a site of the scheme's granularity."""
+
+    @abstractmethod
+    def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
+        """The named loss terms of one gated view, weights included; their sum joins the objective's loss.
+
+        Args:
+            trace: The masks of the view, with their gradients, and their cost.
+            budget: The target share of the dense cost, t_d, in (0, 1].
+            progress: The share of training done, in [0, 1].
+        """
+
+    def make_gate(self, site: GateSite) -> Gate | None:
+        """The scheme as a gate factory: a gate where the site's granularity is the scheme's, else None."""
+        return self.gate(site) if site.granularity is self.granularity else None
+
+
+def set_threshold(module: nn.Module, threshold: float) -> None:
+    """Set the threshold of every gate inside a module."""
+    for gate in gates_of(module):
+        gate.threshold.fill_(threshold)
+
+
+def gates_of(module: nn.Module) -> list[Gate]:
+    """Every gate inside a module."""
+    return [child for child in module.modules() if isinstance(child, Gate)]

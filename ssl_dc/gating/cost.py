@@ -1,0 +1,108 @@
+"""What a network costs, in multiply-accumulates (MACs; the paper calls them FLOPs), dense and under given masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """The cost of one layer for one image.
+
+    Attributes:
+        name: The layer's name in the backbone, or the gate's.
+        macs: Its cost when nothing is gated.
+        sites: The gate sites that scale it; its gated cost is ``macs`` times the open share of each of them.
+        gate: Whether the layer belongs to a gate, which only the gated route runs.
+    """
+
+    name: str
+    macs: int
+    sites: tuple[str, ...] = ()
+    gate: bool = False
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The cost of a network at one image size, layer by layer (method section 4).
+
+    Attributes:
+        layers: Every convolution of the dense network, and every gate.
+        channels: The width of the mask of each gated site.
+    """
+
+    layers: tuple[LayerCost, ...]
+    channels: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def dense_macs(self) -> int:
+        """Cost of the dense route, for one image: F^O of the paper."""
+        return sum(layer.macs for layer in self.layers if not layer.gate)
+
+    @property
+    def floor_macs(self) -> int:
+        """Cost of the gated route with every mask shut: the least it can cost."""
+        return sum(layer.macs for layer in self.layers if not layer.sites)
+
+    @property
+    def floor_ratio(self) -> float:
+        """Least possible share of the dense cost."""
+        return self.floor_macs / self.dense_macs
+
+    def gated_macs(self, masks: Mapping[str, Tensor]) -> Tensor:
+        """Cost of the gated route, F^R of the paper, for each image.
+
+        Args:
+            masks: For each gated site a mask (N, channels) in {0, 1}.
+
+        Returns:
+            MACs (N,), whole numbers in float64.
+        """
+        opened = {site: mask.double().sum(dim=1) for site, mask in masks.items()}
+        total = torch.zeros_like(next(iter(opened.values())))
+        for layer in self.layers:
+            open_macs = torch.full_like(total, layer.macs)
+            for site in layer.sites:
+                open_macs = open_macs * opened[site] / self.channels[site]
+            total = total + open_macs
+        return total
+
+    def ratio(self, masks: Mapping[str, Tensor]) -> Tensor:
+        """F^R / F^O for each image, (N,) in float32, with the gradient of the masks."""
+        shares = {site: mask.float().mean(dim=1) for site, mask in masks.items()}
+        total = torch.zeros_like(next(iter(shares.values())))
+        for layer in self.layers:
+            share = torch.full_like(total, layer.macs / self.dense_macs)
+            for site in layer.sites:
+                share = share * shares[site]
+            total = total + share
+        return total
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the gates of one view decided, and what that cost.
+
+    Attributes:
+        masks: For each gated site the mask (N, channels), exactly 0 or 1, with the gradient its gate gives it.
+        cost: The cost model of the network that ran, at the size of the view.
+    """
+
+    masks: Mapping[str, Tensor]
+    cost: CostModel
+
+    def ratio(self) -> Tensor:
+        """Share of the dense cost that each image paid, (N,) float32, differentiable."""
+        return self.cost.ratio(self.masks)
+
+    def macs(self) -> Tensor:
+        """MACs that each image paid, (N,) float64."""
+        return self.cost.gated_macs(self.masks)
+
+    def densities(self) -> dict[str, Tensor]:
+        """For each site the open share of its mask, mean over the batch: a scalar, differentiable."""
+        return {site: mask.float().mean() for site, mask in self.masks.items()}

@@ -1,0 +1,99 @@
+"""DGNet channel gating (Li et al. 2021; equations 2 and 3 of the paper; method section 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ssl_dc.gating.base import Gate, GatingScheme
+from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.options import DGNetOptions
+from ssl_dc.gating.sites import GateSite, Granularity
+
+
+def logistic_noise(logits: Tensor) -> Tensor:
+    """Standard logistic noise, log u - log(1 - u) with u uniform in (0, 1), of the shape of ``logits``."""
+    eps = torch.finfo(torch.float32).eps
+    u = torch.rand(logits.shape, dtype=torch.float32, device=logits.device).clamp(eps, 1 - eps)
+    return u.log() - (1 - u).log()
+
+
+def straight_through(soft: Tensor) -> Tensor:
+    """1[soft >= 0.5], exactly 0 or 1, with the gradient of ``soft``."""
+    hard = (soft >= 0.5).to(soft.dtype)
+    return hard + (soft - soft.detach())
+
+
+class DGNetGate(Gate):
+    """One gate: logits = W2 . ReLU(BN(W1 . GAP(x))), one for each channel of the hidden activation (equation 2).
+
+    Args:
+        site: The channel site that the gate acts on.
+        options: Reduction, temperature.
+    """
+
+    def __init__(self, site: GateSite, options: DGNetOptions) -> None:
+        super().__init__()
+        hidden = max(1, site.in_channels // options.reduction)
+        self.temperature = options.temperature
+        self.squeeze = nn.Conv2d(site.in_channels, hidden, kernel_size=1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=False)
+
+    @property
+    def macs(self) -> int:
+        """Cost of the two 1x1 convolutions on one pixel."""
+        return self.squeeze.weight.numel() + self.excite.weight.numel()
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, channels), before the threshold, in float32."""
+        context = x.mean(dim=(2, 3), keepdim=True)
+        logits: Tensor = self.excite(torch.relu(self.norm(self.squeeze(context))))
+        return logits.flatten(1).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mask (N, channels): sampled with a straight-through gradient in training, thresholded in evaluation."""
+        logits = self.logits(x) - self.threshold
+        if not self.training:
+            return (logits >= 0).to(x.dtype)
+        soft = torch.sigmoid((logits + logistic_noise(logits)) / self.temperature)
+        return straight_through(soft).to(x.dtype)
+
+
+class DGNet(GatingScheme):
+    """The gating scheme ``dgnet``."""
+
+    granularity = Granularity.CHANNEL
+
+    def __init__(self, options: DGNetOptions) -> None:
+        self.options = options
+
+    def gate(self, site: GateSite) -> DGNetGate:
+        """A gate for a channel site."""
+        return DGNetGate(site, self.options)
+
+    def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
+        """The budget penalty (equation 3) and the bound term that the paper leaves out."""
+        p = math.exp(-self.options.bound_decay * progress)
+        return {
+            "budget": self.options.penalty * (trace.ratio().mean() - budget).square(),
+            "bound": self.options.bound * bound(torch.stack(list(trace.densities().values())), budget, p),
+        }
+
+
+def bound(densities: Tensor, budget: float, p: float) -> Tensor:
+    """DGNet's bound: keeps the open share of every block inside an interval that widens as p goes from 1 to 0.
+
+    With d* = sqrt(t_d), the mean over blocks of relu(p d* - d)^2 + relu(d - (1 - p + p d*))^2.
+
+    Args:
+        densities: Open share d of each block's mask, mean over the batch, (blocks,).
+        budget: t_d, in (0, 1].
+        p: How tight the interval is, from 1 (d = d*) to 0 (any d).
+    """
+    target = math.sqrt(budget)
+    below = torch.relu(p * target - densities)
+    above = torch.relu(densities - (1 - p + p * target))
+    return (below.square() + above.square()).mean()

@@ -1,0 +1,44 @@
+"""Options of the built-in gating schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ssl_dc.parts import PartOptions
+
+
+class GatingOptions(PartOptions):
+    """Base of the options of every gating scheme.
+
+    Attributes:
+        gates: Whether the scheme has gates, hence a gated route and a use for a budget.
+    """
+
+    gates: ClassVar[bool] = True
+
+
+class NoGatingOptions(GatingOptions):
+    """Options of the gating scheme ``none``, which has none."""
+
+    gates: ClassVar[bool] = False
+    recipe: ClassVar[Mapping[str, Any]] = {"routes": ["dense", "dense"], "budget.target": None}
+
+    name: Literal["none"] = "none"
+
+
+class DGNetOptions(GatingOptions):
+    """Options of the gating scheme ``dgnet``; the defaults are the published ones (method section 4)."""
+
+    name: Literal["dgnet"] = "dgnet"
+    reduction: int = Field(4, ge=1, description="Hidden width of a gate: the block's input channels divided by this.")
+    temperature: float = Field(2 / 3, gt=0, description="Temperature tau of the relaxed gates in training.")
+    penalty: float = Field(5.0, ge=0, description="Weight lambda of the squared distance to the budget.")
+    bound: float = Field(1.0, ge=0, description="Weight gamma of the bound ('balance') term.")
+    bound_decay: float = Field(
+        10.0,
+        ge=0,
+        description="How fast the bound is relaxed: p = exp(-bound_decay * progress); 0.02 an epoch at 500.",
+    )

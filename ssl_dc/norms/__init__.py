@@ -1,0 +1,25 @@
+"""Batch-norm policies: whether the two routes share batch-norm statistics; one file each."""
+
+from __future__ import annotations
+
+from ssl_dc.hookspecs import hookimpl
+from ssl_dc.parts import Part
+
+
+@hookimpl
+def ssl_dc_norms() -> list[Part]:
+    """The built-in batch-norm policies."""
+    return [
+        Part(
+            name="separate",
+            target="ssl_dc.norms.separate:Separate",
+            options="ssl_dc.norms.options:SeparateOptions",
+            summary="Each route its own batch norm inside residual blocks (the paper's choice).",
+        ),
+        Part(
+            name="shared",
+            target="ssl_dc.norms.shared:Shared",
+            options="ssl_dc.norms.options:SharedOptions",
+            summary="One batch norm for both routes.",
+        ),
+    ]

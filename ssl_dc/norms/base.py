@@ -1,0 +1,45 @@
+"""What a batch-norm policy is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Enum
+
+from torch import Tensor, nn
+
+from ssl_dc.routes import Route
+
+
+class Position(str, Enum):
+    """Where in a network a norm layer stands."""
+
+    STEM = "stem"
+    BLOCK = "block"
+    """Inside a residual block, on its branch."""
+    DOWNSAMPLE = "downsample"
+    """On a block's shortcut."""
+
+
+class RouteNorm(nn.Module, ABC):
+    """A norm layer that is told the route."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, route: Route) -> Tensor:
+        """Normalise x (N, C, H, W) as the route asks."""
+
+    @abstractmethod
+    def for_route(self, route: Route) -> nn.BatchNorm2d:
+        """The plain batch norm that acts on a route: what folding and export need."""
+
+
+NormFactory = Callable[[int, Position], RouteNorm]
+"""Asked by a backbone for a norm layer: (channels, position)."""
+
+
+class NormPolicy(ABC):
+    """Decides which norm layers keep statistics of their own for each route."""
+
+    @abstractmethod
+    def layer(self, channels: int, position: Position) -> RouteNorm:
+        """A new norm layer."""

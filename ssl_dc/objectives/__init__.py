@@ -1,0 +1,19 @@
+"""Self-supervised objectives, one file each."""
+
+from __future__ import annotations
+
+from ssl_dc.hookspecs import hookimpl
+from ssl_dc.parts import Part
+
+
+@hookimpl
+def ssl_dc_objectives() -> list[Part]:
+    """The built-in objectives."""
+    return [
+        Part(
+            name="vicreg",
+            target="ssl_dc.objectives.vicreg:VICReg",
+            options="ssl_dc.objectives.options:VICRegOptions",
+            summary="Variance, invariance and covariance regularisation (Bardes et al. 2022).",
+        ),
+    ]

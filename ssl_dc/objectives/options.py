@@ -1,0 +1,29 @@
+"""Options of the built-in objectives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ssl_dc.parts import PartOptions
+
+
+class ExpanderOptions(PartOptions):
+    """Options of an objective whose head is the expander of method section 2."""
+
+    expander_width: int = Field(2048, ge=2, description="Width of the expander's hidden layers and of its output.")
+
+
+class VICRegOptions(ExpanderOptions):
+    """Options of the objective ``vicreg``."""
+
+    name: Literal["vicreg"] = "vicreg"
+    invariance: float = Field(25.0, ge=0, description="Weight of the invariance term.")
+    variance: float = Field(25.0, ge=0, description="Weight of the variance term.")
+    covariance: float = Field(1.0, ge=0, description="Weight of the covariance term.")
+    variance_over_views: Literal["sum", "mean"] = Field(
+        "sum",
+        description="How the variance term joins the two views: 'sum' is the paper's equation, 'mean' the official "
+        "VICReg code's (half of it).",
+    )

@@ -1,0 +1,33 @@
+"""Statistics of embeddings that objectives and their watchers share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def off_diagonal(matrix: Tensor) -> Tensor:
+    """The D * (D - 1) off-diagonal entries of a matrix (D, D), as a vector."""
+    d = matrix.shape[0]
+    return matrix.flatten()[:-1].view(d - 1, d + 1)[:, 1:].flatten()
+
+
+@torch.no_grad()
+def mean_std(z: Tensor) -> Tensor:
+    """Mean over dimensions of the standard deviation of an embedding (N, D); near 0 when it has collapsed."""
+    return z.detach().float().std(dim=0).mean()
+
+
+@torch.no_grad()
+def effective_rank(z: Tensor) -> Tensor:
+    """Effective rank of a centred embedding (N, D): the exponential of the entropy of its normalised singular values.
+
+    Between 1 (collapsed to a line) and min(N - 1, D). Source: Roy and Vetterli 2007.
+    """
+    centred = z.detach().double()
+    centred = centred - centred.mean(dim=0)
+    n, d = centred.shape
+    gram = centred @ centred.T if n <= d else centred.T @ centred
+    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    share = singular / singular.sum().clamp_min(1e-12)
+    return torch.exp(torch.special.entr(share).sum()).float()

@@ -1,0 +1,28 @@
+"""What an optimiser part is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ssl_dc.parts import PartOptions
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are to be treated alike.
+
+    Attributes:
+        parameters: At least one parameter.
+        decay: Whether weight decay applies: not to gates.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    decay: bool
+
+
+BuildOptimizer = Callable[[PartOptions, Sequence[ParameterGroup], float], Optimizer]
+"""What an optimiser part is: from options, groups and the peak learning rate."""

@@ -1,0 +1,75 @@
+"""SGD with layer-wise adaptive rate scaling (You et al. 2017), clipped, as the paper's runs use it (method section 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ssl_dc.optimizers.base import ParameterGroup
+from ssl_dc.optimizers.options import LARSOptions
+
+
+class LARS(Optimizer):
+    """Momentum SGD whose gradient is first scaled, parameter by parameter.
+
+    With learning rate lr and q = eta |p| / (|g| + wd |p| + 1e-8), a parameter of two or more dimensions moves by
+    momentum SGD along min(q / lr, 1) (g + wd p). A 1-D parameter (bias, norm) is neither scaled nor decayed.
+
+    Args:
+        groups: Parameter groups, as for any torch optimiser; each may set its own ``weight_decay``.
+        lr: Learning rate, at least 0.
+        momentum: In [0, 1).
+        weight_decay: At least 0.
+        trust: The trust coefficient eta.
+    """
+
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], lr: float, momentum: float, weight_decay: float, trust: float
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; ``closure``, if given, computes the loss first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._move(p, p.grad, group)
+        return loss
+
+    def _move(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        direction = scaled(p, grad, group["lr"], group["weight_decay"], group["trust"]) if p.ndim > 1 else grad
+        state = self.state[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        state["momentum_buffer"].mul_(group["momentum"]).add_(direction)
+        p.add_(state["momentum_buffer"], alpha=-group["lr"])
+
+
+def scaled(p: Tensor, grad: Tensor, lr: float, weight_decay: float, trust: float) -> Tensor:
+    """The decayed gradient of a parameter times its local rate, min(q / lr, 1)."""
+    p_norm, g_norm = p.norm(), grad.norm()
+    q = trust * p_norm / (g_norm + weight_decay * p_norm + 1e-8)
+    # a parameter that is all zero could never leave it, and one without gradient has nothing to scale
+    q = torch.where((p_norm > 0) & (g_norm > 0), q, torch.full_like(q, lr))
+    local_rate = (q / lr).clamp(max=1.0) if lr > 0 else torch.ones_like(q)
+    return grad.add(p, alpha=weight_decay).mul_(local_rate)
+
+
+def build(options: LARSOptions, groups: Sequence[ParameterGroup], lr: float) -> Optimizer:
+    """The optimiser ``lars``."""
+    return LARS(
+        [{"params": group.parameters, "weight_decay": options.weight_decay if group.decay else 0.0} for group in groups],
+        lr=lr,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        trust=options.trust,
+    )

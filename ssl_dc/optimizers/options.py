@@ -1,0 +1,41 @@
+"""Options of the built-in optimisers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ssl_dc.parts import PartOptions
+
+
+class OptimizerOptions(PartOptions):
+    """Options that every optimiser has."""
+
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    lr_scaling: Literal["linear", "none"] = Field(
+        "none", description="'linear' multiplies lr by training.batch_size / 256; 'none' takes it as it is."
+    )
+
+
+class LARSOptions(OptimizerOptions):
+    """Options of the optimiser ``lars``; the defaults are the paper's (method section 1)."""
+
+    name: Literal["lars"] = "lars"
+    lr: float = Field(0.3, gt=0, description="Peak learning rate.")
+    lr_scaling: Literal["linear", "none"] = Field(
+        "linear", description="'linear' multiplies lr by training.batch_size / 256; 'none' takes it as it is."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay, inside LARS; not on gates nor 1-D parameters.")
+    trust: float = Field(0.02, gt=0, description="Trust coefficient eta.")
+
+
+class AdamWOptions(OptimizerOptions):
+    """Options of the optimiser ``adamw``."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(2e-3, gt=0, description="Peak learning rate.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay; not on gates nor 1-D parameters.")

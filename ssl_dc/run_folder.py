@@ -1,0 +1,161 @@
+"""The folder of a run: what is in it, under which name.
+
+``config.json``
+    The complete config; ``ssl-dc train --config`` reads it too.
+``model.safetensors``
+    The trained encoder; with ``config.json`` beside it, all that :func:`ssl_dc.load` needs.
+``metrics.jsonl``
+    One JSON object for each logged step.
+``environment.json``
+    Versions, device and code that the run was started with.
+``result.json``
+    What was learned and what it costs.
+``checkpoints/``
+    Resume points.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_dc.assemble import build_network
+from ssl_dc.config import RunConfig, dump, read
+from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.files import read_tensors, write_tensors, write_text
+from ssl_dc.model import Model
+
+_RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
+
+
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.model_file = path / "model.safetensors"
+        self.metrics_file = path / "metrics.jsonl"
+        self.environment_file = path / "environment.json"
+        self.result_file = path / "result.json"
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> RunFolder:
+        """Make the folder of a new run, with its config and environment.
+
+        Raises:
+            ConfigError: If something is there already: no run is ever overwritten.
+            RunError: If it cannot be made.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(
+                f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
+            )
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+        write_text(folder.config_file, dump(config))
+        write_text(folder.environment_file, json.dumps(environment(), indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """The folder of a run that was started before.
+
+        Raises:
+            ConfigError: If there is no run.
+        """
+        folder = cls(path)
+        if not folder.config_file.is_file():
+            raise ConfigError(f"{path} is not a run folder: it has no {folder.config_file.name}")
+        return folder
+
+    def config(self) -> RunConfig:
+        """The run's config."""
+        return read(self.config_file)
+
+    def save_model(self, encoder: nn.Module) -> None:
+        """Write the encoder's weights."""
+        write_tensors(self.model_file, encoder.state_dict())
+
+    def load_model(self) -> Model:
+        """The trained model.
+
+        Raises:
+            ConfigError: If the config is not valid.
+            RunError: If the weights are not there, damaged, or not those of the config's network.
+        """
+        config = self.config()
+        if not self.model_file.is_file():
+            raise RunError(
+                f"{self.path} has no {self.model_file.name}: its training has not ended; go on with"
+                f" ssl-dc train --resume {self.path}"
+            )
+        encoder = build_network(config).encoder
+        fill(encoder, read_tensors(self.model_file), self.model_file)
+        return Model(config, encoder)
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Write what was learned."""
+        write_text(self.result_file, json.dumps(result, indent=2) + "\n")
+
+
+def fill(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Load tensors into a module, all and only its own.
+
+    Raises:
+        RunError: If names or shapes differ; the message says which.
+    """
+    own = module.state_dict()
+    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in tensors]
+    problems += [f"unknown {name} {tuple(tensors[name].shape)}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {_described(tensors[name])}, but the network's is {_described(value)}"
+        for name, value in own.items()
+        if name in tensors and (tensors[name].shape, tensors[name].dtype) != (value.shape, value.dtype)
+    ]
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:8])
+        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise RunError(f"{source} does not hold the weights of the network in config.json:{shown}{more}")
+    module.load_state_dict(tensors)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and git commit (if any) of this process."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: metadata.version(name) for name in _RECORDED},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit checked out in the working directory, if it is a git checkout and git is there."""
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S607
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,126 @@
+"""Resume points: written whole or not at all, checked by checksum, the newest good one found again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ssl_dc.errors import RunError
+from ssl_dc.files import flush_folder, read_tensors, write_tensors, write_text
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a run needs to go on as if it had never stopped.
+
+    Random states are not among it: every draw is a function of the seed and the step (:mod:`ssl_dc.seeds`).
+
+    Attributes:
+        step: Optimiser steps taken.
+        tensors: For each file (``learner``, ``optimizer``) its tensors by name.
+        values: The rest: numbers by name, as JSON holds them.
+    """
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    values: Mapping[str, Any]
+
+
+class CheckpointStore:
+    """A folder of resume points, one folder each.
+
+    Args:
+        folder: Made when the first one is saved.
+        keep: How many are kept, the newest.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a resume point, then drop those that are too many.
+
+        Raises:
+            RunError: If it cannot be written; the earlier ones are untouched.
+        """
+        final = self.folder / f"step-{checkpoint.step:08d}"
+        partial = self.folder / f".{final.name}.partial"
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            sums = {name: write_tensors(partial / f"{name}.safetensors", part) for name, part in checkpoint.tensors.items()}
+            record = {"step": checkpoint.step, "values": checkpoint.values, "sha256": sums}
+            write_text(partial / "progress.json", json.dumps(record, indent=2))
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            flush_folder(self.folder)
+        except OSError as error:
+            raise RunError(f"cannot write the resume point {final}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        for old in self._newest_first()[self.keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def latest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest resume point that is whole (None if there is none), and what is wrong with newer ones."""
+        problems: list[str] = []
+        for folder in self._newest_first():
+            try:
+                return self._read(folder), problems
+            except RunError as error:
+                problems.append(str(error))
+        return None, problems
+
+    def newest(self) -> Path | None:
+        """The folder of the newest resume point, whole or not; None if there is none."""
+        return next(iter(self._newest_first()), None)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+    def _read(self, folder: Path) -> Checkpoint:
+        path = folder / "progress.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            step, values, sums = int(record["step"]), dict(record["values"]), dict(record["sha256"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is not the record of a resume point: {error}") from error
+        tensors = {name: read_tensors(folder / f"{name}.safetensors", digest) for name, digest in sums.items()}
+        return Checkpoint(step, tensors, values)
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser as named tensors: ``NUMBER.KEY`` for the parameter of that number.
+
+    Raises:
+        RunError: If it keeps a state that is not a tensor.
+    """
+    return {f"{number}.{key}": value for number, key, value in _optimizer_state(optimizer)}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser over the same parameters the state that :func:`optimizer_tensors` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _optimizer_state(optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
+    for number, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            if not isinstance(value, Tensor):
+                raise RunError(
+                    f"optimiser {type(optimizer).__name__} keeps {key!r} as a {type(value).__name__}; a resume point holds"
+                    " tensors only"
+                )
+            yield number, key, value

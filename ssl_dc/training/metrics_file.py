@@ -1,0 +1,42 @@
+"""Metrics as JSON lines, one for each logged step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ssl_dc.files import write_text
+from ssl_dc.training.events import StepMetrics, Watcher
+
+
+class MetricsFile(Watcher):
+    """Appends each logged step to a file; a resumed run first drops the lines after its resume point.
+
+    Speed is left out: the same config gives the same file.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
+        """Keep the lines of the steps that were taken for good."""
+        if self.path.exists():
+            kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Write a line."""
+        line = json.dumps({"step": metrics.step, "epoch": metrics.epoch, **metrics.values})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def _step(line: str) -> float:
+    """The step of a line; infinite for one that was cut short when the run was killed."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,29 @@
+"""The learning rate by step: linear warm-up, then a cosine to 0 (method section 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+WARMUP_START = 0.01
+"""Where warm-up begins, as a share of the peak: 0.003 of 0.3."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate as a function of the step alone, so that there is no state to save.
+
+    Attributes:
+        warmup_steps: Steps of linear warm-up, from a hundredth of the peak.
+        total_steps: Steps of the whole run.
+    """
+
+    warmup_steps: int
+    total_steps: int
+
+    def share(self, step: int) -> float:
+        """Learning rate of a step, counted from 0, as a share of the peak."""
+        if step < self.warmup_steps:
+            return WARMUP_START + (1 - WARMUP_START) * step / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * done))

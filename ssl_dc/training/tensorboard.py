@@ -1,0 +1,39 @@
+"""Metrics to TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssl_dc.errors import ConfigError
+from ssl_dc.training.events import StepMetrics, Watcher
+
+
+class TensorBoard(Watcher):
+    """Writes each logged step as scalars.
+
+    Args:
+        folder: Where TensorBoard is pointed to.
+
+    Raises:
+        ConfigError: If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError("--tracker tensorboard needs TensorBoard: pip install 'ssl-dc[tensorboard]'") from error
+        self._make = lambda step: SummaryWriter(str(folder), purge_step=step)
+
+    def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
+        """Begin to write, dropping what a killed run wrote after its resume point."""
+        self.writer = self._make(step + 1)
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Write the step's values."""
+        for name, value in {**metrics.values, "images_per_second": metrics.images_per_second}.items():
+            self.writer.add_scalar(name, value, metrics.step)
+
+    def on_end(self) -> None:
+        """Flush and close."""
+        self.writer.close()

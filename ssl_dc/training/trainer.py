@@ -1,0 +1,270 @@
+"""The training loop. It knows interfaces only: no part by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from ssl_dc.config.schema import BudgetConfig, TrainingConfig
+from ssl_dc.data.base import ImageSet
+from ssl_dc.data.loading import GlobalBatches, ViewPairs
+from ssl_dc.distributed import gather_batch, rank, world_size
+from ssl_dc.encoders.base import Encoder
+from ssl_dc.errors import RunError
+from ssl_dc.gating.base import GatingScheme, gates_of
+from ssl_dc.gating.budget import budget_control
+from ssl_dc.gating.cost import Trace
+from ssl_dc.objectives.base import Objective
+from ssl_dc.objectives.statistics import effective_rank, mean_std
+from ssl_dc.optimizers.base import ParameterGroup
+from ssl_dc.routes import Route
+from ssl_dc.seeds import seed_everything
+from ssl_dc.training.accelerator import make_accelerator
+from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
+from ssl_dc.training.events import StepMetrics, Stopwatch, Watcher
+from ssl_dc.training.learner import Learner, LearnerOutput
+from ssl_dc.training.schedule import Schedule
+from ssl_dc.views.base import Views
+
+_STEP = 1
+"""Key of the seeds that steps draw from, beside the run's seed."""
+
+Views2 = Sequence[Tensor]
+"""The two views of a batch, each (N, 3, H, W)."""
+
+
+class Trainer:
+    """Trains an encoder with an objective and a gating scheme.
+
+    Works with objects composed by hand as well as with those that :mod:`ssl_dc.assemble` builds from a config.
+
+    Args:
+        encoder: Trained in place.
+        objective: Trained in place.
+        gating: The scheme that the encoder's gates come from.
+        optimizer: Builds the optimiser from parameter groups; its learning rate is the peak of the schedule.
+        images: What is trained on.
+        views: Draws the two views of an image.
+        image_size: Side of the views, in pixels.
+        training: Length, batch, precision.
+        budget: What the gated route may cost; its target is not used by a scheme without gates.
+        routes: The routes of the two views.
+        seed: Seed of the order of the images, of the views and of the gates' noise.
+        watchers: Told of what happens; used in the main process only.
+        checkpoints: Where resume points are written, and found again by :meth:`fit`; None writes none.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        objective: Objective,
+        gating: GatingScheme,
+        optimizer: Callable[[Sequence[ParameterGroup]], Optimizer],
+        images: ImageSet,
+        views: Views,
+        image_size: int,
+        training: TrainingConfig,
+        budget: BudgetConfig,
+        routes: tuple[Route, Route] = (Route.GATED, Route.DENSE),
+        seed: int = 0,
+        watchers: Sequence[Watcher] = (),
+        checkpoints: CheckpointStore | None = None,
+    ) -> None:
+        self.accelerator = make_accelerator(training.precision)
+        self.training, self.routes, self.seed = training, routes, seed
+        self.gating = gating
+        self.pairs = ViewPairs(images, views, seed)
+        self.cost = encoder.cost_model(image_size)
+        self.steps_per_epoch = GlobalBatches.steps_per_epoch(len(images), training.batch_size)
+        self.total_steps = training.epochs * self.steps_per_epoch
+        self.schedule = Schedule(round(training.warmup_epochs * self.steps_per_epoch), self.total_steps)
+        self.budget = budget_control(budget, self.cost)
+        self.watchers = watchers if self.accelerator.is_main_process else ()
+        self.checkpoints = checkpoints
+
+        objective.bind(encoder)
+        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
+            encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+        self.learner = Learner(encoder, objective).to(self.accelerator.device, memory_format=torch.channels_last)
+        bare_optimizer = optimizer(parameter_groups(self.learner))
+        for group in bare_optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
+        self.step = 0
+
+    def fit(self) -> None:
+        """Train to the end, from the newest resume point if there is one.
+
+        Raises:
+            RunError: If the loss is no longer finite, or a resume point cannot be written.
+        """
+        self._restore()
+        self._tell("on_start", self.step, self.total_steps)
+        try:
+            self._run()
+        finally:
+            self._tell("on_end")
+
+    def _run(self) -> None:
+        watch = Stopwatch()
+        batches = self._batches()
+        while self.step < self.total_steps:
+            due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
+            values = self._take_step([next(batches) for _ in range(self.training.accumulation)], due)
+            self.step += 1
+            if due:
+                speed = watch.rate(self.step) * self.training.batch_size
+                epoch = (self.step - 1) // self.steps_per_epoch + 1
+                self._tell("on_step", StepMetrics(self.step, self.total_steps, epoch, values, speed))
+            every = self.training.checkpoint_every
+            if self.step % self.steps_per_epoch == 0 or (every and self.step % every == 0):
+                self._save()
+
+    def _take_step(self, micro_batches: Sequence[Views2], measure: bool) -> dict[str, float]:
+        """One optimiser step; its metrics if they are to be measured, else none."""
+        seed_everything(self.seed, _STEP, self.step, rank())
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * self.schedule.share(self.step)
+        routes = self._routes()
+        self.learner.train()
+        for number, views in enumerate(micro_batches, start=1):
+            last = number == len(micro_batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                output = self.wrapped(views, routes)
+                terms = self._terms(output, routes)
+                loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
+                self._check(loss, output)
+                self.accelerator.backward(loss / len(micro_batches))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        progress = (self.step + 1) / self.total_steps
+        self.learner.objective.after_step(self.learner.encoder, progress)
+        if Route.GATED in routes:
+            self.budget.after_step(self.learner.encoder, micro_batches[-1][routes.index(Route.GATED)], self.step)
+        return self._metrics(output, terms, loss, routes) if measure else {}
+
+    def _terms(self, output: LearnerOutput, routes: Sequence[Route]) -> dict[str, Tensor]:
+        """Every loss term, weighted: the objective's, and the mean over the gated views of the gating scheme's."""
+        weights = self.learner.objective.weights
+        terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
+        traces = self._traces(output, routes)
+        for trace in traces:
+            for name, value in self.gating.losses(trace, self.budget.target, self.step / self.total_steps).items():
+                terms[name] = terms.get(name, 0) + value / len(traces)
+        return terms
+
+    def _traces(self, output: LearnerOutput, routes: Sequence[Route]) -> list[Trace]:
+        """The masks of each gated view, over the global batch."""
+        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route is Route.GATED]
+        return [Trace({site: gather_batch(mask) for site, mask in masks.items()}, self.cost) for masks in gated]
+
+    def _routes(self) -> tuple[Route, ...]:
+        warming_up = self.step < self.training.gate_warmup * self.steps_per_epoch
+        return (Route.DENSE,) * len(self.routes) if warming_up else self.routes
+
+    def _metrics(
+        self, output: LearnerOutput, terms: Mapping[str, Tensor], loss: Tensor, routes: Sequence[Route]
+    ) -> dict[str, float]:
+        values = {"loss": loss.item(), "lr": self.optimizer.param_groups[0]["lr"]}
+        values.update({f"terms/{name}": value.item() for name, value in terms.items()})
+        embedding = gather_batch(output.objective.embeddings[0].detach())
+        values["embedding_std"] = mean_std(embedding).item()
+        values["effective_rank"] = effective_rank(embedding).item()
+        ratios = [trace.ratio().mean().item() for trace in self._traces(output, routes)]
+        if ratios:
+            values["cost_ratio"] = sum(ratios) / len(ratios)
+            values.update(self.budget.metrics())
+        return values
+
+    def _check(self, loss: Tensor, output: LearnerOutput) -> None:
+        if math.isfinite(loss.item()):
+            return
+        bad = [name for name, value in output.objective.terms.items() if not math.isfinite(value.item())]
+        kept = self.checkpoints.newest() if self.checkpoints else None
+        raise RunError(
+            f"step {self.step + 1}: the loss is {loss.item()}; not finite: {', '.join(bad) or 'a gating term'}."
+            f" Last resume point: {kept or 'none'}. A lower optimizer.lr often helps."
+        )
+
+    def _batches(self) -> Iterator[Views2]:
+        """The micro-batches of the rest of the run."""
+        loader = DataLoader(
+            self.pairs,
+            batch_sampler=_RestOfRun(self),
+            num_workers=self.training.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        for views in loader:
+            moved: list[Tensor] = send_to_device(views, self.accelerator.device)
+            yield [view.contiguous(memory_format=torch.channels_last) for view in moved]
+
+    def _save(self) -> None:
+        if self.checkpoints is None or not self.accelerator.is_main_process:
+            return
+        values: dict[str, Any] = {"budget": self.budget.state()}
+        if self.accelerator.scaler is not None:
+            values["scaler"] = self.accelerator.scaler.state_dict()
+        tensors = {"learner": self.learner.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
+        self.checkpoints.save(Checkpoint(self.step, tensors, values))
+        self._tell("on_checkpoint", self.step)
+
+    def _restore(self) -> None:
+        checkpoint, problems = self.checkpoints.latest() if self.checkpoints else (None, [])
+        for problem in problems:
+            self._tell("on_message", f"resume point left out: {problem}")
+        if checkpoint is None:
+            return
+        self.learner.load_state_dict(dict(checkpoint.tensors["learner"]))
+        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
+        self.budget.restore(checkpoint.values["budget"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.values["scaler"])
+        self.step = checkpoint.step
+
+    def _tell(self, event: str, *about: Any) -> None:
+        """Tell every watcher of an event, a method of :class:`Watcher`."""
+        for watcher in self.watchers:
+            getattr(watcher, event)(*about)
+
+
+class _RestOfRun:
+    """The batches of a run from the trainer's step on, as a batch sampler: one loader serves all epochs."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.first_step = trainer.step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        trainer = self.trainer
+        first_epoch, start_step = divmod(self.first_step, trainer.steps_per_epoch)
+        for epoch in range(first_epoch, trainer.training.epochs):
+            yield from GlobalBatches(
+                len(trainer.pairs),
+                trainer.training.batch_size,
+                trainer.seed,
+                epoch=epoch,
+                world_size=world_size(),
+                rank=rank(),
+                accumulation=trainer.training.accumulation,
+                start_step=start_step if epoch == first_epoch else 0,
+            )
+
+
+def parameter_groups(learner: nn.Module) -> list[ParameterGroup]:
+    """The trainable parameters, those of gates apart: they are not decayed (method section 1)."""
+    of_gates = {id(p) for gate in gates_of(learner) for p in gate.parameters()}
+    trainable = [p for p in learner.parameters() if p.requires_grad]
+    groups = [
+        ParameterGroup([p for p in trainable if id(p) not in of_gates], decay=True),
+        ParameterGroup([p for p in trainable if id(p) in of_gates], decay=False),
+    ]
+    return [group for group in groups if group.parameters]

@@ -1,0 +1,19 @@
+"""Augmentation: how the views of an image are drawn."""
+
+from __future__ import annotations
+
+from ssl_dc.hookspecs import hookimpl
+from ssl_dc.parts import Part
+
+
+@hookimpl
+def ssl_dc_views() -> list[Part]:
+    """The built-in augmentation recipes."""
+    return [
+        Part(
+            name="standard",
+            target="ssl_dc.views.standard:Standard",
+            options="ssl_dc.views.options:StandardViewsOptions",
+            summary="Crop, colour jitter, grey, blur, solarisation, flip: the paper's recipe.",
+        ),
+    ]

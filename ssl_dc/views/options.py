@@ -1,0 +1,42 @@
+"""Options of the built-in augmentation recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from ssl_dc.parts import PartOptions
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+
+
+class StandardViewsOptions(PartOptions):
+    """Options of the views ``standard``; the defaults are the paper's (method section 1)."""
+
+    name: Literal["standard"] = "standard"
+    crop_scale: tuple[float, float] = Field(
+        (0.2, 1.0), description="Least and largest share of the image's area in a crop."
+    )
+    brightness: Strength = Field(0.4, description="Strength of the colour jitter's brightness.")
+    contrast: Strength = Field(0.4, description="Strength of its contrast.")
+    saturation: Strength = Field(0.2, description="Strength of its saturation.")
+    hue: float = Field(0.1, ge=0, le=0.5, description="Strength of its hue.")
+    jitter_p: Probability = Field(0.8, description="Probability of colour jitter.")
+    grayscale_p: Probability = Field(0.2, description="Probability of a grey image.")
+    solarize_p: tuple[Probability, Probability] = Field(
+        (0.1, 0.1), description="Probability of solarisation, for each view."
+    )
+    flip_p: Probability = Field(0.5, description="Probability of a horizontal flip.")
+    blur_p: tuple[Probability, Probability] = Field(
+        (0.0, 0.0),
+        description="Probability of Gaussian blur (sigma 0.1 to 2), for each view; 0.2 for view 2 in the CIFAR runs.",
+    )
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _in_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError("must be two shares with 0 < least <= largest <= 1")
+        return scale

@@ -1,0 +1,148 @@
+"""The augmentation recipe of the paper (method section 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from ssl_dc.data.loading import Normalise
+from ssl_dc.views.base import Views
+from ssl_dc.views.options import StandardViewsOptions
+
+if TYPE_CHECKING:
+    from ssl_dc.data.options import Colour
+
+ASPECT_RATIO = (3 / 4, 4 / 3)
+CROP_ATTEMPTS = 10
+BLUR_SIGMA = (0.1, 2.0)
+SOLARIZE_THRESHOLD = 128
+
+Adjust = Callable[[Image.Image, float], Image.Image]
+
+
+class RandomCrop:
+    """Torchvision's ``RandomResizedCrop``, on PIL images, in half the time.
+
+    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in 3/4 to 4/3. Both this class
+    and the next draw their chances together and use them as Python numbers: on small images torchvision
+    spends more time on tensors of one number than on pixels.
+
+    Args:
+        size: Side of what comes out, in pixels.
+        scale: Least and largest share of the image's area.
+    """
+
+    def __init__(self, size: int, scale: tuple[float, float]) -> None:
+        self.size = size
+        self.scale = scale
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """A part of the image, resized to (size, size) with bicubic interpolation and antialiasing."""
+        top, left, height, width = self.box(*image.size)
+        resized: Image.Image = F.resized_crop(
+            image, top, left, height, width, [self.size, self.size], InterpolationMode.BICUBIC, antialias=True
+        )
+        return resized
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a part of an image of that size."""
+        log_ratio = (math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1]))
+        for share, shape, down, right in torch.rand(CROP_ATTEMPTS, 4).tolist():
+            area = width * height * _between(self.scale, share)
+            ratio = math.exp(_between(log_ratio, shape))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
+        return _middle(width, height)
+
+
+def _middle(width: int, height: int) -> tuple[int, int, int, int]:
+    """The largest part in the middle of an image with an allowed aspect ratio: torchvision's fallback too."""
+    w = max(1, min(width, round(height * ASPECT_RATIO[1])))
+    h = max(1, min(height, round(width / ASPECT_RATIO[0])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+class ColourJitter:
+    """Torchvision's ``ColorJitter``, on PIL images, in two thirds of the time.
+
+    Brightness, contrast, saturation and hue are changed in a random order, each of the first three by a
+    factor that is uniform in [max(0, 1 - strength), 1 + strength], the hue by a shift in [-strength,
+    strength] of the colour circle.
+
+    Args:
+        brightness: Strength, at least 0; so are the next two.
+        contrast: Strength.
+        saturation: Strength.
+        hue: Strength, at most 0.5.
+    """
+
+    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
+        factors: list[tuple[Adjust, float]] = [
+            (F.adjust_brightness, brightness),
+            (F.adjust_contrast, contrast),
+            (F.adjust_saturation, saturation),
+        ]
+        self.steps: list[tuple[Adjust, float, float]] = [
+            (adjust, max(0.0, 1 - strength), 1 + strength) for adjust, strength in factors if strength
+        ]
+        if hue:
+            self.steps.append((F.adjust_hue, -hue, hue))
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """The image in other colours."""
+        chances = torch.rand(len(self.steps)).tolist()
+        for number in torch.randperm(len(self.steps)).tolist():
+            adjust, least, largest = self.steps[number]
+            image = adjust(image, _between((least, largest), chances[number]))
+        return image
+
+
+class Standard(Views):
+    """The views ``standard``: crop, colour jitter, grey, blur, solarisation, flip, normalise, in this order.
+
+    Works on PIL images, whose operations are several times faster on small images than torch's. The blur is
+    Pillow's GaussianBlur; it has no kernel size that would cut a large sigma off.
+
+    Args:
+        options: Strengths and probabilities.
+        image_size: Side of a view, in pixels.
+        mean: Of each channel, in [0, 1].
+        std: Of each channel, above 0.
+    """
+
+    def __init__(self, options: StandardViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
+        self.options = options
+        self.crop = RandomCrop(image_size, options.crop_scale)
+        self.jitter = ColourJitter(options.brightness, options.contrast, options.saturation, options.hue)
+        self.normalise = Normalise(mean, std)
+
+    def view(self, image: Image.Image, number: int) -> Tensor:
+        """View ``number`` (0 or 1) of an RGB image: float32 (3, image_size, image_size), normalised."""
+        options = self.options
+        # Drawn whether needed or not, so that an option does not change the chances of the others. Each is
+        # below 1, so that a probability of 0 means never and one of 1 always.
+        jitter, grey, blur, sigma, solarize, flip = torch.rand(6).tolist()
+        image = self.crop(image)
+        if jitter < options.jitter_p:
+            image = self.jitter(image)
+        if grey < options.grayscale_p:
+            image = F.rgb_to_grayscale(image, num_output_channels=3)
+        if blur < options.blur_p[number]:
+            image = image.filter(ImageFilter.GaussianBlur(_between(BLUR_SIGMA, sigma)))
+        if solarize < options.solarize_p[number]:
+            image = F.solarize(image, SOLARIZE_THRESHOLD)
+        if flip < options.flip_p:
+            image = F.horizontal_flip(image)
+        return self.normalise(image)
+
+
+def _between(ends: tuple[float, float], share: float) -> float:
+    return ends[0] + (ends[1] - ends[0]) * share
