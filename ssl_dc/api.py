@@ -16,7 +16,7 @@ from ssl_dc.assemble import build_data_set, build_network, build_objective, buil
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.loading import Plain
-from ssl_dc.data.subsets import Subset, balanced_indices, open_splits
+from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.knn import Metric
 from ssl_dc.evaluation.outcome import Outcome, outcome
@@ -70,7 +70,9 @@ def train(
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     splits = open_splits(build_data_set(config))
     prepared = _Prepared(config, splits)
-    folder = RunFolder.create(Path(output) if output else _free_folder(config), config)
+    path = Path(output) if output else _free_folder(config)
+    with prepared.trainer.accelerator.main_process_first():
+        folder = RunFolder.create(path, config) if prepared.trainer.accelerator.is_main_process else RunFolder(path)
     return prepared.fit(folder, watchers)
 
 
@@ -167,8 +169,7 @@ class _Prepared:
 
     def _calibration_batches(self, model: Model) -> list[Tensor]:
         """Some of the training images, as evaluation sees them."""
-        images = self.splits.train
-        chosen = Subset(images, balanced_indices(images.labels, len(images), CALIBRATION_IMAGES, seed=0))
+        chosen = sample(self.splits.train, CALIBRATION_IMAGES)
         loader = DataLoader(Plain(chosen, model.transform), batch_size=256)
         device = self.trainer.accelerator.device
         return [batch.to(device, memory_format=torch.channels_last) for batch in loader]

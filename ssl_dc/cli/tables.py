@@ -14,12 +14,12 @@ from ssl_dc.evaluation.protocols import Evaluation
 
 def print_outcome(outcome: Outcome) -> None:
     """What a training run reports at its end."""
-    table = Table(title=f"kNN-1 on {outcome.trained.test_images:,} held-out images")
+    table = Table(title=f"kNN-1 and cost, on {outcome.measured_on}")
     for heading in ("route", "top-1 %", "untrained %", "MACs an image", "share of dense cost"):
         table.add_column(heading, justify="left" if heading == "route" else "right")
-    for route, score in outcome.trained.routes.items():
-        before = outcome.untrained.routes[route].top1
-        table.add_row(str(route), f"{score.top1:.2f}", f"{before:.2f}", f"{score.macs:,.0f}", f"{score.ratio:.4f}")
+    for route, reached in outcome.routes.items():
+        accuracies = ("-" if top1 is None else f"{top1:.2f}" for top1 in (reached.knn1, reached.knn1_untrained))
+        table.add_row(str(route), *accuracies, f"{reached.macs:,.0f}", f"{reached.ratio:.4f}")
     _print(table)
     if outcome.budget is not None:
         print(f"budget asked for: {outcome.budget:g} of the dense cost, {outcome.dense_macs:,} MACs")

@@ -53,7 +53,7 @@ class BudgetConfig(Strict):
     )
     control: Literal["adaptive", "penalty"] = Field(
         "adaptive",
-        description="'adaptive' steers what is paid in evaluation mode to the budget; 'penalty' is the paper's penalty alone.",
+        description="'adaptive' steers what evaluation mode pays to the budget; 'penalty' is the paper's penalty alone.",
     )
 
 

@@ -91,16 +91,17 @@ def open_splits(data_set: DataSet) -> Splits:
     """
     splits = data_set.open()
     options = data_set.options
-    train = _limited(splits.train, options.limit)
+    train = sample(splits.train, options.limit)
     same = splits.evaluation_train is splits.train
     return splits._replace(
         train=train,
-        evaluation_train=train if same else _limited(splits.evaluation_train, options.limit),
-        test=_limited(splits.test, options.test_limit),
+        evaluation_train=train if same else sample(splits.evaluation_train, options.limit),
+        test=sample(splits.test, options.test_limit),
     )
 
 
-def _limited(images: ImageSet, limit: int | None) -> ImageSet:
+def sample(images: ImageSet, limit: int | None) -> ImageSet:
+    """At most ``limit`` of the images, balanced over classes, always the same; all of them for None."""
     if limit is None or limit >= len(images):
         return images
     return Subset(images, balanced_indices(images.labels, len(images), limit, SUBSET_SEED))

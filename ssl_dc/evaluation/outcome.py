@@ -1,14 +1,37 @@
-"""What a training run reports at its end: kNN of both routes on held-out images, the untrained network's, and the cost."""
+"""What a training run reports at its end: kNN-1 of each route, trained and untrained, and what each costs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import Splits
-from ssl_dc.evaluation.protocols import Evaluation, extract_splits, knn
+from ssl_dc.data.subsets import sample
+from ssl_dc.evaluation.features import extract
+from ssl_dc.evaluation.protocols import extract_splits, knn
 from ssl_dc.model import Model
+from ssl_dc.routes import Route
+
+COST_IMAGES = 1024
+"""How many training images the cost is measured on when none are held out."""
+
+
+@dataclass(frozen=True)
+class RouteOutcome:
+    """One route of a finished run.
+
+    Attributes:
+        knn1: kNN-1 top-1 accuracy in percent; None without labelled images.
+        knn1_untrained: The same for the network that training started from.
+        macs: Mean cost of an image, in MACs.
+        ratio: The same as a share of the dense cost.
+    """
+
+    knn1: float | None
+    knn1_untrained: float | None
+    macs: float
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -16,45 +39,45 @@ class Outcome:
     """The end of a run.
 
     Attributes:
-        trained: kNN-1 of the trained model.
-        untrained: kNN-1 of the network that training started from.
+        routes: What each route reaches and costs.
+        measured_on: Which images, in words.
         dense_macs: Cost of the dense route, for one image.
         budget: What was asked for, as a share of the dense cost; None without gates.
     """
 
-    trained: Evaluation
-    untrained: Evaluation
+    routes: dict[Route, RouteOutcome]
+    measured_on: str
     dense_macs: int
     budget: float | None
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as plain values, as in ``result.json``."""
-        routes = {
-            str(route): {
-                "knn1": round(score.top1, 4),
-                "knn1_untrained": round(self.untrained.routes[route].top1, 4),
-                "macs": round(score.macs),
-                "ratio": score.ratio,
-            }
-            for route, score in self.trained.routes.items()
-        }
-        return {
-            "routes": routes,
-            "dense_macs": self.dense_macs,
-            "budget": self.budget,
-            "train_images": self.trained.train_images,
-            "test_images": self.trained.test_images,
-        }
+        plain = asdict(self)
+        plain["routes"] = {str(route): asdict(reached) for route, reached in self.routes.items()}
+        return plain
 
 
 def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
-    """Evaluate a trained model and the one it started from."""
-    workers = config.training.workers
+    """Evaluate a trained model and the one it started from, on held-out images if there are any."""
+    held_out = len(splits.test) > 0
+    routes = _with_accuracy(config, model, splits) if held_out else _cost_only(config, model, splits)
+    images = f"{len(splits.test):,} held-out images" if held_out else "training images: none are held out, none have labels"
+    return Outcome(routes, images, model.cost.dense_macs, config.budget.target)
+
+
+def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
     untrained = Model.untrained(config)
     untrained.encoder.to(next(model.encoder.parameters()).device)
-    return Outcome(
-        trained=knn(extract_splits(model, splits, workers=workers)),
-        untrained=knn(extract_splits(untrained, splits, workers=workers)),
-        dense_macs=model.cost.dense_macs,
-        budget=config.budget.target,
-    )
+    after, before = (knn(extract_splits(each, splits, workers=config.training.workers)) for each in (model, untrained))
+    return {
+        route: RouteOutcome(score.top1, before.routes[route].top1, score.macs, score.ratio)
+        for route, score in after.routes.items()
+    }
+
+
+def _cost_only(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
+    features = extract(model, sample(splits.train, COST_IMAGES), model.routes, workers=config.training.workers)
+    return {
+        route: RouteOutcome(None, None, float(some.macs.mean()), float(some.macs.mean()) / model.cost.dense_macs)
+        for route, some in features.items()
+    }

@@ -31,13 +31,14 @@ class DGNetGate(Gate):
 
     Args:
         site: The channel site that the gate acts on.
-        options: Reduction, temperature.
+        options: Reduction, temperature, noise.
     """
 
     def __init__(self, site: GateSite, options: DGNetOptions) -> None:
         super().__init__()
         hidden = max(1, site.in_channels // options.reduction)
         self.temperature = options.temperature
+        self.noise = options.noise
         self.squeeze = nn.Conv2d(site.in_channels, hidden, kernel_size=1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=False)
@@ -58,7 +59,8 @@ class DGNetGate(Gate):
         logits = self.logits(x) - self.threshold
         if not self.training:
             return (logits >= 0).to(x.dtype)
-        soft = torch.sigmoid((logits + logistic_noise(logits)) / self.temperature)
+        noise = self.noise * logistic_noise(logits) if self.noise else 0.0
+        soft = torch.sigmoid((logits + noise) / self.temperature)
         return straight_through(soft).to(x.dtype)
 
 

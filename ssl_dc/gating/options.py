@@ -35,6 +35,11 @@ class DGNetOptions(GatingOptions):
     name: Literal["dgnet"] = "dgnet"
     reduction: int = Field(4, ge=1, description="Hidden width of a gate: the block's input channels divided by this.")
     temperature: float = Field(2 / 3, gt=0, description="Temperature tau of the relaxed gates in training.")
+    noise: float = Field(
+        1.0,
+        ge=0,
+        description="Scale of the logistic noise in training; 0 trains the gates as they are evaluated, for short runs.",
+    )
     penalty: float = Field(5.0, ge=0, description="Weight lambda of the squared distance to the budget.")
     bound: float = Field(1.0, ge=0, description="Weight gamma of the bound ('balance') term.")
     bound_decay: float = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ssl_dc.errors import ConfigError
 from ssl_dc.training.events import StepMetrics, Watcher
@@ -23,11 +24,12 @@ class TensorBoard(Watcher):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError("--tracker tensorboard needs TensorBoard: pip install 'ssl-dc[tensorboard]'") from error
-        self._make = lambda step: SummaryWriter(str(folder), purge_step=step)
+        self._writer_class: Any = SummaryWriter
+        self._folder = folder
 
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
         """Begin to write, dropping what a killed run wrote after its resume point."""
-        self.writer = self._make(step + 1)
+        self.writer = self._writer_class(str(self._folder), purge_step=step + 1)
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Write the step's values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,7 +18,7 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.loading import GlobalBatches, ViewPairs
 from ssl_dc.distributed import gather_batch, rank, world_size
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import RunError
+from ssl_dc.errors import DataError, RunError
 from ssl_dc.gating.base import GatingScheme, gates_of
 from ssl_dc.gating.budget import budget_control
 from ssl_dc.gating.cost import Trace
@@ -88,13 +88,14 @@ class Trainer:
         self.total_steps = training.epochs * self.steps_per_epoch
         self.schedule = Schedule(round(training.warmup_epochs * self.steps_per_epoch), self.total_steps)
         self.budget = budget_control(budget, self.cost)
-        self.watchers = watchers if self.accelerator.is_main_process else ()
+        self.watchers = watchers
         self.checkpoints = checkpoints
 
         objective.bind(encoder)
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-        self.learner = Learner(encoder, objective).to(self.accelerator.device, memory_format=torch.channels_last)
+        self.learner = Learner(encoder, objective).to(self.accelerator.device)
+        self.learner.to(memory_format=torch.channels_last)
         bare_optimizer = optimizer(parameter_groups(self.learner))
         for group in bare_optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -203,7 +204,7 @@ class Trainer:
             num_workers=self.training.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        for views in loader:
+        for views in _readable(loader):
             moved: list[Tensor] = send_to_device(views, self.accelerator.device)
             yield [view.contiguous(memory_format=torch.channels_last) for view in moved]
 
@@ -231,8 +232,8 @@ class Trainer:
         self.step = checkpoint.step
 
     def _tell(self, event: str, *about: Any) -> None:
-        """Tell every watcher of an event, a method of :class:`Watcher`."""
-        for watcher in self.watchers:
+        """Tell every watcher of an event, a method of :class:`Watcher`; in the main process only."""
+        for watcher in self.watchers if self.accelerator.is_main_process else ():
             getattr(watcher, event)(*about)
 
 
@@ -257,6 +258,14 @@ class _RestOfRun:
                 accumulation=trainer.training.accumulation,
                 start_step=start_step if epoch == first_epoch else 0,
             )
+
+
+def _readable(loader: Iterable[Views2]) -> Iterator[Views2]:
+    """The loader's batches; what a worker says of bad data without the traceback that torch puts around it."""
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
 
 
 def parameter_groups(learner: nn.Module) -> list[ParameterGroup]:
