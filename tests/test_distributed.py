@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,13 @@ def train_step(model: nn.Module, view1: Tensor, view2: Tensor) -> dict[str, Any]
 
 def worker(process: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=process, world_size=WORLD)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=process,
+        world_size=WORLD,
+        timeout=timedelta(seconds=30),  # processes that fall out of step fail instead of hanging
+    )
     try:
         mine = slice(process * ROWS, (process + 1) * ROWS)
         view1, view2 = (view[mine] for view in global_views())

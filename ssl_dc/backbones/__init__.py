@@ -16,4 +16,16 @@ def ssl_dc_backbones() -> list[Part]:
             options="ssl_dc.backbones.options:ResNet18Options",
             summary="ResNet-18 of basic blocks (the paper's encoder).",
         ),
+        Part(
+            name="resnet34",
+            target="ssl_dc.backbones.resnet:ResNet34",
+            options="ssl_dc.backbones.options:ResNet34Options",
+            summary="ResNet-34 of basic blocks.",
+        ),
+        Part(
+            name="resnet50",
+            target="ssl_dc.backbones.resnet:ResNet50",
+            options="ssl_dc.backbones.options:ResNet50Options",
+            summary="ResNet-50 of bottleneck blocks, with two channel sites a block.",
+        ),
     ]

@@ -31,3 +31,15 @@ class ResNet18Options(ResNetOptions):
     """Options of the backbone ``resnet18``."""
 
     name: Literal["resnet18"] = "resnet18"
+
+
+class ResNet34Options(ResNetOptions):
+    """Options of the backbone ``resnet34``."""
+
+    name: Literal["resnet34"] = "resnet34"
+
+
+class ResNet50Options(ResNetOptions):
+    """Options of the backbone ``resnet50``."""
+
+    name: Literal["resnet50"] = "resnet50"

@@ -59,7 +59,7 @@ class BasicBlock(nn.Module):
     ``branch`` (branch): both convolutions.
 
     Args:
-        name: The block's name in the backbone, such as ``layer1.0``.
+        name: The block's name in the backbone, such as ``stages.layer1.0``.
         in_channels: Channels of the block's input.
         planes: Channels of the hidden activation and of the output.
         stride: Stride of the first convolution and of the shortcut.
@@ -101,6 +101,61 @@ class BasicBlock(nn.Module):
         return torch.relu(shortcut + branch)
 
 
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, with three gate sites; the stride is the 3x3 convolution's.
+
+    ``reduced`` (channel): relu(norm1(conv1(x))); a shut channel saves its row of conv1 and its column of conv2.
+    ``hidden`` (channel): relu(norm2(conv2(...))); a shut channel saves its row of conv2 and its column of conv3.
+    ``branch`` (branch): all three convolutions.
+
+    Args:
+        name: The block's name in the backbone, such as ``stages.layer1.0``.
+        in_channels: Channels of the block's input.
+        planes: Channels of the two hidden activations; the output has four times as many.
+        stride: Stride of the 3x3 convolution and of the shortcut.
+        norm_factory: Gives the norm layers.
+        gate_factory: Gives the gates.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        name: str,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        norm_factory: NormFactory,
+        gate_factory: GateFactory,
+    ) -> None:
+        super().__init__()
+
+        def point(site: str, granularity: Granularity, channels: int, *convolutions: str) -> GatePoint:
+            layers = tuple(f"{name}.{conv}" for conv in convolutions)
+            return GatePoint(GateSite(f"{name}.{site}", granularity, in_channels, channels, layers), gate_factory)
+
+        out_channels = planes * self.expansion
+        self.conv1 = convolution(in_channels, planes, kernel=1)
+        self.norm1 = norm_factory(planes, Position.BLOCK)
+        self.reduced = point("reduced", Granularity.CHANNEL, planes, "conv1", "conv2")
+        self.conv2 = convolution(planes, planes, kernel=3, stride=stride)
+        self.norm2 = norm_factory(planes, Position.BLOCK)
+        self.hidden = point("hidden", Granularity.CHANNEL, planes, "conv2", "conv3")
+        self.conv3 = convolution(planes, out_channels, kernel=1)
+        self.norm3 = norm_factory(out_channels, Position.BLOCK)
+        self.branch = point("branch", Granularity.BRANCH, 1, "conv1", "conv2", "conv3")
+        changes = stride != 1 or in_channels != out_channels
+        self.shortcut = Shortcut(in_channels, out_channels, stride, norm_factory) if changes else None
+
+    def forward(self, x: Tensor, route: Route, masks: Masks) -> Tensor:
+        """The block's output (N, 4 * planes, H / stride, W / stride) for x (N, in_channels, H, W)."""
+        reduced = self.reduced(torch.relu(self.norm1(self.conv1(x), route)), x, route, masks)
+        hidden = self.hidden(torch.relu(self.norm2(self.conv2(reduced), route)), x, route, masks)
+        branch = self.branch(self.norm3(self.conv3(hidden), route), x, route, masks)
+        shortcut = x if self.shortcut is None else self.shortcut(x, route)
+        return torch.relu(shortcut + branch)
+
+
 class ResNet(Backbone):
     """A ResNet without classifier: stem, four stages of blocks, global average pool.
 
@@ -110,7 +165,7 @@ class ResNet(Backbone):
         gate_factory: Gives the gates.
     """
 
-    block = BasicBlock
+    block: type[BasicBlock | Bottleneck]
     depths: tuple[int, int, int, int]
 
     def __init__(self, options: ResNetOptions, norm_factory: NormFactory, gate_factory: GateFactory) -> None:
@@ -136,7 +191,7 @@ class ResNet(Backbone):
 
     @property
     def feature_dim(self) -> int:
-        """Width of the features: 8 * width for basic blocks."""
+        """Width of the features: 8 * width for basic blocks, 32 * width for bottlenecks."""
         return self._feature_dim
 
     def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:
@@ -152,4 +207,19 @@ class ResNet(Backbone):
 class ResNet18(ResNet):
     """The backbone ``resnet18``: 2-2-2-2 basic blocks."""
 
+    block = BasicBlock
     depths = (2, 2, 2, 2)
+
+
+class ResNet34(ResNet):
+    """The backbone ``resnet34``: 3-4-6-3 basic blocks."""
+
+    block = BasicBlock
+    depths = (3, 4, 6, 3)
+
+
+class ResNet50(ResNet):
+    """The backbone ``resnet50``: 3-4-6-3 bottleneck blocks."""
+
+    block = Bottleneck
+    depths = (3, 4, 6, 3)

@@ -16,9 +16,9 @@ def command() -> None:
 
 
 @command.command("show")
+@readable_errors
 @config_options
 @json_option
-@readable_errors
 def show(resolved: Resolved, as_json: bool) -> None:
     """Print the complete config that train would run with these options, as YAML, and where each setting comes from."""
     if as_json:
@@ -30,8 +30,8 @@ def show(resolved: Resolved, as_json: bool) -> None:
 
 
 @command.command("validate")
-@click.argument("file", type=click.Path(path_type=Path))
 @readable_errors
+@click.argument("file", type=click.Path(path_type=Path))
 def validate(file: Path) -> None:
     """Check a config FILE; exit status 2 and every error in it if it cannot be run."""
     resolve([file_layer(file)])

@@ -12,10 +12,10 @@ from ssl_dc.errors import ConfigError
 
 
 @click.command("cost", short_help="Show what a network costs, layer by layer, dense and gated.")
+@readable_errors
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @config_options
 @json_option
-@readable_errors
 def command(run: Path | None, resolved: Resolved, as_json: bool) -> None:
     """Show what a network costs, in MACs for one image: layer by layer, dense and gated.
 

@@ -11,6 +11,7 @@ from ssl_dc.cli.options import json_option, print_json, readable_errors
 
 
 @click.command("evaluate", short_help="Evaluate a run's features on held-out images.")
+@readable_errors
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--protocol",
@@ -29,7 +30,6 @@ from ssl_dc.cli.options import json_option, print_json, readable_errors
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Classifiers trained (linear).")
 @json_option
-@readable_errors
 def command(
     run: Path,
     protocol: Literal["knn", "linear"],

@@ -12,11 +12,11 @@ from ssl_dc.errors import ConfigError
 
 
 @click.command("train", short_help="Pre-train an encoder that is dense and gated at once.")
+@readable_errors
 @config_options
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run where it stopped.")
 @json_option
-@readable_errors
 def command(resolved: Resolved, output: Path | None, resume: Path | None, as_json: bool) -> None:
     """Pre-train one encoder that is a dense and a gated network at once.
 

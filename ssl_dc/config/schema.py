@@ -67,8 +67,12 @@ class TrainingConfig(Strict):
         description="Images a step, over all processes and accumulation steps together: the global batch.",
     )
     accumulation: int = Field(1, ge=1, description="Parts that a step's batch is computed in, to save memory.")
-    warmup_epochs: float = Field(
-        10, ge=0, description="Epochs of linear learning-rate warm-up, from a hundredth of the peak."
+    warmup_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Share of the training in which the learning rate rises, from a hundredth of its peak; 0.02 is 10 of 500"
+        " epochs.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
@@ -81,11 +85,9 @@ class TrainingConfig(Strict):
     tracker: Literal["none", "tensorboard"] = Field("none", description="Where metrics go besides metrics.jsonl.")
 
     @model_validator(mode="after")
-    def _warm_ups_fit(self) -> TrainingConfig:
+    def _fits(self) -> TrainingConfig:
         if self.gate_warmup >= self.epochs:
             raise ValueError(f"gate_warmup ({self.gate_warmup}) must be less than epochs ({self.epochs})")
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) must be at most epochs ({self.epochs})")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation})")
         return self

@@ -15,6 +15,7 @@ def annotated_yaml(resolved: Resolved) -> str:
     """The config as YAML, each setting with its source as a comment; a valid ``--config`` file."""
     writer = YAML()
     writer.width = 4096  # a setting and its comment stay on one line
+    writer.representer.add_representer(type(None), lambda to, _none: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     text = io.StringIO()
     writer.dump(_annotated(resolved.config.model_dump(mode="json"), "", resolved), text)
     return text.getvalue()

@@ -23,7 +23,6 @@ IMAGENET_STD: Colour = (0.228, 0.224, 0.225)
 _PAPER: Mapping[str, Any] = {
     "backbone.width": 64,
     "training.epochs": 500,
-    "training.warmup_epochs": 10,
     "training.batch_size": 512,
     "optimizer.name": "lars",
     "optimizer.lr": 0.3,
@@ -62,7 +61,6 @@ class DigitsOptions(DataOptions):
         "backbone.stem": "cifar",
         "objective.expander_width": 256,
         "training.epochs": 60,
-        "training.warmup_epochs": 2,
         "training.batch_size": 128,
         "optimizer.name": "adamw",
         "optimizer.lr": 2e-3,

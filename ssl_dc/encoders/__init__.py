@@ -11,6 +11,12 @@ def ssl_dc_encoders() -> list[Part]:
     """The built-in encoders."""
     return [
         Part(
+            name="double",
+            target="ssl_dc.encoders.double:Double",
+            options="ssl_dc.encoders.options:DoubleEncoderOptions",
+            summary="A backbone for each route, gates in one only (2x).",
+        ),
+        Part(
             name="shared",
             target="ssl_dc.encoders.shared:Shared",
             options="ssl_dc.encoders.options:SharedEncoderOptions",

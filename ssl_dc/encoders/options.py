@@ -11,3 +11,9 @@ class SharedEncoderOptions(PartOptions):
     """Options of the encoder ``shared``, which has none."""
 
     name: Literal["shared"] = "shared"
+
+
+class DoubleEncoderOptions(PartOptions):
+    """Options of the encoder ``double``, which has none."""
+
+    name: Literal["double"] = "double"

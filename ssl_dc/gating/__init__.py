@@ -11,6 +11,12 @@ def ssl_dc_gatings() -> list[Part]:
     """The built-in gating schemes."""
     return [
         Part(
+            name="convnet_aig",
+            target="ssl_dc.gating.convnet_aig:ConvNetAIG",
+            options="ssl_dc.gating.options:ConvNetAIGOptions",
+            summary="Per-image gates of whole residual branches (ConvNet-AIG, Veit and Belongie 2018).",
+        ),
+        Part(
             name="none",
             target="ssl_dc.gating.none:NoGating",
             options="ssl_dc.gating.options:NoGatingOptions",

@@ -47,3 +47,23 @@ class DGNetOptions(GatingOptions):
         ge=0,
         description="How fast the bound is relaxed: p = exp(-bound_decay * progress); 0.02 an epoch at 500.",
     )
+
+
+class ConvNetAIGOptions(GatingOptions):
+    """Options of the gating scheme ``convnet_aig``; the defaults are the published ones (method section 5)."""
+
+    name: Literal["convnet_aig"] = "convnet_aig"
+    hidden: int = Field(16, ge=1, description="Hidden width of a gate.")
+    noise: float = Field(
+        1.0,
+        ge=0,
+        description="Scale of the Gumbel noise in training; 0 trains the gates as they are evaluated, for short runs.",
+    )
+    loss: Literal["target_rate", "budget"] = Field(
+        "target_rate",
+        description="'target_rate' draws the rate of each block to the budget, as published; 'budget' is the global penalty of"
+        " dgnet, so that both schemes can be compared at the same cost.",
+    )
+    penalty: float = Field(
+        2.0, ge=0, description="Weight of that loss: published are 2 (CIFAR) and 1 (ImageNet) for target_rate; dgnet has 5."
+    )

@@ -11,6 +11,12 @@ def ssl_dc_objectives() -> list[Part]:
     """The built-in objectives."""
     return [
         Part(
+            name="barlow_twins",
+            target="ssl_dc.objectives.barlow_twins:BarlowTwins",
+            options="ssl_dc.objectives.options:BarlowTwinsOptions",
+            summary="Redundancy reduction by cross-correlation (Zbontar et al. 2021).",
+        ),
+        Part(
             name="vicreg",
             target="ssl_dc.objectives.vicreg:VICReg",
             options="ssl_dc.objectives.options:VICRegOptions",

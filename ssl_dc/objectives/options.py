@@ -27,3 +27,16 @@ class VICRegOptions(ExpanderOptions):
         description="How the variance term joins the two views: 'sum' is the paper's equation, 'mean' the official "
         "VICReg code's (half of it).",
     )
+
+
+class BarlowTwinsOptions(ExpanderOptions):
+    """Options of the objective ``barlow_twins``."""
+
+    name: Literal["barlow_twins"] = "barlow_twins"
+    off_diagonal: float = Field(0.0051, ge=0, description="Weight lambda of the off-diagonal entries.")
+    scale: float = Field(
+        0.024,
+        gt=0,
+        description="Factor of the whole loss: 0.024 is the published default, 0.1 solo-learn's CIFAR recipe. Under LARS it"
+        " matters only for 1-D parameters.",
+    )

@@ -86,7 +86,7 @@ class Trainer:
         self.cost = encoder.cost_model(image_size)
         self.steps_per_epoch = GlobalBatches.steps_per_epoch(len(images), training.batch_size)
         self.total_steps = training.epochs * self.steps_per_epoch
-        self.schedule = Schedule(round(training.warmup_epochs * self.steps_per_epoch), self.total_steps)
+        self.schedule = Schedule(round(training.warmup_share * self.total_steps), self.total_steps)
         self.budget = budget_control(budget, self.cost)
         self.watchers = watchers
         self.checkpoints = checkpoints
