@@ -12,6 +12,7 @@ COMMANDS = {
     "config": "Show or check a complete config.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
     "evaluate": "Evaluate a run's features on held-out images.",
+    "reproduce": "Run a table of the paper again, ours beside the paper's numbers.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }
 """Each command with its one line of help: kept here so that listing them imports none (a test holds them equal)."""

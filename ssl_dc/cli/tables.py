@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 from ssl_dc.evaluation.cost import CostTable
 from ssl_dc.evaluation.outcome import Outcome
 from ssl_dc.evaluation.protocols import Evaluation
+from ssl_dc.reproduction.plan import PlannedRun
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -68,6 +70,16 @@ def print_cost(cost: CostTable) -> None:
     table.add_row("all", f"{cost.dense_macs:,}", f"{cost.gated_macs:,.0f}", f"{cost.ratio:.4f}")
     _print(table)
     print(f"gated: {cost.gated_is}")
+
+
+def print_plan(runs: Sequence[tuple[PlannedRun, bool]]) -> None:
+    """The runs of a table: which are done, and how much computing is left."""
+    table = Table(title=f"{len(runs)} runs, {sum(done for _, done in runs)} done")
+    for heading in ("run", "epochs", "done"):
+        table.add_column(heading)
+    for run, done in runs:
+        table.add_row(run.name, str(run.config.training.epochs), "yes" if done else "")
+    _print(table)
 
 
 def _print(table: Table) -> None:

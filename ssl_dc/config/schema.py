@@ -71,7 +71,7 @@ class TrainingConfig(Strict):
         0.02,
         ge=0,
         le=1,
-        description="Share of the training in which the learning rate rises, from a hundredth of its peak; 0.02 is 10 of 500"
+        description="Share of the training in which the learning rate rises from a hundredth of its peak: 10 of 500"
         " epochs.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")

@@ -61,8 +61,8 @@ class ConvNetAIGOptions(GatingOptions):
     )
     loss: Literal["target_rate", "budget"] = Field(
         "target_rate",
-        description="'target_rate' draws the rate of each block to the budget, as published; 'budget' is the global penalty of"
-        " dgnet, so that both schemes can be compared at the same cost.",
+        description="'target_rate' draws the rate of each block to the budget, as published; 'budget' is dgnet's global"
+        " penalty, so that both schemes can be compared at the same cost.",
     )
     penalty: float = Field(
         2.0, ge=0, description="Weight of that loss: published are 2 (CIFAR) and 1 (ImageNet) for target_rate; dgnet has 5."

@@ -1,0 +1,75 @@
+"""``ssl-dc reproduce``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from ssl_dc.cli.options import readable_errors
+from ssl_dc.reproduction.plan import Request, Scale, planned_runs
+from ssl_dc.reproduction.systems import TABLES
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[float]:  # noqa: ARG001  # click's signature
+    try:
+        return [float(number) for number in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter("write numbers with commas between them, such as 0.1,0.3,0.5") from error
+
+
+@click.command("reproduce", short_help="Run a table of the paper again, ours beside the paper's numbers.")
+@readable_errors
+@click.argument("table", type=click.Choice(sorted(TABLES)))
+@click.option(
+    "--scale", type=click.Choice(["paper", "small"]), default="small", show_default=True, help="Size of the runs."
+)
+@click.option("--dataset", default="cifar10", show_default=True, help="Data set, by the paper's name for it.")
+@click.option(
+    "--data-root", type=click.Path(path_type=Path), help="Folder that holds its images (parquet files are read too)."
+)
+@click.option("--budgets", default="0.1,0.3,0.5", show_default=True, callback=_numbers, help="Shares of the dense cost.")
+@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Runs of each system.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("reproduction"),
+    show_default=True,
+    help="Folder of runs and tables.",
+)
+@click.option("--dry-run", is_flag=True, help="List the runs, which are done, and what is left, and do nothing.")
+def command(
+    table: str,
+    scale: Scale,
+    dataset: str,
+    data_root: Path | None,
+    budgets: list[float],
+    seeds: int,
+    output: Path,
+    dry_run: bool,
+) -> None:
+    """Run a TABLE of the paper again: train what is missing, skip what is done, evaluate, and write the table.
+
+    Safe to stop and go on at any point. The table goes to standard output as Markdown, and beside the runs as Markdown, CSV
+    and HTML, with the paper's numbers beside ours.
+    """
+    request = Request(table, scale, dataset, data_root, budgets, range(seeds))
+    runs = list(planned_runs(request))
+    from ssl_dc.cli.progress import make_progress
+    from ssl_dc.cli.tables import print_plan
+    from ssl_dc.reproduction.comparison import write_table
+    from ssl_dc.reproduction.runner import Store
+
+    store = Store(output)
+    metric = TABLES[table].metric
+    if dry_run:
+        print_plan([(run, store.known(run, metric) is not None) for run in runs])
+        return
+    measurements = []
+    for number, run in enumerate(runs, start=1):
+        say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
+        measurements.append(store.measure(run, metric, [make_progress()], say))
+    call = shlex.join(["ssl-dc", *sys.argv[1:]])
+    click.echo(write_table(output, request, measurements, call), nl=False)

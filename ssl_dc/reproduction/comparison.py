@@ -1,0 +1,142 @@
+"""Our numbers beside the paper's: mean and deviation over seeds, as Markdown, CSV and HTML."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from ssl_dc.files import write_text
+from ssl_dc.reproduction.plan import Request
+from ssl_dc.reproduction.runner import Measurement
+from ssl_dc.reproduction.systems import TABLES
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system at one budget; every number a text, empty where there is none.
+
+    ``ours`` are mean and standard deviation over seeds; ``paper`` are the paper's, for the same data set and budget.
+    """
+
+    system: str
+    budget: str
+    seeds: str
+    dense_ours: str
+    gated_ours: str
+    reduction_ours: str
+    dense_paper: str
+    gated_paper: str
+    reduction_paper: str
+
+
+HEADINGS = {
+    "system": "system",
+    "budget": "budget",
+    "seeds": "seeds",
+    "dense_ours": "dense, ours",
+    "gated_ours": "gated, ours",
+    "reduction_ours": "MACs reduction, ours",
+    "dense_paper": "dense, paper",
+    "gated_paper": "gated, paper",
+    "reduction_paper": "FLOPs reduction, paper",
+}
+
+
+def rows(request: Request, measurements: Sequence[Measurement]) -> list[Row]:
+    """The table's rows, in the paper's order; a row whose runs are not all there has what is there."""
+    paper = _paper_rows(request)
+    made = []
+    for label, system in TABLES[request.table].systems:
+        for budget in request.budgets if system.budgeted else (None,):
+            ours = [m for m in measurements if (m.run.system.name, m.run.budget) == (system.name, budget)]
+            theirs = paper.get((label, "" if budget is None else f"{budget:g}"), {})
+            made.append(_row(system.title, budget, ours, theirs))
+    return made
+
+
+def markdown(title: str, call: str, table: Sequence[Row]) -> str:
+    """The table as Markdown, with the call that made it."""
+    names = [field.name for field in fields(Row)]
+    lines = [f"# {title}", "", f"`{call}`", ""]
+    lines.append("| " + " | ".join(HEADINGS[name] for name in names) + " |")
+    lines.append("| --- | --- |" + " ---: |" * (len(names) - 2))
+    lines += ["| " + " | ".join(getattr(row, name) for name in names) + " |" for row in table]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(table: Sequence[Row]) -> str:
+    """The table as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Row)])
+    writer.writerows([[getattr(row, field.name) for field in fields(Row)] for row in table])
+    return text.getvalue()
+
+
+def page(title: str, call: str, table: Sequence[Row]) -> str:
+    """The table as one HTML page; everything shown is escaped."""
+    names = [field.name for field in fields(Row)]
+    head = "".join(f"<th>{html.escape(HEADINGS[name])}</th>" for name in names)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(getattr(row, name))}</td>" for name in names) + "</tr>" for row in table
+    )
+    return (
+        f"<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n<title>{html.escape(title)}</title>\n"
+        "<style>body{font:16px sans-serif;margin:2em}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
+        "td:first-child,th:first-child{text-align:left}</style>\n"
+        f"<h1>{html.escape(title)}</h1>\n<p><code>{html.escape(call)}</code></p>\n"
+        f"<table>\n<tr>{head}</tr>\n{body}\n</table>\n</html>\n"
+    )
+
+
+def _row(title: str, budget: float | None, ours: Sequence[Measurement], theirs: dict[str, str]) -> Row:
+    return Row(
+        system=title,
+        budget="" if budget is None else f"{budget:g}",
+        seeds=str(len(ours)),
+        dense_ours=_mean_and_deviation(m.top1["dense"] for m in ours if "dense" in m.top1),
+        gated_ours=_mean_and_deviation(m.top1["gated"] for m in ours if "gated" in m.top1),
+        reduction_ours=_mean_and_deviation(m.reduction for m in ours if m.reduction is not None),
+        dense_paper=theirs.get("dense", ""),
+        gated_paper=theirs.get("gated", ""),
+        reduction_paper=theirs.get("flops_reduction", ""),
+    )
+
+
+def _mean_and_deviation(values: Iterable[float]) -> str:
+    numbers = list(values)
+    if not numbers:
+        return ""
+    mean = f"{np.mean(numbers):.2f}"
+    return f"{mean} ± {np.std(numbers, ddof=1):.2f}" if len(numbers) > 1 else mean
+
+
+def _paper_rows(request: Request) -> dict[tuple[str, str], dict[str, str]]:
+    """The paper's rows of the table for the data set, by (objective/method, budget)."""
+    text = resources.files("ssl_dc.reproduction").joinpath("paper_tables.csv").read_text(encoding="utf-8")
+    number = str(TABLES[request.table].number)
+    return {
+        (f"{row['objective']}/{row['method']}", row["budget"]): row
+        for row in csv.DictReader(io.StringIO(text))
+        if row["table"] == number and row["dataset"] == request.dataset
+    }
+
+
+def write_table(folder: Path, request: Request, measurements: Sequence[Measurement], call: str) -> str:
+    """Write the table as ``NAME.md``, ``.csv`` and ``.html`` into a folder; the Markdown is returned."""
+    spec = TABLES[request.table]
+    title = f"Table {spec.number}: {spec.title} ({request.dataset}, {request.scale} scale, {spec.metric}, top-1 %)"
+    table = rows(request, measurements)
+    name = f"{request.table}-{request.dataset}-{request.scale}"
+    text = markdown(title, call, table)
+    write_text(folder / f"{name}.md", text)
+    write_text(folder / f"{name}.csv", comma_separated(table))
+    write_text(folder / f"{name}.html", page(title, call, table))
+    return text

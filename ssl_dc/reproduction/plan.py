@@ -1,0 +1,118 @@
+"""Which runs a table needs at a scale: each a complete config, and a name that runs of other tables share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ssl_dc.config import RunConfig, dump, resolve, uniform_layer
+from ssl_dc.plugins import registry
+from ssl_dc.reproduction.systems import TABLES, System
+
+Scale = Literal["paper", "small"]
+
+SCALES: dict[Scale, dict[str, Any]] = {
+    # the data set's own recipe is the paper's; its runs have the paper's penalty
+    "paper": {"budget.control": "penalty"},
+    # docs/results/small-scale.md explains the choice
+    "small": {
+        "backbone.width": 16,
+        "backbone.stem": "strided",
+        "data.limit": 10_000,
+        "data.test_limit": 2_000,
+        "training.epochs": 10,
+        "training.batch_size": 256,
+        "training.warmup_share": 0.1,
+        "optimizer.name": "adamw",
+        "optimizer.lr": 2e-3,
+        "gating.noise": 0.0,
+    },
+}
+
+
+GATE_WARMUP_EPOCHS: dict[Scale, int] = {"paper": 10, "small": 1}
+"""Epochs without gates of the system with gate warm-up: at small scale the least there is."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training.
+
+    Attributes:
+        system: What is trained.
+        budget: The share of the dense cost asked for; None for a system without gates.
+        seed: The run's seed.
+        config: The complete config.
+    """
+
+    system: System
+    budget: float | None
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """A folder name: readable, and different for every config."""
+        budget = "" if self.budget is None else f"-{self.budget:g}"
+        # where the data is does not make it another run
+        anywhere = self.config.model_copy(update={"data": self.config.data.model_copy(update={"root": None})})
+        digest = hashlib.sha256(dump(anywhere).encode()).hexdigest()[:8]
+        return f"{self.system.name}{budget}-seed{self.seed}-{digest}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be reproduced.
+
+    Attributes:
+        table: Name of the table, such as ``table1``.
+        scale: ``paper`` or ``small``.
+        dataset: ``cifar10``, ``cifar100``, ``stl10``, ...
+        data_root: Folder that holds its images; parquet files there are read as such.
+        budgets: Shares of the dense cost.
+        seeds: Seeds of the runs.
+    """
+
+    table: str
+    scale: Scale
+    dataset: str
+    data_root: Path | None
+    budgets: Sequence[float]
+    seeds: Sequence[int]
+
+
+def planned_runs(request: Request) -> Iterator[PlannedRun]:
+    """Every run that the table needs, system by system."""
+    for _, system in TABLES[request.table].systems:
+        for budget in request.budgets if system.budgeted else (None,):
+            for seed in request.seeds:
+                yield PlannedRun(system, budget, seed, _config(request, system, budget, seed))
+
+
+def _config(request: Request, system: System, budget: float | None, seed: int) -> RunConfig:
+    settings = {**_data(request), **SCALES[request.scale], **system.settings, "seed": seed}
+    if budget is None:
+        settings = {key: value for key, value in settings.items() if not key.startswith(_GATED_ONLY)}
+    else:
+        settings["budget.target"] = budget
+    if system.gate_warmup:
+        settings["training.gate_warmup"] = GATE_WARMUP_EPOCHS[request.scale]
+    return resolve([uniform_layer(settings, f"reproduce {request.table}")]).config
+
+
+_GATED_ONLY = ("budget.", "gating.noise")
+
+
+def _data(request: Request) -> dict[str, Any]:
+    """The data set's settings; as parquet files where the folder holds such, with the set's own recipe all the same."""
+    settings: dict[str, Any] = {"data.name": request.dataset}
+    if request.data_root is None:
+        return settings
+    if any(request.data_root.rglob("*.parquet")):
+        options = registry().find("data", request.dataset).options_model()
+        fields = {f"data.{name}": options.model_fields[name].default for name in ("image_size", "mean", "std")}
+        settings = {**options.recipe, **fields, "data.name": "parquet"}
+    return {**settings, "data.root": str(request.data_root)}

@@ -1,0 +1,106 @@
+"""Train what is missing, skip what is done, evaluate: safe to stop and go on at any point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_dc import api
+from ssl_dc.errors import ConfigError
+from ssl_dc.evaluation.protocols import Evaluation
+from ssl_dc.files import write_text
+from ssl_dc.reproduction.plan import PlannedRun
+from ssl_dc.reproduction.systems import PaperMetric
+from ssl_dc.training.events import Watcher
+
+LINEAR_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run reaches.
+
+    Attributes:
+        run: The run.
+        top1: Top-1 accuracy in percent of each route that it has.
+        reduction: How much cheaper the gated route is than the dense one, in percent, on the test set; None without gates.
+    """
+
+    run: PlannedRun
+    top1: Mapping[str, float]
+    reduction: float | None
+
+
+class Store:
+    """A folder of runs and of what they reached.
+
+    ``results/NAME.json`` is small and worth committing; ``runs/NAME`` is the run itself, and may be gone once it has been
+    evaluated.
+
+    Args:
+        folder: Made when needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def measure(
+        self, run: PlannedRun, metric: PaperMetric, watchers: Iterable[Watcher], say: Callable[[str], None]
+    ) -> Measurement:
+        """What a run reaches by a metric: read if it is known, else trained and evaluated as far as need be."""
+        record = self._read(run)
+        if metric not in record:
+            path = self.folder / "runs" / run.name
+            if not (path / "model.safetensors").is_file():
+                self._train(run, path, watchers, say)
+            say(f"evaluate {run.name}: {metric}")
+            record = {**record, "config": run.config.model_dump(mode="json"), metric: _evaluated(path, metric)}
+            record["config"]["data"]["root"] = None
+            write_text(self._file(run), json.dumps(record, indent=2) + "\n")
+        return _measurement(run, record[metric])
+
+    def known(self, run: PlannedRun, metric: PaperMetric) -> Measurement | None:
+        """What a run reached, if that is known."""
+        record = self._read(run)
+        return _measurement(run, record[metric]) if metric in record else None
+
+    def _train(self, run: PlannedRun, path: Path, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
+        if (path / "config.json").is_file():
+            say(f"resume {run.name}")
+            api.resume(path, watchers=list(watchers))
+        else:
+            say(f"train {run.name}")
+            api.train(run.config, output=path, watchers=list(watchers))
+
+    def _file(self, run: PlannedRun) -> Path:
+        folder = self.folder / "results"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{run.name}.json"
+
+    def _read(self, run: PlannedRun) -> dict[str, Any]:
+        path = self.folder / "results" / f"{run.name}.json"
+        if not path.is_file():
+            return {}
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is not JSON: {error}; delete it to have the run evaluated again") from error
+        return record
+
+
+def _evaluated(path: Path, metric: PaperMetric) -> dict[str, Any]:
+    evaluation: Evaluation = (
+        api.evaluate(path, "knn") if metric == "knn1" else api.evaluate(path, "linear", seeds=LINEAR_SEEDS)
+    )
+    return {
+        str(route): {"top1": score.top1, "std_over_classifiers": score.std, "ratio": score.ratio}
+        for route, score in evaluation.routes.items()
+    }
+
+
+def _measurement(run: PlannedRun, routes: Mapping[str, Mapping[str, float]]) -> Measurement:
+    reduction = 100 * (1 - routes["gated"]["ratio"]) if "gated" in routes else None
+    return Measurement(run, {route: reached["top1"] for route, reached in routes.items()}, reduction)
