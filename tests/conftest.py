@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# the networks of the tests are so small that a second thread only waits; on a busy machine it costs tenfold
+torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).parent.parent
 

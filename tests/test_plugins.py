@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ Install = Callable[..., list[Plugin]]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Installs fake distributions (name to {entry point: source of its module}); gives all plugins that there then are."""
     site = tmp_path / "site"
     site.mkdir()
@@ -47,7 +47,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
             (info / "entry_points.txt").write_text("[ssl_dc]\n" + "".join(lines))
         return installed_plugins()
 
-    yield put  # type: ignore[misc]  # a fixture that cleans up
+    yield put
     for module in [name for name in sys.modules if name.startswith("fake_")]:
         del sys.modules[module]
 
@@ -129,7 +129,9 @@ RETURNS_NOTHING = NOT_A_PART.replace('return [("acme", "json:JSONDecoder")]', "r
     ],
 )
 def test_a_broken_plugin_is_left_out_with_its_reason_and_others_work(install: Install, source: str, said: str) -> None:
-    plugins = install({"acme": {"a": GOOD.format(name="acme")}, "broken": {"a": source}, "zeta": {"a": GOOD.format(name="zeta")}})
+    plugins = install(
+        {"acme": {"a": GOOD.format(name="acme")}, "broken": {"a": source}, "zeta": {"a": GOOD.format(name="zeta")}}
+    )
     found = Registry(plugins)
     assert [broken.distribution for broken in found.broken] == ["broken"], found.broken
     assert said in reason_of(found, "broken")
@@ -205,7 +207,9 @@ def test_a_config_with_a_built_in_part_survives_being_saved(registered: Register
 
 @pytest.mark.parametrize("registered", BUILT_IN_PARTS, ids=part_id)
 def test_every_option_of_a_built_in_part_is_described(registered: Registered) -> None:
-    undescribed = [name for name, field in registered.options_model().model_fields.items() if name != "name" and not field.description]
+    undescribed = [
+        name for name, field in registered.options_model().model_fields.items() if name != "name" and not field.description
+    ]
     assert undescribed == []
 
 

@@ -39,7 +39,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
     show_default=True,
     help="Folder of runs and tables.",
 )
-@click.option("--dry-run", is_flag=True, help="List the runs, which are done, and what is left, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="List the runs, which are done, and how long the others may take, and do nothing.")
 def command(
     table: str,
     scale: Scale,
@@ -60,12 +60,14 @@ def command(
     from ssl_dc.cli.progress import make_progress
     from ssl_dc.cli.tables import print_plan
     from ssl_dc.reproduction.comparison import write_table
+    from ssl_dc.reproduction.estimate import estimate
     from ssl_dc.reproduction.runner import Store
 
     store = Store(output)
     metric = TABLES[table].metric
     if dry_run:
-        print_plan([(run, store.known(run, metric) is not None) for run in runs])
+        listed = [(run, store.known(run, metric) is not None) for run in runs]
+        print_plan(listed, estimate(request, listed, store.images_per_second))
         return
     measurements = []
     for number, run in enumerate(runs, start=1):

@@ -11,6 +11,7 @@ from rich.table import Table
 from ssl_dc.evaluation.cost import CostTable
 from ssl_dc.evaluation.outcome import Outcome
 from ssl_dc.evaluation.protocols import Evaluation
+from ssl_dc.reproduction.estimate import Estimate
 from ssl_dc.reproduction.plan import PlannedRun
 
 
@@ -72,14 +73,29 @@ def print_cost(cost: CostTable) -> None:
     print(f"gated: {cost.gated_is}")
 
 
-def print_plan(runs: Sequence[tuple[PlannedRun, bool]]) -> None:
+def print_plan(runs: Sequence[tuple[PlannedRun, bool]], estimate: Estimate) -> None:
     """The runs of a table: which are done, and how much computing is left."""
     table = Table(title=f"{len(runs)} runs, {sum(done for _, done in runs)} done")
-    for heading in ("run", "epochs", "done"):
-        table.add_column(heading)
-    for run, done in runs:
-        table.add_row(run.name, str(run.config.training.epochs), "yes" if done else "")
+    for heading in ("run", "epochs", "done", "estimated time"):
+        table.add_column(heading, justify="right" if heading in {"epochs", "estimated time"} else "left")
+    for (run, done), seconds in zip(runs, estimate.seconds, strict=True):
+        table.add_row(run.name, str(run.config.training.epochs), "yes" if done else "", "" if done else _duration(seconds))
+    table.add_section()
+    table.add_row("all that are left", "", "", _duration(estimate.total))
     _print(table)
+    print(f"Times are estimates of the trainings alone, {estimate.basis}.")
+
+
+def _duration(seconds: float | None) -> str:
+    """A time in words, to the minute; one too short for that in seconds."""
+    if seconds is None:
+        return "unknown"
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    days, hours = divmod(minutes // 60, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def _print(table: Table) -> None:

@@ -64,7 +64,9 @@ class DigitsOptions(DataOptions):
         "training.batch_size": 128,
         "optimizer.name": "adamw",
         "optimizer.lr": 2e-3,
-        "views.crop_scale": (0.5, 1.0),
+        "gating.noise": 0.0,
+        "views.crop_scale": (0.7, 1.0),
+        "views.jitter_p": 0.4,
         "views.flip_p": 0.0,
         "views.solarize_p": (0.0, 0.0),
     }

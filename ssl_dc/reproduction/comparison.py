@@ -16,6 +16,7 @@ from ssl_dc.files import write_text
 from ssl_dc.reproduction.plan import Request
 from ssl_dc.reproduction.runner import Measurement
 from ssl_dc.reproduction.systems import TABLES
+from ssl_dc.routes import Route
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def rows(request: Request, measurements: Sequence[Measurement]) -> list[Row]:
     paper = _paper_rows(request)
     made = []
     for label, system in TABLES[request.table].systems:
-        for budget in request.budgets if system.budgeted else (None,):
+        for budget in dict.fromkeys(request.budgets) if system.budgeted else (None,):
             ours = [m for m in measurements if (m.run.system.name, m.run.budget) == (system.name, budget)]
             theirs = paper.get((label, "" if budget is None else f"{budget:g}"), {})
             made.append(_row(system.title, budget, ours, theirs))
@@ -101,13 +102,18 @@ def _row(title: str, budget: float | None, ours: Sequence[Measurement], theirs: 
         system=title,
         budget="" if budget is None else f"{budget:g}",
         seeds=str(len(ours)),
-        dense_ours=_mean_and_deviation(m.top1["dense"] for m in ours if "dense" in m.top1),
-        gated_ours=_mean_and_deviation(m.top1["gated"] for m in ours if "gated" in m.top1),
+        dense_ours=_mean_and_deviation(_top1(ours, Route.DENSE)),
+        gated_ours=_mean_and_deviation(_top1(ours, Route.GATED)),
         reduction_ours=_mean_and_deviation(m.reduction for m in ours if m.reduction is not None),
         dense_paper=theirs.get("dense", ""),
         gated_paper=theirs.get("gated", ""),
         reduction_paper=theirs.get("flops_reduction", ""),
     )
+
+
+def _top1(ours: Sequence[Measurement], route: Route) -> list[float]:
+    """What a route reaches, of the runs that trained it: the untrained dense route of Baseline-2 says nothing."""
+    return [m.top1[route.value] for m in ours if route.value in m.top1 and route in m.run.config.routes]
 
 
 def _mean_and_deviation(values: Iterable[float]) -> str:

@@ -19,6 +19,7 @@ SCALES: dict[Scale, dict[str, Any]] = {
     "paper": {"budget.control": "penalty"},
     # docs/results/small-scale.md explains the choice
     "small": {
+        "objective.expander_width": 512,
         "backbone.width": 16,
         "backbone.stem": "strided",
         "data.limit": 10_000,
@@ -70,7 +71,7 @@ class Request:
     Attributes:
         table: Name of the table, such as ``table1``.
         scale: ``paper`` or ``small``.
-        dataset: ``cifar10``, ``cifar100``, ``stl10``, ...
+        dataset: ``cifar10``, ``cifar100``, ``stl10``, ``imagenet100`` (a folder of images), or any other data set.
         data_root: Folder that holds its images; parquet files there are read as such.
         budgets: Shares of the dense cost.
         seeds: Seeds of the runs.
@@ -87,7 +88,7 @@ class Request:
 def planned_runs(request: Request) -> Iterator[PlannedRun]:
     """Every run that the table needs, system by system."""
     for _, system in TABLES[request.table].systems:
-        for budget in request.budgets if system.budgeted else (None,):
+        for budget in dict.fromkeys(request.budgets) if system.budgeted else (None,):
             for seed in request.seeds:
                 yield PlannedRun(system, budget, seed, _config(request, system, budget, seed))
 
@@ -106,13 +107,18 @@ def _config(request: Request, system: System, budget: float | None, seed: int) -
 _GATED_ONLY = ("budget.", "gating.noise")
 
 
+PART_OF_DATASET = {"imagenet100": "folder"}
+"""The data set part of those of the paper's names that are no part themselves."""
+
+
 def _data(request: Request) -> dict[str, Any]:
     """The data set's settings; as parquet files where the folder holds such, with the set's own recipe all the same."""
-    settings: dict[str, Any] = {"data.name": request.dataset}
+    name = PART_OF_DATASET.get(request.dataset, request.dataset)
+    settings: dict[str, Any] = {"data.name": name}
     if request.data_root is None:
         return settings
     if any(request.data_root.rglob("*.parquet")):
-        options = registry().find("data", request.dataset).options_model()
-        fields = {f"data.{name}": options.model_fields[name].default for name in ("image_size", "mean", "std")}
+        options = registry().find("data", name).options_model()
+        fields = {f"data.{field}": options.model_fields[field].default for field in ("image_size", "mean", "std")}
         settings = {**options.recipe, **fields, "data.name": "parquet"}
     return {**settings, "data.root": str(request.data_root)}

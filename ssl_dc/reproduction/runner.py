@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.files import write_text
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.systems import PaperMetric
-from ssl_dc.training.events import Watcher
+from ssl_dc.training.events import StepMetrics, Watcher
 
 LINEAR_SEEDS = 5
 
@@ -55,12 +56,19 @@ class Store:
         if metric not in record:
             path = self.folder / "runs" / run.name
             if not (path / "model.safetensors").is_file():
-                self._train(run, path, watchers, say)
+                speed = _Speed()
+                self._train(run, path, [speed, *watchers], say)
+                record["images_per_second"] = speed.images_per_second
             say(f"evaluate {run.name}: {metric}")
             record = {**record, "config": run.config.model_dump(mode="json"), metric: _evaluated(path, metric)}
             record["config"]["data"]["root"] = None
             write_text(self._file(run), json.dumps(record, indent=2) + "\n")
         return _measurement(run, record[metric])
+
+    def images_per_second(self, run: PlannedRun) -> float | None:
+        """How fast a run was trained, if it was and that is known."""
+        speed: float | None = self._read(run).get("images_per_second")
+        return speed
 
     def known(self, run: PlannedRun, metric: PaperMetric) -> Measurement | None:
         """What a run reached, if that is known."""
@@ -89,6 +97,23 @@ class Store:
         except ValueError as error:
             raise ConfigError(f"{path} is not JSON: {error}; delete it to have the run evaluated again") from error
         return record
+
+
+class _Speed(Watcher):
+    """Keeps the speed of a training."""
+
+    def __init__(self) -> None:
+        self._seen: list[float] = []
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """The first report of a training has no speed yet."""
+        if metrics.images_per_second > 0:
+            self._seen.append(metrics.images_per_second)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """The median over the reports; None if there was none."""
+        return round(statistics.median(self._seen), 1) if self._seen else None
 
 
 def _evaluated(path: Path, metric: PaperMetric) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def trained_a_little(net: ResNet18) -> ResNet18:
 def test_published_defaults() -> None:
     options = DGNetOptions()
     assert options.temperature == pytest.approx(2 / 3)
-    assert (options.reduction, options.penalty, options.bound) == (4, 5.0, 1.0)
+    assert (options.reduction, options.noise, options.penalty, options.bound) == (4, 1.0, 5.0, 1.0)
 
 
 def test_gate_layers_are_bias_free_1x1_convolutions_of_a_quarter_the_width() -> None:
@@ -309,6 +309,15 @@ def test_noise_is_standard_logistic() -> None:
     distance = torch.maximum((cdf - steps[:-1]).abs(), (cdf - steps[1:]).abs()).max().item()
     assert distance < 1.63 / math.sqrt(count)  # Kolmogorov-Smirnov at 1 %
     assert noise.var().item() == pytest.approx(math.pi**2 / 3, rel=0.05)
+
+
+def test_noise_option_scales_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = torch.tensor([[-1.5, 0.5, -0.1]])
+    monkeypatch.setattr(dgnet, "logistic_noise", lambda _logits: torch.tensor([[2.0, -0.8, 0.0]]))
+    for scale, expected in [(1.0, [1, 0, 0]), (0.5, [0, 1, 0]), (0.0, [0, 1, 0])]:
+        gate = make_gate(options=DGNetOptions(noise=scale)).train()
+        monkeypatch.setattr(gate, "logits", lambda _x: raw)
+        assert gate(torch.zeros(1, 8, 3, 3)).tolist() == [expected], scale
 
 
 def test_noise_differs_between_images_and_channels() -> None:
