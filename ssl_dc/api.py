@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,10 +18,12 @@ from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.loading import Plain
 from ssl_dc.data.subsets import open_splits, sample
-from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.knn import Metric
+from ssl_dc.evaluation import catalogue, drawing
+from ssl_dc.evaluation.catalogue import Report
+from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.outcome import Outcome, outcome
-from ssl_dc.evaluation.protocols import Evaluation, extract_splits, knn, linear
+from ssl_dc.evaluation.projection import Projection
+from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.gating.budget import calibrate
 from ssl_dc.model import Model
 from ssl_dc.run_folder import RunFolder
@@ -70,7 +73,8 @@ def train(
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     splits = open_splits(build_data_set(config))
     prepared = _Prepared(config, splits)
-    path = Path(output) if output else _free_folder(config)
+    # the main process chooses for all: what is free may change while the others look
+    path = broadcast_object_list([Path(output) if output else _free_folder(config)])[0]
     with prepared.trainer.accelerator.main_process_first():
         folder = RunFolder.create(path, config) if prepared.trainer.accelerator.is_main_process else RunFolder(path)
     return prepared.fit(folder, watchers)
@@ -105,30 +109,49 @@ def load(folder: str | Path) -> Model:
     return RunFolder.existing(Path(folder)).load_model()
 
 
+@overload
+def evaluate(folder: str | Path, protocol: Literal["knn", "linear", "transfer"] = "knn", **options: Any) -> Evaluation: ...
+
+
+@overload
 def evaluate(
-    folder: str | Path,
-    protocol: Literal["knn", "linear"] = "knn",
-    *,
-    k: int = 1,
-    metric: Metric = "euclidean",
-    seeds: int = 5,
-) -> Evaluation:
-    """Evaluate the frozen features of a run, on each of its routes, on held-out images.
+    folder: str | Path, protocol: Literal["umap", "tsne"], *, output: str | Path | None = None, **options: Any
+) -> Projection: ...
+
+
+@overload
+def evaluate(
+    folder: str | Path, protocol: Literal["gates"], *, output: str | Path | None = None, **options: Any
+) -> GateStatistics: ...
+
+
+@overload
+def evaluate(folder: str | Path, protocol: str = "knn", *, output: str | Path | None = None, **options: Any) -> Report: ...
+
+
+def evaluate(folder: str | Path, protocol: str = "knn", *, output: str | Path | None = None, **options: Any) -> Report:
+    """Evaluate the frozen encoder of a run, on each of its routes, on held-out images.
 
     Args:
         folder: The run's folder.
-        protocol: ``knn`` or ``linear``.
-        k: Neighbours asked, for ``knn``.
-        metric: ``euclidean`` or ``cosine``, for ``knn``.
-        seeds: Classifiers trained, for ``linear``.
+        protocol: ``knn``, ``linear``, ``transfer``, ``umap``, ``tsne`` or ``gates``.
+        output: Where to write the picture of a protocol that has one (``umap``, ``tsne``, ``gates``): PNG, PDF or SVG.
+        **options: Those of the protocol's function in :mod:`ssl_dc.evaluation.named`, such as ``k`` and ``metric`` for
+            ``knn``, ``seeds``, ``epochs`` and ``augment`` for ``linear``, ``to`` for ``transfer``.
+
+    Raises:
+        ConfigError: If there is no run, no such protocol, if an option does not belong to it, or what it needs is not
+            installed.
+        RunError: If the run's training has not ended.
     """
-    model = load(folder)
-    sets = extract_splits(model, open_splits(build_data_set(model.config)), workers=model.config.training.workers)
-    if protocol == "knn":
-        return knn(sets, k=k, metric=metric)
-    if protocol == "linear":
-        return linear(sets, seeds=seeds)
-    raise ConfigError(f"unknown protocol {protocol!r}; there are: knn, linear")
+    chosen = catalogue.find(protocol)
+    chosen.check([*options, *([] if output is None else ["output"])])
+    if output is not None:
+        drawing.check_drawable(Path(output))
+    report = chosen.run(load(folder), **options)
+    if output is not None:
+        drawing.save(chosen.draw(report), Path(output))
+    return report
 
 
 class _Prepared:

@@ -40,12 +40,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors as safetensors, whole or not at all.
+    """Write tensors as safetensors, whole or not at all; those that share memory are written apart.
 
     Returns:
         The SHA-256 of the file, in hex.
     """
-    content = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    content = save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 

@@ -51,6 +51,7 @@ class Model:
     def __init__(self, config: RunConfig, encoder: Encoder) -> None:
         self.config = config
         self.encoder = encoder.eval()
+        self.encoder.to(memory_format=torch.channels_last)
         self.cost = encoder.cost_model(config.data.image_size)
         self._transform = evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
 

@@ -131,7 +131,7 @@ class Registry:
         for plugin in plugins:
             try:
                 self._add(plugin)
-            except Exception as error:  # whatever a stranger's plugin raises, the others must go on
+            except (Exception, SystemExit) as error:  # whatever a stranger's plugin raises, the others must go on
                 self._leave_out(plugin, f"{type(error).__name__}: {error}")
 
     def names(self, kind: str) -> list[str]:
@@ -149,6 +149,10 @@ class Registry:
             PluginError: If there is none; the message lists those there are, the nearest first, and any plugin that
                 was left out.
         """
+        if not isinstance(name, str):
+            raise PluginError(
+                f"the name of a {LABEL[kind]} is text, not {name!r}; there are: {', '.join(self.names(kind))}."
+            )
         if (kind, name) in self._parts:
             return self._parts[kind, name]
         names = self.names(kind)
@@ -160,7 +164,12 @@ class Registry:
     def _add(self, plugin: Plugin) -> None:
         namespace = plugin.entry_point.load()
         self._manager.register(namespace, name=f"{plugin.distribution}:{plugin.name}")
-        self._manager.check_pending()
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError:
+            # else the hook that nothing specifies would be held against every later plugin as well
+            self._manager.unregister(namespace)
+            raise
         for kind, hook in HOOK_OF_KIND.items():
             for implementation in getattr(self._manager.hook, hook).get_hookimpls():
                 if implementation.plugin is namespace:

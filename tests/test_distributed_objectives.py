@@ -35,7 +35,7 @@ ROUTES = (Route.GATED, Route.DENSE)
 class Flat(Backbone):
     """A backbone without batch statistics, so that what differs is the objective's doing."""
 
-    def __init__(self, gate_factory: GateFactory) -> None:
+    def __init__(self, gate_factory: GateFactory) -> None:  # noqa: ARG002
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 2, 10), nn.Tanh(), nn.Linear(10, 6))
 
@@ -43,7 +43,7 @@ class Flat(Backbone):
     def feature_dim(self) -> int:
         return 6
 
-    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:
+    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:  # noqa: ARG002
         return self.layers(images), {}
 
 

@@ -14,9 +14,9 @@ from ssl_dc.training.events import StepMetrics, Watcher
 SECONDS_BETWEEN_LINES = 5.0
 
 
-def make_progress() -> Watcher:
-    """What fits this process's standard error."""
-    return ProgressBar() if sys.stderr.isatty() else ProgressLines()
+def make_progress(note: str = "") -> Watcher:
+    """What fits this process's standard error; a note is told once, when training begins."""
+    return ProgressBar(note) if sys.stderr.isatty() else ProgressLines(note)
 
 
 def described(values: Mapping[str, float], images_per_second: float) -> str:
@@ -33,9 +33,14 @@ def described(values: Mapping[str, float], images_per_second: float) -> str:
 
 
 class ProgressBar(Watcher):
-    """A bar with the time left, and the latest metrics below it."""
+    """A bar with the time left, and the latest metrics below it.
 
-    def __init__(self) -> None:
+    Args:
+        note: Told before the first step.
+    """
+
+    def __init__(self, note: str = "") -> None:
+        self._note = note
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -49,6 +54,8 @@ class ProgressBar(Watcher):
         """Show the bar."""
         self._task = self._progress.add_task("", total=total_steps, completed=step)
         self._progress.start()
+        if self._note:
+            self.on_message(self._note)
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Move it."""
@@ -65,11 +72,20 @@ class ProgressBar(Watcher):
 
 
 class ProgressLines(Watcher):
-    """A line every few seconds, and one at the end."""
+    """A line every few seconds, and one at the end.
+
+    Args:
+        note: Told before the first step.
+    """
+
+    def __init__(self, note: str = "") -> None:
+        self._note = note
 
     def on_start(self, step: int, total_steps: int) -> None:
         """Say where training begins."""
         self._began, self._first, self._last_line = time.monotonic(), step, 0.0
+        if self._note:
+            self._say(self._note)
         self._say(f"training from step {step} to {total_steps}")
 
     def on_step(self, metrics: StepMetrics) -> None:

@@ -30,6 +30,8 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
 @click.option(
     "--data-root", type=click.Path(path_type=Path), help="Folder that holds its images (parquet files are read too)."
 )
+@click.option("--to", help="For table2: the data set that is transferred to.")
+@click.option("--to-root", type=click.Path(path_type=Path), help="Folder that holds that one's images.")
 @click.option("--budgets", default="0.1,0.3,0.5", show_default=True, callback=_numbers, help="Shares of the dense cost.")
 @click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Runs of each system.")
 @click.option(
@@ -39,12 +41,16 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
     show_default=True,
     help="Folder of runs and tables.",
 )
-@click.option("--dry-run", is_flag=True, help="List the runs, which are done, and how long the others may take, and do nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="List the runs, which are done, and how long the others may take, and do nothing."
+)
 def command(
     table: str,
     scale: Scale,
     dataset: str,
     data_root: Path | None,
+    to: str | None,
+    to_root: Path | None,
     budgets: list[float],
     seeds: int,
     output: Path,
@@ -55,23 +61,23 @@ def command(
     Safe to stop and go on at any point. The table goes to standard output as Markdown, and beside the runs as Markdown, CSV
     and HTML, with the paper's numbers beside ours.
     """
-    request = Request(table, scale, dataset, data_root, budgets, range(seeds))
+    request = Request(table, scale, dataset, data_root, budgets, range(seeds), to, to_root)
     runs = list(planned_runs(request))
     from ssl_dc.cli.progress import make_progress
     from ssl_dc.cli.tables import print_plan
     from ssl_dc.reproduction.comparison import write_table
     from ssl_dc.reproduction.estimate import estimate
-    from ssl_dc.reproduction.runner import Store
+    from ssl_dc.reproduction.runner import Measure, Store
 
     store = Store(output)
-    metric = TABLES[table].metric
+    measure = Measure(TABLES[table].metric, to, to_root)
     if dry_run:
-        listed = [(run, store.known(run, metric) is not None) for run in runs]
+        listed = [(run, store.known(run, measure) is not None) for run in runs]
         print_plan(listed, estimate(request, listed, store.images_per_second))
         return
     measurements = []
     for number, run in enumerate(runs, start=1):
         say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
-        measurements.append(store.measure(run, metric, [make_progress()], say))
+        measurements.append(store.measure(run, measure, [make_progress()], say))
     call = shlex.join(["ssl-dc", *sys.argv[1:]])
     click.echo(write_table(output, request, measurements, call), nl=False)

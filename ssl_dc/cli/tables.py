@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from ssl_dc.evaluation.catalogue import Report
 from ssl_dc.evaluation.cost import CostTable
+from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.outcome import Outcome
+from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.reproduction.estimate import Estimate
 from ssl_dc.reproduction.plan import PlannedRun
@@ -40,23 +42,37 @@ def print_evaluation(evaluation: Evaluation) -> None:
     _print(table)
 
 
-def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    """The same as plain values."""
-    return {
-        "protocol": evaluation.protocol,
-        **evaluation.settings,
-        "train_images": evaluation.train_images,
-        "test_images": evaluation.test_images,
-        "routes": {
-            str(route): {
-                "top1": score.top1,
-                "std": score.std,
-                "macs": round(score.macs),
-                "ratio": score.ratio,
-            }
-            for route, score in evaluation.routes.items()
-        },
-    }
+def print_gates(statistics: GateStatistics) -> None:
+    """How the gates of each site are used."""
+    table = Table(title=f"gates on {statistics.images:,} held-out images")
+    headings = ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "a class, mean")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "site" else "right")
+    for site in (*statistics.sites, statistics.whole):
+        if site is statistics.whole:
+            table.add_section()
+        counts = (f"{count:,}" for count in (site.dead, site.always_on, site.dynamic, site.distinct_masks))
+        table.add_row(
+            site.site, f"{site.channels:,}", f"{100 * site.rate:.1f}", *counts, f"{site.distinct_masks_a_class:,.1f}"
+        )
+    _print(table)
+    print("dead: on for less than 1 % of the images; always on: for more than 99 %; dynamic: neither")
+
+
+def print_projection(projection: Projection) -> None:
+    """What was laid out."""
+    routes = " and ".join(str(route) for route in projection.routes)
+    print(f"{projection.method} of {len(projection.labels):,} held-out images, {routes} route")
+
+
+def print_report(report: Report) -> None:
+    """What any protocol says of a run."""
+    if isinstance(report, Evaluation):
+        print_evaluation(report)
+    elif isinstance(report, GateStatistics):
+        print_gates(report)
+    elif isinstance(report, Projection):
+        print_projection(report)
 
 
 def print_cost(cost: CostTable) -> None:

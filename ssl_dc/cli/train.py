@@ -10,6 +10,11 @@ from ssl_dc.cli.options import config_options, json_option, print_json, readable
 from ssl_dc.config import Resolved
 from ssl_dc.errors import ConfigError
 
+OWN_IMAGES = (
+    "No data set named: training on scikit-learn's handwritten digits. For your own images:"
+    " --data folder --data-root DIR, with DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg."
+)
+
 
 @click.command("train", short_help="Pre-train an encoder that is dense and gated at once.")
 @readable_errors
@@ -28,17 +33,12 @@ def command(resolved: Resolved, output: Path | None, resume: Path | None, as_jso
         raise ConfigError(
             f"--resume goes on with the run's own config; leave out {', '.join(sorted(set(said.values())) or ['--output'])}"
         )
-    if not resume and resolved.provenance["data.name"] == "default":
-        click.echo(
-            "No data set named: training on scikit-learn's handwritten digits. For your own images:"
-            " --data folder --data-root DIR, with DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg.",
-            err=True,
-        )
+    note = OWN_IMAGES if not resume and resolved.provenance["data.name"] == "default" else ""
     from ssl_dc import api
     from ssl_dc.cli.progress import make_progress
     from ssl_dc.cli.tables import print_outcome
 
-    watchers = [make_progress()]
+    watchers = [make_progress(note)]
     run = api.resume(resume, watchers=watchers) if resume else api.train(resolved.config, output=output, watchers=watchers)
     if as_json:
         print_json({"run": str(run.folder), **run.outcome.as_json()})

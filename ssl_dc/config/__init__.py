@@ -18,6 +18,7 @@ from ssl_dc.config.layers import (
     nested,
     normalised,
     override_layer,
+    stacked,
     uniform_layer,
 )
 from ssl_dc.config.messages import readable
@@ -62,7 +63,7 @@ def resolve(layers: Sequence[Layer] = ()) -> Resolved:
         ConfigError: If it is not valid; the message names every error.
     """
     said = merged([normalised(layer) for layer in layers], DEFAULT_PART)
-    whole = merged([*_recipes(said), said], DEFAULT_PART)
+    whole = stacked([*_recipes(said), said])
     try:
         config = RunConfig.model_validate(nested(whole.values))
     except ValidationError as error:
@@ -86,7 +87,10 @@ def read(path: Path) -> RunConfig:
 
 
 def _recipes(said: Layer) -> Iterable[Layer]:
-    """What the chosen parts bring along, the data set's first; parts that do not exist bring nothing here."""
+    """What the chosen parts bring along, the data set's first, as far as it fits the other parts that were chosen.
+
+    A part that does not exist brings nothing here; validation says so.
+    """
     for kind in sorted(KINDS, key=lambda kind: kind != "data"):
         name = said.values.get(f"{kind}.name", DEFAULT_PART[kind])
         if name in registry().names(kind):

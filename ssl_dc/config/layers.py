@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ssl_dc.errors import ConfigError
 from ssl_dc.parts import KINDS
+
+SECTIONS = (*KINDS, "budget", "training")
+"""The config's keys that have others below them."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,13 @@ def file_layer(path: Path) -> Layer:
     if document is None:
         return Layer({})
     if not isinstance(document, Mapping):
-        raise ConfigError(
-            f"{path}: a config is a mapping of sections, such as 'objective:', not a {type(document).__name__}"
-        )
+        kind = "list" if isinstance(document, list) else "single value"
+        raise ConfigError(f"{path}: a config is a mapping of sections, such as 'objective:', not a {kind}")
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for key, value, line_number in _leaves(document):
+        if key in values:
+            raise ConfigError(f"{path}:{line_number + 1}: {key} is given a second time; the first is at {sources[key]}")
         values[key] = value
         sources[key] = f"{path}:{line_number + 1}"
     return normalised(Layer(values, sources))
@@ -85,17 +90,19 @@ def override_layer(assignments: Iterable[str]) -> Layer:
 
 
 def normalised(layer: Layer) -> Layer:
-    """The layer with ``objective: vicreg`` written out as ``objective.name: vicreg``, likewise for every kind of part."""
-    shorthand = {kind for kind in KINDS if kind in layer.values}
-    if not shorthand:
-        return layer
+    """The layer with ``objective: vicreg`` written out as ``objective.name: vicreg``, likewise for every kind of part.
+
+    A section without anything in it (``training:``) says nothing.
+    """
+    shorthand = {kind for kind in KINDS if layer.values.get(kind, {}) != {}}
+    empty = {section for section in SECTIONS if layer.values.get(section, {}) is None}
 
     def full(key: str) -> str:
         return f"{key}.name" if key in shorthand else key
 
     return Layer(
-        {full(key): value for key, value in layer.values.items()},
-        {full(key): source for key, source in layer.sources.items()},
+        {full(key): value for key, value in layer.values.items() if key not in empty},
+        {full(key): source for key, source in layer.sources.items() if key not in empty},
     )
 
 
@@ -106,14 +113,24 @@ def merged(layers: Iterable[Layer], default_part: Mapping[str, str]) -> Layer:
         layers: From the weakest to the strongest.
         default_part: The part of each kind when no layer names one.
     """
+    below = Layer({})
+    for layer in layers:
+        renamed = tuple(
+            f"{kind}."
+            for kind in KINDS
+            if f"{kind}.name" in layer.values
+            and layer.values[f"{kind}.name"] != below.values.get(f"{kind}.name", default_part[kind])
+        )
+        kept = {key: value for key, value in below.values.items() if not key.startswith(renamed)}
+        below = stacked([Layer(kept, {key: below.sources[key] for key in kept}), layer])
+    return below
+
+
+def stacked(layers: Iterable[Layer]) -> Layer:
+    """Later layers over earlier ones, setting by setting."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
-        for kind in KINDS:
-            name = f"{kind}.name"
-            if name in layer.values and layer.values[name] != values.get(name, default_part[kind]):
-                for key in [key for key in values if key.startswith(f"{kind}.")]:
-                    del values[key], sources[key]
         values.update(layer.values)
         sources.update(layer.sources)
     return Layer(values, sources)
@@ -133,9 +150,12 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
             branch = branch.setdefault(section, {})
             if not isinstance(branch, dict):
                 raise ConfigError(f"{key}: {section!r} is given both a value and keys below it")
-        if isinstance(branch.get(last), dict):
+        if value == {}:
+            branch.setdefault(last, {})
+        elif isinstance(branch.get(last), dict):
             raise ConfigError(f"{key} is given both a value and keys below it")
-        branch[last] = value
+        else:
+            branch[last] = value
     return tree
 
 
@@ -156,7 +176,9 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
         line = tree.lc.key(key)[0]
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
-        elif not isinstance(value, Mapping):
+        elif isinstance(value, Mapping):
+            yield f"{prefix}{key}", {}, line  # an empty section
+        else:
             yield f"{prefix}{key}", _plain(value), line
 
 
@@ -166,6 +188,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, bool):
         return value
+    if isinstance(value, datetime.date):
+        return str(value)  # no setting is a date, but a folder may be named like one
     for plain in (int, float, str):
         if isinstance(value, plain):
             return plain(value)

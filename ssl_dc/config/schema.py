@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -34,7 +35,7 @@ def _slot(kind: str) -> BeforeValidator:
     def check(section: Any) -> Any:
         if isinstance(section, PartOptions):
             return section
-        section = {"name": section} if isinstance(section, str) else dict(section or {})
+        section = dict(section) if isinstance(section, Mapping) else {"name": section}
         name = section.setdefault("name", DEFAULT_PART[kind])
         try:
             model = registry().find(kind, name).options_model()

@@ -9,11 +9,15 @@ from typing import Any
 
 from ssl_dc.assemble import build_data_set, build_network
 from ssl_dc.config import RunConfig
-from ssl_dc.data.subsets import open_splits
+from ssl_dc.data.base import ImageSet, Splits
+from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.evaluation.features import extract
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
+
+TRAINING_IMAGES = 1024
+"""How many training images the cost is measured on when none are held out."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,22 @@ def cost_of_network(config: RunConfig) -> CostTable:
 
 
 def cost_of_run(folder: Path) -> CostTable:
-    """The cost of a trained run; the gated cost is what its held-out images pay on average."""
+    """The cost of a trained run; the gated cost is what its held-out images (or, without any, training images) pay."""
     model = RunFolder.existing(folder).load_model()
     if not model.has_gates:
         return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
-    images = open_splits(build_data_set(model.config)).test
+    images, described = cost_images(open_splits(build_data_set(model.config)))
     gated = extract(model, images, [Route.GATED], workers=model.config.training.workers)[Route.GATED]
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
-    table = _table(model.config, model.cost, shares, f"the mean over {len(images):,} held-out images")
+    table = _table(model.config, model.cost, shares, f"the mean over {described}")
     return CostTable(table.network, table.gated_is, table.rows, table.dense_macs, float(gated.macs.mean()))
+
+
+def cost_images(splits: Splits) -> tuple[ImageSet, str]:
+    """The images that gates are measured on, and which these are in words: held out, or else some training images."""
+    if len(splits.test) > 0:
+        return splits.test, f"{len(splits.test):,} held-out images"
+    return sample(splits.train, TRAINING_IMAGES), "training images: none are held out, none have labels"
 
 
 def _table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ssl_dc.data.base import ImageSet, Labels
 from ssl_dc.data.loading import Plain
@@ -45,10 +45,24 @@ def extract(
         batch_size: Images at a time.
         workers: Processes that prepare images.
     """
+    return extract_prepared(model, Plain(images, model.transform), routes, batch_size=batch_size, workers=workers)
+
+
+def extract_prepared(
+    model: Model, prepared: Dataset[Tensor], routes: Sequence[Route], *, batch_size: int = 256, workers: int = 0
+) -> dict[Route, Features]:
+    """The features of images that are tensors already, in evaluation mode; each batch goes by all of the routes.
+
+    Args:
+        model: The model; runs where its weights are.
+        prepared: For each number from 0 an image (3, H, H), normalised as the model's.
+        routes: Which routes to take.
+        batch_size: Images at a time.
+        workers: Processes that prepare images.
+    """
     device = next(model.encoder.parameters()).device
-    loader = DataLoader(Plain(images, model.transform), batch_size=batch_size, num_workers=workers)
     parts: dict[Route, list[Features]] = {route: [] for route in routes}
-    for batch in loader:
+    for batch in DataLoader(prepared, batch_size=batch_size, num_workers=workers):
         x = batch.to(device, memory_format=torch.channels_last)
         for route in routes:
             parts[route].append(_gated(model, x) if route is Route.GATED else _dense(model, x))

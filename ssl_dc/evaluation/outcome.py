@@ -7,14 +7,11 @@ from typing import Any
 
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import Splits
-from ssl_dc.data.subsets import sample
+from ssl_dc.evaluation.cost import cost_images
 from ssl_dc.evaluation.features import extract
 from ssl_dc.evaluation.protocols import extract_splits, knn
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
-
-COST_IMAGES = 1024
-"""How many training images the cost is measured on when none are held out."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,7 @@ def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
     """Evaluate a trained model and the one it started from, on held-out images if there are any."""
     held_out = len(splits.test) > 0
     routes = _with_accuracy(config, model, splits) if held_out else _cost_only(config, model, splits)
-    images = f"{len(splits.test):,} held-out images" if held_out else "training images: none are held out, none have labels"
-    return Outcome(routes, images, model.cost.dense_macs, config.budget.target)
+    return Outcome(routes, cost_images(splits)[1], model.cost.dense_macs, config.budget.target)
 
 
 def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
@@ -76,7 +72,7 @@ def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> dict[Rout
 
 
 def _cost_only(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
-    features = extract(model, sample(splits.train, COST_IMAGES), model.routes, workers=config.training.workers)
+    features = extract(model, cost_images(splits)[0], model.routes, workers=config.training.workers)
     return {
         route: RouteOutcome(None, None, float(some.macs.mean()), float(some.macs.mean()) / model.cost.dense_macs)
         for route, some in features.items()

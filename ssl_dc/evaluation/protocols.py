@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ssl_dc.data.base import Splits
-from ssl_dc.evaluation.features import Features, extract, labels_of
+from ssl_dc.evaluation.crops import CROP_SCALE, Crops
+from ssl_dc.evaluation.features import Features, extract, extract_prepared, labels_of
 from ssl_dc.evaluation.knn import FeatureArray, Metric, knn_accuracy
-from ssl_dc.evaluation.linear import linear_accuracy
+from ssl_dc.evaluation.linear import LinearClassifier, linear_accuracy
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -54,6 +55,19 @@ class Evaluation:
     test_images: int
     routes: dict[Route, RouteScore]
 
+    def as_json(self) -> dict[str, Any]:
+        """The evaluation as plain values."""
+        return {
+            "protocol": self.protocol,
+            **self.settings,
+            "train_images": self.train_images,
+            "test_images": self.test_images,
+            "routes": {
+                str(route): {"top1": score.top1, "std": score.std, "macs": round(score.macs), "ratio": score.ratio}
+                for route, score in self.routes.items()
+            },
+        }
+
 
 @dataclass(frozen=True)
 class FeatureSets:
@@ -66,7 +80,13 @@ class FeatureSets:
 
 
 def extract_splits(model: Model, splits: Splits, *, routes: Sequence[Route] | None = None, workers: int = 0) -> FeatureSets:
-    """The features of the labelled splits, on the model's routes or those given."""
+    """The features of the labelled splits, on the model's routes or those given.
+
+    Raises:
+        DataError: If a split has no labels.
+    """
+    for images in (splits.evaluation_train, splits.test):
+        labels_of(images)  # before hours may be spent on features that nothing can be learned from
     routes = model.routes if routes is None else routes
     train = extract(model, splits.evaluation_train, routes, workers=workers)
     test = extract(model, splits.test, routes, workers=workers)
@@ -84,7 +104,7 @@ def knn(sets: FeatureSets, *, k: int = 1, metric: Metric = "euclidean") -> Evalu
 
 
 def linear(sets: FeatureSets, *, seeds: int = 5, epochs: int = 100) -> Evaluation:
-    """A linear classifier of its own for each route, over several seeds."""
+    """A linear classifier of its own for each route, over several seeds, on features computed once."""
     train_labels, test_labels = labels_of(sets.splits.evaluation_train), labels_of(sets.splits.test)
     classes = len(sets.splits.classes)
 
@@ -95,6 +115,55 @@ def linear(sets: FeatureSets, *, seeds: int = 5, epochs: int = 100) -> Evaluatio
         ]
 
     return _evaluation("linear", {"seeds": seeds, "epochs": epochs}, sets, score)
+
+
+def linear_augmented(
+    model: Model,
+    splits: Splits,
+    *,
+    seeds: int = 5,
+    epochs: int = 100,
+    crop_scale: tuple[float, float] = CROP_SCALE,
+    crop_seed: int = 0,
+    workers: int = 0,
+) -> Evaluation:
+    """As :func:`linear`, but the frozen encoder sees new random crops of the training images in every epoch.
+
+    An epoch's crops go through the encoder once, by both routes, and all seeds' classifiers learn from them, each in an
+    order of its own: seeds differ in their initial weights and order, not in the crops.
+
+    Args:
+        model: The model, which stays as it is.
+        splits: Images to learn from and held out; the latter are not augmented.
+        seeds: Classifiers of each route.
+        epochs: Passes over the training images.
+        crop_scale: Least and largest share of an image's area that a crop shows.
+        crop_seed: Of the crops.
+        workers: Processes that prepare images.
+    """
+    train_labels, test_labels = labels_of(splits.evaluation_train), labels_of(splits.test)
+    data = model.config.data
+    crops = Crops(splits.evaluation_train, data.image_size, data.mean, data.std, scale=crop_scale, seed=crop_seed)
+    test = extract(model, splits.test, model.routes, workers=workers)
+    classifiers = {
+        route: [LinearClassifier(model.feature_dim, len(splits.classes), seed=seed, epochs=epochs) for seed in range(seeds)]
+        for route in model.routes
+    }
+    for epoch in range(epochs):
+        train = extract_prepared(model, crops.of_epoch(epoch), model.routes, workers=workers)
+        for route, some in classifiers.items():
+            for classifier in some:
+                classifier.epoch(train[route].features, train_labels)
+    routes = {
+        route: _route_score(
+            [classifier.accuracy(test[route].features, test_labels) for classifier in some],
+            float(test[route].macs.mean()),
+            model.cost.dense_macs,
+        )
+        for route, some in classifiers.items()
+    }
+    settings = {"seeds": seeds, "epochs": epochs, "augment": f"crops of {crop_scale[0]:g} to {crop_scale[1]:g}, flips"}
+    return Evaluation("linear", settings, len(splits.evaluation_train), len(splits.test), routes)
 
 
 def _evaluation(protocol: str, settings: dict[str, Any], sets: FeatureSets, score: Score) -> Evaluation:

@@ -15,16 +15,19 @@ class Gate(nn.Module, ABC):
     """Decides, for each image, which entries of one site's mask are open.
 
     Attributes:
-        threshold: Scalar buffer, shared in value by all gates of a network: an entry is open when its logit reaches it. 0
-            unless the budget is calibrated; the larger, the cheaper the network. A gate whose decision has no threshold
-            may ignore it; the budget then cannot be calibrated.
+        threshold: Buffer (channels,): an entry is open when its logit reaches it. 0 unless the budget control moves it; the
+            larger, the cheaper the network. A gate whose decision has no threshold may ignore it; the budget then cannot
+            be steered.
+
+    Args:
+        site: The site that the gate acts on.
     """
 
     threshold: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, site: GateSite) -> None:
         super().__init__()
-        self.register_buffer("threshold", torch.zeros(()))
+        self.register_buffer("threshold", torch.zeros(site.channels))
 
     @property
     @abstractmethod
@@ -67,10 +70,20 @@ class GatingScheme(ABC):
         return self.gate(site) if site.granularity is self.granularity else None
 
 
+TIE_BREAK = 1e-3
+"""How far, in logits, the thresholds of the channels of one gate lie from their common value at most."""
+
+
 def set_threshold(module: nn.Module, threshold: float) -> None:
-    """Set the threshold of every gate inside a module."""
+    """Set the threshold of every gate inside a module.
+
+    The channels of a gate get a hair's breadth of difference. A gate whose hidden units are all shut for an image gives
+    every channel the logit 0, and one threshold for all could then only open all of them or none.
+    """
     for gate in gates_of(module):
-        gate.threshold.fill_(threshold)
+        channels = len(gate.threshold)
+        spread = torch.linspace(-1, 1, channels) if channels > 1 else torch.zeros(1)
+        gate.threshold.copy_(threshold + TIE_BREAK * spread)
 
 
 def gates_of(module: nn.Module) -> list[Gate]:

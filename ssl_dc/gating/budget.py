@@ -93,18 +93,20 @@ class AdaptiveControl(BudgetControl):
         self.target = target
         self._cost = cost
         self._threshold = 0.0
-        self._evaluated = float("nan")
+        self._evaluated: float | None = None
 
     def after_step(self, encoder: Encoder, images: Tensor, step: int) -> None:
         """Look at the evaluated cost, if it is time, and move the threshold."""
-        if step % self.EVERY:
+        if self._evaluated is not None and step % self.EVERY:
             return
         self._evaluated = evaluated_ratio(encoder, images, self._cost)
         self._threshold += self.GAIN * (self._evaluated - self.target)
         set_threshold(encoder, self._threshold)
 
     def metrics(self) -> dict[str, float]:
-        """The last evaluated cost, and the threshold."""
+        """The last evaluated cost, and the threshold; nothing before the first look."""
+        if self._evaluated is None:
+            return {}
         return {"evaluated_cost_ratio": self._evaluated, "gate_threshold": self._threshold}
 
     def state(self) -> dict[str, float]:
@@ -113,7 +115,8 @@ class AdaptiveControl(BudgetControl):
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Take both up again; the gates' own buffers are in the network."""
-        self._evaluated, self._threshold = state["evaluated_cost_ratio"], state["gate_threshold"]
+        if state:
+            self._evaluated, self._threshold = state["evaluated_cost_ratio"], state["gate_threshold"]
 
 
 def budget_control(budget: BudgetConfig, cost: CostModel) -> BudgetControl:
@@ -147,9 +150,9 @@ def calibrate(encoder: Encoder, batches: Sequence[Tensor], cost: CostModel, targ
     return ratio
 
 
-_REACH = 32.0
-"""Largest threshold, up or down, that calibration looks at: sigmoid(32) is 1 to float32."""
-_HALVINGS = 18
+_REACH = 16.0
+"""Largest threshold, up or down, that calibration looks at: sigmoid(16) is 1 to within 1e-7."""
+_HALVINGS = 22
 
 
 def evaluated_ratio(encoder: Encoder, images: Tensor, cost: CostModel) -> float:

@@ -33,7 +33,7 @@ class ConvNetAIGGate(Gate):
     """
 
     def __init__(self, site: GateSite, options: ConvNetAIGOptions) -> None:
-        super().__init__()
+        super().__init__(site)
         self.noise = options.noise
         self.squeeze = nn.Conv2d(site.in_channels, options.hidden, kernel_size=1)
         self.norm = nn.BatchNorm2d(options.hidden)

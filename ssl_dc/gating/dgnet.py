@@ -35,7 +35,7 @@ class DGNetGate(Gate):
     """
 
     def __init__(self, site: GateSite, options: DGNetOptions) -> None:
-        super().__init__()
+        super().__init__(site)
         hidden = max(1, site.in_channels // options.reduction)
         self.temperature = options.temperature
         self.noise = options.noise

@@ -131,16 +131,17 @@ def _paper_rows(request: Request) -> dict[tuple[str, str], dict[str, str]]:
     return {
         (f"{row['objective']}/{row['method']}", row["budget"]): row
         for row in csv.DictReader(io.StringIO(text))
-        if row["table"] == number and row["dataset"] == request.dataset
+        if row["table"] == number and row["dataset"] == request.dataset and row["transfer_to"] == (request.to or "")
     }
 
 
 def write_table(folder: Path, request: Request, measurements: Sequence[Measurement], call: str) -> str:
     """Write the table as ``NAME.md``, ``.csv`` and ``.html`` into a folder; the Markdown is returned."""
     spec = TABLES[request.table]
-    title = f"Table {spec.number}: {spec.title} ({request.dataset}, {request.scale} scale, {spec.metric}, top-1 %)"
+    images = request.dataset if request.to is None else f"{request.dataset} to {request.to}"
+    title = f"Table {spec.number}: {spec.title} ({images}, {request.scale} scale, {spec.metric}, top-1 %)"
     table = rows(request, measurements)
-    name = f"{request.table}-{request.dataset}-{request.scale}"
+    name = f"{request.table}-{images.replace(' ', '-')}-{request.scale}"
     text = markdown(title, call, table)
     write_text(folder / f"{name}.md", text)
     write_text(folder / f"{name}.csv", comma_separated(table))

@@ -65,7 +65,9 @@ def estimate(
     rates = [measured[run.name] * macs_per_image(run.config) for run, _ in runs if run.name in measured]
     rate = median(rates) if rates else MACS_PER_SECOND
     basis = (
-        f"from the speed of {len(rates)} runs in this folder" if rates else "from what 2 CPU cores do: a rough guess elsewhere"
+        f"from the speed of {len(rates)} runs in this folder"
+        if rates
+        else "from what 2 CPU cores do: a rough guess elsewhere"
     )
     return Estimate([0.0 if done else _seconds(request, run, rate) for run, done in runs], basis)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssl_dc.config import RunConfig, dump, resolve, uniform_layer
+from ssl_dc.errors import ConfigError
 from ssl_dc.plugins import registry
 from ssl_dc.reproduction.systems import TABLES, System
 
@@ -75,6 +76,11 @@ class Request:
         data_root: Folder that holds its images; parquet files there are read as such.
         budgets: Shares of the dense cost.
         seeds: Seeds of the runs.
+        to: The data set that is transferred to, for a table of transfers; else None.
+        to_root: Folder that holds that one's images.
+
+    Raises:
+        ConfigError: If a table of transfers has no ``to``, or another table has one.
     """
 
     table: str
@@ -83,6 +89,15 @@ class Request:
     data_root: Path | None
     budgets: Sequence[float]
     seeds: Sequence[int]
+    to: str | None = None
+    to_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        transfers = TABLES[self.table].metric == "transfer"
+        if transfers and self.to is None:
+            raise ConfigError(f"{self.table} transfers to another data set; name it by --to, such as --to stl10")
+        if not transfers and (self.to or self.to_root) is not None:
+            raise ConfigError(f"{self.table} transfers to no other data set; leave out --to and --to-root")
 
 
 def planned_runs(request: Request) -> Iterator[PlannedRun]:
@@ -111,13 +126,20 @@ PART_OF_DATASET = {"imagenet100": "folder"}
 """The data set part of those of the paper's names that are no part themselves."""
 
 
+def data_part(dataset: str, root: Path | None) -> str:
+    """The part that reads a data set: ``parquet`` where its folder holds such files, else by its name."""
+    if root is not None and any(root.rglob("*.parquet")):
+        return "parquet"
+    return PART_OF_DATASET.get(dataset, dataset)
+
+
 def _data(request: Request) -> dict[str, Any]:
     """The data set's settings; as parquet files where the folder holds such, with the set's own recipe all the same."""
-    name = PART_OF_DATASET.get(request.dataset, request.dataset)
+    name = data_part(request.dataset, None)
     settings: dict[str, Any] = {"data.name": name}
     if request.data_root is None:
         return settings
-    if any(request.data_root.rglob("*.parquet")):
+    if data_part(request.dataset, request.data_root) == "parquet":
         options = registry().find("data", name).options_model()
         fields = {f"data.{field}": options.model_fields[field].default for field in ("image_size", "mean", "std")}
         settings = {**options.recipe, **fields, "data.name": "parquet"}

@@ -13,7 +13,7 @@ from ssl_dc import api
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.files import write_text
-from ssl_dc.reproduction.plan import PlannedRun
+from ssl_dc.reproduction.plan import PlannedRun, data_part
 from ssl_dc.reproduction.systems import PaperMetric
 from ssl_dc.training.events import StepMetrics, Watcher
 
@@ -35,6 +35,26 @@ class Measurement:
     reduction: float | None
 
 
+@dataclass(frozen=True)
+class Measure:
+    """How a run is measured.
+
+    Attributes:
+        metric: The table's metric.
+        to: For ``transfer``, the data set that is transferred to.
+        to_root: Folder that holds it.
+    """
+
+    metric: PaperMetric
+    to: str | None = None
+    to_root: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What its results are kept by; where the data is does not matter."""
+        return self.metric if self.to is None else f"{self.metric}-{self.to}"
+
+
 class Store:
     """A folder of runs and of what they reached.
 
@@ -49,31 +69,32 @@ class Store:
         self.folder = folder
 
     def measure(
-        self, run: PlannedRun, metric: PaperMetric, watchers: Iterable[Watcher], say: Callable[[str], None]
+        self, run: PlannedRun, measure: Measure, watchers: Iterable[Watcher], say: Callable[[str], None]
     ) -> Measurement:
-        """What a run reaches by a metric: read if it is known, else trained and evaluated as far as need be."""
+        """What a run reaches by a measure: read if it is known, else trained and evaluated as far as need be."""
         record = self._read(run)
-        if metric not in record:
+        if measure.name not in record:
             path = self.folder / "runs" / run.name
             if not (path / "model.safetensors").is_file():
                 speed = _Speed()
                 self._train(run, path, [speed, *watchers], say)
                 record["images_per_second"] = speed.images_per_second
-            say(f"evaluate {run.name}: {metric}")
-            record = {**record, "config": run.config.model_dump(mode="json"), metric: _evaluated(path, metric)}
+            say(f"evaluate {run.name}: {measure.name}")
+            reached = _evaluated(run, path, measure)
+            record = {**record, "config": run.config.model_dump(mode="json"), measure.name: reached}
             record["config"]["data"]["root"] = None
             write_text(self._file(run), json.dumps(record, indent=2) + "\n")
-        return _measurement(run, record[metric])
+        return _measurement(run, record[measure.name])
 
     def images_per_second(self, run: PlannedRun) -> float | None:
         """How fast a run was trained, if it was and that is known."""
         speed: float | None = self._read(run).get("images_per_second")
         return speed
 
-    def known(self, run: PlannedRun, metric: PaperMetric) -> Measurement | None:
+    def known(self, run: PlannedRun, measure: Measure) -> Measurement | None:
         """What a run reached, if that is known."""
         record = self._read(run)
-        return _measurement(run, record[metric]) if metric in record else None
+        return _measurement(run, record[measure.name]) if measure.name in record else None
 
     def _train(self, run: PlannedRun, path: Path, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
         if (path / "config.json").is_file():
@@ -116,10 +137,23 @@ class _Speed(Watcher):
         return round(statistics.median(self._seen), 1) if self._seen else None
 
 
-def _evaluated(path: Path, metric: PaperMetric) -> dict[str, Any]:
-    evaluation: Evaluation = (
-        api.evaluate(path, "knn") if metric == "knn1" else api.evaluate(path, "linear", seeds=LINEAR_SEEDS)
-    )
+def _evaluated(run: PlannedRun, path: Path, measure: Measure) -> dict[str, Any]:
+    evaluation: Evaluation
+    if measure.to is not None:
+        data = run.config.data  # a small run transfers to as many images as it was trained on
+        evaluation = api.evaluate(
+            path,
+            "transfer",
+            to=data_part(measure.to, measure.to_root),
+            to_root=measure.to_root,
+            to_limit=data.limit,
+            to_set={} if data.test_limit is None else {"test_limit": data.test_limit},
+            seeds=LINEAR_SEEDS,
+        )
+    elif measure.metric == "knn1":
+        evaluation = api.evaluate(path, "knn")
+    else:
+        evaluation = api.evaluate(path, "linear", seeds=LINEAR_SEEDS)
     return {
         str(route): {"top1": score.top1, "std_over_classifiers": score.std, "ratio": score.ratio}
         for route, score in evaluation.routes.items()

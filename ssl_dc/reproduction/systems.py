@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PaperMetric = Literal["linear", "knn1"]
+PaperMetric = Literal["linear", "knn1", "transfer"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ TABLES = {
         "Dual against the dense and the gated baseline",
         "linear",
         (("vicreg/baseline1", BASELINE1), ("vicreg/baseline2", BASELINE2), ("vicreg/dual", DUAL)),
+    ),
+    "table2": TableSpec(
+        2, "Transfer to another data set", "transfer", (("vicreg/baseline1", BASELINE1), ("vicreg/dual", DUAL))
     ),
     "table3": TableSpec(
         3, "Barlow Twins against VICReg", "knn1", (("barlow_twins/dual", BARLOW_TWINS), ("vicreg/dual", DUAL))

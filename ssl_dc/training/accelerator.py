@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from ssl_dc.errors import ConfigError
 
@@ -26,7 +26,12 @@ def make_accelerator(precision: str) -> Accelerator:
         )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     # without cpu=True a launch on a machine without GPU makes separate worlds that each believe to be alone
-    accelerator = Accelerator(mixed_precision=precision, cpu=launched > 1 and no_gpu)
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=launched > 1 and no_gpu,
+        # a step may leave a route unused, and with it the norms and gates of that route
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
     if launched != accelerator.num_processes:
         raise ConfigError(
             f"launched as {launched} processes, but they train as {accelerator.num_processes}; launch with"

@@ -112,6 +112,7 @@ class Trainer:
         self._tell("on_start", self.step, self.total_steps)
         try:
             self._run()
+            self._agree_on_buffers()
         finally:
             self._tell("on_end")
 
@@ -143,7 +144,7 @@ class Trainer:
                 output = self.wrapped(views, routes)
                 terms = self._terms(output, routes)
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
-                self._check(loss, output)
+                self._check(loss, terms)
                 self.accelerator.backward(loss / len(micro_batches))
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -186,13 +187,13 @@ class Trainer:
             values.update(self.budget.metrics())
         return values
 
-    def _check(self, loss: Tensor, output: LearnerOutput) -> None:
+    def _check(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
         if math.isfinite(loss.item()):
             return
-        bad = [name for name, value in output.objective.terms.items() if not math.isfinite(value.item())]
+        bad = [name for name, value in terms.items() if not math.isfinite(value.item())]
         kept = self.checkpoints.newest() if self.checkpoints else None
         raise RunError(
-            f"step {self.step + 1}: the loss is {loss.item()}; not finite: {', '.join(bad) or 'a gating term'}."
+            f"step {self.step + 1}: the loss is {loss.item()}; not finite: {', '.join(bad) or 'the sum'}."
             f" Last resume point: {kept or 'none'}. A lower optimizer.lr often helps."
         )
 
@@ -230,6 +231,12 @@ class Trainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.values["scaler"])
         self.step = checkpoint.step
+
+    def _agree_on_buffers(self) -> None:
+        """Give every process the main one's batch statistics, which is what is saved; one step may set them apart."""
+        if world_size() > 1:
+            for buffer in self.learner.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def _tell(self, event: str, *about: Any) -> None:
         """Tell every watcher of an event, a method of :class:`Watcher`; in the main process only."""

@@ -78,7 +78,9 @@ def blocks_by_hand(name: str, width: int, image: int, stem: str) -> tuple[int, l
 
 def dense_by_hand(name: str, width: int, image: int, stem: str) -> int:
     first, blocks = blocks_by_hand(name, width, image, stem)
-    return first + sum(block[layer] for block in blocks for layer in ("conv1", "conv2", "conv3", "shortcut") if layer in block)
+    return first + sum(
+        block[layer] for block in blocks for layer in ("conv1", "conv2", "conv3", "shortcut") if layer in block
+    )
 
 
 def counted_by_torch(net: nn.Module, image: int, device: str = "meta") -> int:

@@ -81,7 +81,8 @@ def test_each_route_runs_through_its_own_copy() -> None:
     for route, other in [(Route.GATED, Route.DENSE), (Route.DENSE, Route.GATED)]:
         calls: list[Route] = []
         handles = [
-            net.backbone(each).register_forward_pre_hook(lambda _m, _args, each=each: calls.append(each)) for each in Route
+            net.backbone(each).register_forward_pre_hook(lambda _m, _args, each=each, calls=calls: calls.append(each))
+            for each in Route
         ]
         untouched = {name: tensor.clone() for name, tensor in state(net.backbone(other)).items()}
         net.zero_grad(set_to_none=True)

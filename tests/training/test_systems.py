@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.gating.base import Gate, gates_of
-from ssl_dc.reproduction.systems import BASELINE1, BASELINE2, DOUBLE, DUAL, NO_INVARIANCE, System
+from ssl_dc.reproduction.systems import BASELINE1, BASELINE2, DOUBLE, DUAL, NO_INVARIANCE, VANILLA, System
 from ssl_dc.routes import Route
 from ssl_dc.training.events import StepMetrics, Watcher
 from ssl_dc.training.learner import LearnerOutput
@@ -251,3 +256,48 @@ def test_gates_rest_while_they_warm_up_and_learn_afterwards(optimizer: str, cont
         assert routes[2 * rest :] == [Route.GATED, Route.DENSE] * rest
     moved = [not torch.equal(a, b) for a, b in zip(before, trainer.learner.encoder.parameters(), strict=True)]
     assert sum(moved) > len(moved) / 2
+
+
+# Several processes: in most systems some parameters take no part in a step (gates, or the other route's batch norm)
+
+IN_TWO_PROCESSES: dict[str, tuple[System, dict[str, Any]]] = {
+    "baseline1": (BASELINE1, {}),
+    "baseline2": (BASELINE2, {}),
+    "dual": (DUAL, {}),
+    "dual-2x": (DOUBLE, {}),
+    "vanilla": (VANILLA, {}),
+    "warmup": (DUAL, {"training.gate_warmup": 1}),
+}
+
+
+def train_in_process(process: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    failures = {}
+    for name, (system, settings) in IN_TWO_PROCESSES.items():
+        try:
+            trainer_of(system, settings).fit()
+        except RuntimeError as error:  # what DDP raises, in both processes alike
+            failures[name] = str(error)
+    torch.save(failures, f"{folder}/{process}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Why a system could not be trained by two processes, for those that could not."""
+    if torch.cuda.is_available():
+        pytest.skip("two processes share this machine's CPU, which a GPU machine does not train on")
+    folder: Path = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(train_in_process, args=(port, str(folder)), nprocs=2, join=True)
+    return {name: why for process in (0, 1) for name, why in torch.load(folder / f"{process}.pt").items()}
+
+
+@pytest.mark.parametrize("name", IN_TWO_PROCESSES)
+def test_two_processes_train_it(name: str, failures: dict[str, str]) -> None:
+    assert name not in failures, failures.get(name)

@@ -1,0 +1,74 @@
+"""Augmented training images of a linear evaluation: random crops and flips, new ones in every epoch."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomResizedCrop
+
+from ssl_dc.data.base import ImageSet
+from ssl_dc.data.loading import Normalise
+from ssl_dc.errors import ConfigError
+from ssl_dc.seeds import derived_seed
+
+if TYPE_CHECKING:
+    from ssl_dc.data.options import Colour
+
+CROP_SCALE = (0.08, 1.0)
+"""Least and largest share of an image's area that a crop shows, as in solo-learn's linear evaluation."""
+
+
+class Crops(Dataset[Tensor]):
+    """One crop of each image, half of them flipped: a function of the seed, the epoch and the image's number alone.
+
+    Args:
+        images: The images.
+        image_size: Side of a crop, in pixels.
+        mean: Of each channel, in [0, 1].
+        std: Of each channel, above 0.
+        scale: Least and largest share of the image's area.
+        seed: Of the crops, at least 0.
+        epoch: The epoch, from 0.
+
+    Raises:
+        ConfigError: If ``scale`` is not two shares in ascending order.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        image_size: int,
+        mean: Colour,
+        std: Colour,
+        *,
+        scale: tuple[float, float] = CROP_SCALE,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> None:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ConfigError(f"crop scale {scale[0]:g} {scale[1]:g}: allowed are two shares above 0, at most 1, ascending")
+        self.images = images
+        self.transform = Compose([RandomResizedCrop(image_size, scale), RandomHorizontalFlip(), Normalise(mean, std)])
+        self.seed = seed
+        self.epoch = epoch
+
+    def of_epoch(self, epoch: int) -> Crops:
+        """The crops of another epoch."""
+        other = copy(self)
+        other.epoch = epoch
+        return other
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.images.image(index)
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which seeds the GPUs' generators too, and those fork_rng here does not put back.
+            torch.default_generator.manual_seed(derived_seed(self.seed, self.epoch, index))
+            crop: Tensor = self.transform(image)
+        return crop

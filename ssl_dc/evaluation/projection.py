@@ -1,0 +1,119 @@
+"""Features laid out in the plane by UMAP or t-SNE, as in Figure 2 of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ssl_dc.data.base import Labels, Splits
+from ssl_dc.data.subsets import sample
+from ssl_dc.errors import ConfigError
+from ssl_dc.evaluation.features import extract, labels_of
+from ssl_dc.evaluation.knn import FeatureArray
+from ssl_dc.model import Model
+from ssl_dc.routes import Route
+
+Method = Literal["umap", "tsne"]
+Points = npt.NDArray[np.float32]
+
+LEAST_IMAGES = 10
+"""Fewer have no neighbourhoods to lay out."""
+
+UMAP_NEIGHBOURS = 15
+TSNE_PERPLEXITY = 30.0
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Where a method puts images in the plane, on each route.
+
+    Attributes:
+        method: ``umap`` or ``tsne``.
+        seed: Of the method.
+        routes: For each route the points (n, 2); each route is laid out by itself, so only shapes compare, not places.
+        labels: Class of each image, (n,).
+        classes: Names of the classes.
+    """
+
+    method: Method
+    seed: int
+    routes: dict[Route, Points]
+    labels: Labels
+    classes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The projection as plain values."""
+        return {
+            "protocol": self.method,
+            "seed": self.seed,
+            "test_images": len(self.labels),
+            "classes": list(self.classes),
+            "labels": self.labels.tolist(),
+            "routes": {str(route): points.tolist() for route, points in self.routes.items()},
+        }
+
+
+def project(
+    model: Model, splits: Splits, method: Method, *, points: int = 2000, seed: int = 0, workers: int = 0
+) -> Projection:
+    """Lay out held-out images by their features, on each route of a model.
+
+    Args:
+        model: The model.
+        splits: The held-out images are taken, balanced over classes if there are more than ``points``.
+        method: ``umap`` or ``tsne``.
+        points: At most this many images.
+        seed: Of the method: the same seed gives the same picture.
+        workers: Processes that prepare images.
+
+    Raises:
+        ConfigError: If umap-learn is needed and not installed, or there are too few images.
+    """
+    if method == "umap":
+        umap_module()  # before the features are computed, which may take long
+    images = sample(splits.test, points)
+    labels = labels_of(images)
+    if len(images) < LEAST_IMAGES:
+        raise ConfigError(f"{method} needs at least {LEAST_IMAGES} held-out images; there are {len(images)}")
+    features = extract(model, images, model.routes, workers=workers)
+    routes = {route: embedded(some.features, method, seed=seed) for route, some in features.items()}
+    return Projection(method, seed, routes, labels, splits.classes)
+
+
+def embedded(features: FeatureArray, method: Method, *, seed: int = 0) -> Points:
+    """Features (n, d) as points (n, 2) float32, neighbours near each other.
+
+    Args:
+        features: At least 10 of them.
+        method: ``umap`` (15 neighbours) or ``tsne`` (perplexity 30), fewer where there are few features.
+        seed: Of the method.
+
+    Raises:
+        ConfigError: If umap-learn is needed and not installed.
+    """
+    n = len(features)
+    if method == "umap":
+        # With a seed UMAP runs on one thread, and warns unless that is asked for.
+        umap = umap_module().UMAP(n_neighbors=min(UMAP_NEIGHBOURS, n - 1), random_state=seed, n_jobs=1)
+        return np.asarray(umap.fit_transform(features), dtype=np.float32)
+    # Imported here: it takes longer than most evaluations need for their first result.
+    from sklearn.manifold import TSNE
+
+    tsne = TSNE(perplexity=min(TSNE_PERPLEXITY, (n - 1) / 3), init="pca", random_state=seed)
+    return np.asarray(tsne.fit_transform(features), dtype=np.float32)
+
+
+def umap_module() -> Any:
+    """``umap``.
+
+    Raises:
+        ConfigError: If umap-learn is not installed.
+    """
+    try:
+        return import_module("umap")
+    except ImportError:
+        raise ConfigError("protocol umap needs umap-learn: pip install 'ssl-dc[umap]'") from None
