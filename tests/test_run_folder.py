@@ -219,5 +219,5 @@ def test_the_environment_of_a_run_is_recorded(run: ssl_dc.Run) -> None:
 
 
 def test_an_unknown_protocol_is_refused(run: ssl_dc.Run) -> None:
-    with pytest.raises(ConfigError, match="'umap'"):
-        ssl_dc.evaluate(run.folder, "umap")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'pca'"):
+        ssl_dc.evaluate(run.folder, "pca")  # type: ignore[arg-type]

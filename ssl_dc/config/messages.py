@@ -37,6 +37,7 @@ def _line(detail: ErrorDetails, values: Mapping[str, Any], sources: Mapping[str,
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
     given = next((k for k in (key, f"{key}.name", ".".join(location[:-1])) if k in sources), None)
+    given = given or next((k for k in sources if k.startswith(f"{key}.name.")), None)
     given = given or next((k for k in sources if k.startswith(f"{key}.")), None)
     where = f"{sources[given]}: " if given else ""
     if detail["type"] == "extra_forbidden":

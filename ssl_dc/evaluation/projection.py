@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.subsets import sample
@@ -99,12 +102,23 @@ def embedded(features: FeatureArray, method: Method, *, seed: int = 0) -> Points
     if method == "umap":
         # With a seed UMAP runs on one thread, and warns unless that is asked for.
         umap = umap_module().UMAP(n_neighbors=min(UMAP_NEIGHBOURS, n - 1), random_state=seed, n_jobs=1)
-        return np.asarray(umap.fit_transform(features), dtype=np.float32)
+        with _threads_kept():
+            return np.asarray(umap.fit_transform(features), dtype=np.float32)
     # Imported here: it takes longer than most evaluations need for their first result.
     from sklearn.manifold import TSNE
 
     tsne = TSNE(perplexity=min(TSNE_PERPLEXITY, (n - 1) / 3), init="pca", random_state=seed)
     return np.asarray(tsne.fit_transform(features), dtype=np.float32)
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """Put the number of threads back: numba, which UMAP runs on, sets it to all processors for the whole process."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def umap_module() -> Any:

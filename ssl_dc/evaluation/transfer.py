@@ -16,7 +16,6 @@ from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import ConfigError, DataError
 
-
 PREPARATION = {"image_size", "mean", "std"}
 """Options of data sets that a transfer takes from the model."""
 

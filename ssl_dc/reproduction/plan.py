@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ssl_dc.config import RunConfig, dump, resolve, uniform_layer
+from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.errors import ConfigError
 from ssl_dc.plugins import registry
 from ssl_dc.reproduction.systems import TABLES, System
@@ -44,12 +43,14 @@ class PlannedRun:
     """One training.
 
     Attributes:
+        group: What runs are told apart by, besides system, budget and seed: scale and data set.
         system: What is trained.
         budget: The share of the dense cost asked for; None for a system without gates.
         seed: The run's seed.
         config: The complete config.
     """
 
+    group: str
     system: System
     budget: float | None
     seed: int
@@ -57,12 +58,9 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """A folder name: readable, and different for every config."""
+        """A folder name, such as ``small-cifar10-dual-0.3-seed0``; tables that need the same run share it."""
         budget = "" if self.budget is None else f"-{self.budget:g}"
-        # where the data is does not make it another run
-        anywhere = self.config.model_copy(update={"data": self.config.data.model_copy(update={"root": None})})
-        digest = hashlib.sha256(dump(anywhere).encode()).hexdigest()[:8]
-        return f"{self.system.name}{budget}-seed{self.seed}-{digest}"
+        return f"{self.group}-{self.system.name}{budget}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,9 @@ def planned_runs(request: Request) -> Iterator[PlannedRun]:
     for _, system in TABLES[request.table].systems:
         for budget in dict.fromkeys(request.budgets) if system.budgeted else (None,):
             for seed in request.seeds:
-                yield PlannedRun(system, budget, seed, _config(request, system, budget, seed))
+                yield PlannedRun(
+                    f"{request.scale}-{request.dataset}", system, budget, seed, _config(request, system, budget, seed)
+                )
 
 
 def _config(request: Request, system: System, budget: float | None, seed: int) -> RunConfig:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_dc import api
+from ssl_dc.config.layers import flattened
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.files import write_text
@@ -75,6 +76,7 @@ class Store:
         record = self._read(run)
         if measure.name not in record:
             path = self.folder / "runs" / run.name
+            _check_same(run, path / "config.json", _read_json(path / "config.json"))
             if not (path / "model.safetensors").is_file():
                 speed = _Speed()
                 self._train(run, path, [speed, *watchers], say)
@@ -111,13 +113,38 @@ class Store:
 
     def _read(self, run: PlannedRun) -> dict[str, Any]:
         path = self.folder / "results" / f"{run.name}.json"
-        if not path.is_file():
-            return {}
-        try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path} is not JSON: {error}; delete it to have the run evaluated again") from error
+        record = _read_json(path)
+        _check_same(run, path, record.get("config", {}))
         return record
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if it is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}; delete it to have the run done again") from error
+    return record
+
+
+def _check_same(run: PlannedRun, path: Path, recorded: Mapping[str, Any]) -> None:
+    """Refuse what was recorded under the run's name with other settings.
+
+    Settings that one of the two does not know, added or dropped since, and where the data is do not count.
+
+    Raises:
+        ConfigError: If a setting differs; the message names it.
+    """
+    planned = flattened(run.config.model_dump(mode="json"))
+    before = flattened(recorded)
+    differ = [key for key in planned if key in before and before[key] != planned[key] and key != "data.root"]
+    if differ:
+        key = differ[0]
+        raise ConfigError(
+            f"{path} was made with other settings: {key} = {before[key]}, now {planned[key]}; name another --output"
+        )
 
 
 class _Speed(Watcher):

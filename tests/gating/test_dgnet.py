@@ -244,7 +244,7 @@ def test_temperature_option_scales_the_gradient_not_the_mask(monkeypatch: pytest
     monkeypatch.setattr(dgnet, "logistic_noise", torch.zeros_like)
     for tau in (0.5, 2.0):
         raw = torch.tensor([[-0.3, 0.6]], requires_grad=True)
-        gate = make_gate(options=DGNetOptions(temperature=tau)).train()
+        gate = make_gate(channels=2, options=DGNetOptions(temperature=tau)).train()
         monkeypatch.setattr(gate, "logits", lambda _x, raw=raw: raw)
         mask = gate(torch.zeros(1, 8, 3, 3))
         assert mask.tolist() == [[0, 1]]
@@ -281,7 +281,7 @@ def test_logits_by_hand(training: bool) -> None:
 
 
 def test_evaluation_mask_is_logits_at_least_0_without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = make_gate().eval()
+    gate = make_gate(channels=5).eval()
     raw = torch.tensor([[-3.0, -1e-4, 0.0, 1e-4, 3.0]])
     monkeypatch.setattr(gate, "logits", lambda _x: raw)
     state = torch.get_rng_state()
@@ -315,7 +315,7 @@ def test_noise_option_scales_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = torch.tensor([[-1.5, 0.5, -0.1]])
     monkeypatch.setattr(dgnet, "logistic_noise", lambda _logits: torch.tensor([[2.0, -0.8, 0.0]]))
     for scale, expected in [(1.0, [1, 0, 0]), (0.5, [0, 1, 0]), (0.0, [0, 1, 0])]:
-        gate = make_gate(options=DGNetOptions(noise=scale)).train()
+        gate = make_gate(channels=3, options=DGNetOptions(noise=scale)).train()
         monkeypatch.setattr(gate, "logits", lambda _x: raw)
         assert gate(torch.zeros(1, 8, 3, 3)).tolist() == [expected], scale
 
@@ -328,7 +328,7 @@ def test_noise_differs_between_images_and_channels() -> None:
 def test_training_gate_opens_with_probability_sigmoid_of_its_logit(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     logits = torch.tensor([-2.0, -0.5, 0.0, 1.0, 3.0])
-    gate = make_gate().train()
+    gate = make_gate(channels=5).train()
     monkeypatch.setattr(gate, "logits", lambda _x: logits.expand(20_000, 5))
     opened = gate(torch.zeros(1, 8, 1, 1)).mean(dim=0)
     for rate, logit in zip(opened.tolist(), logits.tolist(), strict=True):
@@ -345,8 +345,8 @@ def test_mask_has_the_dtype_of_the_input_and_logits_are_float32(training: bool) 
 
 
 def test_threshold_shuts_logits_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = make_gate().eval()
-    monkeypatch.setattr(gate, "logits", lambda _x: torch.tensor([[-1.0, 0.5, 1.5, 2.0]]))
+    gate = make_gate(channels=4).eval()
+    monkeypatch.setattr(gate, "logits", lambda _x: torch.tensor([[-1.0, 0.5, 1.52, 2.0]]))
     set_threshold(gate, 1.5)
     assert gate(torch.zeros(1, 8, 1, 1)).tolist() == [[0, 0, 1, 1]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from ssl_dc.config import flattened
 from ssl_dc.errors import ConfigError, SslDcError
 from ssl_dc.reproduction.estimate import MACS_PER_SECOND, estimate, macs_per_image
 from ssl_dc.reproduction.plan import PlannedRun, Request, Scale, planned_runs
+from ssl_dc.reproduction.runner import Measure, Store
 from ssl_dc.reproduction.systems import TABLES
 from ssl_dc.routes import Route
 
@@ -52,7 +54,7 @@ def test_every_config_has_a_name_of_its_own(table: str, scale: Scale) -> None:
 
 
 def test_a_name_says_system_budget_and_seed() -> None:
-    names = [run.name.rpartition("-")[0] for run in runs("table1")]
+    names = [run.name.removeprefix(f"{run.group}-") for run in runs("table1")]
     assert names == [
         "baseline1-seed0",
         "baseline1-seed1",
@@ -228,3 +230,18 @@ def test_estimate_says_when_it_does_not_know() -> None:
     made = estimate(asked, [(run, False) for run in planned_runs(asked)], untrained)
     assert set(made.seconds) == {None}
     assert made.total is None
+
+
+def test_results_made_with_other_settings_are_refused(tmp_path: Path) -> None:
+    (run,) = [run for run in runs("table1") if run.name.endswith("dual-0.3-seed0")]
+    other = run.config.model_dump(mode="json")
+    other["training"]["epochs"] = 7
+    (tmp_path / "results").mkdir()
+    record = tmp_path / "results" / f"{run.name}.json"
+    record.write_text(json.dumps({"config": other, "linear": {"dense": {"top1": 1.0, "ratio": 1.0}}}))
+    with pytest.raises(ConfigError, match=r"training\.epochs = 7, now 500"):
+        Store(tmp_path).known(run, Measure("linear"))
+    del other["training"]["epochs"]  # a setting that did not exist yet
+    other["data"]["root"] = "elsewhere"
+    record.write_text(json.dumps({"config": other, "linear": {"dense": {"top1": 1.0, "ratio": 1.0}}}))
+    assert Store(tmp_path).known(run, Measure("linear")) is not None

@@ -300,7 +300,7 @@ def test_the_adaptive_control_meets_the_budget_image_by_image(tmp_path: Path, bu
     images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     masks = torch.cat(list(run.model.gated(images).masks.values()), dim=1)
     assert len(masks.unique(dim=0)) > 8, "gates must decide for each image"
-    thresholds = {float(gate.threshold) for gate in gates_of(run.model.encoder)}
+    thresholds = {round(float(gate.threshold.mean()), 6) for gate in gates_of(run.model.encoder)}
     assert len(thresholds) == 1
     assert thresholds != {0.0}
 
@@ -319,7 +319,7 @@ def test_the_adaptive_control_looks_at_what_evaluation_pays(tmp_path: Path) -> N
 
 def test_the_papers_penalty_leaves_the_thresholds_at_nothing(tmp_path: Path) -> None:
     run = ssl_dc.train({**TINY, "budget.control": "penalty"}, output=tmp_path / "run")
-    assert {float(gate.threshold) for gate in gates_of(run.model.encoder)} == {0.0}
+    assert not any(gate.threshold.any() for gate in gates_of(run.model.encoder))
     assert "gate_threshold" not in lines(run.folder)[-1]
     assert "cost_ratio" in lines(run.folder)[-1]
 
@@ -438,9 +438,9 @@ class Random(GatingScheme):
 
         macs = 7
 
-        def __init__(self, channels: int) -> None:
-            super().__init__()
-            self.numbers = nn.Parameter(torch.tensor([0.5, -0.5])[:channels])
+        def __init__(self, site: GateSite) -> None:
+            super().__init__(site)
+            self.numbers = nn.Parameter(torch.tensor([0.5, -0.5])[: site.channels])
 
         def forward(self, x: Tensor) -> Tensor:
             hard = (self.numbers >= self.threshold).to(x.dtype)
@@ -448,7 +448,7 @@ class Random(GatingScheme):
             return mask.expand(x.shape[0], -1)
 
     def gate(self, site: GateSite) -> Gate:
-        return self.Numbers(site.channels)
+        return self.Numbers(site)
 
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
         return {"rate": (trace.ratio().mean() - budget).square()}
