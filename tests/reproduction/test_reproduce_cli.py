@@ -127,12 +127,12 @@ def test_numbers_are_those_of_the_runs(finished: tuple[Path, Result]) -> None:
     output, _ = finished
     with (output / "table3-digits-small.csv").open(encoding="utf-8") as file:
         dual = list(csv.DictReader(file))[1]
-    (run,) = (output / "runs").glob("*-dual-*")
+    (run,) = (output / "runs").glob("*-digits-dual-*")
     routes = json.loads((run / "result.json").read_text(encoding="utf-8"))["routes"]
     assert dual["dense_ours"] == f"{routes['dense']['knn1']:.2f}"
     assert dual["gated_ours"] == f"{routes['gated']['knn1']:.2f}"
     assert dual["reduction_ours"] == f"{100 * (1 - routes['gated']['ratio']):.2f}"
-    (record,) = (output / "results").glob("*-dual-*.json")
+    (record,) = (output / "results").glob("*-digits-dual-*.json")
     known = json.loads(record.read_text(encoding="utf-8"))
     assert known["config"] == {**json.loads((run / "config.json").read_text(encoding="utf-8"))}
     assert known["knn1"]["dense"]["top1"] == routes["dense"]["knn1"]
@@ -159,7 +159,7 @@ def test_a_run_that_another_table_made_is_evaluated_only(copied: Path) -> None:
         "evaluate baseline2",
         "evaluate dual",
     ]
-    (record,) = (copied / "results").glob("*-dual-*.json")
+    (record,) = (copied / "results").glob("*-digits-dual-*.json")
     known = json.loads(record.read_text(encoding="utf-8"))
     assert {"knn1", "linear", "images_per_second"} <= set(known)
     assert "| VICReg (Baseline-1) |  | 1 | " in result.stdout
@@ -172,7 +172,7 @@ def test_transfer_trains_what_is_missing_and_says_where_to(copied: Path) -> None
     assert verbs(result) == ["train baseline1", "evaluate baseline1", "evaluate dual"]
     assert result.stdout.startswith("# Table 2: Transfer to another data set (digits to digits, small scale, transfer")
     assert (copied / "table2-digits-to-digits-small.csv").is_file()
-    (record,) = (copied / "results").glob("*-dual-*.json")
+    (record,) = (copied / "results").glob("*-digits-dual-*.json")
     known = json.loads(record.read_text(encoding="utf-8"))
     assert {"knn1", "transfer-digits"} <= set(known)
     assert verbs(done(reproduce(copied, "table2", "--to", "digits"))) == []
