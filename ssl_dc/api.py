@@ -80,11 +80,12 @@ def train(
     return prepared.fit(folder, watchers)
 
 
-def resume(folder: str | Path, *, watchers: Sequence[Watcher] = ()) -> Run:
+def resume(folder: str | Path, *, data_root: str | Path | None = None, watchers: Sequence[Watcher] = ()) -> Run:
     """Go on with a run from its newest resume point, exactly as if it had never stopped.
 
     Args:
         folder: The run's folder.
+        data_root: Where the data is now, if it has moved.
         watchers: Told of progress.
 
     Raises:
@@ -92,8 +93,15 @@ def resume(folder: str | Path, *, watchers: Sequence[Watcher] = ()) -> Run:
         RunError: If training fails.
     """
     run = RunFolder.existing(Path(folder))
-    config = run.config()
+    config = with_data_root(run.config(), data_root)
     return _Prepared(config, open_splits(build_data_set(config))).fit(run, watchers)
+
+
+def with_data_root(config: RunConfig, data_root: str | Path | None) -> RunConfig:
+    """The config with its data somewhere else; unchanged for None."""
+    if data_root is None:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": Path(data_root)})})
 
 
 def load(folder: str | Path) -> Model:

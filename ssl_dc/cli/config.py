@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ssl_dc.cli.options import config_options, json_option, print_json, readable_errors
-from ssl_dc.config import Resolved, file_layer, resolve
+from ssl_dc.config import Layer, file_layer, resolve
 
 
 @click.group("config", short_help="Show or check a complete config.")
@@ -19,8 +19,9 @@ def command() -> None:
 @readable_errors
 @config_options
 @json_option
-def show(resolved: Resolved, as_json: bool) -> None:
+def show(layers: list[Layer], as_json: bool) -> None:
     """Print the complete config that train would run with these options, as YAML, and where each setting comes from."""
+    resolved = resolve(layers)
     if as_json:
         print_json(resolved.config.model_dump(mode="json"))
         return

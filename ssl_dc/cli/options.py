@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ssl_dc.config import Layer, Resolved, file_layer, override_layer, resolve
+from ssl_dc.config import Layer, file_layer, override_layer
 from ssl_dc.errors import SslDcError
 from ssl_dc.plugins import registry
 
@@ -106,12 +106,12 @@ NAMED = [
 
 
 def config_options(command: F) -> F:
-    """Add ``--config``, the named options and ``--set``; the command gets the resolved config as ``resolved``."""
+    """Add ``--config``, the named options and ``--set``; the command gets what they say as ``layers``, to be resolved."""
 
     @functools.wraps(command)
     def with_config(*args: Any, config: Path | None, assignments: tuple[str, ...], **kwargs: Any) -> Any:
         given = {option: kwargs.pop(option.parameter) for option in NAMED}
-        return command(*args, resolved=_resolved(config, given, assignments), **kwargs)
+        return command(*args, layers=_layers(config, given, assignments), **kwargs)
 
     wrapped: Any = with_config
     for option in (
@@ -165,11 +165,11 @@ def _click_option(named: Named) -> Callable[[F], F]:
     return click.option(named.flag, named.parameter, type=named.type, help=named.help)
 
 
-def _resolved(config: Path | None, given: dict[Named, Any], assignments: tuple[str, ...]) -> Resolved:
+def _layers(config: Path | None, given: dict[Named, Any], assignments: tuple[str, ...]) -> list[Layer]:
     said = {named: value for named, value in given.items() if value is not None}
     named_layer = Layer(
         {named.key: value.split(",") if named.key == "routes" else value for named, value in said.items()},
         {named.key: named.flag for named in said},
     )
     files = [file_layer(config)] if config else []
-    return resolve([*files, named_layer, override_layer(assignments)])
+    return [*files, named_layer, override_layer(assignments)]

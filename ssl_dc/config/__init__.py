@@ -53,17 +53,21 @@ class Resolved:
     provenance: Mapping[str, str]
 
 
-def resolve(layers: Sequence[Layer] = ()) -> Resolved:
+def resolve(layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True) -> Resolved:
     """The complete config of a call: defaults, then the recipes of the parts chosen, then the layers in order.
 
     Args:
         layers: What the user says, from the weakest (a file) to the strongest (``--set``).
+        unnamed_data_recipe: Whether the default data set brings its recipe when no data set is named: not where only the
+            network is asked about.
 
     Raises:
         ConfigError: If it is not valid; the message names every error.
     """
     said = merged([normalised(layer) for layer in layers], DEFAULT_PART)
-    whole = stacked([*_recipes(said), said])
+    without_data = not unnamed_data_recipe and "data.name" not in said.values
+    kinds = [kind for kind in KINDS if not (kind == "data" and without_data)]
+    whole = stacked([*_recipes(said, kinds), said])
     try:
         config = RunConfig.model_validate(nested(whole.values))
     except ValidationError as error:
@@ -86,12 +90,12 @@ def read(path: Path) -> RunConfig:
     return resolve([file_layer(path)]).config
 
 
-def _recipes(said: Layer) -> Iterable[Layer]:
-    """What the chosen parts bring along, the data set's first, as far as it fits the other parts that were chosen.
+def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
+    """What the chosen parts of some kinds bring along, the data set's first, as far as it fits the other parts chosen.
 
     A part that does not exist brings nothing here; validation says so.
     """
-    for kind in sorted(KINDS, key=lambda kind: kind != "data"):
+    for kind in sorted(kinds, key=lambda kind: kind != "data"):
         name = said.values.get(f"{kind}.name", DEFAULT_PART[kind])
         if name in registry().names(kind):
             recipe = registry().find(kind, name).options_model().recipe

@@ -145,8 +145,8 @@ def test_gate_sites_name_modules_that_exist() -> None:
 class Constant(Gate):
     """A gate that returns the mask it was given."""
 
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__()
+    def __init__(self, site: GateSite, mask: Tensor) -> None:
+        super().__init__(site)
         self.mask = mask
 
     @property
@@ -161,7 +161,7 @@ def test_shut_branch_leaves_the_shortcut() -> None:
     shut = torch.tensor([[1.0], [0.0]])
 
     def factory(site: GateSite) -> Gate | None:
-        return Constant(shut) if site.granularity is Granularity.BRANCH else None
+        return Constant(site, shut) if site.granularity is Granularity.BRANCH else None
 
     net = ResNet18(ResNet18Options(width=8, stem="cifar"), Shared(SharedOptions()).layer, factory).eval()
     block = net.stages["layer2"][0]

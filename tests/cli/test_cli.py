@@ -349,7 +349,7 @@ def test_a_loss_that_is_not_finite_is_a_failure_that_keeps_the_resume_points(her
 )
 @pytest.mark.parametrize("gating", [[], ["--gating", "none"]], ids=["gates", "no gates"])
 def test_the_dense_cost_is_the_papers(arguments: list[str], macs: int, gating: list[str]) -> None:
-    table = parsed("cost", "--backbone", "resnet18", "--width", "64", *arguments, *gating)
+    table = parsed("cost", "--backbone", "resnet18", *arguments, *gating)
     assert table["dense_macs"] == macs
     assert sum(layer["dense_macs"] for layer in table["layers"]) == macs
 
@@ -363,7 +363,7 @@ def test_the_dense_cost_is_the_papers(arguments: list[str], macs: int, gating: l
     ],
 )
 def test_the_gated_cost_of_an_untrained_network_is_the_floor(arguments: list[str], floor: float) -> None:
-    table = parsed("cost", "--backbone", "resnet18", "--width", "64", *arguments)
+    table = parsed("cost", "--backbone", "resnet18", *arguments)
     assert table["ratio"] == pytest.approx(floor, abs=5e-6)
     assert table["gated_macs"] == sum(layer["gated_macs"] for layer in table["layers"])
     assert table["ratio"] == pytest.approx(table["gated_macs"] / table["dense_macs"])
