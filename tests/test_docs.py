@@ -1,0 +1,66 @@
+"""What the docs show is true of the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ssl_dc.cli import main
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_compiles(page: Path) -> None:
+    for block in blocks(page, "python"):
+        compile(block, str(page), "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page: Path) -> None:
+    shown = [
+        line for block in blocks(page, "sh") for line in block.splitlines() if "ssl-dc " in line or "-m ssl_dc" in line
+    ]
+    for line in shown:
+        words = re.split(r"ssl-dc |-m ssl_dc ", line.split("#")[0])[-1].split()
+        command = words[:2] if words[0] == "config" else words[:1]
+        help_text = CliRunner().invoke(main, [*command, "--help"]).output
+        unknown = [word for word in words if word.startswith("--") and word not in help_text]
+        assert not unknown, line
+
+
+def test_the_structure_names_files_that_exist() -> None:
+    text = (REPOSITORY / "docs" / "structure.md").read_text()
+    missing = [
+        path
+        for path in re.findall(r"`([a-z_]+/[a-z_]+\.(?:py|csv))`", text)
+        if not (REPOSITORY / "ssl_dc" / path).is_file()
+    ]
+    assert not missing
+
+
+def test_composing_by_hand_runs_as_shown(tmp_path: Path) -> None:
+    _, by_hand = blocks(REPOSITORY / "docs" / "library.md", "python")
+    subprocess.run([sys.executable, "-c", by_hand], cwd=tmp_path, check=True, timeout=120, capture_output=True)
+
+
+def test_the_readme_has_two_lines_to_install_by() -> None:
+    lines = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("pip install")]
+    assert len(lines) == 2, "the CI script runs just these"
