@@ -257,8 +257,9 @@ def test_a_budget_outside_its_range_is_refused(budget: str) -> None:
 
 @pytest.mark.parametrize("data", [["--data", "digits"], []], ids=["data named", "data not named"])
 def test_a_budget_below_the_floor_is_refused_naming_the_floor(data: list[str]) -> None:
-    floor = parsed("cost", *data, "--width", "4", "--image-size", "8")["ratio"]
-    text = message("train", *data, "--budget", "0.001", "--width", "4", "--image-size", "8")
+    network = ["--width", "4", "--stem", "cifar", "--image-size", "8"]
+    floor = parsed("cost", *data, *network)["ratio"]
+    text = message("train", *data, "--budget", "0.001", *network)
     assert "budget.target = 0.001" in text
     assert f"{floor:.5f}" in text
 
@@ -515,3 +516,9 @@ def test_a_run_on_unlabelled_images_is_told_what_evaluation_lacks_but_has_a_cost
         assert "labels" in message("evaluate", "run")
     else:
         assert parsed("cost", "run")["ratio"] == pytest.approx(printed["routes"]["gated"]["ratio"], abs=0.02)
+
+
+def test_cost_takes_the_width_of_the_network_not_of_the_demo_data() -> None:
+    assert parsed("cost", "--backbone", "resnet18", "--stem", "cifar", "--image-size", "32")["dense_macs"] == 703_560_448
+    demo = parsed("cost", "--data", "digits", "--image-size", "32")["dense_macs"]
+    assert demo < 703_560_448 / 15, "a named data set brings its recipe"
