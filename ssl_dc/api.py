@@ -24,9 +24,9 @@ from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.protocols import Evaluation
-from ssl_dc.gating.budget import calibrate
 from ssl_dc.model import Model
 from ssl_dc.run_folder import RunFolder
+from ssl_dc.training.budget import calibrate
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.events import Watcher
 from ssl_dc.training.metrics_file import MetricsFile

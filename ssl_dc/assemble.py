@@ -13,8 +13,7 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError
-from ssl_dc.gating.base import GatingScheme
-from ssl_dc.gating.sites import GateFactory
+from ssl_dc.gating.base import GateFactory, GatingScheme
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.parts import PartOptions

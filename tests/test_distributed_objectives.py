@@ -17,9 +17,9 @@ from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.encoders.options import SharedEncoderOptions
 from ssl_dc.encoders.shared import Shared
+from ssl_dc.gating.base import GateFactory
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import NoGatingOptions
-from ssl_dc.gating.sites import GateFactory
 from ssl_dc.plugins import registry
 from ssl_dc.routes import Route
 from ssl_dc.training.learner import Learner

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_dc.gating.base import Gate
+from ssl_dc.gating.base import Gate, GateFactory
 from ssl_dc.gating.cost import CostModel, LayerCost
-from ssl_dc.gating.sites import GateFactory, GateSite
+from ssl_dc.gating.sites import GateSite
 from ssl_dc.routes import Route
 
 Masks = dict[str, Tensor]

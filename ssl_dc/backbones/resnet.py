@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
 from ssl_dc.backbones.options import ResNetOptions
-from ssl_dc.gating.sites import GateFactory, GateSite, Granularity
+from ssl_dc.gating.base import GateFactory
+from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.base import NormFactory, Position
 from ssl_dc.routes import Route
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, Masks
+from ssl_dc.gating.base import GateFactory
 from ssl_dc.gating.cost import CostModel
-from ssl_dc.gating.sites import GateFactory
 from ssl_dc.routes import Route
 
 MakeBackbone = Callable[[GateFactory], Backbone]

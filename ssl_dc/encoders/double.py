@@ -5,8 +5,7 @@ from __future__ import annotations
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.encoders.base import Encoder, MakeBackbone
 from ssl_dc.encoders.options import DoubleEncoderOptions
-from ssl_dc.gating.base import GatingScheme
-from ssl_dc.gating.sites import no_gates
+from ssl_dc.gating.base import GatingScheme, no_gates
 from ssl_dc.routes import Route
 
 

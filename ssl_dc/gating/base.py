@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,14 @@ class Gate(nn.Module, ABC):
         In training mode it may be stochastic and carries a gradient (straight-through or other); in evaluation mode it is
         deterministic.
         """
+
+
+GateFactory = Callable[[GateSite], Gate | None]
+"""Asked by a backbone for the gate of each site it declares; None leaves the site open for good."""
+
+
+def no_gates(site: GateSite) -> None:  # a GateFactory, which is given the site
+    """The gate factory of a network without gates."""
 
 
 class GatingScheme(ABC):

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ssl_dc.gating.base import Gate
 
 
 class Granularity(str, Enum):
@@ -28,7 +23,7 @@ class GateSite:
     """A place for a gate, as the backbone declares it.
 
     Attributes:
-        name: Unique in the backbone, such as ``layer1.0.hidden``.
+        name: Unique in the backbone, such as ``stages.layer1.0.hidden``.
         granularity: What one entry of the mask switches.
         in_channels: Channels of the gate's input, which is the input of the block.
         channels: Width of the mask (N, channels).
@@ -40,11 +35,3 @@ class GateSite:
     in_channels: int
     channels: int
     layers: tuple[str, ...]
-
-
-GateFactory = Callable[[GateSite], "Gate | None"]
-"""Asked by a backbone for the gate of each site it declares; None leaves the site open for good."""
-
-
-def no_gates(site: GateSite) -> None:  # a GateFactory, which is given the site
-    """The gate factory of a network without gates."""

@@ -20,7 +20,6 @@ from ssl_dc.distributed import gather_batch, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import DataError, RunError
 from ssl_dc.gating.base import GatingScheme, gates_of
-from ssl_dc.gating.budget import budget_control
 from ssl_dc.gating.cost import Trace
 from ssl_dc.objectives.base import Objective
 from ssl_dc.objectives.statistics import effective_rank, mean_std
@@ -28,6 +27,7 @@ from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.training.accelerator import make_accelerator
+from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
 from ssl_dc.training.events import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.learner import Learner, LearnerOutput

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ssl_dc.backbones.options import ResNet18Options
 from ssl_dc.backbones.resnet import ResNet18
-from ssl_dc.gating.base import Gate
-from ssl_dc.gating.sites import GateSite, Granularity, no_gates
+from ssl_dc.gating.base import Gate, no_gates
+from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import Shared
 from ssl_dc.routes import Route

@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.backbones.options import ResNet18Options, ResNet34Options, ResNet50Options
 from ssl_dc.backbones.resnet import Bottleneck, ResNet, ResNet18, ResNet34, ResNet50
-from ssl_dc.gating.base import gates_of
+from ssl_dc.gating.base import GateFactory, gates_of, no_gates
 from ssl_dc.gating.convnet_aig import ConvNetAIG
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.options import ConvNetAIGOptions, DGNetOptions
-from ssl_dc.gating.sites import GateFactory, GateSite, Granularity, no_gates
+from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import Shared
 from ssl_dc.plugins import registry

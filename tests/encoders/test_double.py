@@ -14,11 +14,10 @@ from ssl_dc.backbones.resnet import ResNet18
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.encoders.double import Double
 from ssl_dc.encoders.options import DoubleEncoderOptions
-from ssl_dc.gating.base import GatingScheme, gates_of
+from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import DGNetOptions, NoGatingOptions
-from ssl_dc.gating.sites import GateFactory
 from ssl_dc.model import Model
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import Shared

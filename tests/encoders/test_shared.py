@@ -12,11 +12,10 @@ from ssl_dc.backbones.resnet import ResNet18
 from ssl_dc.encoders.base import Encoded
 from ssl_dc.encoders.options import SharedEncoderOptions
 from ssl_dc.encoders.shared import Shared
-from ssl_dc.gating.base import GatingScheme, gates_of
+from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import DGNetOptions, NoGatingOptions
-from ssl_dc.gating.sites import GateFactory
 from ssl_dc.norms.options import SeparateOptions
 from ssl_dc.norms.separate import Separate
 from ssl_dc.routes import Route

@@ -11,11 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_dc.backbones.options import ResNet18Options
 from ssl_dc.backbones.resnet import ResNet18
-from ssl_dc.gating.base import gates_of
+from ssl_dc.gating.base import gates_of, no_gates
 from ssl_dc.gating.cost import CostModel, LayerCost, Trace
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.options import DGNetOptions
-from ssl_dc.gating.sites import no_gates
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import Shared
 from ssl_dc.routes import Route

@@ -31,11 +31,11 @@ from ssl_dc.config import BudgetConfig, TrainingConfig, resolve, uniform_layer
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, DataError, RunError
-from ssl_dc.gating.base import Gate, GatingScheme, gates_of
+from ssl_dc.gating.base import Gate, GateFactory, GatingScheme, gates_of, no_gates
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import NoGatingOptions
-from ssl_dc.gating.sites import GateFactory, GateSite, Granularity, no_gates
+from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.model import Model
 from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
 from ssl_dc.optimizers.base import ParameterGroup
