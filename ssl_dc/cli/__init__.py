@@ -13,6 +13,7 @@ COMMANDS = {
     "config": "Show or check a complete config.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
     "evaluate": "Evaluate a run's features on held-out images.",
+    "plugins": "List the parts that runs can be composed of, and their options.",
     "reproduce": "Run a table of the paper again, ours beside the paper's numbers.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }

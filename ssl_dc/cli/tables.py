@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ssl_dc.evaluation.catalogue import Report
@@ -112,6 +113,14 @@ def _duration(seconds: float | None) -> str:
     days, hours = divmod(minutes // 60, 24)
     parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
     return " ".join(f"{number} {unit}" for number, unit in parts if number)
+
+
+def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Rows of plain values under their column names."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(escape(str(row[column])) for column in columns))
+    _print(table)
 
 
 def _print(table: Table) -> None:

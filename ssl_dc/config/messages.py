@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
@@ -102,8 +102,20 @@ def _allowed(location: list[str], values: Mapping[str, Any]) -> str:
     """The whole range of a field with bounds, in words; empty for a field without."""
     model = _model_at(location[:-1], values)
     field = model.model_fields.get(location[-1]) if model else None
+    return _bounds(field) if field else ""
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """What a setting may be, in words: its bounds, its choices, or else its type."""
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(field.annotation))
+    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
+    return ", ".join(words for words in (kind.replace("typing.", ""), _bounds(field)) if words)
+
+
+def _bounds(field: FieldInfo) -> str:
     words = []
-    for constraint in field.metadata if field else ():
+    for constraint in field.metadata:
         for bound, (word, attribute) in _BOUND_WORDS.items():
             if isinstance(constraint, bound):
                 words.append(f"{word} {getattr(constraint, attribute):g}")
