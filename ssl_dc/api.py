@@ -71,6 +71,8 @@ def train(
         RunError: If training fails; what was saved before is kept.
     """
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
+    if output is not None:
+        RunFolder.check_free(Path(output))
     splits = open_splits(build_data_set(config))
     prepared = _Prepared(config, splits)
     # the main process chooses for all: what is free may change while the others look

@@ -150,9 +150,7 @@ class Registry:
                 was left out.
         """
         if not isinstance(name, str):
-            raise PluginError(
-                f"the name of a {LABEL[kind]} is text, not {name!r}; there are: {', '.join(self.names(kind))}."
-            )
+            raise PluginError(f"{LABEL[kind]}: a name is text, not {name!r}; there are: {', '.join(self.names(kind))}.")
         if (kind, name) in self._parts:
             return self._parts[kind, name]
         names = self.names(kind)

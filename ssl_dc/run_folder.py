@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_dc.assemble import build_network
-from ssl_dc.config import RunConfig, dump, read
+from ssl_dc.config import RunConfig, dump, file_layer, read
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.files import read_tensors, write_tensors, write_text
 from ssl_dc.model import Model
@@ -60,10 +60,7 @@ class RunFolder:
             ConfigError: If something is there already: no run is ever overwritten.
             RunError: If it cannot be made.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(
-                f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
-            )
+        cls.check_free(path)
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -72,6 +69,18 @@ class RunFolder:
         write_text(folder.config_file, dump(config))
         write_text(folder.environment_file, json.dumps(environment(), indent=2) + "\n")
         return folder
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Check that a new run may go there.
+
+        Raises:
+            ConfigError: If something is there already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(
+                f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
+            )
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -86,7 +95,15 @@ class RunFolder:
         return folder
 
     def config(self) -> RunConfig:
-        """The run's config."""
+        """The run's config.
+
+        Raises:
+            ConfigError: If it is not valid, or lacks a whole section: what a run was is not guessed from defaults.
+        """
+        said = {key.partition(".")[0] for key in file_layer(self.config_file).values}
+        missing = [section for section in RunConfig.model_fields if section not in said]
+        if missing:
+            raise ConfigError(f"{self.config_file} is not the complete config of a run; it lacks: {', '.join(missing)}")
         return read(self.config_file)
 
     def save_model(self, encoder: nn.Module) -> None:

@@ -221,3 +221,13 @@ def test_the_environment_of_a_run_is_recorded(run: ssl_dc.Run) -> None:
 def test_an_unknown_protocol_is_refused(run: ssl_dc.Run) -> None:
     with pytest.raises(ConfigError, match="'pca'"):
         ssl_dc.evaluate(run.folder, "pca")  # type: ignore[arg-type]
+
+
+def test_a_config_that_lacks_a_section_is_not_filled_from_defaults(run: ssl_dc.Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run.folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    del config["backbone"]
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="lacks: backbone"):
+        ssl_dc.load(copy)

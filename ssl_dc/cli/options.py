@@ -143,6 +143,11 @@ def readable_errors(command: F) -> F:
         except SslDcError as error:
             click.echo(f"ssl-dc: {error}", err=True)
             sys.exit(error.exit_status)
+        except KeyboardInterrupt:
+            click.echo(
+                "ssl-dc: interrupted; a training goes on from its last resume point by: ssl-dc train --resume RUN", err=True
+            )
+            sys.exit(130)
         except BrokenPipeError:
             # the reader of our output went away, as with `| head`; nothing is left to say
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -34,7 +34,10 @@ def command(layers: list[Layer], output: Path | None, resume: Path | None, as_js
     """
     run = _resumed(resume, layers, output) if resume else _trained(resolve(layers), output)
     from ssl_dc.cli.tables import print_outcome
+    from ssl_dc.distributed import rank
 
+    if rank() > 0:
+        return  # the main process speaks for all
     if as_json:
         print_json({"run": str(run.folder), **run.outcome.as_json()})
     else:
@@ -46,7 +49,11 @@ def _trained(resolved: Resolved, output: Path | None) -> Run:
     from ssl_dc import api
     from ssl_dc.cli.progress import make_progress
 
-    note = OWN_IMAGES if resolved.provenance["data.name"] == "default" else ""
+    unnamed = resolved.provenance["data.name"] == "default"
+    if unnamed and resolved.config.data.root is not None:
+        source = resolved.provenance["data.root"]
+        raise ConfigError(f"{source}: name the data set that is there as well, such as --data folder or --data cifar10")
+    note = OWN_IMAGES if unnamed else ""
     return api.train(resolved.config, output=output, watchers=[make_progress(note)])
 
 

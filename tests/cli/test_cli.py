@@ -545,3 +545,7 @@ def test_plugins_show_has_every_option_with_its_range() -> None:
 
 def test_plugins_show_of_an_unknown_part_names_the_nearest() -> None:
     assert "Did you mean 'vicreg'?" in message("plugins", "show", "vicrg")
+
+
+def test_a_data_root_without_a_data_set_is_refused() -> None:
+    assert "--data folder" in message("train", "--data-root", "nowhere")
