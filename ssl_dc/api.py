@@ -33,6 +33,8 @@ from ssl_dc.training.metrics_file import MetricsFile
 from ssl_dc.training.tensorboard import TensorBoard
 from ssl_dc.training.trainer import Trainer
 
+BUDGET_TOLERANCE = 0.02
+"""How far from the budget the calibrated cost may be, as a share of the dense cost, before the user is told."""
 CALIBRATION_IMAGES = 1024
 """How many training images the gates' threshold is calibrated on."""
 
@@ -193,12 +195,19 @@ class _Prepared:
         self.trainer.fit()
         model = Model(self.config, self.encoder)
         if self.config.budget.target is not None and self.config.budget.control == "adaptive":
-            calibrate(self.encoder, self._calibration_batches(model), model.cost, self.config.budget.target)
+            self._calibrate(model, self.config.budget.target)
         result = outcome(self.config, model, self.splits)
         if self.trainer.accelerator.is_main_process:
             folder.save_model(self.encoder)
             folder.save_result(result.as_json())
         return Run(folder.path, model, result)
+
+    def _calibrate(self, model: Model, target: float) -> None:
+        """Bring the cost to the budget, and say so if the gates do not let it come near."""
+        paid = calibrate(self.encoder, self._calibration_batches(model), model.cost, target)
+        if abs(paid - target) > BUDGET_TOLERANCE and self.trainer.accelerator.is_main_process:
+            for watcher in self.trainer.watchers:
+                watcher.on_message(f"the budget is missed: {target:g} of the dense cost was asked for, {paid:.4f} is paid")
 
     def _calibration_batches(self, model: Model) -> list[Tensor]:
         """Some of the training images, as evaluation sees them."""

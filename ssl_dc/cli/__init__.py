@@ -48,5 +48,5 @@ def main() -> None:
     Start with: ssl-dc train --objective vicreg --gating dgnet --budget 0.1
     """
     # Threads that wait by spinning take the cores from the processes that prepare images, and from each other when anything
-    # else runs: a training beside one busy process fell from 550 to 30 images a second. Read when torch is first imported.
+    # else runs: beside one busy process a training fell to a tenth of its speed. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

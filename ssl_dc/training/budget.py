@@ -85,7 +85,7 @@ class AdaptiveControl(BudgetControl):
     """
 
     EVERY = 5
-    """Steps between two looks at the cost: a look is a forward of one view, so a fifteenth or so of the time."""
+    """Steps between two looks at the cost: a look is a forward of one view, so about a thirtieth of the time."""
     GAIN = 0.5
     """How far, in logits, the threshold moves for an excess of the whole dense cost."""
 

@@ -702,3 +702,14 @@ def test_a_launch_of_processes_that_would_train_apart_is_refused(monkeypatch: py
         by_hand_error = error
     assert by_hand_error is not None
     assert "2 processes" in str(by_hand_error)
+
+
+def test_a_budget_that_the_gates_cannot_meet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl_dc.training.budget.set_threshold", lambda _encoder, _threshold: None)
+    told: list[str] = []
+    listener = Watcher()
+    monkeypatch.setattr(listener, "on_message", told.append)
+    run = ssl_dc.train({**TINY, "budget.target": 0.9}, output=tmp_path / "run", watchers=[listener])
+    assert run.outcome.routes[Route.GATED].ratio < 0.85
+    (message,) = told
+    assert message.startswith("the budget is missed: 0.9 of the dense cost was asked for, 0.")
