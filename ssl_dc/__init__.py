@@ -9,56 +9,83 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_dc.api import Run, evaluate, load, resume, train
-    from ssl_dc.backbones.base import Backbone
-    from ssl_dc.config import RunConfig
-    from ssl_dc.data.base import DataSet
+    from ssl_dc.api import Run, evaluate, load, resume, run_protocol, train
+    from ssl_dc.backbones.base import Backbone, GatePoint
+    from ssl_dc.config import BudgetConfig, RunConfig, TrainingConfig
+    from ssl_dc.data.base import DataSet, ImageSet, Splits
     from ssl_dc.data.options import DataOptions
-    from ssl_dc.encoders.base import Encoder
+    from ssl_dc.distributed import gather_batch
+    from ssl_dc.encoders.base import Encoded, Encoder
     from ssl_dc.errors import ConfigError, DataError, PluginError, RunError, SslDcError
+    from ssl_dc.evaluation.options import ProtocolOptions
+    from ssl_dc.evaluation.report import Report, ReportTable
     from ssl_dc.gating.base import Gate, GatingScheme
     from ssl_dc.gating.cost import CostModel, Trace
-    from ssl_dc.gating.sites import GateSite
+    from ssl_dc.gating.options import GatingOptions
+    from ssl_dc.gating.sites import GateSite, Granularity
     from ssl_dc.hookspecs import hookimpl
     from ssl_dc.model import Model
-    from ssl_dc.norms.base import NormPolicy, RouteNorm
-    from ssl_dc.objectives.base import Objective, ObjectiveOutput
+    from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
+    from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
     from ssl_dc.optimizers.base import ParameterGroup
-    from ssl_dc.parts import Part, PartOptions
+    from ssl_dc.optimizers.options import OptimizerOptions
+    from ssl_dc.options import PartOptions
+    from ssl_dc.parts import Part
     from ssl_dc.routes import Route
+    from ssl_dc.training.events import StepMetrics, Watcher
+    from ssl_dc.training.trainer import Trainer
     from ssl_dc.views.base import Views
 
 _HOME = {
     "Backbone": "ssl_dc.backbones.base",
+    "BudgetConfig": "ssl_dc.config",
     "ConfigError": "ssl_dc.errors",
     "CostModel": "ssl_dc.gating.cost",
     "DataError": "ssl_dc.errors",
     "DataOptions": "ssl_dc.data.options",
     "DataSet": "ssl_dc.data.base",
+    "Encoded": "ssl_dc.encoders.base",
+    "EncodedViews": "ssl_dc.objectives.base",
     "Encoder": "ssl_dc.encoders.base",
     "Gate": "ssl_dc.gating.base",
+    "GatePoint": "ssl_dc.backbones.base",
     "GateSite": "ssl_dc.gating.sites",
+    "GatingOptions": "ssl_dc.gating.options",
     "GatingScheme": "ssl_dc.gating.base",
+    "Granularity": "ssl_dc.gating.sites",
+    "ImageSet": "ssl_dc.data.base",
     "Model": "ssl_dc.model",
     "NormPolicy": "ssl_dc.norms.base",
     "Objective": "ssl_dc.objectives.base",
     "ObjectiveOutput": "ssl_dc.objectives.base",
+    "OptimizerOptions": "ssl_dc.optimizers.options",
     "ParameterGroup": "ssl_dc.optimizers.base",
     "Part": "ssl_dc.parts",
-    "PartOptions": "ssl_dc.parts",
+    "PartOptions": "ssl_dc.options",
     "PluginError": "ssl_dc.errors",
+    "Position": "ssl_dc.norms.base",
+    "ProtocolOptions": "ssl_dc.evaluation.options",
+    "Report": "ssl_dc.evaluation.report",
+    "ReportTable": "ssl_dc.evaluation.report",
     "Route": "ssl_dc.routes",
     "RouteNorm": "ssl_dc.norms.base",
     "Run": "ssl_dc.api",
     "RunConfig": "ssl_dc.config",
     "RunError": "ssl_dc.errors",
+    "Splits": "ssl_dc.data.base",
     "SslDcError": "ssl_dc.errors",
+    "StepMetrics": "ssl_dc.training.events",
     "Trace": "ssl_dc.gating.cost",
+    "Trainer": "ssl_dc.training.trainer",
+    "TrainingConfig": "ssl_dc.config",
     "Views": "ssl_dc.views.base",
+    "Watcher": "ssl_dc.training.events",
     "evaluate": "ssl_dc.api",
+    "gather_batch": "ssl_dc.distributed",
     "hookimpl": "ssl_dc.hookspecs",
     "load": "ssl_dc.api",
     "resume": "ssl_dc.api",
+    "run_protocol": "ssl_dc.api",
     "train": "ssl_dc.api",
 }
 
@@ -66,35 +93,54 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backbone",
+    "BudgetConfig",
     "ConfigError",
     "CostModel",
     "DataError",
     "DataOptions",
     "DataSet",
+    "Encoded",
+    "EncodedViews",
     "Encoder",
     "Gate",
+    "GatePoint",
     "GateSite",
+    "GatingOptions",
     "GatingScheme",
+    "Granularity",
+    "ImageSet",
     "Model",
     "NormPolicy",
     "Objective",
     "ObjectiveOutput",
+    "OptimizerOptions",
     "ParameterGroup",
     "Part",
     "PartOptions",
     "PluginError",
+    "Position",
+    "ProtocolOptions",
+    "Report",
+    "ReportTable",
     "Route",
     "RouteNorm",
     "Run",
     "RunConfig",
     "RunError",
+    "Splits",
     "SslDcError",
+    "StepMetrics",
     "Trace",
+    "Trainer",
+    "TrainingConfig",
     "Views",
+    "Watcher",
     "evaluate",
+    "gather_batch",
     "hookimpl",
     "load",
     "resume",
+    "run_protocol",
     "train",
 ]
 

@@ -13,24 +13,27 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views
+from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views, part
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.loading import Plain
 from ssl_dc.data.subsets import open_splits, sample
-from ssl_dc.evaluation import catalogue, drawing
-from ssl_dc.evaluation.catalogue import Report
+from ssl_dc.errors import PluginError
+from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.gate_statistics import GateStatistics
+from ssl_dc.evaluation.options import ProtocolOptions
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.evaluation.projection import Projection
+from ssl_dc.evaluation.protocol import protocol_options
 from ssl_dc.evaluation.protocols import Evaluation
+from ssl_dc.evaluation.report import Report
 from ssl_dc.model import Model
+from ssl_dc.plugins import registry
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.training.budget import calibrate
 from ssl_dc.training.checkpoint import CheckpointStore
-from ssl_dc.training.events import Watcher
+from ssl_dc.training.events import Guarded, Watcher
 from ssl_dc.training.metrics_file import MetricsFile
-from ssl_dc.training.tensorboard import TensorBoard
 from ssl_dc.training.trainer import Trainer
 
 BUDGET_TOLERANCE = 0.02
@@ -146,23 +149,37 @@ def evaluate(folder: str | Path, protocol: str = "knn", *, output: str | Path | 
 
     Args:
         folder: The run's folder.
-        protocol: ``knn``, ``linear``, ``transfer``, ``umap``, ``tsne`` or ``gates``.
+        protocol: The protocol's name; ``ssl-dc plugins list --kind protocol`` lists them.
         output: Where to write the picture of a protocol that has one (``umap``, ``tsne``, ``gates``): PNG, PDF or SVG.
-        **options: Those of the protocol's function in :mod:`ssl_dc.evaluation.named`, such as ``k`` and ``metric`` for
-            ``knn``, ``seeds``, ``epochs`` and ``augment`` for ``linear``, ``to`` for ``transfer``.
+        **options: Those of the protocol, as ``ssl-dc plugins show PROTOCOL`` lists them, such as ``k`` for ``knn``,
+            ``seeds`` and ``augment`` for ``linear``, ``to`` for ``transfer``.
 
     Raises:
-        ConfigError: If there is no run, no such protocol, if an option does not belong to it, or what it needs is not
-            installed.
+        ConfigError: If there is no run, no such protocol, if an option does not belong to it or is wrong, or what it
+            needs is not installed.
         RunError: If the run's training has not ended.
     """
-    chosen = catalogue.find(protocol)
-    chosen.check([*options, *([] if output is None else ["output"])])
+    picture = None if output is None else Path(output)
+    checked = protocol_options(protocol, options, drawn=picture is not None)
+    return run_protocol(load(folder), checked, output=picture)
+
+
+def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None = None) -> Report:
+    """Run an evaluation protocol on a model, with its checked options, and draw its picture if one is asked for.
+
+    Raises:
+        ConfigError: If a picture cannot be drawn.
+        PluginError: If the protocol does not return a :class:`ssl_dc.Report`.
+    """
     if output is not None:
-        drawing.check_drawable(Path(output))
-    report = chosen.run(load(folder), **options)
+        drawing.check_drawable(output)  # before anything is computed for it
+    report = part("protocol", options)(model, options)
+    if not isinstance(report, Report):
+        raise PluginError(
+            f"evaluation protocol {options.name!r} must return a ssl_dc.Report, not a {type(report).__name__}"
+        )
     if output is not None:
-        drawing.save(chosen.draw(report), Path(output))
+        drawing.save(report.draw(), output)
     return report
 
 
@@ -190,7 +207,7 @@ class _Prepared:
 
     def fit(self, folder: RunFolder, watchers: Sequence[Watcher]) -> Run:
         """Train in a folder from its newest resume point; calibrate, save, evaluate."""
-        self.trainer.watchers = [MetricsFile(folder.metrics_file), *self._tracker(folder), *watchers]
+        self.trainer.watchers = [MetricsFile(folder.metrics_file), *self._guests(folder, watchers), *watchers]
         self.trainer.checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
         self.trainer.fit()
         model = Model(self.config, self.encoder)
@@ -216,8 +233,25 @@ class _Prepared:
         device = self.trainer.accelerator.device
         return [batch.to(device, memory_format=torch.channels_last) for batch in loader]
 
-    def _tracker(self, folder: RunFolder) -> list[Watcher]:
-        return [TensorBoard(folder.tensorboard)] if self.config.training.tracker == "tensorboard" else []
+    def _guests(self, folder: RunFolder, told: Sequence[Watcher]) -> list[Watcher]:
+        """The tracker, and the watchers that plugins bring: one that fails is left out, training goes on."""
+        if not self.trainer.accelerator.is_main_process:
+            return []
+
+        def say(text: str) -> None:
+            for watcher in told:
+                watcher.on_message(text)
+
+        tracker: Watcher = part("tracker", self.config.tracker)(self.config.tracker, folder.path)
+        guests: list[Watcher] = [Guarded(tracker, f"tracker {self.config.tracker.name!r}", say)]
+        for name in registry().names("watcher"):
+            try:
+                watcher = registry().find("watcher", name).target()(folder.path)
+            except Exception as error:  # a stranger's watcher may raise anything
+                say(f"watcher {name!r} is left out: {type(error).__name__}: {error}")
+            else:
+                guests.append(Guarded(watcher, f"watcher {name!r}", say))
+        return guests
 
 
 def _free_folder(config: RunConfig) -> Path:

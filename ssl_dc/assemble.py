@@ -16,7 +16,7 @@ from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import GateFactory, GatingScheme
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 from ssl_dc.plugins import registry
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything

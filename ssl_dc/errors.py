@@ -29,3 +29,7 @@ class DataError(ConfigError):
 
 class RunError(SslDcError):
     """A run that failed, or a run folder that cannot be used."""
+
+
+class OldNameWarning(FutureWarning):
+    """A setting was given by a name that the next minor release does not know."""

@@ -1,10 +1,15 @@
-"""Every extension point, on one page.
+"""Every extension point, on one page; docs/hooks.md is made from it.
 
 A plugin is a module (or any object) whose functions carry :data:`ssl_dc.hookimpl` and have the names below; a package
-offers it under the entry point group ``ssl_dc``. Each hook returns a list of :class:`ssl_dc.Part` records, which name a
-class and its options by import string: hooks themselves should import nothing heavy.
+offers it under the entry point group ``ssl_dc``. It says by ``SSL_DC_INTERFACE = "1.0"`` which version of the interface it
+is written for.
 
-The classes that the records name are built by :mod:`ssl_dc.assemble`, with the arguments given below.
+Each hook is called once, without arguments, and returns a list of :class:`ssl_dc.Part` records, which name a class (or
+function) and its options by import string: hooks should import nothing heavy. A hook may raise: its plugin is then left
+out, with the reason in ``ssl-dc plugins list``, and everything else works.
+
+What a record names is imported when a run chooses it, and called with the arguments given below. It may raise
+:class:`ssl_dc.ConfigError` with one readable message where it cannot do what the options ask for.
 """
 
 from __future__ import annotations
@@ -30,7 +35,8 @@ def ssl_dc_objectives() -> list[Part]:  # type: ignore[empty-body]  # a specific
 def ssl_dc_gatings() -> list[Part]:  # type: ignore[empty-body]
     """Gating schemes.
 
-    Each target is a :class:`ssl_dc.GatingScheme`, built as ``Class(options)``.
+    Each target is a :class:`ssl_dc.GatingScheme`, built as ``Class(options)``; its options are
+    :class:`ssl_dc.GatingOptions`.
     """
 
 
@@ -81,5 +87,44 @@ def ssl_dc_optimizers() -> list[Part]:  # type: ignore[empty-body]
     """Optimisers.
 
     Each target is a function ``build(options, groups, lr)`` that returns a :class:`torch.optim.Optimizer`; ``groups`` is
-    a list of :class:`ssl_dc.ParameterGroup`, ``lr`` the peak learning rate, already scaled to the batch.
+    a list of :class:`ssl_dc.ParameterGroup`, ``lr`` the peak learning rate, already scaled to the batch. Its options are
+    :class:`ssl_dc.OptimizerOptions`.
+    """
+
+
+@hookspec
+def ssl_dc_trackers() -> list[Part]:  # type: ignore[empty-body]
+    """Trackers: where metrics go besides the run's own file; a run has one.
+
+    Each target is a :class:`ssl_dc.Watcher`, built as ``Class(options, folder)`` with the run's folder, a
+    :class:`pathlib.Path`, before training begins and in the main process only. What it raises while it watches is told to
+    the user once, and the tracker is left out from there on: training goes on.
+    """
+
+
+@hookspec
+def ssl_dc_protocols() -> list[Part]:  # type: ignore[empty-body]
+    """Evaluation protocols, for ``ssl-dc evaluate --protocol NAME`` and :func:`ssl_dc.evaluate`.
+
+    Each target is a function ``run(model, options)`` that is given a trained :class:`ssl_dc.Model` and returns a
+    :class:`ssl_dc.Report`. Its options are :class:`ssl_dc.ProtocolOptions`; each becomes an option of the command line.
+    """
+
+
+@hookspec
+def ssl_dc_commands() -> list[Part]:  # type: ignore[empty-body]
+    """Commands of ``ssl-dc``.
+
+    Each target is a :class:`click.Command`, imported when it is called; the record's summary is its line of help, and
+    ``options`` stays None. A built-in command is not replaced by another of its name.
+    """
+
+
+@hookspec
+def ssl_dc_watchers() -> list[Part]:  # type: ignore[empty-body]
+    """Training events: run start, each step, logged metrics, end of each epoch, each checkpoint, end.
+
+    Each target is a :class:`ssl_dc.Watcher`, built as ``Class(folder)`` with the run's folder, a :class:`pathlib.Path`,
+    for every training while the plugin is installed, in the main process only; ``options`` stays None. What it raises is
+    told to the user once, and the watcher is left out from there on: training goes on.
     """

@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+KINDS = ("objective", "gating", "encoder", "backbone", "norm", "data", "views", "optimizer", "tracker")
+"""The kinds of part that a run is composed of, which are also the config's sections for them."""
 
-KINDS = ("objective", "gating", "encoder", "backbone", "norm", "data", "views", "optimizer")
-"""The kinds of part, which are also the config's sections for them."""
+OTHER_KINDS = ("protocol", "command", "watcher")
+"""The kinds of part that a run is used, or watched, with."""
+
+INTERFACE = "1.0"
+"""Version of what plugins are written against: hooks, records, base classes (docs/plugins.md says what is promised)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """One part, as a hook returns it. Listing it imports nothing; choosing it imports ``options``, then ``target``.
 
     Attributes:
-        name: What users write in configs and on the command line, such as ``vicreg``.
+        name: What users write in configs and on the command line, such as ``vicreg``: a letter, then letters, digits,
+            ``_``, ``-`` and ``.``.
         target: Import string ``package.module:Class`` of the part; may import torch.
-        options: Import string of its options, a subclass of :class:`PartOptions`; should not import torch, so that a
-            config can be checked at once.
         summary: One line for listings and help.
+        options: Import string of its options, a subclass of :class:`ssl_dc.PartOptions`; should not import torch, so that a
+            config can be checked at once. Commands and watchers have none.
     """
 
     name: str
     target: str
-    options: str
     summary: str
-
-
-class Strict(BaseModel):
-    """Base of every config model: unknown keys are errors, values are not changed once checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class PartOptions(Strict):
-    """Base of the options of every part.
-
-    Attributes:
-        name: The part's name, as registered.
-        recipe: Settings of other sections (dotted key to value) that choosing this part brings along. They rank above
-            the defaults and below everything that a user says.
-    """
-
-    recipe: ClassVar[Mapping[str, Any]] = {}
-
-    name: str = Field(description="The part, by the name under which it is registered.")
+    options: str | None = None
 
 
 def import_string(target: str) -> Any:

@@ -1,26 +1,24 @@
-"""Discovery of plugins, and the registry of the parts they bring.
+"""The registry of the parts that plugins bring.
 
-Plugins come from installed distributions (entry point group ``ssl_dc``), the built-in parts included. Each is loaded on
-its own: one that is broken is left out and remembered with its reason, and everything else works.
+Each plugin, the built-in ones included, is loaded on its own: one that is broken is left out and remembered with its
+reason, and everything else works.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from ssl_dc import hookspecs
+from ssl_dc.discovery import BUILT_IN, Plugin, chosen_plugins
 from ssl_dc.errors import PluginError
-from ssl_dc.parts import Part, PartOptions, import_string
-
-BUILT_IN = "ssl-dc"
-"""The distribution whose parts cannot be replaced by another's."""
+from ssl_dc.parts import INTERFACE, Part, import_string
 
 HOOK_OF_KIND = {
     "objective": "ssl_dc_objectives",
@@ -31,6 +29,10 @@ HOOK_OF_KIND = {
     "data": "ssl_dc_data",
     "views": "ssl_dc_views",
     "optimizer": "ssl_dc_optimizers",
+    "tracker": "ssl_dc_trackers",
+    "protocol": "ssl_dc_protocols",
+    "command": "ssl_dc_commands",
+    "watcher": "ssl_dc_watchers",
 }
 
 LABEL = {
@@ -42,7 +44,16 @@ LABEL = {
     "data": "data set",
     "views": "views recipe",
     "optimizer": "optimiser",
+    "tracker": "tracker",
+    "protocol": "evaluation protocol",
+    "command": "command",
+    "watcher": "watcher",
 }
+
+if TYPE_CHECKING:
+    from ssl_dc.options import PartOptions
+
+_NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -54,17 +65,25 @@ class Registered:
     distribution: str
     version: str
 
+    @property
+    def qualified_name(self) -> str:
+        """``package:name``, which says which package's part is meant where two bring the same name."""
+        return f"{self.distribution}:{self.part.name}"
+
     def options_model(self) -> type[PartOptions]:
         """The pydantic model of the part's options.
 
         Raises:
             PluginError: If it cannot be imported or is not a :class:`ssl_dc.PartOptions`.
         """
+        from ssl_dc.options import PartOptions  # pydantic, which listing parts needs not
+
+        if self.part.options is None:
+            raise PluginError(f"{self._described} has no options, which a {LABEL[self.kind]} must have")
         model = self._import(self.part.options)
         if not (isinstance(model, type) and issubclass(model, PartOptions)):
             raise PluginError(
-                f"{LABEL[self.kind]} {self.part.name!r} of {self.distribution}: its options, {self.part.options!r}, are "
-                "not a subclass of ssl_dc.PartOptions"
+                f"{self._described}: its options, {self.part.options!r}, are not a subclass of ssl_dc.PartOptions"
             )
         return model
 
@@ -76,13 +95,16 @@ class Registered:
         """
         return self._import(self.part.target)
 
+    @property
+    def _described(self) -> str:
+        return f"{LABEL[self.kind]} {self.part.name!r} of {self.distribution} {self.version}".rstrip()
+
     def _import(self, target: str) -> Any:
         try:
             return import_string(target)
         except Exception as error:  # a stranger's module may raise anything while it is imported
             raise PluginError(
-                f"{LABEL[self.kind]} {self.part.name!r} of {self.distribution} {self.version} cannot be loaded from "
-                f"{target!r}: {type(error).__name__}: {error}"
+                f"{self._described} cannot be loaded from {target!r}: {type(error).__name__}: {error}"
             ) from error
 
 
@@ -96,36 +118,19 @@ class Broken:
     reason: str
 
 
-@dataclass(frozen=True)
-class Plugin:
-    """Something that can be registered: a name, where it comes from, and how to get its namespace."""
-
-    name: str
-    distribution: str
-    version: str
-    entry_point: metadata.EntryPoint
-
-
-def installed_plugins() -> list[Plugin]:
-    """Every entry point of the group ``ssl_dc``, the built-in ones first, then by distribution and name."""
-    found = [
-        Plugin(
-            name=entry_point.name,
-            distribution=entry_point.dist.name if entry_point.dist else "unknown",
-            version=entry_point.dist.version if entry_point.dist else "unknown",
-            entry_point=entry_point,
-        )
-        for entry_point in metadata.entry_points(group=hookspecs.PROJECT)
-    ]
-    return sorted(found, key=lambda plugin: (plugin.distribution != BUILT_IN, plugin.distribution, plugin.name))
-
-
 class Registry:
-    """All parts, by kind and name."""
+    """All parts, by kind and name.
+
+    Attributes:
+        broken: What was left out.
+
+    Args:
+        plugins: In the order in which they are loaded.
+    """
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.broken: list[Broken] = []
-        self._parts: dict[tuple[str, str], Registered] = {}
+        self._parts: dict[tuple[str, str], list[Registered]] = {}
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         for plugin in plugins:
@@ -135,32 +140,62 @@ class Registry:
                 self._leave_out(plugin, f"{type(error).__name__}: {error}")
 
     def names(self, kind: str) -> list[str]:
-        """Names of the parts of a kind, sorted."""
-        return sorted(name for part_kind, name in self._parts if part_kind == kind)
+        """What users may write for the parts of a kind, sorted: names, qualified where the name alone will not do."""
+        return sorted(self.written(registered) for registered in self.all() if registered.kind == kind)
 
     def all(self) -> Iterator[Registered]:
         """Every part, by kind and name."""
-        yield from (self._parts[key] for key in sorted(self._parts))
+        for key in sorted(self._parts):
+            yield from self._parts[key]
+
+    def written(self, registered: Registered) -> str:
+        """The shortest that users may write for a part: its name, or ``package:name`` where that means another or none."""
+        alone = self._by_name(registered.kind, registered.part.name) is registered
+        return registered.part.name if alone else registered.qualified_name
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether :meth:`find` finds a part."""
+        return isinstance(name, str) and self._lookup(kind, name) is not None
 
     def find(self, kind: str, name: str) -> Registered:
-        """The part of that kind and name.
+        """The part of that kind and name, or of that ``package:name``.
 
         Raises:
-            PluginError: If there is none; the message lists those there are, the nearest first, and any plugin that
-                was left out.
+            PluginError: If there is none, or several packages bring it; the message lists those there are, the nearest
+                first, and any plugin that was left out.
         """
         if not isinstance(name, str):
             raise PluginError(f"{LABEL[kind]}: a name is text, not {name!r}; there are: {', '.join(self.names(kind))}.")
-        if (kind, name) in self._parts:
-            return self._parts[kind, name]
+        found = self._lookup(kind, name)
+        if found is not None:
+            return found
+        clashing = self._parts.get((kind, name), [])
+        if clashing:
+            packages = " and ".join(each.distribution for each in clashing)
+            choices = " or ".join(each.qualified_name for each in clashing)
+            raise PluginError(f"{LABEL[kind]} {name!r} is brought by {packages}; say which: {choices}")
         names = self.names(kind)
-        near = difflib.get_close_matches(str(name), names, n=1)
+        near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         out = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in self.broken)
         raise PluginError(f"unknown {LABEL[kind]} {name!r}; there are: {', '.join(names)}.{hint}{out}")
 
+    def _lookup(self, kind: str, name: str) -> Registered | None:
+        package, colon, bare = name.rpartition(":")
+        if not colon:
+            return self._by_name(kind, name)
+        return next((each for each in self._parts.get((kind, bare), []) if each.distribution == package), None)
+
+    def _by_name(self, kind: str, name: str) -> Registered | None:
+        """The one part of that name, or the built-in one where plugins bring the name as well."""
+        bearers = self._parts.get((kind, name), [])
+        if len(bearers) == 1:
+            return bearers[0]
+        return next((each for each in bearers if each.distribution == BUILT_IN), None)
+
     def _add(self, plugin: Plugin) -> None:
-        namespace = plugin.entry_point.load()
+        namespace = plugin.load()
+        _check_interface(getattr(namespace, "SSL_DC_INTERFACE", INTERFACE))
         self._manager.register(namespace, name=f"{plugin.distribution}:{plugin.name}")
         try:
             self._manager.check_pending()
@@ -177,11 +212,14 @@ class Registry:
     def _add_part(self, plugin: Plugin, kind: str, part: Part) -> None:
         if not isinstance(part, Part):
             raise TypeError(f"{HOOK_OF_KIND[kind]} must return a list of ssl_dc.Part, not of {type(part).__name__}")
-        taken = self._parts.get((kind, part.name))
-        if taken is not None:
-            self._leave_out(plugin, f"{LABEL[kind]} {part.name!r} is already there, from {taken.distribution}")
+        if not _NAME.fullmatch(part.name):
+            self._leave_out(plugin, f"{LABEL[kind]} {part.name!r}: a name is a letter, then letters, digits, '_', '-', '.'")
             return
-        self._parts[kind, part.name] = Registered(kind, part, plugin.distribution, plugin.version)
+        bearers = self._parts.setdefault((kind, part.name), [])
+        if any(each.distribution == plugin.distribution for each in bearers):
+            self._leave_out(plugin, f"{LABEL[kind]} {part.name!r} is brought by {plugin.distribution} twice")
+            return
+        bearers.append(Registered(kind, part, plugin.distribution, plugin.version))
 
     def _leave_out(self, plugin: Plugin, reason: str) -> None:
         self.broken.append(Broken(plugin.name, plugin.distribution, plugin.version, reason))
@@ -189,5 +227,21 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The registry of this process, built when first asked for."""
-    return Registry(installed_plugins())
+    """The registry of this process, built when first asked for.
+
+    Raises:
+        PluginError: If the environment asks for a plugin that is not installed.
+    """
+    return Registry(chosen_plugins())
+
+
+def _check_interface(declared: Any) -> None:
+    """Refuse a plugin written for another interface: the same major version, and no later minor one, is needed."""
+    if not re.fullmatch(r"\d+\.\d+", str(declared)):
+        raise PluginError(f"SSL_DC_INTERFACE = {declared!r} is not a version such as {INTERFACE!r}")
+    theirs, ours = (tuple(map(int, version.split("."))) for version in (str(declared), INTERFACE))
+    if theirs[0] != ours[0] or theirs > ours:
+        raise PluginError(
+            f"it is written for version {declared} of the interface, and this ssl-dc has {INTERFACE}; what fits is"
+            f" {ours[0]}.0 to {INTERFACE}"
+        )

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_dc.assemble import build_network
-from ssl_dc.config import RunConfig, dump, file_layer, read
+from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.files import read_tensors, write_tensors, write_text
 from ssl_dc.model import Model
@@ -50,7 +50,6 @@ class RunFolder:
         self.environment_file = path / "environment.json"
         self.result_file = path / "result.json"
         self.checkpoints = path / "checkpoints"
-        self.tensorboard = path / "tensorboard"
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunFolder:
@@ -100,11 +99,7 @@ class RunFolder:
         Raises:
             ConfigError: If it is not valid, or lacks a whole section: what a run was is not guessed from defaults.
         """
-        said = {key.partition(".")[0] for key in file_layer(self.config_file).values}
-        missing = [section for section in RunConfig.model_fields if section not in said]
-        if missing:
-            raise ConfigError(f"{self.config_file} is not the complete config of a run; it lacks: {', '.join(missing)}")
-        return read(self.config_file)
+        return read_complete(self.config_file)
 
     def save_model(self, encoder: nn.Module) -> None:
         """Write the encoder's weights."""

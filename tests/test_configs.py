@@ -71,7 +71,9 @@ def test_every_row_of_the_tables_has_a_config_and_every_config_a_row() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_config_is_valid_and_says_what_it_is(name: str) -> None:
     text = (CONFIGS / name).read_text(encoding="utf-8")
-    assert text.startswith("# ")
+    modeline, title, *_ = text.splitlines()
+    assert modeline == "# yaml-language-server: $schema=schema.json"
+    assert title.startswith("# ")
     config = read(CONFIGS / name)
     assert config.data.root is None, "whoever runs it names the folder"
     if name in ROWS and config.budget.target is not None:

@@ -10,18 +10,29 @@ from pathlib import Path
 import pytest
 
 from ssl_dc.config import dump, file_layer, override_layer, resolve
+from ssl_dc.discovery import BUILT_IN, Plugin, installed_plugins
 from ssl_dc.errors import PluginError
-from ssl_dc.parts import KINDS, PartOptions
-from ssl_dc.plugins import BUILT_IN, HOOK_OF_KIND, LABEL, Plugin, Registered, Registry, installed_plugins, registry
+from ssl_dc.options import PartOptions
+from ssl_dc.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins import HOOK_OF_KIND, LABEL, Registered, Registry, registry
 
 BUILT_IN_PARTS = [registered for registered in registry().all() if registered.distribution == BUILT_IN]
+WITH_OPTIONS = [registered for registered in BUILT_IN_PARTS if registered.part.options is not None]
+OF_RUNS = [registered for registered in BUILT_IN_PARTS if registered.kind in KINDS]
 
 GOOD = """
 from ssl_dc import Part, hookimpl
 
 @hookimpl
 def ssl_dc_objectives():
-    return [Part("{name}", "json:JSONDecoder", "ssl_dc.objectives.options:VICRegOptions", "A part for a test.")]
+    return [
+        Part(
+            name="{name}",
+            target="json:JSONDecoder",
+            options="ssl_dc.objectives.options:VICRegOptions",
+            summary="A part for a test.",
+        )
+    ]
 """
 
 Install = Callable[..., list[Plugin]]
@@ -75,23 +86,56 @@ def test_built_in_plugins_come_first_then_by_distribution_and_name(install: Inst
     ours = [(plugin.distribution, plugin.name) for plugin in plugins if plugin.distribution == BUILT_IN]
     others = [(plugin.distribution, plugin.name) for plugin in plugins if plugin.distribution in ("zeta", "acme")]
     assert ours == sorted(ours)
-    assert len(ours) == len(KINDS)
+    assert len(ours) == len({*KINDS, *OTHER_KINDS} - {"watcher"})
     assert others == [("acme", "a"), ("acme", "b"), ("zeta", "a")]
     assert [plugin.distribution for plugin in plugins[: len(ours)]] == [BUILT_IN] * len(ours)
 
 
-def test_a_name_that_is_taken_goes_to_the_first_distribution(install: Install) -> None:
+def test_a_name_that_two_packages_bring_must_be_qualified(install: Install) -> None:
     found = Registry(install({"zeta": {"a": GOOD.format(name="same")}, "acme": {"a": GOOD.format(name="same")}}))
-    assert found.find("objective", "same").distribution == "acme"
-    reason = reason_of(found, "zeta")
-    assert "'same'" in reason
-    assert "acme" in reason
+    assert found.broken == []
+    with pytest.raises(PluginError, match="'same' is brought by acme and zeta; say which: acme:same or zeta:same"):
+        found.find("objective", "same")
+    assert not found.has("objective", "same")
+    assert [found.find("objective", f"{package}:same").distribution for package in ("acme", "zeta")] == ["acme", "zeta"]
+    assert found.names("objective") == ["acme:same", "barlow_twins", "vicreg", "zeta:same"]
 
 
-def test_a_built_in_part_cannot_be_replaced(install: Install) -> None:
+def test_a_built_in_part_keeps_its_name_and_the_other_is_there_by_its_qualified_one(install: Install) -> None:
     found = Registry(install({"aaa": {"a": GOOD.format(name="vicreg")}}))
     assert found.find("objective", "vicreg").distribution == BUILT_IN
-    assert "'vicreg'" in reason_of(found, "aaa")
+    assert found.find("objective", "aaa:vicreg").distribution == "aaa"
+    assert found.names("objective") == ["aaa:vicreg", "barlow_twins", "vicreg"]
+
+
+def test_a_package_that_brings_a_name_twice_keeps_the_first(install: Install) -> None:
+    found = Registry(install({"acme": {"a": GOOD.format(name="same"), "b": GOOD.format(name="same")}}))
+    assert found.find("objective", "same").distribution == "acme"
+    assert "'same' is brought by acme twice" in reason_of(found, "acme")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "acme:vicreg", "1st", "-x"])
+def test_a_name_that_cannot_be_written_is_left_out(install: Install, name: str) -> None:
+    found = Registry(install({"acme": {"a": GOOD.format(name=name)}}))
+    assert found.names("objective") == ["barlow_twins", "vicreg"]
+    assert "a name is a letter" in reason_of(found, "acme")
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ("'1.0'", None),
+        ("'0.9'", "what fits is 1.0 to 1.0"),
+        ("'1.1'", "written for version 1.1"),
+        ("'2.0'", "written for version 2.0"),
+        ("'new'", "is not a version"),
+        ("1", "is not a version"),
+    ],
+)
+def test_a_plugin_for_another_interface_is_left_out(install: Install, declared: str, said: str | None) -> None:
+    found = Registry(install({"acme": {"a": GOOD.format(name="acme") + f"\nSSL_DC_INTERFACE = {declared}\n"}}))
+    assert ("acme" in found.names("objective")) == (said is None)
+    assert said is None or said in reason_of(found, "acme")
 
 
 RAISES_AT_IMPORT = "raise RuntimeError('no licence file')"
@@ -173,8 +217,8 @@ def test_options_must_be_part_options(install: Install) -> None:
 
 
 def test_every_kind_has_a_hook_and_a_label_and_a_built_in_part() -> None:
-    assert set(HOOK_OF_KIND) == set(LABEL) == set(KINDS)
-    assert {registered.kind for registered in BUILT_IN_PARTS} == set(KINDS)
+    assert set(HOOK_OF_KIND) == set(LABEL) == {*KINDS, *OTHER_KINDS}
+    assert {registered.kind for registered in BUILT_IN_PARTS} == {*KINDS, *OTHER_KINDS} - {"watcher"}
 
 
 def test_no_built_in_plugin_is_broken() -> None:
@@ -185,18 +229,17 @@ def part_id(registered: Registered) -> str:
     return f"{registered.kind}-{registered.part.name}"
 
 
-@pytest.mark.parametrize("registered", BUILT_IN_PARTS, ids=part_id)
+@pytest.mark.parametrize("registered", WITH_OPTIONS, ids=part_id)
 def test_a_built_in_part_can_be_loaded_and_its_options_bear_its_name(registered: Registered) -> None:
     assert callable(registered.target())
     options = registered.options_model()
     assert issubclass(options, PartOptions)
     assert options.model_fields["name"].default == registered.part.name
-    assert options().name == registered.part.name
     assert registered.part.summary.endswith(".")
     assert "\n" not in registered.part.summary
 
 
-@pytest.mark.parametrize("registered", BUILT_IN_PARTS, ids=part_id)
+@pytest.mark.parametrize("registered", OF_RUNS, ids=part_id)
 def test_a_config_with_a_built_in_part_survives_being_saved(registered: Registered, tmp_path: Path) -> None:
     config = resolve([override_layer([f"{registered.kind}={registered.part.name}"])]).config
     assert type(getattr(config, registered.kind)) is registered.options_model()
@@ -205,7 +248,7 @@ def test_a_config_with_a_built_in_part_survives_being_saved(registered: Register
     assert resolve([file_layer(file)]).config == config
 
 
-@pytest.mark.parametrize("registered", BUILT_IN_PARTS, ids=part_id)
+@pytest.mark.parametrize("registered", WITH_OPTIONS, ids=part_id)
 def test_every_option_of_a_built_in_part_is_described(registered: Registered) -> None:
     undescribed = [
         name for name, field in registered.options_model().model_fields.items() if name != "name" and not field.description
@@ -218,7 +261,7 @@ def test_options_of_built_in_parts_import_no_torch() -> None:
 import sys
 from ssl_dc.plugins import registry
 for registered in registry().all():
-    if registered.distribution == "ssl-dc":
+    if registered.distribution == "ssl-dc" and registered.part.options:
         registered.options_model()
         assert "torch" not in sys.modules, registered
 """

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 StemName = Literal["imagenet", "cifar", "strided"]
 
@@ -30,16 +30,16 @@ class ResNetOptions(PartOptions):
 class ResNet18Options(ResNetOptions):
     """Options of the backbone ``resnet18``."""
 
-    name: Literal["resnet18"] = "resnet18"
+    name: str = "resnet18"
 
 
 class ResNet34Options(ResNetOptions):
     """Options of the backbone ``resnet34``."""
 
-    name: Literal["resnet34"] = "resnet34"
+    name: str = "resnet34"
 
 
 class ResNet50Options(ResNetOptions):
     """Options of the backbone ``resnet50``."""
 
-    name: Literal["resnet50"] = "resnet50"
+    name: str = "resnet50"

@@ -3,50 +3,110 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
+import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import click
 
 from ssl_dc import __version__
-
-COMMANDS = {
-    "config": "Show or check a complete config.",
-    "cost": "Show what a network costs, layer by layer, dense and gated.",
-    "evaluate": "Evaluate a run's features on held-out images.",
-    "plugins": "List the parts that runs can be composed of, and their options.",
-    "reproduce": "Run a table of the paper again, ours beside the paper's numbers.",
-    "train": "Pre-train an encoder that is dense and gated at once.",
-}
-"""Each command with its one line of help: kept here so that listing them imports none (a test holds them equal)."""
+from ssl_dc.cli.messages import reported
+from ssl_dc.discovery import NO_PLUGINS, PLUGIN_FILES
+from ssl_dc.errors import OldNameWarning, PluginError
+from ssl_dc.plugins import registry
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when called, so that help stays quick."""
+    """A group whose commands are parts, imported when called, so that help stays quick."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take ``--plugin`` and ``--no-plugins`` out, wherever they stand, before anything asks which parts there are."""
+        files, none, rest = _plugin_choice(args, ctx)
+        chosen = {NO_PLUGINS: "1" if none else None, PLUGIN_FILES: os.pathsep.join(files) or None}
+        _set_environment(ctx, {name: value for name, value in chosen.items() if value is not None})
+        return super().parse_args(ctx, rest)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The commands, sorted."""
-        return sorted(COMMANDS)
+        with reported():
+            return registry().names("command")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"ssl_dc.cli.{cmd_name}").command
-        return command
+        with reported():
+            if not registry().has("command", cmd_name):
+                return None
+            command = registry().find("command", cmd_name).target()
+            if not isinstance(command, click.Command):
+                raise PluginError(f"command {cmd_name!r} must be a click.Command, not a {type(command).__name__}")
+            return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(COMMANDS.items()))
+            formatter.write_dl([(name, registry().find("command", name).part.summary) for name in self.list_commands(ctx)])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ssl-dc")
-def main() -> None:
+@click.option(
+    "--plugin", metavar="FILE", multiple=True, help="A plugin of one file, ./my_objective.py; may stand anywhere."
+)
+@click.option("--no-plugins", is_flag=True, help="Only the built-in parts (and those of --plugin); may stand anywhere.")
+def main(plugin: tuple[str, ...], no_plugins: bool) -> None:  # noqa: ARG001  # taken by LazyGroup before
     """Train one image encoder that is a dense and a gated network at once.
 
-    Start with: ssl-dc train --objective vicreg --gating dgnet --budget 0.1
+    Start with: ssl-dc train --budget 0.1
     """
     # Threads that wait by spinning take the cores from the processes that prepare images, and from each other when anything
     # else runs: beside one busy process a training fell to a tenth of its speed. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = _show_warning
+
+
+_show_any = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Our own warnings as one line for users, others as ever."""
+    if issubclass(category, OldNameWarning):
+        click.echo(f"ssl-dc: {message}", err=True)
+    else:
+        _show_any(message, category, *where, **more)
+
+
+def _plugin_choice(args: Iterable[str], ctx: click.Context) -> tuple[list[str], bool, list[str]]:
+    """The files of ``--plugin``, whether there is ``--no-plugins``, and the rest of the words."""
+    files: list[str] = []
+    rest: list[str] = []
+    none = False
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word == "--no-plugins":
+            none = True
+        elif word == "--plugin" or word.startswith("--plugin="):
+            file = word.partition("=")[2] or next(words, "")
+            if not file.endswith(".py") or not os.path.isfile(file):
+                raise click.UsageError(f"--plugin {file}: name a Python file that is there, such as ./my_objective.py", ctx)
+            files.append(os.path.abspath(file))
+        else:
+            rest.append(word)
+    return files, none, rest
+
+
+def _set_environment(ctx: click.Context, values: dict[str, str]) -> None:
+    """Say which plugins are meant where processes that are started later hear it too; undone when the call ends."""
+    if not values:
+        return
+    before = {name: os.environ.get(name) for name in values}
+
+    def undo() -> None:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        registry.cache_clear()
+
+    os.environ.update(values)
+    registry.cache_clear()
+    ctx.call_on_close(undo)

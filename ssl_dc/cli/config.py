@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
-from ssl_dc.cli.options import config_options, json_option, print_json, readable_errors
+from ssl_dc.cli.messages import readable_errors
+from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, file_layer, resolve
 
 
-@click.group("config", short_help="Show or check a complete config.")
+@click.group("config", short_help="Show or check a complete config; the schema of all configs.")
 def command() -> None:
-    """Show or check a complete config."""
+    """Show or check a complete config, or print the schema of all configs."""
 
 
-@command.command("show")
+@command.command("show", cls=ConfigCommand)
 @readable_errors
 @config_options
 @json_option
@@ -37,3 +38,15 @@ def validate(file: Path) -> None:
     """Check a config FILE; exit status 2 and every error in it if it cannot be run."""
     resolve([file_layer(file)])
     click.echo(f"{file}: valid")
+
+
+@command.command("schema")
+@readable_errors
+def schema() -> None:
+    """Print the JSON schema of a config, over all installed parts, for editors.
+
+    Editors with YAML support use it where the first line of a config is: # yaml-language-server: $schema=schema.json
+    """
+    from ssl_dc.config.json_schema import json_schema
+
+    print_json(json_schema())

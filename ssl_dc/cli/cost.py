@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from ssl_dc.cli.options import config_options, json_option, print_json, readable_errors
+from ssl_dc.cli.messages import readable_errors
+from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, resolve
 from ssl_dc.errors import ConfigError
 
 
-@click.command("cost", short_help="Show what a network costs, layer by layer, dense and gated.")
+@click.command("cost", cls=ConfigCommand, short_help="Show what a network costs, layer by layer, dense and gated.")
 @readable_errors
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @config_options

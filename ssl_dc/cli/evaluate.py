@@ -2,77 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import NoSuchOption
 
-from ssl_dc.cli.options import json_option, print_json, readable_errors
-from ssl_dc.config import override_layer
+from ssl_dc.cli.messages import readable_errors, reported
+from ssl_dc.cli.model_options import model_options
+from ssl_dc.cli.options import PartOption, json_option, print_json
+from ssl_dc.config.schema import DEFAULT_PART
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.catalogue import CATALOGUE
+from ssl_dc.evaluation.protocol import not_an_option, options_model, protocol_options
+from ssl_dc.plugins import registry
 
-# Click wraps paragraphs of help unless they begin with \b.
-PROTOCOLS = "\b\nProtocols:\n" + "\n".join(f"  {entry.name:<10}{entry.summary}" for entry in CATALOGUE.values())
+DEFAULT = DEFAULT_PART["protocol"]
 
 
-@click.command("evaluate", short_help="Evaluate a run's features on held-out images.", epilog=PROTOCOLS)
+class ProtocolCommand(click.Command):
+    """A command whose options are those of the protocol that it is called with."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See which protocol is meant, then parse with its options."""
+        ctx.meta["protocol"] = _named(args)
+        try:
+            return super().parse_args(ctx, args)
+        except NoSuchOption as error:
+            with reported():
+                option = error.option_name.lstrip("-").replace("-", "_")
+                raise ConfigError(not_an_option(ctx.meta["protocol"], option)) from error
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The command's own parameters, and the protocol's."""
+        with reported():
+            return [*super().get_params(ctx), *model_options(options_model(ctx.meta.get("protocol", DEFAULT)))]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the protocols."""
+        names = registry().names("protocol")
+        with formatter.section("Protocols"):
+            formatter.write_dl([(name, registry().find("protocol", name).part.summary) for name in names])
+        formatter.write_paragraph()
+        formatter.write_text("Each has options of its own: ssl-dc evaluate --protocol NAME --help")
+
+
+@click.command("evaluate", cls=ProtocolCommand, short_help="Evaluate a run's features on held-out images.")
 @readable_errors
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--protocol", type=click.Choice(list(CATALOGUE)), default="knn", show_default=True, help="How, see the list below."
-)
-@click.option("--k", type=click.IntRange(min=1), help="knn: neighbours asked; default 1.")
-@click.option("--metric", type=click.Choice(["euclidean", "cosine"]), help="knn: how near is measured; default euclidean.")
-@click.option("--seeds", type=click.IntRange(min=1), help="linear, transfer: classifiers trained; default 5.")
-@click.option("--epochs", type=click.IntRange(min=1), help="linear, transfer: passes over the images; default 100.")
-@click.option(
-    "--augment",
-    is_flag=True,
-    default=None,
-    help="linear, transfer: new random crops and flips each epoch, as the paper.",
-)
-@click.option(
-    "--crop-scale",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    nargs=2,
-    metavar="MIN MAX",
-    help="linear, transfer with --augment: share of the image that a crop shows; default 0.08 1.",
-)
-@click.option("--to", metavar="NAME", help="transfer: the other data set.")
-@click.option("--to-root", type=click.Path(path_type=Path), metavar="DIR", help="transfer: folder that holds it.")
-@click.option(
-    "--to-limit", type=click.IntRange(min=2), metavar="N", help="transfer: use N of its training images, classes balanced."
-)
-@click.option(
-    "--to-set", multiple=True, metavar="KEY=VALUE", help="transfer: another option of it, such as image_column=img."
-)
-@click.option("--points", type=click.IntRange(min=10), help="umap, tsne: images drawn at most; default 2000.")
+@click.option("--protocol", cls=PartOption, kind="protocol", default=DEFAULT, show_default=True, help="How, see below.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="umap, tsne: the picture, .png, .pdf or .svg; default RUN/projection-PROTOCOL.png. gates: the heat map, if given.",
+    help="Where the picture of a protocol that has one is written: .png, .pdf or .svg.",
 )
 @json_option
-def command(run: Path, protocol: str, as_json: bool, output: Path | None, to_set: Sequence[str], **given: Any) -> None:
-    """Evaluate the frozen encoder of a RUN, on each of its routes, on held-out images. Accuracies are top-1 in percent.
-
-    An option belongs to the protocols named in its help.
-    """
-    options = {name: value for name, value in given.items() if value is not None}
-    if to_set:
-        options["to_set"] = _settings(to_set)
-    entry = CATALOGUE[protocol]
-    entry.check([*options, *([] if output is None else ["output"])])
-    if output is None and entry.drawn:
-        output = run / f"projection-{protocol}.png"
+def command(run: Path, protocol: str, as_json: bool, output: Path | None, **given: Any) -> None:
+    """Evaluate the frozen encoder of a RUN, on each of its routes, on held-out images. Accuracies are top-1 in percent."""
+    said = {name: value for name, value in given.items() if value is not None}
+    options = protocol_options(protocol, said, drawn=output is not None)
 
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
 
-    report = api.evaluate(run, protocol, output=output, **options)
+    model = api.load(run)
+    if output is None and options.picture == "always":
+        output = run / f"projection-{protocol}.png"
+    report = api.run_protocol(model, options, output=output)
     if as_json:
         print_json({**report.as_json(), **({} if output is None else {"output": str(output)})})
         return
@@ -81,14 +77,14 @@ def command(run: Path, protocol: str, as_json: bool, output: Path | None, to_set
         click.echo(f"picture: {output}")
 
 
-def _settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` options of the data set that is transferred to.
-
-    Raises:
-        ConfigError: If one has no ``=``.
-    """
-    for assignment in assignments:
-        if not assignment.partition("=")[1]:
-            raise ConfigError(f"--to-set {assignment}: write --to-set KEY=VALUE, such as --to-set image_column=img")
-    values = override_layer(f"data.{assignment}" for assignment in assignments).values
-    return {key.removeprefix("data."): value for key, value in values.items()}
+def _named(args: list[str]) -> str:
+    """The protocol that a call names; the last one counts, as for any option."""
+    named = DEFAULT
+    for number, word in enumerate(args):
+        if word == "--":
+            break
+        if word == "--protocol" and number + 1 < len(args):
+            named = args[number + 1]
+        elif word.startswith("--protocol="):
+            named = word.partition("=")[2]
+    return named

@@ -4,47 +4,97 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import sys
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ssl_dc.config import Layer, file_layer, override_layer
-from ssl_dc.errors import SslDcError
+from ssl_dc.config.layers import json_or_text
 from ssl_dc.plugins import registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DOTTED = re.compile(r"--([a-z]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
+"""``--section.key`` or ``--section.key=value``."""
 
-class PartName(click.ParamType):  # type: ignore[type-arg]  # generic only to type checkers
-    """The name of a part; the registry is asked when completing, and checks with the rest of the config."""
 
-    name = "name"
+class PartOption(click.Option):
+    """An option that names a part; the registry is asked for help and completion, and checks with the rest of the config.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: The kind of part.
+    """
+
+    def __init__(self, *args: Any, kind: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.kind = kind
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:  # noqa: ARG002
         """The names that begin with what is typed."""
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(name) for name in registry().names(self.kind) if name.startswith(incomplete)]
 
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The help, and the names that there are."""
+        record = super().get_help_record(ctx)
+        return record and (record[0], f"{record[1]}  [{', '.join(registry().names(self.kind))}]")
 
-class Number(click.ParamType):  # type: ignore[type-arg]
+
+class Number(click.ParamType):  # type: ignore[type-arg]  # generic only to type checkers
     """A number, left to the config to check, so that all errors of a call are told together."""
 
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         """A number where it is one, else the text."""
-        try:
-            return json.loads(value)
-        except (TypeError, ValueError):
-            return value
+        return json_or_text(value) if isinstance(value, str) else value
+
+
+class Assignments:
+    """A click callback that turns ``KEY=VALUE`` words into a mapping; None when there are none.
+
+    Args:
+        flag: The option, for messages.
+    """
+
+    def __init__(self, flag: str) -> None:
+        self.flag = flag
+
+    def __call__(self, ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> dict[str, Any] | None:  # noqa: ARG002
+        """The mapping."""
+        for word in words:
+            if not re.fullmatch(r"[^=]+=.*", word, re.DOTALL):
+                raise click.UsageError(f"{self.flag} {word}: write {self.flag} KEY=VALUE")
+        return {key: json_or_text(text) for key, _, text in (word.partition("=") for word in words)} or None
+
+
+class ConfigCommand(click.Command):
+    """A command that takes any setting as ``--section.key VALUE``; the config checks it, by the chosen part's options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the dotted options out, and parse the rest."""
+        rest: list[str] = []
+        dotted: list[str] = []
+        words = iter(args)
+        for word in words:
+            match = DOTTED.fullmatch(word)
+            if word == "--":
+                rest += [word, *words]
+            elif match is None:
+                rest.append(word)
+            else:
+                key, value = match.groups()
+                if value is None:
+                    value = next(words, None)
+                if value is None or DOTTED.fullmatch(value):
+                    raise click.UsageError(f"Option '--{key}' requires an argument.", ctx)
+                dotted.append(f"{key}={value}")
+        ctx.meta["dotted"] = dotted
+        return super().parse_args(ctx, rest)
 
 
 class Named:
@@ -68,8 +118,8 @@ class Named:
 
 
 NAMED = [
-    Named("--objective", "objective.name", "Self-supervised objective.", PartName("objective")),
-    Named("--gating", "gating.name", "Gating scheme; none trains the dense baseline.", PartName("gating")),
+    Named("--objective", "objective.name", "Self-supervised objective."),
+    Named("--gating", "gating.name", "Gating scheme."),
     Named(
         "--budget",
         "budget.target",
@@ -77,19 +127,14 @@ NAMED = [
         Number(),
     ),
     Named("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
-    Named("--encoder", "encoder.name", "How the routes share weights: shared (1x).", PartName("encoder")),
-    Named("--backbone", "backbone.name", "Network.", PartName("backbone")),
+    Named("--encoder", "encoder.name", "How the routes share weights."),
+    Named("--backbone", "backbone.name", "Network."),
     Named("--width", "backbone.width", "Channels of its first stage.", Number()),
-    Named("--stem", "backbone.stem", "Its first layers: imagenet, cifar or strided."),
-    Named("--bn", "norm.name", "Batch norm of the routes: separate or shared.", PartName("norm")),
+    Named("--stem", "backbone.stem", "Its first layers."),
+    Named("--bn", "norm.name", "Batch norm of the routes."),
     Named("--routes", "routes", "Routes of the two views, such as gated,dense."),
     Named("--gate-warmup", "training.gate_warmup", "First epochs without gates.", Number()),
-    Named(
-        "--data",
-        "data.name",
-        "Data set: digits, cifar10, cifar100, stl10, folder, parquet.",
-        PartName("data"),
-    ),
+    Named("--data", "data.name", "Data set."),
     Named("--data-root", "data.root", "Folder that holds the data."),
     Named("--download", "data.download", "Download the data if it is not there.", flag_only=True),
     Named("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
@@ -100,18 +145,22 @@ NAMED = [
     Named("--seed", "seed", "Seed of everything random.", Number()),
     Named("--workers", "training.workers", "Processes that prepare images.", Number()),
     Named("--precision", "training.precision", "no (float32), fp16 or bf16."),
-    Named("--tracker", "training.tracker", "Where metrics go besides metrics.jsonl: none or tensorboard."),
+    Named("--tracker", "tracker.name", "Where metrics go, besides metrics.jsonl."),
 ]
-"""Every named option of ``train``; everything else of the config is reached by ``--set``."""
+"""Every named option of ``train``; everything else of the config is reached by its dotted key."""
 
 
 def config_options(command: F) -> F:
-    """Add ``--config``, the named options and ``--set``; the command gets what they say as ``layers``, to be resolved."""
+    """Add ``--config``, the named options and ``--set``; the command gets what they say as ``layers``, to be resolved.
+
+    For a :class:`ConfigCommand`, which takes dotted options as well.
+    """
 
     @functools.wraps(command)
     def with_config(*args: Any, config: Path | None, assignments: tuple[str, ...], **kwargs: Any) -> Any:
         given = {option: kwargs.pop(option.parameter) for option in NAMED}
-        return command(*args, layers=_layers(config, given, assignments), **kwargs)
+        dotted = click.get_current_context().meta["dotted"]
+        return command(*args, layers=_layers(config, given, dotted, assignments), **kwargs)
 
     wrapped: Any = with_config
     for option in (
@@ -120,7 +169,7 @@ def config_options(command: F) -> F:
             "assignments",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Any other setting, by dotted key.",
+            help="Any other setting, by dotted key; the same as --KEY VALUE.",
         ),
         *(_click_option(named) for named in reversed(NAMED)),
         click.option(
@@ -131,29 +180,6 @@ def config_options(command: F) -> F:
     ):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[no-any-return]  # click's decorators lose the type
-
-
-def readable_errors(command: F) -> F:
-    """Turn what a user can mend into one message on standard error and the right exit status."""
-
-    @functools.wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except SslDcError as error:
-            click.echo(f"ssl-dc: {error}", err=True)
-            sys.exit(error.exit_status)
-        except KeyboardInterrupt:
-            click.echo(
-                "ssl-dc: interrupted; a training goes on from its last resume point by: ssl-dc train --resume RUN", err=True
-            )
-            sys.exit(130)
-        except BrokenPipeError:
-            # the reader of our output went away, as with `| head`; nothing is left to say
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-
-    return guarded  # type: ignore[return-value]
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
@@ -167,14 +193,17 @@ def print_json(document: Any) -> None:
 def _click_option(named: Named) -> Callable[[F], F]:
     if named.flag_only:
         return click.option(named.flag, named.parameter, is_flag=True, default=None, help=named.help)
+    section, _, key = named.key.partition(".")
+    if key == "name":
+        return click.option(named.flag, named.parameter, cls=PartOption, kind=section, metavar="NAME", help=named.help)
     return click.option(named.flag, named.parameter, type=named.type, help=named.help)
 
 
-def _layers(config: Path | None, given: dict[Named, Any], assignments: tuple[str, ...]) -> list[Layer]:
+def _layers(config: Path | None, given: dict[Named, Any], dotted: Sequence[str], assignments: Sequence[str]) -> list[Layer]:
     said = {named: value for named, value in given.items() if value is not None}
     named_layer = Layer(
         {named.key: value.split(",") if named.key == "routes" else value for named, value in said.items()},
         {named.key: named.flag for named in said},
     )
     files = [file_layer(config)] if config else []
-    return [*files, named_layer, override_layer(assignments)]
+    return [*files, named_layer, override_layer(dotted, "--"), override_layer(assignments)]

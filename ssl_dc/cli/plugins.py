@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from ssl_dc.cli.options import json_option, print_json, readable_errors
+from ssl_dc.cli.messages import readable_errors
+from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import PluginError
 from ssl_dc.parts import KINDS
 from ssl_dc.plugins import LABEL, registry
 
 
-@click.group("plugins", short_help="List the parts that runs can be composed of, and their options.")
+@click.group("plugins", short_help="List, show, check and write the parts that runs are composed of.")
 def command() -> None:
     """List the parts that runs can be composed of, built-in and from installed plugins, and their options."""
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from ssl_dc.cli.options import readable_errors
+from ssl_dc.cli.messages import readable_errors
 from ssl_dc.reproduction.plan import Request, Scale, planned_runs
-from ssl_dc.reproduction.systems import TABLES
+from ssl_dc.reproduction.systems import DATASET, TABLES
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[float]:  # noqa: ARG001  # click's signature
@@ -26,7 +26,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
 @click.option(
     "--scale", type=click.Choice(["paper", "small"]), default="small", show_default=True, help="Size of the runs."
 )
-@click.option("--dataset", default="cifar10", show_default=True, help="Data set, by the paper's name for it.")
+@click.option("--dataset", default=DATASET, show_default=True, help="Data set, by the paper's name for it.")
 @click.option(
     "--data-root", type=click.Path(path_type=Path), help="Folder that holds its images (parquet files are read too)."
 )

@@ -8,12 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ssl_dc.evaluation.catalogue import Report
 from ssl_dc.evaluation.cost import CostTable
-from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.outcome import Outcome
-from ssl_dc.evaluation.projection import Projection
-from ssl_dc.evaluation.protocols import Evaluation
+from ssl_dc.evaluation.report import Report
 from ssl_dc.reproduction.estimate import Estimate
 from ssl_dc.reproduction.plan import PlannedRun
 
@@ -31,49 +28,20 @@ def print_outcome(outcome: Outcome) -> None:
         print(f"budget asked for: {outcome.budget:g} of the dense cost, {outcome.dense_macs:,} MACs")
 
 
-def print_evaluation(evaluation: Evaluation) -> None:
-    """What a protocol says of a run."""
-    settings = ", ".join(f"{name} {value}" for name, value in evaluation.settings.items())
-    table = Table(title=f"{evaluation.protocol} ({settings}) on {evaluation.test_images:,} held-out images")
-    for heading in ("route", "top-1 %", "deviation", "MACs an image", "share of dense cost"):
-        table.add_column(heading, justify="left" if heading == "route" else "right")
-    for route, score in evaluation.routes.items():
-        deviation = "" if score.std is None else f"{score.std:.2f}"
-        table.add_row(str(route), f"{score.top1:.2f}", deviation, f"{score.macs:,.0f}", f"{score.ratio:.4f}")
-    _print(table)
-
-
-def print_gates(statistics: GateStatistics) -> None:
-    """How the gates of each site are used."""
-    table = Table(title=f"gates on {statistics.images:,} held-out images")
-    headings = ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "a class, mean")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == "site" else "right")
-    for site in (*statistics.sites, statistics.whole):
-        if site is statistics.whole:
-            table.add_section()
-        counts = (f"{count:,}" for count in (site.dead, site.always_on, site.dynamic, site.distinct_masks))
-        table.add_row(
-            site.site, f"{site.channels:,}", f"{100 * site.rate:.1f}", *counts, f"{site.distinct_masks_a_class:,.1f}"
-        )
-    _print(table)
-    print("dead: on for less than 1 % of the images; always on: for more than 99 %; dynamic: neither")
-
-
-def print_projection(projection: Projection) -> None:
-    """What was laid out."""
-    routes = " and ".join(str(route) for route in projection.routes)
-    print(f"{projection.method} of {len(projection.labels):,} held-out images, {routes} route")
-
-
 def print_report(report: Report) -> None:
-    """What any protocol says of a run."""
-    if isinstance(report, Evaluation):
-        print_evaluation(report)
-    elif isinstance(report, GateStatistics):
-        print_gates(report)
-    elif isinstance(report, Projection):
-        print_projection(report)
+    """What an evaluation protocol says of a run."""
+    for shown in report.tables():
+        table = Table(title=escape(shown.title))
+        for number, heading in enumerate(shown.columns):
+            table.add_column(heading, justify="right" if number else "left")
+        for row in shown.rows:
+            table.add_row(*map(escape, row))
+        if shown.total is not None:
+            table.add_section()
+            table.add_row(*map(escape, shown.total))
+        _print(table)
+        if shown.note:
+            print(shown.note)
 
 
 def print_cost(cost: CostTable) -> None:

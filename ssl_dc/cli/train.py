@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ssl_dc.cli.options import config_options, json_option, print_json, readable_errors
+from ssl_dc.cli.messages import readable_errors
+from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, Resolved, resolve
 from ssl_dc.errors import ConfigError
+from ssl_dc.plugins import registry
 
 if TYPE_CHECKING:
     from ssl_dc.api import Run
 
-OWN_IMAGES = (
-    "No data set named: training on scikit-learn's handwritten digits. For your own images:"
-    " --data folder --data-root DIR, with DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg."
-)
 
-
-@click.command("train", short_help="Pre-train an encoder that is dense and gated at once.")
+@click.command("train", cls=ConfigCommand, short_help="Pre-train an encoder that is dense and gated at once.")
 @readable_errors
 @config_options
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default.")
@@ -30,7 +27,10 @@ def command(layers: list[Layer], output: Path | None, resume: Path | None, as_js
     """Pre-train one encoder that is a dense and a gated network at once.
 
     Ends by saying what was learned (kNN-1 on held-out images, dense and gated, trained and untrained) and what it costs.
-    Without --data it trains on scikit-learn's handwritten digits, which need no download.
+    Without --data it trains on small real images that need no download.
+
+    Any setting that has no option here is set by its key, such as --training.accumulation 2; "ssl-dc plugins show NAME"
+    lists those of a part, "ssl-dc config show" all of them.
     """
     run = _resumed(resume, layers, output) if resume else _trained(resolve(layers), output)
     from ssl_dc.cli.tables import print_outcome
@@ -52,8 +52,9 @@ def _trained(resolved: Resolved, output: Path | None) -> Run:
     unnamed = resolved.provenance["data.name"] == "default"
     if unnamed and resolved.config.data.root is not None:
         source = resolved.provenance["data.root"]
-        raise ConfigError(f"{source}: name the data set that is there as well, such as --data folder or --data cifar10")
-    note = OWN_IMAGES if unnamed else ""
+        names = ", ".join(registry().names("data"))
+        raise ConfigError(f"{source}: name the data set that is there as well, by --data ({names})")
+    note = resolved.config.data.notice if unnamed else ""
     return api.train(resolved.config, output=output, watchers=[make_progress(note)])
 
 

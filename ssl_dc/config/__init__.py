@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from ssl_dc.config.layers import (
     uniform_layer,
 )
 from ssl_dc.config.messages import readable
+from ssl_dc.config.renamed import by_new_names
 from ssl_dc.config.schema import DEFAULT_PART, BudgetConfig, RunConfig, TrainingConfig
-from ssl_dc.errors import ConfigError
+from ssl_dc.errors import ConfigError, OldNameWarning
 from ssl_dc.parts import KINDS
 from ssl_dc.plugins import registry
 
@@ -64,7 +66,7 @@ def resolve(layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True) -
     Raises:
         ConfigError: If it is not valid; the message names every error.
     """
-    said = merged([normalised(layer) for layer in layers], DEFAULT_PART)
+    said = merged([by_new_names(normalised(layer)) for layer in layers], DEFAULT_PART)
     without_data = not unnamed_data_recipe and "data.name" not in said.values
     kinds = [kind for kind in KINDS if not (kind == "data" and without_data)]
     whole = stacked([*_recipes(said, kinds), said])
@@ -82,12 +84,30 @@ def dump(config: RunConfig) -> str:
 
 
 def read(path: Path) -> RunConfig:
-    """The config that a run folder or a file holds.
+    """The config that a file holds.
 
     Raises:
         ConfigError: If it cannot be read or is not valid.
     """
     return resolve([file_layer(path)]).config
+
+
+def read_complete(path: Path) -> RunConfig:
+    """The config that a run was made with, which names every section: what it was is not guessed from defaults.
+
+    Old names of settings are taken for good, and without a word.
+
+    Raises:
+        ConfigError: If it cannot be read, is not valid, or lacks a whole section.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OldNameWarning)
+        layer = by_new_names(file_layer(path))
+    said = {key.partition(".")[0] for key in layer.values}
+    missing = [section for section in RunConfig.model_fields if section not in said]
+    if missing:
+        raise ConfigError(f"{path} is not the complete config of a run; it lacks: {', '.join(missing)}")
+    return resolve([layer]).config
 
 
 def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
@@ -97,7 +117,7 @@ def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
     """
     for kind in sorted(kinds, key=lambda kind: kind != "data"):
         name = said.values.get(f"{kind}.name", DEFAULT_PART[kind])
-        if name in registry().names(kind):
+        if registry().has(kind, name):
             recipe = registry().find(kind, name).options_model().recipe
             fitting = {key: value for key, value in recipe.items() if _fits(key, recipe, said)}
             yield uniform_layer(fitting, f"recipe of {name}")
@@ -112,4 +132,4 @@ def _fits(key: str, recipe: Mapping[str, Any], said: Layer) -> bool:
     chosen = said.values.get(f"{kind}.name", meant)
     if f"{kind}.name" in recipe and chosen != meant:
         return False
-    return chosen in registry().names(kind) and option in registry().find(kind, chosen).options_model().model_fields
+    return registry().has(kind, chosen) and option in registry().find(kind, chosen).options_model().model_fields

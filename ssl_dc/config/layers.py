@@ -70,8 +70,12 @@ def file_layer(path: Path) -> Layer:
     return normalised(Layer(values, sources))
 
 
-def override_layer(assignments: Iterable[str]) -> Layer:
+def override_layer(assignments: Iterable[str], flag: str = "--set ") -> Layer:
     """The settings of ``--set dotted.key=value`` options; a value is JSON, or else the text itself.
+
+    Args:
+        assignments: ``dotted.key=value`` each.
+        flag: What the user writes before the key.
 
     Raises:
         ConfigError: If one has no ``=`` or no key.
@@ -80,13 +84,17 @@ def override_layer(assignments: Iterable[str]) -> Layer:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--set {assignment}: write --set dotted.key=value, such as --set objective.invariance=10")
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = text
-        values[key.strip()] = value
-    return normalised(Layer(values, {key: f"--set {key}" for key in values}))
+            raise ConfigError(f"{flag}{assignment}: write {flag}dotted.key=value, such as {flag}objective.invariance=10")
+        values[key.strip()] = json_or_text(text)
+    return normalised(Layer(values, {key: f"{flag}{key}" for key in values}))
+
+
+def json_or_text(text: str) -> Any:
+    """What a user's word means: JSON, or else the text itself."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def normalised(layer: Layer) -> Layer:

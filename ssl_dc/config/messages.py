@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -31,6 +31,25 @@ def readable(error: ValidationError, values: Mapping[str, Any], sources: Mapping
     if len(lines) == 1:
         return lines[0]
     return f"Found {len(lines)} errors in the config:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def readable_options(error: ValidationError, model: type[BaseModel], flag: Callable[[str], str]) -> str:
+    """All errors of options that stand for themselves, a line each.
+
+    Args:
+        error: What pydantic says.
+        model: What the options were checked by.
+        flag: How the user writes an option.
+    """
+    return "\n".join(_option_line(detail, model, flag) for detail in error.errors(include_url=False))
+
+
+def _option_line(detail: ErrorDetails, model: type[BaseModel], flag: Callable[[str], str]) -> str:
+    if not detail["loc"]:
+        return _own_words(detail)
+    name = str(detail["loc"][0])
+    allowed = bounds(model.model_fields[name])
+    return f"{flag(name)} {detail['input']!r}: {_own_words(detail)}{f'; allowed: {allowed}' if allowed else ''}"
 
 
 def _line(detail: ErrorDetails, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
@@ -102,7 +121,7 @@ def _allowed(location: list[str], values: Mapping[str, Any]) -> str:
     """The whole range of a field with bounds, in words; empty for a field without."""
     model = _model_at(location[:-1], values)
     field = model.model_fields.get(location[-1]) if model else None
-    return _bounds(field) if field else ""
+    return bounds(field) if field else ""
 
 
 def allowed_values(field: FieldInfo) -> str:
@@ -110,10 +129,11 @@ def allowed_values(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return " or ".join(repr(choice) for choice in get_args(field.annotation))
     kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
-    return ", ".join(words for words in (kind.replace("typing.", ""), _bounds(field)) if words)
+    return ", ".join(words for words in (kind.replace("typing.", ""), bounds(field)) if words)
 
 
-def _bounds(field: FieldInfo) -> str:
+def bounds(field: FieldInfo) -> str:
+    """The range of a field, in words; empty for a field without bounds."""
     words = []
     for constraint in field.metadata:
         for bound, (word, attribute) in _BOUND_WORDS.items():

@@ -12,7 +12,7 @@ from ssl_dc.data.options import DataOptions
 from ssl_dc.errors import PluginError
 from ssl_dc.gating.options import GatingOptions
 from ssl_dc.optimizers.options import OptimizerOptions
-from ssl_dc.parts import PartOptions, Strict
+from ssl_dc.options import PartOptions, Strict
 from ssl_dc.plugins import registry
 from ssl_dc.routes import Route
 
@@ -25,12 +25,17 @@ DEFAULT_PART = {
     "data": "digits",
     "views": "standard",
     "optimizer": "lars",
+    "tracker": "none",
+    "protocol": "knn",
 }
-"""The part of each kind that a run uses when nothing names one."""
+"""The part of each kind that is used when nothing names one."""
 
 
 def _slot(kind: str) -> BeforeValidator:
-    """Validates a section by the options of the part that it names, which only then are imported."""
+    """Validates a section by the options of the part that it names, which only then are imported.
+
+    A qualified name, ``package:name``, is kept as it is: the saved config must find the same part again.
+    """
 
     def check(section: Any) -> Any:
         if isinstance(section, PartOptions):
@@ -38,10 +43,12 @@ def _slot(kind: str) -> BeforeValidator:
         section = dict(section) if isinstance(section, Mapping) else {"name": section}
         name = section.setdefault("name", DEFAULT_PART[kind])
         try:
-            model = registry().find(kind, name).options_model()
+            registered = registry().find(kind, name)
+            model = registered.options_model()
         except PluginError as error:
             raise PydanticCustomError("unknown_part", "{message}", {"message": str(error)}) from error
-        return model.model_validate(section)
+        options = model.model_validate({**section, "name": registered.part.name})
+        return options if name == registered.part.name else options.model_copy(update={"name": name})
 
     return BeforeValidator(check)
 
@@ -83,7 +90,6 @@ class TrainingConfig(Strict):
         None, ge=1, description="Steps between two resume points, besides the one at the end of each epoch."
     )
     keep_checkpoints: int = Field(2, ge=1, description="Resume points that are kept.")
-    tracker: Literal["none", "tensorboard"] = Field("none", description="Where metrics go besides metrics.jsonl.")
 
     @model_validator(mode="after")
     def _fits(self) -> TrainingConfig:
@@ -114,6 +120,7 @@ class RunConfig(Strict):
     views: Annotated[SerializeAsAny[PartOptions], _slot("views")] = _section("Augmentation.")
     optimizer: Annotated[SerializeAsAny[OptimizerOptions], _slot("optimizer")] = _section("Optimiser.")
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, precision.")
+    tracker: Annotated[SerializeAsAny[PartOptions], _slot("tracker")] = _section("Where metrics go, besides metrics.jsonl.")
 
     @model_validator(mode="after")
     def _gates_have_a_budget(self) -> RunConfig:

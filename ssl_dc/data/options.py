@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 Colour = tuple[float, float, float]
 """One value a channel: red, green, blue."""
@@ -31,7 +31,13 @@ _PAPER: Mapping[str, Any] = {
 
 
 class DataOptions(PartOptions):
-    """Options that every data set has."""
+    """Options that every data set has.
+
+    Attributes:
+        notice: What is told when a training uses the data set without having named it.
+    """
+
+    notice: ClassVar[str] = ""
 
     root: Path | None = Field(None, description="Folder that holds the data.")
     download: bool = Field(False, description="Download the data into the folder if it is not there.")
@@ -56,6 +62,11 @@ class DataOptions(PartOptions):
 class DigitsOptions(DataOptions):
     """Options of the data set ``digits``; its recipe is small and quick."""
 
+    notice: ClassVar[str] = (
+        "No data set named: training on scikit-learn's handwritten digits. For your own images:"
+        " --data folder --data-root DIR, with DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg."
+    )
+
     recipe: ClassVar[Mapping[str, Any]] = {
         "backbone.width": 16,
         "backbone.stem": "cifar",
@@ -71,7 +82,7 @@ class DigitsOptions(DataOptions):
         "views.solarize_p": (0.0, 0.0),
     }
 
-    name: Literal["digits"] = "digits"
+    name: str = "digits"
     image_size: int = Field(16, ge=8, le=1024, description="Side of the images; the digits are 8x8 and are enlarged.")
     mean: Colour = Field((0.305, 0.305, 0.305), description="Mean of the channels.")
     std: Colour = Field((0.376, 0.376, 0.376), description="Standard deviation of the channels.")
@@ -82,7 +93,7 @@ class Cifar10Options(DataOptions):
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "cifar", "views.blur_p": (0.0, 0.2)}
 
-    name: Literal["cifar10"] = "cifar10"
+    name: str = "cifar10"
     image_size: int = Field(32, ge=8, le=1024, description="Side of the images.")
     mean: Colour = Field(CIFAR10_MEAN, description="Mean of the channels.")
     std: Colour = Field(CIFAR10_STD, description="Standard deviation of the channels.")
@@ -93,7 +104,7 @@ class Cifar100Options(DataOptions):
 
     recipe: ClassVar[Mapping[str, Any]] = Cifar10Options.recipe
 
-    name: Literal["cifar100"] = "cifar100"
+    name: str = "cifar100"
     image_size: int = Field(32, ge=8, le=1024, description="Side of the images.")
     mean: Colour = Field(CIFAR100_MEAN, description="Mean of the channels.")
     std: Colour = Field(CIFAR100_STD, description="Standard deviation of the channels.")
@@ -104,7 +115,7 @@ class Stl10Options(DataOptions):
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
-    name: Literal["stl10"] = "stl10"
+    name: str = "stl10"
     image_size: int = Field(96, ge=8, le=1024, description="Side of the images.")
     mean: Colour = Field(CIFAR10_MEAN, description="Mean of the channels.")
     std: Colour = Field(CIFAR10_STD, description="Standard deviation of the channels.")
@@ -115,7 +126,7 @@ class FolderOptions(DataOptions):
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
-    name: Literal["folder"] = "folder"
+    name: str = "folder"
 
 
 class ParquetOptions(DataOptions):
@@ -123,6 +134,6 @@ class ParquetOptions(DataOptions):
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
-    name: Literal["parquet"] = "parquet"
+    name: str = "parquet"
     image_column: str = Field("image", description="Column of structs {bytes, path}, or of bytes.")
     label_column: str = Field("label", description="Column of integer labels.")

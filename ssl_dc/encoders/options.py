@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 
 class SharedEncoderOptions(PartOptions):
     """Options of the encoder ``shared``, which has none."""
 
-    name: Literal["shared"] = "shared"
+    name: str = "shared"
 
 
 class DoubleEncoderOptions(PartOptions):
     """Options of the encoder ``double``, which has none."""
 
-    name: Literal["double"] = "double"
+    name: str = "double"

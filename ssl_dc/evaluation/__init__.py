@@ -1,1 +1,49 @@
-"""What frozen features are worth, on each route, and what they cost."""
+"""Evaluation of frozen encoders, each route by itself: protocols, what they measure with, and what they report."""
+
+from __future__ import annotations
+
+from ssl_dc.hookspecs import hookimpl
+from ssl_dc.parts import Part
+
+
+@hookimpl
+def ssl_dc_protocols() -> list[Part]:
+    """The built-in evaluation protocols."""
+    return [
+        Part(
+            name="knn",
+            target="ssl_dc.evaluation.named:knn",
+            options="ssl_dc.evaluation.options:KNNOptions",
+            summary="Nearest neighbours among the training features.",
+        ),
+        Part(
+            name="linear",
+            target="ssl_dc.evaluation.named:linear",
+            options="ssl_dc.evaluation.options:LinearOptions",
+            summary="A linear classifier on frozen features.",
+        ),
+        Part(
+            name="transfer",
+            target="ssl_dc.evaluation.named:transfer",
+            options="ssl_dc.evaluation.options:TransferOptions",
+            summary="A linear classifier on another data set.",
+        ),
+        Part(
+            name="umap",
+            target="ssl_dc.evaluation.named:umap",
+            options="ssl_dc.evaluation.options:UMAPOptions",
+            summary="A picture of the features by UMAP.",
+        ),
+        Part(
+            name="tsne",
+            target="ssl_dc.evaluation.named:tsne",
+            options="ssl_dc.evaluation.options:TSNEOptions",
+            summary="A picture of the features by t-SNE.",
+        ),
+        Part(
+            name="gates",
+            target="ssl_dc.evaluation.named:gates",
+            options="ssl_dc.evaluation.options:GatesOptions",
+            summary="Which channels are used, by site and class.",
+        ),
+    ]

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ssl_dc.data.base import Labels
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.gate_statistics import GateStatistics, Rates, SiteStatistics
-from ssl_dc.evaluation.projection import Points, Projection
 from ssl_dc.files import write_bytes
 from ssl_dc.routes import Route
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ssl_dc.evaluation.gate_statistics import GateStatistics, Rates, SiteStatistics
+
+Points = npt.NDArray[np.float32]
+"""Places in the plane, (n, 2)."""
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 150
@@ -56,12 +60,6 @@ def save(figure: Figure, path: Path) -> None:
     content = BytesIO()
     figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
     write_bytes(path, content.getvalue())
-
-
-def draw_projection(projection: Projection) -> Figure:
-    """A projection of one run: a panel for each route, coloured by class."""
-    panels = [(f"{projection.method}, {len(projection.labels):,} images", projection.routes, projection.labels)]
-    return draw_panels(panels, classes=projection.classes)
 
 
 def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = ()) -> Figure:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ssl_dc.data.base import Labels
+from ssl_dc.evaluation.drawing import draw_gate_map
+from ssl_dc.evaluation.report import Report, ReportTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DEAD_BELOW = 0.01
 """A channel that is on for a smaller share of the images is dead."""
@@ -70,6 +75,12 @@ class SiteStatistics:
         """How many different masks a class uses, mean over the classes that have images."""
         return float(self.class_distinct_masks[self.class_distinct_masks > 0].mean())
 
+    def row(self) -> tuple[str, ...]:
+        """The statistics as a row of a table."""
+        counts = (f"{count:,}" for count in (self.dead, self.always_on, self.dynamic, self.distinct_masks))
+        channels, rate, a_class = f"{self.channels:,}", f"{100 * self.rate:.1f}", f"{self.distinct_masks_a_class:,.1f}"
+        return (self.site, channels, rate, *counts, a_class)
+
     def as_json(self) -> dict[str, Any]:
         """The statistics as plain values; a class without images has null for its rates."""
         return {
@@ -88,7 +99,7 @@ class SiteStatistics:
 
 
 @dataclass(frozen=True)
-class GateStatistics:
+class GateStatistics(Report):
     """The masks of all gate sites of a network.
 
     Attributes:
@@ -115,6 +126,22 @@ class GateStatistics:
             "all": whole,
             "sites": [site.as_json() for site in self.sites],
         }
+
+    def tables(self) -> Sequence[ReportTable]:
+        """How the gates of each site are used."""
+        return [
+            ReportTable(
+                f"gates on {self.images:,} held-out images",
+                ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "a class, mean"),
+                [site.row() for site in self.sites],
+                total=self.whole.row(),
+                note="dead: on for less than 1 % of the images; always on: for more than 99 %; dynamic: neither",
+            )
+        ]
+
+    def draw(self) -> Figure:
+        """The heat map: for each class and channel how often the channel is on."""
+        return draw_gate_map(self)
 
 
 def gate_statistics(masks: Mapping[str, Masks], labels: Labels, classes: tuple[str, ...]) -> GateStatistics:

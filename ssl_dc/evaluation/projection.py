@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.subsets import sample
 from ssl_dc.errors import ConfigError
+from ssl_dc.evaluation.drawing import Points, draw_panels
 from ssl_dc.evaluation.features import extract, labels_of
 from ssl_dc.evaluation.knn import FeatureArray
+from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Method = Literal["umap", "tsne"]
-Points = npt.NDArray[np.float32]
 
 LEAST_IMAGES = 10
 """Fewer have no neighbourhoods to lay out."""
@@ -31,7 +34,7 @@ TSNE_PERPLEXITY = 30.0
 
 
 @dataclass(frozen=True)
-class Projection:
+class Projection(Report):
     """Where a method puts images in the plane, on each route.
 
     Attributes:
@@ -58,6 +61,16 @@ class Projection:
             "labels": self.labels.tolist(),
             "routes": {str(route): points.tolist() for route, points in self.routes.items()},
         }
+
+    def tables(self) -> Sequence[ReportTable]:
+        """How many images are laid out on each route."""
+        title = f"{self.method} of held-out images"
+        return [ReportTable(title, ("route", "images"), [(str(r), f"{len(p):,}") for r, p in self.routes.items()])]
+
+    def draw(self) -> Figure:
+        """A panel for each route, coloured by class."""
+        panels = [(f"{self.method}, {len(self.labels):,} images", self.routes, self.labels)]
+        return draw_panels(panels, classes=self.classes)
 
 
 def project(

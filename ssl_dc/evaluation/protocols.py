@@ -13,6 +13,7 @@ from ssl_dc.evaluation.crops import CROP_SCALE, Crops
 from ssl_dc.evaluation.features import Features, extract, extract_prepared, labels_of
 from ssl_dc.evaluation.knn import FeatureArray, Metric, knn_accuracy
 from ssl_dc.evaluation.linear import LinearClassifier, linear_accuracy
+from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -36,9 +37,14 @@ class RouteScore:
     macs: float
     ratio: float
 
+    def row(self) -> tuple[str, ...]:
+        """The score as part of a row of a table."""
+        deviation = "" if self.std is None else f"{self.std:.2f}"
+        return (f"{self.top1:.2f}", deviation, f"{self.macs:,.0f}", f"{self.ratio:.4f}")
+
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Report):
     """What a protocol says of a model.
 
     Attributes:
@@ -67,6 +73,17 @@ class Evaluation:
                 for route, score in self.routes.items()
             },
         }
+
+    def tables(self) -> Sequence[ReportTable]:
+        """What each route reaches and costs."""
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        return [
+            ReportTable(
+                f"{self.protocol} ({settings}) on {self.test_images:,} held-out images",
+                ("route", "top-1 %", "deviation", "MACs an image", "share of dense cost"),
+                [(str(route), *score.row()) for route, score in self.routes.items()],
+            )
+        ]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 
 class GatingOptions(PartOptions):
@@ -26,13 +26,13 @@ class NoGatingOptions(GatingOptions):
     gates: ClassVar[bool] = False
     recipe: ClassVar[Mapping[str, Any]] = {"routes": ["dense", "dense"], "budget.target": None}
 
-    name: Literal["none"] = "none"
+    name: str = "none"
 
 
 class DGNetOptions(GatingOptions):
     """Options of the gating scheme ``dgnet``; the defaults are the published ones (method section 4)."""
 
-    name: Literal["dgnet"] = "dgnet"
+    name: str = "dgnet"
     reduction: int = Field(4, ge=1, description="Hidden width of a gate: the block's input channels divided by this.")
     temperature: float = Field(2 / 3, gt=0, description="Temperature tau of the relaxed gates in training.")
     noise: float = Field(
@@ -52,7 +52,7 @@ class DGNetOptions(GatingOptions):
 class ConvNetAIGOptions(GatingOptions):
     """Options of the gating scheme ``convnet_aig``; the defaults are the published ones (method section 5)."""
 
-    name: Literal["convnet_aig"] = "convnet_aig"
+    name: str = "convnet_aig"
     hidden: int = Field(16, ge=1, description="Hidden width of a gate.")
     noise: float = Field(
         1.0,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 
 class SharedOptions(PartOptions):
     """Options of the policy ``shared``, which has none."""
 
-    name: Literal["shared"] = "shared"
+    name: str = "shared"
 
 
 class SeparateOptions(PartOptions):
     """Options of the policy ``separate``, which has none."""
 
-    name: Literal["separate"] = "separate"
+    name: str = "separate"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 
 class ExpanderOptions(PartOptions):
@@ -18,7 +18,7 @@ class ExpanderOptions(PartOptions):
 class VICRegOptions(ExpanderOptions):
     """Options of the objective ``vicreg``."""
 
-    name: Literal["vicreg"] = "vicreg"
+    name: str = "vicreg"
     invariance: float = Field(25.0, ge=0, description="Weight of the invariance term.")
     variance: float = Field(25.0, ge=0, description="Weight of the variance term.")
     covariance: float = Field(1.0, ge=0, description="Weight of the covariance term.")
@@ -32,7 +32,7 @@ class VICRegOptions(ExpanderOptions):
 class BarlowTwinsOptions(ExpanderOptions):
     """Options of the objective ``barlow_twins``."""
 
-    name: Literal["barlow_twins"] = "barlow_twins"
+    name: str = "barlow_twins"
     off_diagonal: float = Field(0.0051, ge=0, description="Weight lambda of the off-diagonal entries.")
     scale: float = Field(
         0.024,

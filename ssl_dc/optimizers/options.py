@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 
 class OptimizerOptions(PartOptions):
@@ -21,7 +21,7 @@ class OptimizerOptions(PartOptions):
 class LARSOptions(OptimizerOptions):
     """Options of the optimiser ``lars``; the defaults are the paper's (method section 1)."""
 
-    name: Literal["lars"] = "lars"
+    name: str = "lars"
     lr: float = Field(0.3, gt=0, description="Peak learning rate.")
     lr_scaling: Literal["linear", "none"] = Field(
         "linear", description="'linear' multiplies lr by training.batch_size / 256; 'none' takes it as it is."
@@ -34,7 +34,7 @@ class LARSOptions(OptimizerOptions):
 class AdamWOptions(OptimizerOptions):
     """Options of the optimiser ``adamw``."""
 
-    name: Literal["adamw"] = "adamw"
+    name: str = "adamw"
     lr: float = Field(2e-3, gt=0, description="Peak learning rate.")
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of their squares.")

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+DATASET = "cifar10"
+"""The data set of the paper that runs are made on unless another is named."""
+
 PaperMetric = Literal["linear", "knn1", "transfer"]
 
 

@@ -127,8 +127,12 @@ class Trainer:
                 speed = watch.rate(self.step) * self.training.batch_size
                 epoch = (self.step - 1) // self.steps_per_epoch + 1
                 self._tell("on_step", StepMetrics(self.step, self.total_steps, epoch, values, speed))
+            self._tell("on_step_end", self.step)
+            epoch_ends = self.step % self.steps_per_epoch == 0
+            if epoch_ends:
+                self._tell("on_epoch_end", self.step // self.steps_per_epoch)
             every = self.training.checkpoint_every
-            if self.step % self.steps_per_epoch == 0 or (every and self.step % every == 0):
+            if epoch_ends or (every and self.step % every == 0):
                 self._save()
 
     def _take_step(self, micro_batches: Sequence[Views2], measure: bool) -> dict[str, float]:
@@ -194,7 +198,7 @@ class Trainer:
         kept = self.checkpoints.newest() if self.checkpoints else None
         raise RunError(
             f"step {self.step + 1}: the loss is {loss.item()}; not finite: {', '.join(bad) or 'the sum'}."
-            f" Last resume point: {kept or 'none'}. A lower optimizer.lr often helps."
+            f" Last resume point: {kept or 'there is none'}. A lower optimizer.lr often helps."
         )
 
     def _batches(self) -> Iterator[Views2]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from ssl_dc.parts import PartOptions
+from ssl_dc.options import PartOptions
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
@@ -15,7 +15,7 @@ Strength = Annotated[float, Field(ge=0)]
 class StandardViewsOptions(PartOptions):
     """Options of the views ``standard``; the defaults are the paper's (method section 1)."""
 
-    name: Literal["standard"] = "standard"
+    name: str = "standard"
     crop_scale: tuple[float, float] = Field(
         (0.2, 1.0), description="Least and largest share of the image's area in a crop."
     )

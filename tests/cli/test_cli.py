@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from ssl_dc import __version__
-from ssl_dc.cli import COMMANDS, main
+from ssl_dc.cli import main
+from ssl_dc.cli.commands import SUMMARIES
 from ssl_dc.cli.options import NAMED
 from ssl_dc.config import dump, file_layer, override_layer, resolve
 
@@ -116,7 +117,7 @@ def test_the_installed_command_answers_at_once() -> None:
         times.append(time.perf_counter() - start)
     assert min(times) < 0.3
     assert said.stderr == ""
-    for name, summary in COMMANDS.items():
+    for name, summary in SUMMARIES.items():
         assert name in said.stdout
         assert summary in said.stdout
 
@@ -148,13 +149,13 @@ assert "torch" not in sys.modules
 
 
 def test_listed_help_is_each_commands_own() -> None:
-    for name, summary in COMMANDS.items():
+    for name, summary in SUMMARIES.items():
         command: click.Command = import_module(f"ssl_dc.cli.{name}").command
         assert command.name == name
         assert command.short_help == summary
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", SUMMARIES)
 def test_every_command_and_option_has_help(name: str) -> None:
     command = main.get_command(click.Context(main), name)
     assert command is not None
@@ -548,4 +549,4 @@ def test_plugins_show_of_an_unknown_part_names_the_nearest() -> None:
 
 
 def test_a_data_root_without_a_data_set_is_refused() -> None:
-    assert "--data folder" in message("train", "--data-root", "nowhere")
+    assert "--data (cifar10, " in message("train", "--data-root", "nowhere")

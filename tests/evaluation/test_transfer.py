@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,17 @@ from PIL import Image
 
 import ssl_dc
 from ssl_dc.cli import main
-from ssl_dc.cli.evaluate import command
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError, DataError
-from ssl_dc.evaluation.catalogue import CATALOGUE
+from ssl_dc.evaluation.protocol import options_model
 from ssl_dc.evaluation.protocols import extract_splits, linear
 from ssl_dc.evaluation.transfer import target_splits
 from ssl_dc.model import Model
-from ssl_dc.parts import import_string
+from ssl_dc.plugins import registry
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
+
+PROTOCOLS = registry().names("protocol")
 
 SETTINGS = {
     "backbone.width": 4,
@@ -182,8 +182,8 @@ def test_how_images_are_prepared_is_not_for_the_target_to_say(key: str) -> None:
         (("--seeds", "3"), "--seeds belongs to protocol linear or transfer, not to knn"),
         (("--augment",), "--augment belongs to protocol linear or transfer, not to knn"),
         (("--protocol", "gates", "--k", "3"), "--k belongs to protocol knn, not to gates"),
-        (("--protocol", "gates", "--points", "30"), "--points belongs to protocol umap or tsne, not to gates"),
-        (("--output", "x.png"), "--output belongs to protocol umap, tsne or gates, not to knn; knn takes --k or --metric"),
+        (("--protocol", "gates", "--points", "30"), "--points belongs to protocol tsne or umap, not to gates"),
+        (("--output", "x.png"), "--output belongs to protocol gates, tsne or umap, not to knn; knn takes --k or --metric"),
         (("--protocol", "transfer"), "protocol transfer needs --to"),
     ],
 )
@@ -193,9 +193,20 @@ def test_an_option_of_another_protocol_is_an_error_that_names_it(run: Path, opti
     assert text.count("\n") == 1
 
 
-@pytest.mark.parametrize("options", [("--k", "0"), ("--points", "9"), ("--to-limit", "1"), ("--crop-scale", "0", "1")])
-def test_values_out_of_range_are_refused(run: Path, options: tuple[str, ...]) -> None:
-    assert options[0] in message(run, *options)
+@pytest.mark.parametrize(
+    ("protocol", "option", "others"),
+    [
+        ("knn", ("--k", "0"), ()),
+        ("tsne", ("--points", "9"), ()),
+        ("transfer", ("--to-limit", "1"), ("--to", "digits")),
+        ("linear", ("--crop-scale", "0", "1"), ("--augment",)),
+        ("linear", ("--epochs", "many"), ()),
+    ],
+)
+def test_values_out_of_range_are_refused(
+    run: Path, protocol: str, option: tuple[str, ...], others: tuple[str, ...]
+) -> None:
+    assert f"{option[0]} " in message(run, "--protocol", protocol, *option, *others)
 
 
 def test_the_library_refuses_likewise(run: Path) -> None:
@@ -203,23 +214,19 @@ def test_the_library_refuses_likewise(run: Path) -> None:
         ssl_dc.evaluate(run, "linear", k=3)
     with pytest.raises(ConfigError, match="belongs to no protocol"):
         ssl_dc.evaluate(run, "knn", neighbours=3)
-    with pytest.raises(ConfigError, match="unknown protocol 'k-nn'; there are: knn, linear"):
+    with pytest.raises(ConfigError, match="unknown evaluation protocol 'k-nn'; there are: gates, knn, linear"):
         ssl_dc.evaluate(run, "k-nn")
 
 
-@pytest.mark.parametrize("entry", CATALOGUE.values(), ids=list(CATALOGUE))
-def test_the_catalogue_agrees_with_the_functions_and_the_command(entry: Any) -> None:
-    parameters = inspect.signature(import_string(entry.target)).parameters.values()
-    options = [each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert tuple(each.name for each in options) == entry.options
-    assert tuple(each.name for each in options if each.default is inspect.Parameter.empty) == entry.required
-    if entry.picture is not None:
-        assert callable(import_string(entry.picture))
-    assert set(entry.options) <= {parameter.name for parameter in command.params}
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_option_of_a_protocol_is_one_of_the_command(name: str) -> None:
+    said = CliRunner().invoke(main, ["evaluate", "--protocol", name, "--help"])
+    for option in options_model(name).model_fields.keys() - {"name"}:
+        assert f"--{option.replace('_', '-')} " in said.stdout
 
 
 def test_help_lists_the_protocols(run: Path) -> None:
     said = CliRunner().invoke(main, ["evaluate", "--help"])
-    for entry in CATALOGUE.values():
-        assert entry.name in said.stdout
-        assert entry.summary in said.stdout
+    for name in PROTOCOLS:
+        assert name in said.stdout
+        assert registry().find("protocol", name).part.summary in said.stdout

@@ -6,26 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from ssl_dc.errors import ConfigError
+from ssl_dc.trackers.options import TensorBoardOptions
 from ssl_dc.training.events import StepMetrics, Watcher
 
 
 class TensorBoard(Watcher):
-    """Writes each logged step as scalars.
+    """The tracker ``tensorboard``: writes each logged step as scalars.
 
     Args:
-        folder: Where TensorBoard is pointed to.
+        options: None to choose.
+        folder: The run's folder; TensorBoard is pointed to ``tensorboard/`` in it.
 
     Raises:
         ConfigError: If TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, options: TensorBoardOptions, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError("--tracker tensorboard needs TensorBoard: pip install 'ssl-dc[tensorboard]'") from error
         self._writer_class: Any = SummaryWriter
-        self._folder = folder
+        self.options = options
+        self._folder = folder / "tensorboard"
 
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
         """Begin to write, dropping what a killed run wrote after its resume point."""

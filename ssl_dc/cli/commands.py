@@ -1,0 +1,22 @@
+"""The built-in commands, each imported when it is called."""
+
+from __future__ import annotations
+
+from ssl_dc.hookspecs import hookimpl
+from ssl_dc.parts import Part
+
+SUMMARIES = {
+    "config": "Show or check a complete config; the schema of all configs.",
+    "cost": "Show what a network costs, layer by layer, dense and gated.",
+    "evaluate": "Evaluate a run's features on held-out images.",
+    "plugins": "List, show, check and write the parts that runs are composed of.",
+    "reproduce": "Run a table of the paper again, ours beside the paper's numbers.",
+    "train": "Pre-train an encoder that is dense and gated at once.",
+}
+"""Each command with its one line of help: kept here so that listing them imports none (a test holds them equal)."""
+
+
+@hookimpl
+def ssl_dc_commands() -> list[Part]:
+    """The built-in commands."""
+    return [Part(name=name, target=f"ssl_dc.cli.{name}:command", summary=text) for name, text in SUMMARIES.items()]

@@ -1,0 +1,83 @@
+"""The JSON schema of a config, over all parts that are installed: for editors that check and complete as one types."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from ssl_dc.config.schema import DEFAULT_PART, RunConfig
+from ssl_dc.errors import PluginError
+from ssl_dc.parts import KINDS
+from ssl_dc.plugins import LABEL, Registered, registry
+
+REF = "#/$defs/{model}"
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema, JSON Schema 2020-12, as plain values. Parts whose options cannot be loaded are left out."""
+    own = RunConfig.model_json_schema(ref_template=REF)
+    properties = own["properties"]
+    definitions = own["$defs"]
+    for kind in KINDS:
+        choices = []
+        for written, registered in _parts(kind):
+            definitions[f"{kind}:{written}"] = _part_schema(kind, written, registered, definitions)
+            choices.append({"$ref": REF.format(model=f"{kind}:{written}")})
+        names = [written for written, _ in _parts(kind)]
+        properties[kind] = {
+            "description": properties[kind]["description"],
+            "anyOf": [{"enum": names, "description": f"The {LABEL[kind]}, with its defaults."}, *choices],
+        }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "ssl-dc config",
+        "description": "What ssl-dc train --config reads. Made by ssl-dc config schema.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "$defs": {name: definitions[name] for name in sorted(_reachable(properties, definitions))},
+    }
+
+
+def _reachable(schema: Any, definitions: dict[str, Any]) -> set[str]:
+    """The definitions that a schema refers to, also by way of others."""
+    found: set[str] = set()
+    left = _references(schema)
+    while left:
+        found |= left
+        left = {name for known in left for name in _references(definitions[known])} - found
+    return found
+
+
+def _references(schema: Any) -> set[str]:
+    return set(re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema)))
+
+
+def _parts(kind: str) -> list[tuple[str, Registered]]:
+    """The parts of a kind whose options can be loaded, by what users write for them."""
+    found = []
+    for registered in registry().all():
+        if registered.kind == kind:
+            try:
+                registered.options_model()
+            except PluginError:
+                continue
+            found.append((registry().written(registered), registered))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def _part_schema(kind: str, written: str, registered: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a section that names a part; what it refers to joins the definitions."""
+    model = registered.options_model()
+    schemas, shared = models_json_schema([(model, "validation")], ref_template=f"#/$defs/{kind}:{written}:{{model}}")
+    inner = dict(shared.get("$defs", {}))
+    schema: dict[str, Any] = inner.pop(schemas[model, "validation"]["$ref"].rpartition(":")[2])
+    definitions.update({f"{kind}:{written}:{name}": definition for name, definition in inner.items()})
+    schema["properties"]["name"] = {"const": written, "description": registered.part.summary}
+    required = {*schema.get("required", ()), "name"}
+    if written == DEFAULT_PART[kind]:
+        required.remove("name")
+    return {**schema, "title": written, "required": sorted(required)}

@@ -1,0 +1,20 @@
+"""No tracker: metrics stay in the run's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssl_dc.trackers.options import NoTrackerOptions
+from ssl_dc.training.events import Watcher
+
+
+class NoTracker(Watcher):
+    """The tracker ``none``.
+
+    Args:
+        options: None to choose.
+        folder: The run's folder, left alone.
+    """
+
+    def __init__(self, options: NoTrackerOptions, folder: Path) -> None:
+        self.options, self.folder = options, folder
