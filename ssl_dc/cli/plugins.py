@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import json_option, print_json
-from ssl_dc.errors import PluginError
-from ssl_dc.parts import KINDS
-from ssl_dc.plugins import LABEL, registry
+from ssl_dc.errors import PluginError, RunError
+from ssl_dc.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins import LABEL, Registered, registry
+
+ALL_KINDS = (*KINDS, *OTHER_KINDS)
+READY = "ready"
 
 
 @click.group("plugins", short_help="List, show, check and write the parts that runs are composed of.")
 def command() -> None:
-    """List the parts that runs can be composed of, built-in and from installed plugins, and their options."""
+    """List the parts that runs are composed of, built-in and from installed plugins; check and write plugins."""
 
 
 @command.command("list")
+@click.option("--kind", type=click.Choice(ALL_KINDS), help="Only parts of this kind.")
 @readable_errors
 @json_option
-def list_parts(as_json: bool) -> None:
-    """List every part with its kind, distribution and version, and what was left out and why. Imports no part."""
+def list_parts(kind: str | None, as_json: bool) -> None:
+    """List every part with its kind, distribution, version and state, and every plugin that was left out, with the reason.
+
+    Parts are listed by what you write for them in a config or on the command line.
+    """
     parts = [
         {
-            "kind": part.kind,
-            "name": part.part.name,
-            "distribution": part.distribution,
-            "version": part.version,
-            "summary": part.part.summary,
+            "kind": registered.kind,
+            "name": registry().written(registered),
+            "distribution": registered.distribution,
+            "version": registered.version,
+            "state": _state(registered),
+            "summary": registered.part.summary,
         }
-        for part in registry().all()
+        for registered in registry().all()
+        if kind in (None, registered.kind)
     ]
     left_out = [
         {"plugin": broken.plugin, "distribution": broken.distribution, "version": broken.version, "reason": broken.reason}
@@ -43,48 +53,130 @@ def list_parts(as_json: bool) -> None:
         return
     from ssl_dc.cli.tables import print_columns
 
-    print_columns("parts", ["kind", "name", "distribution", "version", "summary"], parts)
+    print_columns("parts", ["kind", "name", "distribution", "version", "state", "summary"], parts)
     if left_out:
         print_columns("left out", ["plugin", "distribution", "version", "reason"], left_out)
 
 
 @command.command("show")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), help="Needed where parts of different kinds have the same name.")
+@click.option("--kind", type=click.Choice(ALL_KINDS), help="Needed where parts of different kinds have the same name.")
 @readable_errors
 @json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
-    """Show the options of the part NAME: type, range, default, meaning. Set them by --set KIND.OPTION=VALUE."""
-    kinds = [kind] if kind else [each for each in KINDS if name in registry().names(each)]
+    """Show the options of the part NAME: type, range, default, meaning. A run sets them by --KIND.OPTION VALUE."""
+    kinds = [kind] if kind else [each for each in ALL_KINDS if registry().has(each, name)]
     if not kinds:
-        known = sorted({part.part.name for part in registry().all()})
+        known = sorted({written for each in ALL_KINDS for written in registry().names(each)})
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise PluginError(f"unknown part {name!r}; there are: {', '.join(known)}.{hint}")
-    shown = [_described(each, name) for each in kinds]
+    shown = [_described(registry().find(each, name)) for each in kinds]
     if as_json:
         print_json(shown)
         return
     from ssl_dc.cli.tables import print_columns
 
     for part in shown:
-        title = f"{LABEL[part['kind']]} {name}: {part['summary']}"
+        title = f"{LABEL[part['kind']]} {name}, of {part['distribution']} {part['version']}: {part['summary']}"
         print_columns(title, ["option", "default", "allowed", "meaning"], part["options"])
 
 
-def _described(kind: str, name: str) -> dict[str, Any]:
+@command.command("hooks")
+@readable_errors
+def hooks() -> None:
+    """Print the reference of all hooks, as Markdown: what each is given, must return and may raise."""
+    from ssl_dc.hook_reference import hook_reference
+
+    click.echo(hook_reference(), nl=False)
+
+
+@command.command("new")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(ALL_KINDS), default="objective", show_default=True, help="What it brings.")
+@click.option("--name", required=True, help="The part's name, such as spread: a letter, then letters, digits and _.")
+@readable_errors
+def new(folder: Path, kind: str, name: str) -> None:
+    """Write a package into FOLDER that brings a part: it installs, passes its own tests, and trains at once."""
+    from ssl_dc.scaffold import write_package
+
+    written = write_package(folder, kind, name)
+    for path in written:
+        click.echo(path)
+    click.echo(f"next: pip install -e {folder} && pytest {folder}", err=True)
+
+
+@command.command("check")
+@click.argument("package")
+@readable_errors
+@json_option
+def check(package: str, as_json: bool) -> None:
+    """Run the conformance kit on every part of PACKAGE, an installed distribution (or FILE of --plugin FILE).
+
+    Exit status 1 if a check fails.
+    """
+    parts = [registered for registered in registry().all() if _is_of(registered, package)]
+    if not parts:
+        reasons = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in registry().broken)
+        packages = sorted({registered.distribution for registered in registry().all()})
+        raise PluginError(f"no part comes from {package!r}; packages that bring parts: {', '.join(packages)}{reasons}")
+    from ssl_dc.testing import run_checks
+
+    rows = [
+        {"part": f"{each.kind} {each.part.name}", "check": outcome.name, "state": outcome.state, "message": outcome.message}
+        for each in parts
+        for outcome in run_checks(each)
+    ]
+    failed = [row for row in rows if row["state"] == "failed"]
+    if as_json:
+        print_json(rows)
+    else:
+        from ssl_dc.cli.tables import print_columns
+
+        print_columns(f"conformance of {package}", ["part", "check", "state", "message"], rows)
+    if failed:
+        raise RunError(f"{package}: {len(failed)} of {len(rows)} checks failed")
+
+
+def _is_of(registered: Registered, package: str) -> bool:
+    return registered.distribution == package or (
+        registered.distribution.endswith(".py") and Path(registered.distribution).name == Path(package).name
+    )
+
+
+def _state(registered: Registered) -> str:
+    """Whether a part can be used, as far as can be told without importing it."""
+    if registered.part.options is None:
+        return READY
+    try:
+        registered.options_model()
+    except PluginError as error:
+        return str(error)
+    return READY
+
+
+def _described(registered: Registered) -> dict[str, Any]:
+    return {
+        "kind": registered.kind,
+        "name": registered.part.name,
+        "distribution": registered.distribution,
+        "version": registered.version,
+        "summary": registered.part.summary,
+        "options": [] if registered.part.options is None else _options(registered),
+    }
+
+
+def _options(registered: Registered) -> list[dict[str, Any]]:
     from ssl_dc.config.messages import allowed_values
 
-    registered = registry().find(kind, name)
-    model = registered.options_model()
-    options = [
+    section = f"{registered.kind}." if registered.kind in KINDS else ""
+    return [
         {
-            "option": f"{kind}.{option}",
-            "default": field.get_default(),
+            "option": f"{section}{option}",
+            "default": "needed" if field.is_required() else field.get_default(),
             "allowed": allowed_values(field),
             "meaning": field.description or "",
         }
-        for option, field in model.model_fields.items()
+        for option, field in registered.options_model().model_fields.items()
         if option != "name"
     ]
-    return {"kind": kind, "name": name, "summary": registered.part.summary, "options": options}

@@ -1,0 +1,84 @@
+"""The reference page of the hooks, made from their own docstrings and from the base classes that they ask for."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ssl_dc import hookspecs
+from ssl_dc.parts import INTERFACE
+from ssl_dc.plugins import HOOK_OF_KIND
+
+HEAD = f"""# Hooks
+
+Made by `ssl-dc plugins hooks`, from the code's own docstrings. Version {INTERFACE} of the interface.
+"""
+
+
+def hook_reference() -> str:
+    """The page, as Markdown."""
+    hooks = {name: getattr(hookspecs, name) for name in HOOK_OF_KIND.values()}
+    sections = [f"## `{name}() -> list[Part]`\n\n{_markdown(_text(hook))}" for name, hook in hooks.items()]
+    named = dict.fromkeys(name for hook in hooks.values() for name in re.findall(r":class:`ssl_dc\.(\w+)`", _text(hook)))
+    classes = [_class_section(name) for name in sorted({"Part", "PartOptions", *named})]
+    parts = [HEAD, _markdown(_text(hookspecs)), *sections, "# What parts are made of", *classes]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _class_section(name: str) -> str:
+    """A public class: what it is, and each of its public methods."""
+    thing = getattr(importlib.import_module("ssl_dc"), name)
+    lines = [f"## `ssl_dc.{name}`", _markdown(_text(thing))]
+    for method, value in _methods(thing):
+        lines.append(f"### `{method}{_signature(value)}`\n\n{_markdown(_text(value))}")
+    return "\n\n".join(lines)
+
+
+def _methods(thing: type) -> Iterator[tuple[str, Any]]:
+    """The documented methods and properties that a class itself defines, in its order."""
+    for name, value in vars(thing).items():
+        value = value.fget if isinstance(value, property) else value
+        if (
+            not name.startswith("_")
+            and inspect.isfunction(value)
+            and value.__doc__
+            and value.__module__.startswith("ssl_dc")
+        ):
+            yield name, value
+
+
+def _signature(function: Any) -> str:
+    """The signature as it is written, with its annotations."""
+    source = inspect.getsource(function)
+    definition = ast.parse(inspect.cleandoc("\n" + source) if source[0].isspace() else source).body[0]
+    assert isinstance(definition, ast.FunctionDef)  # noqa: S101  # it is the source of a function
+    returns = f" -> {ast.unparse(definition.returns)}" if definition.returns else ""
+    return f"({ast.unparse(definition.args)}){returns}"
+
+
+def _text(thing: Any) -> str:
+    return inspect.getdoc(thing) or ""
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring in Google's style, with its roles, as Markdown."""
+    text = re.sub(r":(?:class|func|meth|data|mod):`~?([\w.]+)`", r"`\1`", docstring).replace("``", "`")
+    text = re.sub(r"^(Args|Attributes|Returns|Raises):\n((?:    .*\n?|\n)+)", _list, text, flags=re.MULTILINE)
+    return text
+
+
+def _list(match: re.Match[str]) -> str:
+    """A section of a docstring as a list."""
+    heading, body = match.groups()
+    items: list[str] = []
+    for line in inspect.cleandoc(body).splitlines():
+        if line and not line[0].isspace():
+            name, colon, rest = line.partition(":")
+            items.append(f"- `{name}`:{rest}" if colon and heading != "Returns" else f"- {line}")
+        elif line.strip():
+            items[-1] += f" {line.strip()}"
+    return f"{heading}:\n\n" + "\n".join(items) + "\n"
