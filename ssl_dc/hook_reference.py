@@ -67,8 +67,7 @@ def _text(thing: Any) -> str:
 def _markdown(docstring: str) -> str:
     """A docstring in Google's style, with its roles, as Markdown."""
     text = re.sub(r":(?:class|func|meth|data|mod):`~?([\w.]+)`", r"`\1`", docstring).replace("``", "`")
-    text = re.sub(r"^(Args|Attributes|Returns|Raises):\n((?:    .*\n?|\n)+)", _list, text, flags=re.MULTILINE)
-    return text
+    return re.sub(r"^(Args|Attributes|Returns|Raises):\n((?:    .*\n?|\n)+)", _list, text, flags=re.MULTILINE)
 
 
 def _list(match: re.Match[str]) -> str:

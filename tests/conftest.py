@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+
+from ssl_dc.discovery import Plugin, installed_plugins
 
 # the networks of the tests are so small that a second thread only waits; on a busy machine it costs tenfold
 torch.set_num_threads(1)
@@ -21,3 +25,28 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real images are not at {folder}; set SSL_DC_TEST_DATA to a folder that has them")
     return folder
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Plugin]]]:
+    """Installs fake distributions (name to {entry point: source of its module}); gives all plugins that there then are."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def put(distributions: Mapping[str, Mapping[str, str]]) -> list[Plugin]:
+        for distribution, modules in distributions.items():
+            info = site / f"{distribution.replace('-', '_')}-1.2.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
+            lines = []
+            for entry_point, source in modules.items():
+                module = f"fake_{distribution}_{entry_point}".replace("-", "_")
+                (site / f"{module}.py").write_text(source)
+                lines.append(f"{entry_point} = {module}\n")
+            (info / "entry_points.txt").write_text("[ssl_dc]\n" + "".join(lines))
+        return installed_plugins()
+
+    yield put
+    for module in [name for name in sys.modules if name.startswith("fake_")]:
+        del sys.modules[module]

@@ -36,7 +36,9 @@ def test_python_compiles(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_and_options_exist(page: Path) -> None:
+def test_commands_and_options_exist(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_objective.py").write_text("")
+    monkeypatch.chdir(tmp_path)
     shown = [
         line for block in blocks(page, "sh") for line in block.splitlines() if "ssl-dc " in line or "-m ssl_dc" in line
     ]
@@ -67,3 +69,11 @@ def test_composing_by_hand_runs_as_shown(tmp_path: Path) -> None:
 def test_the_readme_has_two_lines_to_install_by() -> None:
     lines = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("pip install")]
     assert len(lines) == 2, "the CI script runs just these"
+
+
+def test_the_script_of_the_library_page_runs_as_it_stands(tmp_path: Path) -> None:
+    script = next(block for block in blocks(REPOSITORY / "docs" / "library.md", "python") if "ssl_dc.Trainer(" in block)
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert re.fullmatch(r"gated features \(1797, 16\) at 0\.(3[89]|4[012])\d of the dense cost\n", said.stdout)

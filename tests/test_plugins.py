@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ssl_dc.config import dump, file_layer, override_layer, resolve
-from ssl_dc.discovery import BUILT_IN, Plugin, installed_plugins
+from ssl_dc.discovery import BUILT_IN, Plugin
 from ssl_dc.errors import PluginError
 from ssl_dc.options import PartOptions
 from ssl_dc.parts import KINDS, OTHER_KINDS
 from ssl_dc.plugins import HOOK_OF_KIND, LABEL, Registered, Registry, registry
+
+Install = Callable[..., list[Plugin]]
 
 BUILT_IN_PARTS = [registered for registered in registry().all() if registered.distribution == BUILT_IN]
 WITH_OPTIONS = [registered for registered in BUILT_IN_PARTS if registered.part.options is not None]
@@ -34,33 +36,6 @@ def ssl_dc_objectives():
         )
     ]
 """
-
-Install = Callable[..., list[Plugin]]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs fake distributions (name to {entry point: source of its module}); gives all plugins that there then are."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-
-    def put(distributions: Mapping[str, Mapping[str, str]]) -> list[Plugin]:
-        for distribution, modules in distributions.items():
-            info = site / f"{distribution.replace('-', '_')}-1.2.dist-info"
-            info.mkdir()
-            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.2\n")
-            lines = []
-            for entry_point, source in modules.items():
-                module = f"fake_{distribution}_{entry_point}".replace("-", "_")
-                (site / f"{module}.py").write_text(source)
-                lines.append(f"{entry_point} = {module}\n")
-            (info / "entry_points.txt").write_text("[ssl_dc]\n" + "".join(lines))
-        return installed_plugins()
-
-    yield put
-    for module in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[module]
 
 
 def reason_of(found: Registry, distribution: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,14 +11,12 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from ssl_dc.config.schema import BudgetConfig, TrainingConfig
 from ssl_dc.data.base import ImageSet
-from ssl_dc.data.loading import GlobalBatches, ViewPairs
 from ssl_dc.distributed import gather_batch, rank, world_size
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import DataError, RunError
+from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.gating.base import GatingScheme, gates_of
 from ssl_dc.gating.cost import Trace
 from ssl_dc.objectives.base import Objective
@@ -27,6 +25,7 @@ from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.training.accelerator import make_accelerator
+from ssl_dc.training.batches import Batches, Loader, LoaderBatches, ViewBatches, Views2
 from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
 from ssl_dc.training.events import StepMetrics, Stopwatch, Watcher
@@ -37,8 +36,8 @@ from ssl_dc.views.base import Views
 _STEP = 1
 """Key of the seeds that steps draw from, beside the run's seed."""
 
-Views2 = Sequence[Tensor]
-"""The two views of a batch, each (N, 3, H, W)."""
+DEFAULT_BUDGET = BudgetConfig()
+"""The budget of a training that names none."""
 
 
 class Trainer:
@@ -51,15 +50,19 @@ class Trainer:
         objective: Trained in place.
         gating: The scheme that the encoder's gates come from.
         optimizer: Builds the optimiser from parameter groups; its learning rate is the peak of the schedule.
-        images: What is trained on.
-        views: Draws the two views of an image.
         image_size: Side of the views, in pixels.
         training: Length, batch, precision.
+        images: What is trained on, of which ``views`` draws the views; or else a ``loader`` is given.
+        views: Draws the two views of an image.
+        loader: Gives the batches in place of ``images`` and ``views``: two views each, (N, 3, image_size, image_size).
         budget: What the gated route may cost; its target is not used by a scheme without gates.
         routes: The routes of the two views.
         seed: Seed of the order of the images, of the views and of the gates' noise.
         watchers: Told of what happens; used in the main process only.
         checkpoints: Where resume points are written, and found again by :meth:`fit`; None writes none.
+
+    Raises:
+        ConfigError: If neither or both of a loader and images with their views are given, or the batches do not fit.
     """
 
     def __init__(
@@ -69,11 +72,12 @@ class Trainer:
         objective: Objective,
         gating: GatingScheme,
         optimizer: Callable[[Sequence[ParameterGroup]], Optimizer],
-        images: ImageSet,
-        views: Views,
         image_size: int,
         training: TrainingConfig,
-        budget: BudgetConfig,
+        images: ImageSet | None = None,
+        views: Views | None = None,
+        loader: Loader | None = None,
+        budget: BudgetConfig = DEFAULT_BUDGET,
         routes: tuple[Route, Route] = (Route.GATED, Route.DENSE),
         seed: int = 0,
         watchers: Sequence[Watcher] = (),
@@ -82,9 +86,9 @@ class Trainer:
         self.accelerator = make_accelerator(training.precision)
         self.training, self.routes, self.seed = training, routes, seed
         self.gating = gating
-        self.pairs = ViewPairs(images, views, seed)
+        self.batches = _batches(images, views, loader, training, seed)
         self.cost = encoder.cost_model(image_size)
-        self.steps_per_epoch = GlobalBatches.steps_per_epoch(len(images), training.batch_size)
+        self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = training.epochs * self.steps_per_epoch
         self.schedule = Schedule(round(training.warmup_share * self.total_steps), self.total_steps)
         self.budget = budget_control(budget, self.cost)
@@ -118,7 +122,7 @@ class Trainer:
 
     def _run(self) -> None:
         watch = Stopwatch()
-        batches = self._batches()
+        batches = self._micro_batches()
         while self.step < self.total_steps:
             due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
             values = self._take_step([next(batches) for _ in range(self.training.accumulation)], due)
@@ -201,15 +205,9 @@ class Trainer:
             f" Last resume point: {kept or 'there is none'}. A lower optimizer.lr often helps."
         )
 
-    def _batches(self) -> Iterator[Views2]:
-        """The micro-batches of the rest of the run."""
-        loader = DataLoader(
-            self.pairs,
-            batch_sampler=_RestOfRun(self),
-            num_workers=self.training.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
-        for views in _readable(loader):
+    def _micro_batches(self) -> Iterator[Views2]:
+        """The micro-batches of the rest of the run, where they are trained on."""
+        for views in self.batches.rest(self.step):
             moved: list[Tensor] = send_to_device(views, self.accelerator.device)
             yield [view.contiguous(memory_format=torch.channels_last) for view in moved]
 
@@ -248,35 +246,14 @@ class Trainer:
             getattr(watcher, event)(*about)
 
 
-class _RestOfRun:
-    """The batches of a run from the trainer's step on, as a batch sampler: one loader serves all epochs."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.first_step = trainer.step
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        trainer = self.trainer
-        first_epoch, start_step = divmod(self.first_step, trainer.steps_per_epoch)
-        for epoch in range(first_epoch, trainer.training.epochs):
-            yield from GlobalBatches(
-                len(trainer.pairs),
-                trainer.training.batch_size,
-                trainer.seed,
-                epoch=epoch,
-                world_size=world_size(),
-                rank=rank(),
-                accumulation=trainer.training.accumulation,
-                start_step=start_step if epoch == first_epoch else 0,
-            )
-
-
-def _readable(loader: Iterable[Views2]) -> Iterator[Views2]:
-    """The loader's batches; what a worker says of bad data without the traceback that torch puts around it."""
-    try:
-        yield from loader
-    except DataError as error:
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None
+def _batches(
+    images: ImageSet | None, views: Views | None, loader: Loader | None, training: TrainingConfig, seed: int
+) -> Batches:
+    if loader is not None and images is None and views is None:
+        return LoaderBatches(loader, training)
+    if loader is None and images is not None and views is not None:
+        return ViewBatches(images, views, training, seed)
+    raise ConfigError("a trainer takes either images and views, or a loader")
 
 
 def parameter_groups(learner: nn.Module) -> list[ParameterGroup]:

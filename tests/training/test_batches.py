@@ -1,0 +1,52 @@
+"""Batches from a loader of one's own."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_dc.config import TrainingConfig
+from ssl_dc.errors import ConfigError
+from ssl_dc.training.batches import LoaderBatches
+
+
+class Numbers:
+    """A loader whose batch says in which pass and place it is."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        self.passes += 1
+        for number in range(self.batches):
+            yield [torch.full((1, 1), float(self.passes)), torch.full((1, 1), float(number))]
+
+
+def places(batches: LoaderBatches, first_step: int) -> list[int]:
+    return [int(view[1].item()) for view in batches.rest(first_step)]
+
+
+@pytest.mark.parametrize(("batches", "accumulation", "steps"), [(4, 1, 4), (5, 2, 2), (2, 2, 1)])
+def test_an_epoch_is_a_pass_and_what_makes_no_whole_step_is_left(batches: int, accumulation: int, steps: int) -> None:
+    loader = LoaderBatches(Numbers(batches), TrainingConfig(epochs=3, batch_size=8, accumulation=accumulation))
+    assert loader.steps_per_epoch == steps
+    assert places(loader, 0) == list(range(steps * accumulation)) * 3
+
+
+def test_the_rest_of_a_run_begins_where_it_stopped() -> None:
+    loader = LoaderBatches(Numbers(5), TrainingConfig(epochs=3, batch_size=8, accumulation=2))
+    assert places(loader, 3) == places(loader, 0)[6:]
+    first: list[Tensor] = list(next(iter(islice(loader.rest(5), 1))))
+    assert int(first[1].item()) == 2
+
+
+def test_a_loader_shorter_than_a_step_is_refused() -> None:
+    with pytest.raises(ConfigError, match="a step takes 4 batches of the loader, which has 3"):
+        LoaderBatches(Numbers(3), TrainingConfig(epochs=3, batch_size=8, accumulation=4))
