@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views, part
+from ssl_dc.assemble import build, build_data_set, build_network, build_objective, build_optimizer, build_views
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.loading import Plain
@@ -173,11 +173,10 @@ def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None 
     """
     if output is not None:
         drawing.check_drawable(output)  # before anything is computed for it
-    report = part("protocol", options)(model, options)
+    protocol = registry().find("protocol", options.name)
+    report = protocol.target()(model, options)
     if not isinstance(report, Report):
-        raise PluginError(
-            f"evaluation protocol {options.name!r} must return a ssl_dc.Report, not a {type(report).__name__}"
-        )
+        raise PluginError(f"{protocol} must return a ssl_dc.Report, not a {type(report).__name__}")
     if output is not None:
         drawing.save(report.draw(), output)
     return report
@@ -242,7 +241,7 @@ class _Prepared:
             for watcher in told:
                 watcher.on_message(text)
 
-        tracker: Watcher = part("tracker", self.config.tracker)(self.config.tracker, folder.path)
+        tracker = build("tracker", self.config.tracker, Watcher, folder.path)
         guests: list[Watcher] = [Guarded(tracker, f"tracker {self.config.tracker.name!r}", say)]
         for name in registry().names("watcher"):
             try:

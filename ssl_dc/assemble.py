@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch.optim import Optimizer
 
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
+from ssl_dc.discovery import BUILT_IN
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import ConfigError
+from ssl_dc.errors import ConfigError, PluginError, SslDcError
 from ssl_dc.gating.base import GateFactory, GatingScheme
+from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.options import PartOptions
@@ -22,13 +24,34 @@ from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.views.base import Views
 
+T = TypeVar("T")
+
 _INITIALISATION = 0
 """Key of the seed that weights are drawn with, beside the run's seed."""
 
 
-def part(kind: str, options: PartOptions) -> Any:
-    """The class (or function) that a section of the config names."""
-    return registry().find(kind, options.name).target()
+def build(kind: str, options: PartOptions, base: type[T], *arguments: Any) -> T:
+    """The object that a section of the config names, built from its options and what its kind is given besides.
+
+    Args:
+        kind: The kind of part.
+        options: The section.
+        base: What the kind's parts are.
+        *arguments: What the kind's parts are given besides their options (:mod:`ssl_dc.hookspecs`).
+
+    Raises:
+        PluginError: If a plugin's part cannot be built, or is not what its kind must be.
+    """
+    registered = registry().find(kind, options.name)
+    try:
+        made = registered.target()(options, *arguments)
+    except Exception as error:
+        if isinstance(error, SslDcError) or registered.distribution == BUILT_IN:
+            raise
+        raise PluginError(f"{registered} could not be built: {type(error).__name__}: {error}") from error
+    if not isinstance(made, base):
+        raise PluginError(f"{registered} must be a {base.__name__}, not a {type(made).__name__}")
+    return made
 
 
 @dataclass(frozen=True)
@@ -47,15 +70,13 @@ def build_network(config: RunConfig) -> Network:
             network costs with every gate shut.
     """
     seed_everything(config.seed, _INITIALISATION)
-    gating = part("gating", config.gating)(config.gating)
-    norms = part("norm", config.norm)(config.norm)
-    backbone_class = part("backbone", config.backbone)
+    gating = build("gating", config.gating, GatingScheme)
+    norms = build("norm", config.norm, NormPolicy)
 
     def make_backbone(gate_factory: GateFactory) -> Backbone:
-        backbone: Backbone = backbone_class(config.backbone, norms.layer, gate_factory)
-        return backbone
+        return build("backbone", config.backbone, Backbone, norms.layer, gate_factory)
 
-    encoder = part("encoder", config.encoder)(config.encoder, make_backbone, gating)
+    encoder = build("encoder", config.encoder, Encoder, make_backbone, gating)
     network = Network(encoder, gating)
     _check_sites(config, network)
     _check_budget(config, network)
@@ -64,27 +85,23 @@ def build_network(config: RunConfig) -> Network:
 
 def build_objective(config: RunConfig, feature_dim: int) -> Objective:
     """The objective with its heads, their weights drawn after the encoder's."""
-    objective: Objective = part("objective", config.objective)(config.objective, feature_dim)
-    return objective
+    return build("objective", config.objective, Objective, feature_dim)
 
 
 def build_data_set(config: RunConfig) -> DataSet:
     """The data set, not yet opened."""
-    data_set: DataSet = part("data", config.data)(config.data)
-    return data_set
+    return build("data", config.data, DataSet)
 
 
 def build_views(config: RunConfig) -> Views:
     """The augmentation recipe, for the size and normalisation of the data."""
     data = config.data
-    views: Views = part("views", config.views)(config.views, data.image_size, data.mean, data.std)
-    return views
+    return build("views", config.views, Views, data.image_size, data.mean, data.std)
 
 
 def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Optimizer:
     """The optimiser over some parameters."""
-    optimizer: Optimizer = part("optimizer", config.optimizer)(config.optimizer, groups, peak_lr(config))
-    return optimizer
+    return build("optimizer", config.optimizer, Optimizer, groups, peak_lr(config))
 
 
 def peak_lr(config: RunConfig) -> float:

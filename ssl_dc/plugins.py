@@ -79,12 +79,10 @@ class Registered:
         from ssl_dc.options import PartOptions  # pydantic, which listing parts needs not
 
         if self.part.options is None:
-            raise PluginError(f"{self._described} has no options, which a {LABEL[self.kind]} must have")
+            raise PluginError(f"{self} has no options, which a {LABEL[self.kind]} must have")
         model = self._import(self.part.options)
         if not (isinstance(model, type) and issubclass(model, PartOptions)):
-            raise PluginError(
-                f"{self._described}: its options, {self.part.options!r}, are not a subclass of ssl_dc.PartOptions"
-            )
+            raise PluginError(f"{self}: its options, {self.part.options!r}, are not a subclass of ssl_dc.PartOptions")
         return model
 
     def target(self) -> Any:
@@ -95,17 +93,14 @@ class Registered:
         """
         return self._import(self.part.target)
 
-    @property
-    def _described(self) -> str:
+    def __str__(self) -> str:
         return f"{LABEL[self.kind]} {self.part.name!r} of {self.distribution} {self.version}".rstrip()
 
     def _import(self, target: str) -> Any:
         try:
             return import_string(target)
         except Exception as error:  # a stranger's module may raise anything while it is imported
-            raise PluginError(
-                f"{self._described} cannot be loaded from {target!r}: {type(error).__name__}: {error}"
-            ) from error
+            raise PluginError(f"{self} cannot be loaded from {target!r}: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ssl_dc.assemble import build_network, build_objective
 from ssl_dc.config import dump, file_layer, override_layer, resolve
 from ssl_dc.discovery import BUILT_IN, Plugin
-from ssl_dc.errors import PluginError
+from ssl_dc.errors import ConfigError, PluginError
 from ssl_dc.options import PartOptions
 from ssl_dc.parts import KINDS, OTHER_KINDS
 from ssl_dc.plugins import HOOK_OF_KIND, LABEL, Registered, Registry, registry
@@ -242,3 +243,55 @@ for registered in registry().all():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def built_with(setting: str) -> None:
+    config = resolve([override_layer([setting])]).config
+    build_objective(config, build_network(config).encoder.feature_dim)
+
+
+MISBEHAVED = """
+from ssl_dc import {base}, Part, hookimpl
+
+
+@hookimpl
+def ssl_dc_{hook}():
+    return [Part(name="odd", target=__name__ + ":Odd", options=__name__ + ":OddOptions", summary="Misbehaves.")]
+
+
+class OddOptions({base}):
+    name: str = "odd"
+
+
+def Odd(*arguments):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "base", "body", "said"),
+    [
+        ("objectives", "PartOptions", "return 1 / 0", "could not be built: ZeroDivisionError: division by zero"),
+        ("objectives", "PartOptions", "return 'x'", "must be a Objective, not a str"),
+        ("gatings", "PartOptions", "", "its options are not a subclass of ssl_dc.GatingOptions"),
+        ("gatings", "GatingOptions", "return 1", "must be a GatingScheme, not a int"),
+        ("norms", "PartOptions", "return 1", "must be a NormPolicy, not a int"),
+        ("backbones", "PartOptions", "raise KeyError('x')", "could not be built: KeyError: 'x'"),
+        ("encoders", "PartOptions", "return arguments[1](lambda site: None)", "must be a Encoder, not a ResNet18"),
+        ("optimizers", "PartOptions", "", "its options are not a subclass of ssl_dc.OptimizerOptions"),
+        ("data", "PartOptions", "", "its options are not a subclass of ssl_dc.DataOptions"),
+    ],
+)
+def test_a_part_that_is_not_what_its_kind_must_be_is_named(
+    install: Install, hook: str, base: str, body: str, said: str
+) -> None:
+    install({"acme": {"a": MISBEHAVED.format(hook=hook, base=base, body=body or "pass")}})
+    registry.cache_clear()
+    kind = next(kind for kind, name in HOOK_OF_KIND.items() if name == f"ssl_dc_{hook}")
+    try:
+        with pytest.raises(ConfigError) as caught:
+            built_with(f"{kind}=odd")
+    finally:
+        registry.cache_clear()
+    assert f"{LABEL[kind]} 'odd' of acme 1.2" in str(caught.value)
+    assert said in str(caught.value)

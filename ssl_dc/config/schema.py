@@ -31,7 +31,7 @@ DEFAULT_PART = {
 """The part of each kind that is used when nothing names one."""
 
 
-def _slot(kind: str) -> BeforeValidator:
+def _slot(kind: str, base: type[PartOptions] = PartOptions) -> BeforeValidator:
     """Validates a section by the options of the part that it names, which only then are imported.
 
     A qualified name, ``package:name``, is kept as it is: the saved config must find the same part again.
@@ -47,6 +47,9 @@ def _slot(kind: str) -> BeforeValidator:
             model = registered.options_model()
         except PluginError as error:
             raise PydanticCustomError("unknown_part", "{message}", {"message": str(error)}) from error
+        if not issubclass(model, base):
+            message = f"{registered}: its options are not a subclass of ssl_dc.{base.__name__}"
+            raise PydanticCustomError("unknown_part", "{message}", {"message": message})
         options = model.model_validate({**section, "name": registered.part.name})
         return options if name == registered.part.name else options.model_copy(update={"name": name})
 
@@ -110,15 +113,15 @@ class RunConfig(Strict):
 
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
     objective: Annotated[SerializeAsAny[PartOptions], _slot("objective")] = _section("Self-supervised objective.")
-    gating: Annotated[SerializeAsAny[GatingOptions], _slot("gating")] = _section("Gating scheme.")
+    gating: Annotated[SerializeAsAny[GatingOptions], _slot("gating", GatingOptions)] = _section("Gating scheme.")
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
     routes: tuple[Route, Route] = Field((Route.GATED, Route.DENSE), description="Routes of the two views in training.")
     encoder: Annotated[SerializeAsAny[PartOptions], _slot("encoder")] = _section("How the routes share weights.")
     backbone: Annotated[SerializeAsAny[PartOptions], _slot("backbone")] = _section("Network.")
     norm: Annotated[SerializeAsAny[PartOptions], _slot("norm")] = _section("Batch-norm policy.")
-    data: Annotated[SerializeAsAny[DataOptions], _slot("data")] = _section("Data set.")
+    data: Annotated[SerializeAsAny[DataOptions], _slot("data", DataOptions)] = _section("Data set.")
     views: Annotated[SerializeAsAny[PartOptions], _slot("views")] = _section("Augmentation.")
-    optimizer: Annotated[SerializeAsAny[OptimizerOptions], _slot("optimizer")] = _section("Optimiser.")
+    optimizer: Annotated[SerializeAsAny[OptimizerOptions], _slot("optimizer", OptimizerOptions)] = _section("Optimiser.")
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, precision.")
     tracker: Annotated[SerializeAsAny[PartOptions], _slot("tracker")] = _section("Where metrics go, besides metrics.jsonl.")
 
