@@ -92,18 +92,18 @@ def hooks() -> None:
 
 
 @command.command("new")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(ALL_KINDS), default="objective", show_default=True, help="What it brings.")
 @click.option("--name", required=True, help="The part's name, such as spread: a letter, then letters, digits and _.")
 @readable_errors
-def new(folder: Path, kind: str, name: str) -> None:
-    """Write a package into FOLDER that brings a part: it installs, passes its own tests, and trains at once."""
+def new(directory: Path, kind: str, name: str) -> None:
+    """Write a package into DIRECTORY that brings a part: it installs, passes its own tests, and trains at once."""
     from ssl_dc.scaffold import write_package
 
-    written = write_package(folder, kind, name)
+    written = write_package(directory, kind, name)
     for path in written:
         click.echo(path)
-    click.echo(f"next: pip install -e {folder} && pytest {folder}", err=True)
+    click.echo(f"next: pip install -e {directory} && pytest {directory}", err=True)
 
 
 @command.command("check")
