@@ -21,7 +21,7 @@ class NewName(NamedTuple):
     gone_in: str
 
 
-RENAMED = {"training.tracker": NewName("tracker.name", gone_in="0.3")}
+RENAMED = {"training.tracker": NewName("tracker.name", gone_in="0.2")}
 """Old dotted key to new name."""
 
 
