@@ -12,7 +12,7 @@ from ssl_dc.assemble import build_data_set, build_network, build_objective, buil
 from ssl_dc.config import RunConfig, read, resolve, uniform_layer
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.subsets import open_splits
-from ssl_dc.reproduction.plan import Request, planned_runs
+from ssl_dc.reproduction.plan import Scope, planned_runs
 from ssl_dc.reproduction.systems import TABLES
 from ssl_dc.training.events import StepMetrics, Watcher
 from ssl_dc.training.trainer import Trainer
@@ -112,8 +112,8 @@ def test_config_trains(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_config_is_what_reproduce_plans_at_the_papers_scale(name: str) -> None:
     table, system, dataset = ROWS[name]
-    request = Request(table, "paper", dataset, None, [BUDGET], [0])
-    (planned,) = [run for run in planned_runs(request) if run.system.name == system]
+    compared = (each for _, each in TABLES[table].systems if each.name == system)
+    (planned,) = planned_runs(compared, Scope("paper", dataset, None, [BUDGET], [0]))
     config = read(CONFIGS / name)
     assert flattened(config.model_dump(mode="json")) == flattened(planned.config.model_dump(mode="json"))
     assert config == planned.config

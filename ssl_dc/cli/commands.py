@@ -10,7 +10,7 @@ SUMMARIES = {
     "cost": "Show what a network costs, layer by layer, dense and gated.",
     "evaluate": "Evaluate a run's features on held-out images.",
     "plugins": "List, show, check and write the parts that runs are composed of.",
-    "reproduce": "Run a table of the paper again, ours beside the paper's numbers.",
+    "reproduce": "Run a table of the paper again, or a figure.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }
 """Each command with its one line of help: kept here so that listing them imports none (a test holds them equal)."""

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.reproduction.plan import Request, Scale, planned_runs
-from ssl_dc.reproduction.systems import DATASET, TABLES
+from ssl_dc.reproduction.plan import Scale, Scope
+from ssl_dc.reproduction.requests import NAMES, request_for
+from ssl_dc.reproduction.systems import DATASET
 
 
 def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[float]:  # noqa: ARG001  # click's signature
@@ -20,9 +21,9 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
         raise click.BadParameter("write numbers with commas between them, such as 0.1,0.3,0.5") from error
 
 
-@click.command("reproduce", short_help="Run a table of the paper again, ours beside the paper's numbers.")
+@click.command("reproduce", short_help="Run a table of the paper again, or a figure.")
 @readable_errors
-@click.argument("table", type=click.Choice(sorted(TABLES)))
+@click.argument("name", type=click.Choice(sorted(NAMES)))
 @click.option(
     "--scale", type=click.Choice(["paper", "small"]), default="small", show_default=True, help="Size of the runs."
 )
@@ -33,19 +34,25 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
 @click.option("--to", help="For table2: the data set that is transferred to.")
 @click.option("--to-root", type=click.Path(path_type=Path), help="Folder that holds that one's images.")
 @click.option("--budgets", default="0.1,0.3,0.5", show_default=True, callback=_numbers, help="Shares of the dense cost.")
-@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Runs of each system.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Runs of each system; a figure draws seed 0 alone.",
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("reproduction"),
     show_default=True,
-    help="Folder of runs and tables.",
+    help="Folder of runs, tables and figures.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="List the runs, which are done, and how long the others may take, and do nothing."
 )
 def command(
-    table: str,
+    name: str,
     scale: Scale,
     dataset: str,
     data_root: Path | None,
@@ -56,28 +63,29 @@ def command(
     output: Path,
     dry_run: bool,
 ) -> None:
-    """Run a TABLE of the paper again: train what is missing, skip what is done, evaluate, and write the table.
+    """Run a table or figure of the paper again: train what is missing, skip what is done, evaluate, and write it.
 
-    Safe to stop and go on at any point. The table goes to standard output as Markdown, and beside the runs as Markdown, CSV
-    and HTML, with the paper's numbers beside ours.
+    Safe to stop and go on at any point. A table goes to standard output as Markdown, and beside the runs as Markdown, CSV
+    and HTML, with the paper's numbers beside ours. A figure takes the weights of its runs, and is written beside them as
+    PNG, with a map of the gates by class and channel for each gated run; the paths go to standard output.
     """
-    request = Request(table, scale, dataset, data_root, budgets, range(seeds), to, to_root)
-    runs = list(planned_runs(request))
+    request = request_for(name, Scope(scale, dataset, data_root, budgets, range(seeds)), to, to_root)
+    runs = list(request.runs())
     from ssl_dc.cli.progress import make_progress
     from ssl_dc.cli.tables import print_plan
-    from ssl_dc.reproduction.comparison import write_table
     from ssl_dc.reproduction.estimate import estimate
-    from ssl_dc.reproduction.runner import Measure, Store
+    from ssl_dc.reproduction.products import product_of
+    from ssl_dc.reproduction.runner import Store
 
     store = Store(output)
-    measure = Measure(TABLES[table].metric, to, to_root)
+    product = product_of(request, store, shlex.join(["ssl-dc", *sys.argv[1:]]))
     if dry_run:
-        listed = [(run, store.known(run, measure) is not None) for run in runs]
-        print_plan(listed, estimate(request, listed, store.images_per_second))
+        listed = [(run, product.has(run)) for run in runs]
+        print_plan(listed, estimate(dataset, listed, store.images_per_second))
         return
-    measurements = []
+    product.check()
+    click.echo(request.title, err=True)
     for number, run in enumerate(runs, start=1):
         say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
-        measurements.append(store.measure(run, measure, [make_progress()], say))
-    call = shlex.join(["ssl-dc", *sys.argv[1:]])
-    click.echo(write_table(output, request, measurements, call), nl=False)
+        product.add(run, [make_progress()], say)
+    click.echo(product.write(), nl=False)

@@ -28,6 +28,8 @@ Points = npt.NDArray[np.float32]
 
 FORMATS = (".png", ".pdf", ".svg")
 DPI = 150
+PANEL = 2.6
+"""Side of a panel, in inches: small enough for titles and legend to be read when a row of them is shown on a page."""
 NAMED_CLASSES = 20
 """More classes than these are not named in a picture: nobody could tell their colours apart."""
 
@@ -41,14 +43,23 @@ def check_drawable(path: Path) -> None:
     Raises:
         ConfigError: If matplotlib is not installed, the ending names no known format, or the folder is not there.
     """
-    try:
-        import matplotlib.figure  # noqa: F401  # only whether it can be imported
-    except ImportError:
-        raise ConfigError("pictures need matplotlib: pip install 'ssl-dc[plots]'") from None
+    check_matplotlib()
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"picture {path}: its ending must be one of {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise ConfigError(f"picture {path}: there is no folder {path.parent}")
+
+
+def check_matplotlib() -> None:
+    """Make sure that pictures can be drawn.
+
+    Raises:
+        ConfigError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401  # only whether it can be imported
+    except ImportError:
+        raise ConfigError("pictures need matplotlib: pip install 'ssl-dc[plots]'") from None
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -62,12 +73,13 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, content.getvalue())
 
 
-def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = ()) -> Figure:
+def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = (), rows: Sequence[Route] = tuple(Route)) -> Figure:
     """Several projections in one figure, as the paper's Figure 2: a column for each, a row for each route.
 
     Args:
         panels: Title, points of each route and labels of each column, such as one for each budget.
         classes: Names of the classes, for a legend; there is none without names, or with more than 20.
+        rows: All routes, from top to bottom; one that no panel has is left out.
 
     Raises:
         ValueError: If there are no panels.
@@ -76,12 +88,12 @@ def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = ()) -> Figu
 
     if not panels:
         raise ValueError("there is nothing to draw: no panels")
-    routes = [route for route in Route if any(route in points for _, points, _ in panels)]
+    routes = [route for route in rows if any(route in points for _, points, _ in panels)]
     size = max(len(classes), *(int(labels.max(initial=0)) + 1 for _, _, labels in panels))
-    figure = Figure(figsize=(3.2 * len(panels) + 1.2, 3.2 * len(routes) + 0.4), layout="constrained")
+    figure = Figure(figsize=(PANEL * len(panels) + 1.4, PANEL * len(routes) + 0.6), layout="constrained")
     grid = figure.subplots(len(routes), len(panels), squeeze=False)
     for column, (title, points, labels) in enumerate(panels):
-        grid[0, column].set_title(title)
+        grid[min(routes.index(route) for route in points), column].set_title(title)
         for row, route in enumerate(routes):
             axes = grid[row, column]
             if route not in points:  # a run without gates beside others
@@ -122,6 +134,7 @@ def draw_gate_map(statistics: GateStatistics) -> Figure:
             axes.set_ylabel("class", fontsize="small")
     bar = figure.colorbar(image, ax=list(grid), fraction=0.03, aspect=40)
     bar.set_label("share of images, on", fontsize="small")
+    bar.ax.tick_params(labelsize="small")
     return figure
 
 
@@ -163,4 +176,4 @@ def _add_legend(figure: Figure, classes: Sequence[str], colours: Any) -> None:
         Line2D([], [], color=colour, marker="o", linestyle="", label=name)
         for name, colour in zip(classes, colours, strict=False)
     ]
-    figure.legend(handles=handles, loc="outside right center", fontsize="small", frameon=False)
+    figure.legend(handles=handles, loc="outside right center", frameon=False, handletextpad=0.2)

@@ -143,4 +143,4 @@ def umap_module() -> Any:
     try:
         return import_module("umap")
     except ImportError:
-        raise ConfigError("protocol umap needs umap-learn: pip install 'ssl-dc[umap]'") from None
+        raise ConfigError("UMAP needs umap-learn: pip install 'ssl-dc[umap]'") from None

@@ -1,1 +1,1 @@
-"""The paper's tables, run again: which runs each needs, at which scale, and ours beside the paper's numbers."""
+"""The paper's tables and figures, run again: which runs each needs, at which scale, and ours beside the paper's."""

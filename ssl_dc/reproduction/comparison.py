@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ssl_dc.files import write_text
-from ssl_dc.reproduction.plan import Request
+from ssl_dc.reproduction.requests import TableRequest
 from ssl_dc.reproduction.runner import Measurement
-from ssl_dc.reproduction.systems import TABLES
 from ssl_dc.routes import Route
 
 
@@ -50,12 +49,12 @@ HEADINGS = {
 }
 
 
-def rows(request: Request, measurements: Sequence[Measurement]) -> list[Row]:
+def rows(request: TableRequest, measurements: Sequence[Measurement]) -> list[Row]:
     """The table's rows, in the paper's order; a row whose runs are not all there has what is there."""
     paper = _paper_rows(request)
     made = []
-    for label, system in TABLES[request.table].systems:
-        for budget in dict.fromkeys(request.budgets) if system.budgeted else (None,):
+    for label, system in request.spec.systems:
+        for budget in dict.fromkeys(request.scope.budgets) if system.budgeted else (None,):
             ours = [m for m in measurements if (m.run.system.name, m.run.budget) == (system.name, budget)]
             theirs = paper.get((label, "" if budget is None else f"{budget:g}"), {})
             made.append(_row(system.title, budget, ours, theirs))
@@ -124,26 +123,22 @@ def _mean_and_deviation(values: Iterable[float]) -> str:
     return f"{mean} ± {np.std(numbers, ddof=1):.2f}" if len(numbers) > 1 else mean
 
 
-def _paper_rows(request: Request) -> dict[tuple[str, str], dict[str, str]]:
+def _paper_rows(request: TableRequest) -> dict[tuple[str, str], dict[str, str]]:
     """The paper's rows of the table for the data set, by (objective/method, budget)."""
     text = resources.files("ssl_dc.reproduction").joinpath("paper_tables.csv").read_text(encoding="utf-8")
-    number = str(TABLES[request.table].number)
+    number = str(request.spec.number)
     return {
         (f"{row['objective']}/{row['method']}", row["budget"]): row
         for row in csv.DictReader(io.StringIO(text))
-        if row["table"] == number and row["dataset"] == request.dataset and row["transfer_to"] == (request.to or "")
+        if row["table"] == number and row["dataset"] == request.scope.dataset and row["transfer_to"] == (request.to or "")
     }
 
 
-def write_table(folder: Path, request: Request, measurements: Sequence[Measurement], call: str) -> str:
+def write_table(folder: Path, request: TableRequest, measurements: Sequence[Measurement], call: str) -> str:
     """Write the table as ``NAME.md``, ``.csv`` and ``.html`` into a folder; the Markdown is returned."""
-    spec = TABLES[request.table]
-    images = request.dataset if request.to is None else f"{request.dataset} to {request.to}"
-    title = f"Table {spec.number}: {spec.title} ({images}, {request.scale} scale, {spec.metric}, top-1 %)"
     table = rows(request, measurements)
-    name = f"{request.table}-{images.replace(' ', '-')}-{request.scale}"
-    text = markdown(title, call, table)
-    write_text(folder / f"{name}.md", text)
-    write_text(folder / f"{name}.csv", comma_separated(table))
-    write_text(folder / f"{name}.html", page(title, call, table))
+    text = markdown(request.title, call, table)
+    write_text(folder / f"{request.file_name}.md", text)
+    write_text(folder / f"{request.file_name}.csv", comma_separated(table))
+    write_text(folder / f"{request.file_name}.html", page(request.title, call, table))
     return text

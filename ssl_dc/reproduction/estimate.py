@@ -1,4 +1,4 @@
-"""How long the trainings of a table will take: an estimate, from runs that are done or from a constant."""
+"""How long the trainings of a table or figure will take: an estimate, from runs that are done or from a constant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from ssl_dc.assemble import build_network, build_objective
 from ssl_dc.config import RunConfig
-from ssl_dc.reproduction.plan import PlannedRun, Request
+from ssl_dc.reproduction.plan import PlannedRun
 
 TRAINING_IMAGES = {
     "cifar10": 50_000,
@@ -51,12 +51,12 @@ class Estimate:
 
 
 def estimate(
-    request: Request, runs: Iterable[tuple[PlannedRun, bool]], speed: Callable[[PlannedRun], float | None]
+    dataset: str, runs: Iterable[tuple[PlannedRun, bool]], speed: Callable[[PlannedRun], float | None]
 ) -> Estimate:
-    """The time that the trainings of a table will take; evaluation comes on top.
+    """The time that the trainings of a table or figure will take; evaluation comes on top.
 
     Args:
-        request: What the runs are for.
+        dataset: The data set that the runs are on.
         runs: Each run, and whether it is done.
         speed: The images that a run trained on in a second, if it was trained here.
     """
@@ -69,7 +69,7 @@ def estimate(
         if rates
         else "from what 2 CPU cores do: a rough guess elsewhere"
     )
-    return Estimate([0.0 if done else _seconds(request, run, rate) for run, done in runs], basis)
+    return Estimate([0.0 if done else _seconds(dataset, run, rate) for run, done in runs], basis)
 
 
 def macs_per_image(config: RunConfig) -> int:
@@ -91,8 +91,8 @@ def _macs_per_image(config_json: str) -> int:
     return PASSES * VIEWS * (encoder.cost_model(config.data.image_size).dense_macs + heads)
 
 
-def _seconds(request: Request, run: PlannedRun, macs_per_second: float) -> float | None:
-    images = _images(request, run)
+def _seconds(dataset: str, run: PlannedRun, macs_per_second: float) -> float | None:
+    images = _images(dataset, run)
     if images is None:
         return None
     training = run.config.training
@@ -100,6 +100,6 @@ def _seconds(request: Request, run: PlannedRun, macs_per_second: float) -> float
     return steps * training.batch_size * macs_per_image(run.config) / macs_per_second
 
 
-def _images(request: Request, run: PlannedRun) -> int | None:
-    counts = [n for n in (TRAINING_IMAGES.get(request.dataset), run.config.data.limit) if n is not None]
+def _images(dataset: str, run: PlannedRun) -> int | None:
+    counts = [n for n in (TRAINING_IMAGES.get(dataset), run.config.data.limit) if n is not None]
     return min(counts, default=None)

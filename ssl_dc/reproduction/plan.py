@@ -1,16 +1,15 @@
-"""Which runs a table needs at a scale: each a complete config, and a name that runs of other tables share."""
+"""Which runs the paper's systems take at a scale: each a complete config, and a name that tables and figures share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ssl_dc.config import RunConfig, resolve, uniform_layer
-from ssl_dc.errors import ConfigError
 from ssl_dc.plugins import registry
-from ssl_dc.reproduction.systems import TABLES, System
+from ssl_dc.reproduction.systems import System
 
 Scale = Literal["paper", "small"]
 
@@ -58,65 +57,52 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """A folder name, such as ``small-cifar10-dual-0.3-seed0``; tables that need the same run share it."""
+        """A folder name, such as ``small-cifar10-dual-0.3-seed0``; all that need the same run share it."""
         budget = "" if self.budget is None else f"-{self.budget:g}"
         return f"{self.group}-{self.system.name}{budget}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be reproduced.
+class Scope:
+    """What systems are run on, and how often.
 
     Attributes:
-        table: Name of the table, such as ``table1``.
         scale: ``paper`` or ``small``.
         dataset: ``cifar10``, ``cifar100``, ``stl10``, ``imagenet100`` (a folder of images), or any other data set.
         data_root: Folder that holds its images; parquet files there are read as such.
         budgets: Shares of the dense cost.
         seeds: Seeds of the runs.
-        to: The data set that is transferred to, for a table of transfers; else None.
-        to_root: Folder that holds that one's images.
-
-    Raises:
-        ConfigError: If a table of transfers has no ``to``, or another table has one.
     """
 
-    table: str
     scale: Scale
     dataset: str
     data_root: Path | None
     budgets: Sequence[float]
     seeds: Sequence[int]
-    to: str | None = None
-    to_root: Path | None = None
-
-    def __post_init__(self) -> None:
-        transfers = TABLES[self.table].metric == "transfer"
-        if transfers and self.to is None:
-            raise ConfigError(f"{self.table} transfers to another data set; name it by --to, such as --to stl10")
-        if not transfers and (self.to or self.to_root) is not None:
-            raise ConfigError(f"{self.table} transfers to no other data set; leave out --to and --to-root")
 
 
-def planned_runs(request: Request) -> Iterator[PlannedRun]:
-    """Every run that the table needs, system by system."""
-    for _, system in TABLES[request.table].systems:
-        for budget in dict.fromkeys(request.budgets) if system.budgeted else (None,):
-            for seed in request.seeds:
-                yield PlannedRun(
-                    f"{request.scale}-{request.dataset}", system, budget, seed, _config(request, system, budget, seed)
-                )
+def planned_runs(systems: Iterable[System], scope: Scope) -> Iterator[PlannedRun]:
+    """Every run that the systems take, system by system.
+
+    Raises:
+        ConfigError: If a run's config is not valid.
+    """
+    for system in systems:
+        for budget in dict.fromkeys(scope.budgets) if system.budgeted else (None,):
+            for seed in scope.seeds:
+                config = _config(scope, system, budget, seed)
+                yield PlannedRun(f"{scope.scale}-{scope.dataset}", system, budget, seed, config)
 
 
-def _config(request: Request, system: System, budget: float | None, seed: int) -> RunConfig:
-    settings = {**_data(request), **SCALES[request.scale], **system.settings, "seed": seed}
+def _config(scope: Scope, system: System, budget: float | None, seed: int) -> RunConfig:
+    settings = {**_data(scope), **SCALES[scope.scale], **system.settings, "seed": seed}
     if budget is None:
         settings = {key: value for key, value in settings.items() if not key.startswith(_GATED_ONLY)}
     else:
         settings["budget.target"] = budget
     if system.gate_warmup:
-        settings["training.gate_warmup"] = GATE_WARMUP_EPOCHS[request.scale]
-    return resolve([uniform_layer(settings, f"reproduce {request.table}")]).config
+        settings["training.gate_warmup"] = GATE_WARMUP_EPOCHS[scope.scale]
+    return resolve([uniform_layer(settings, f"reproduce {system.name}")]).config
 
 
 _GATED_ONLY = ("budget.", "gating.noise")
@@ -133,14 +119,14 @@ def data_part(dataset: str, root: Path | None) -> str:
     return PART_OF_DATASET.get(dataset, dataset)
 
 
-def _data(request: Request) -> dict[str, Any]:
+def _data(scope: Scope) -> dict[str, Any]:
     """The data set's settings; as parquet files where the folder holds such, with the set's own recipe all the same."""
-    name = data_part(request.dataset, None)
+    name = data_part(scope.dataset, None)
     settings: dict[str, Any] = {"data.name": name}
-    if request.data_root is None:
+    if scope.data_root is None:
         return settings
-    if data_part(request.dataset, request.data_root) == "parquet":
+    if data_part(scope.dataset, scope.data_root) == "parquet":
         options = registry().find("data", name).options_model()
         fields = {f"data.{field}": options.model_fields[field].default for field in ("image_size", "mean", "std")}
         settings = {**options.recipe, **fields, "data.name": "parquet"}
-    return {**settings, "data.root": str(request.data_root)}
+    return {**settings, "data.root": str(scope.data_root)}

@@ -75,18 +75,27 @@ class Store:
         """What a run reaches by a measure: read if it is known, else trained and evaluated as far as need be."""
         record = self._read(run)
         if measure.name not in record:
-            path = self.folder / "runs" / run.name
-            _check_same(run, path / "config.json", _read_json(path / "config.json"))
-            if not (path / "model.safetensors").is_file():
-                speed = _Speed()
-                self._train(run, path, [speed, *watchers], say)
-                record["images_per_second"] = speed.images_per_second
+            path = self.trained(run, watchers, say)
             say(f"evaluate {run.name}: {measure.name}")
-            reached = _evaluated(run, path, measure)
-            record = {**record, "config": run.config.model_dump(mode="json"), measure.name: reached}
-            record["config"]["data"]["root"] = None
-            write_text(self._file(run), json.dumps(record, indent=2) + "\n")
+            record = {**self._read(run), measure.name: _evaluated(run, path, measure)}
+            self._write(run, record)
         return _measurement(run, record[measure.name])
+
+    def trained(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> Path:
+        """The folder of a run with its weights: trained, or trained further, if it has none yet."""
+        record = self._read(run)
+        path = self._path(run)
+        if not self.has_weights(run):
+            speed = _Speed()
+            self._train(run, path, [speed, *watchers], say)
+            self._write(run, {**record, "images_per_second": speed.images_per_second})
+        return path
+
+    def has_weights(self, run: PlannedRun) -> bool:
+        """Whether a run has been trained to its end and its folder is still there."""
+        path = self._path(run)
+        _check_same(run, path / "config.json", _read_json(path / "config.json"))
+        return (path / "model.safetensors").is_file()
 
     def images_per_second(self, run: PlannedRun) -> float | None:
         """How fast a run was trained, if it was and that is known."""
@@ -106,16 +115,24 @@ class Store:
             say(f"train {run.name}")
             api.train(run.config, output=path, watchers=list(watchers))
 
+    def _path(self, run: PlannedRun) -> Path:
+        return self.folder / "runs" / run.name
+
     def _file(self, run: PlannedRun) -> Path:
-        folder = self.folder / "results"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{run.name}.json"
+        return self.folder / "results" / f"{run.name}.json"
 
     def _read(self, run: PlannedRun) -> dict[str, Any]:
-        path = self.folder / "results" / f"{run.name}.json"
+        path = self._file(run)
         record = _read_json(path)
         _check_same(run, path, record.get("config", {}))
         return record
+
+    def _write(self, run: PlannedRun, record: dict[str, Any]) -> None:
+        config = run.config.model_dump(mode="json")
+        config["data"]["root"] = None  # where the data was on one machine is no part of a result
+        path = self._file(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({**record, "config": config}, indent=2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

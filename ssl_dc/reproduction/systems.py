@@ -1,4 +1,4 @@
-"""The systems that the paper compares, as settings over a recipe, and the tables that compare them (method section 1)."""
+"""The systems that the paper compares, as settings over a recipe, and the tables and figures that do (method section 1)."""
 
 from __future__ import annotations
 
@@ -86,3 +86,22 @@ TABLES = {
     ),
 }
 """The tables, by the name that ``ssl-dc reproduce`` knows them by."""
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure of the paper that shows the features of trained encoders.
+
+    Attributes:
+        number: In the paper.
+        title: What it shows.
+        systems: The systems that it shows, from left to right, each at all of its budgets.
+    """
+
+    number: int
+    title: str
+    systems: tuple[System, ...]
+
+
+FIGURES = {"figure2": FigureSpec(2, "Features of held-out images, laid out by UMAP", (DUAL, BASELINE1))}
+"""The figures, by the name that ``ssl-dc reproduce`` knows them by."""

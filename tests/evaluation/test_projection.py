@@ -116,6 +116,19 @@ def test_several_runs_make_one_figure_a_column_each_a_row_for_each_route(classes
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_rows_stand_as_asked_and_a_title_above_the_first_panel_of_its_column() -> None:
+    points = np.zeros((3, 2), dtype=np.float32)
+    figure = draw_panels(
+        [
+            ("both", {Route.DENSE: points, Route.GATED: points}, np.arange(3)),
+            ("no gates", {Route.DENSE: points}, np.arange(3)),
+        ],
+        rows=[Route.GATED, Route.DENSE],
+    )
+    assert [axes.get_ylabel() for axes in figure.axes] == ["gated", "", "dense", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["both", "", "", "no gates"]
+
+
 def test_drawing_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no panels"):
         draw_panels([])

@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from ssl_dc.reproduction.comparison import HEADINGS, Row, comma_separated, markdown, page, rows, write_table
-from ssl_dc.reproduction.plan import Request, planned_runs
+from ssl_dc.reproduction.plan import Scope
+from ssl_dc.reproduction.requests import TableRequest
 from ssl_dc.reproduction.runner import Measurement
 
 
-def request(table: str, dataset: str, budgets: Sequence[float] = (0.1, 0.3), seeds: Sequence[int] = (0, 1, 2)) -> Request:
-    return Request(table, "small", dataset, None, budgets, seeds)
+def request(
+    table: str, dataset: str, budgets: Sequence[float] = (0.1, 0.3), seeds: Sequence[int] = (0, 1, 2)
+) -> TableRequest:
+    return TableRequest(table, Scope("small", dataset, None, budgets, seeds))
 
 
-def transfer(dataset: str, to: str) -> Request:
-    return Request("table2", "small", dataset, None, (0.1, 0.3), (0,), to)
+def transfer(dataset: str, to: str) -> TableRequest:
+    return TableRequest("table2", Scope("small", dataset, None, (0.1, 0.3), (0,)), to)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,7 @@ def test_the_papers_transfers_stand_in_their_row(dataset: str, to: str, budget: 
     assert (row.dense_paper, row.gated_paper) == paper
 
 
-def measured(asked: Request, system: str, budget: float | None, tops: Sequence[float]) -> list[Measurement]:
+def measured(asked: TableRequest, system: str, budget: float | None, tops: Sequence[float]) -> list[Measurement]:
     """One measurement a seed; the gated route a tenth below the dense one, at a cost that falls with the seed."""
     gated = budget is not None
     return [
@@ -47,7 +50,7 @@ def measured(asked: Request, system: str, budget: float | None, tops: Sequence[f
             {"dense": tops[run.seed], **({"gated": tops[run.seed] - 0.1} if gated else {})},
             60.0 + run.seed if gated else None,
         )
-        for run in planned_runs(asked)
+        for run in asked.runs()
         if (run.system.name, run.budget) == (system, budget)
     ]
 

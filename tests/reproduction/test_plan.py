@@ -13,7 +13,8 @@ import pytest
 from ssl_dc.config import flattened
 from ssl_dc.errors import ConfigError, SslDcError
 from ssl_dc.reproduction.estimate import MACS_PER_SECOND, estimate, macs_per_image
-from ssl_dc.reproduction.plan import PlannedRun, Request, Scale, planned_runs
+from ssl_dc.reproduction.plan import PlannedRun, Scale, Scope
+from ssl_dc.reproduction.requests import NAMES, TableRequest, request_for
 from ssl_dc.reproduction.runner import Measure, Store
 from ssl_dc.reproduction.systems import TABLES
 from ssl_dc.routes import Route
@@ -28,12 +29,12 @@ def request(
     root: Path | None = None,
     budgets: Sequence[float] = BUDGETS,
     seeds: Sequence[int] = (0, 1),
-) -> Request:
-    return Request(table, scale, dataset, root, budgets, seeds, "stl10" if table == "table2" else None)
+) -> TableRequest:
+    return TableRequest(table, Scope(scale, dataset, root, budgets, seeds), "stl10" if table == "table2" else None)
 
 
 def runs(table: str, scale: Scale = "paper", dataset: str = "cifar100", root: Path | None = None) -> list[PlannedRun]:
-    return list(planned_runs(request(table, scale, dataset, root)))
+    return list(request(table, scale, dataset, root).runs())
 
 
 def of_system(name: str, table: str, scale: Scale = "paper", dataset: str = "cifar100") -> PlannedRun:
@@ -85,8 +86,8 @@ def test_names_differ_between_scales_and_data_sets() -> None:
 
 
 def test_a_budget_said_twice_is_run_once() -> None:
-    twice = planned_runs(request("table3", budgets=[0.3, 0.3, 0.30]))
-    assert [run.name for run in twice] == [run.name for run in planned_runs(request("table3", budgets=[0.3]))]
+    twice = request("table3", budgets=[0.3, 0.3, 0.30]).runs()
+    assert [run.name for run in twice] == [run.name for run in request("table3", budgets=[0.3]).runs()]
 
 
 @pytest.mark.parametrize("scale", ["paper", "small"])
@@ -99,6 +100,14 @@ def test_tables_share_the_runs_that_they_have_in_common(scale: Scale) -> None:
     assert set(dual) >= {"table1", "table2", "table3", "table4", "table5", "table6"}
     assert all(names == dual["table1"] for names in dual.values())
     assert len(dual["table1"]) == 4
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+def test_figure2_shows_the_first_seed_of_runs_that_table1_has_too(scale: Scale) -> None:
+    drawn = [run.name for run in request_for("figure2", Scope(scale, "cifar100", None, BUDGETS, [0, 1])).runs()]
+    group = f"{scale}-cifar100"
+    assert drawn == [f"{group}-dual-0.1-seed0", f"{group}-dual-0.3-seed0", f"{group}-baseline1-seed0"]
+    assert set(drawn) <= {run.name for run in runs("table1", scale)}
 
 
 # Configs
@@ -148,11 +157,16 @@ def test_imagenet100_is_a_folder_of_images_at_224_pixels() -> None:
     assert (run.config.data.name, run.config.data.image_size, run.config.training.epochs) == ("folder", 224, 500)
 
 
-def test_transfer_needs_a_data_set_to_go_to_and_other_tables_take_none() -> None:
+def test_transfer_needs_a_data_set_to_go_to_and_nothing_else_takes_one() -> None:
+    scope = Scope("paper", "cifar100", None, BUDGETS, [0])
     with pytest.raises(ConfigError, match="--to stl10"):
-        Request("table2", "paper", "cifar100", None, BUDGETS, [0])
-    with pytest.raises(ConfigError, match="leave out --to"):
-        Request("table1", "paper", "cifar100", None, BUDGETS, [0], "stl10")
+        request_for("table2", scope)
+    for name in set(NAMES) - {"table2"}:
+        request_for(name, scope)
+        with pytest.raises(ConfigError, match=f"{name} .* leave out --to"):
+            request_for(name, scope, "stl10")
+        with pytest.raises(ConfigError, match=f"{name} .* leave out --to"):
+            request_for(name, scope, None, Path("somewhere"))
 
 
 def test_unknown_data_set_is_an_error_that_names_those_there_are() -> None:
@@ -200,9 +214,8 @@ def test_cost_of_an_image_by_hand() -> None:
 
 
 def test_estimate_by_hand_and_only_for_what_is_left() -> None:
-    asked = request("table3", seeds=[0])
-    planned = list(planned_runs(asked))
-    made = estimate(asked, [(run, run is planned[0]) for run in planned], untrained)
+    planned = list(request("table3", seeds=[0]).runs())
+    made = estimate("cifar100", [(run, run is planned[0]) for run in planned], untrained)
     steps = 500 * (50_000 // 512)
     expected = steps * 512 * macs_per_image(planned[1].config) / MACS_PER_SECOND
     assert made.seconds == pytest.approx([0.0, *[expected] * (len(planned) - 1)])
@@ -211,23 +224,23 @@ def test_estimate_by_hand_and_only_for_what_is_left() -> None:
 
 
 def test_estimate_takes_the_speed_of_what_was_trained_here() -> None:
-    asked = request("table3", seeds=[0])
-    planned = list(planned_runs(asked))
-    made = estimate(asked, [(run, run is planned[0]) for run in planned], lambda run: 100.0 if run is planned[0] else None)
+    planned = list(request("table3", seeds=[0]).runs())
+    made = estimate(
+        "cifar100", [(run, run is planned[0]) for run in planned], lambda run: 100.0 if run is planned[0] else None
+    )
     assert made.seconds[1] == pytest.approx(500 * (50_000 // 512) * 512 / 100)
     assert "1 run" in made.basis
 
 
 def test_estimate_counts_the_images_that_are_used() -> None:
-    asked = request("table3", scale="small", seeds=[0])
-    planned = list(planned_runs(asked))
-    made = estimate(asked, [(run, False) for run in planned], lambda _run: 100.0)
+    planned = list(request("table3", scale="small", seeds=[0]).runs())
+    made = estimate("cifar100", [(run, False) for run in planned], lambda _run: 100.0)
     assert made.seconds[0] == pytest.approx(10 * (10_000 // 256) * 256 / 100)
 
 
 def test_estimate_says_when_it_does_not_know() -> None:
-    asked = request("table3", dataset="folder", seeds=[0])
-    made = estimate(asked, [(run, False) for run in planned_runs(asked)], untrained)
+    planned = request("table3", dataset="folder", seeds=[0]).runs()
+    made = estimate("folder", [(run, False) for run in planned], untrained)
     assert set(made.seconds) == {None}
     assert made.total is None
 

@@ -1,0 +1,89 @@
+"""Figures of the paper: the features of trained encoders in the plane, and what their gates do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_dc import api
+from ssl_dc.evaluation.drawing import check_matplotlib, draw_panels, save
+from ssl_dc.evaluation.gate_statistics import GateStatistics
+from ssl_dc.evaluation.projection import Projection, umap_module
+from ssl_dc.reproduction.plan import PlannedRun
+from ssl_dc.reproduction.requests import FigureRequest
+from ssl_dc.reproduction.runner import Store
+from ssl_dc.routes import Route
+from ssl_dc.training.events import Watcher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Picture
+
+ROWS = (Route.GATED, Route.DENSE)
+"""From top to bottom, as in the paper."""
+
+
+class Figure:
+    """A figure in the making: a column for each run, a row for each route; with it a gate map of each gated run.
+
+    Args:
+        request: Which one, over which runs.
+        store: The runs.
+    """
+
+    def __init__(self, request: FigureRequest, store: Store) -> None:
+        self.request = request
+        self.store = store
+        self._projections: list[tuple[PlannedRun, Projection]] = []
+        self._gates: list[tuple[PlannedRun, GateStatistics]] = []
+
+    def check(self) -> None:
+        """Check that UMAP and Matplotlib are there.
+
+        Raises:
+            ConfigError: If not.
+        """
+        umap_module()
+        check_matplotlib()
+
+    def has(self, run: PlannedRun) -> bool:
+        """Whether a run's weights are there; laying out its features takes seconds."""
+        return self.store.has_weights(run)
+
+    def add(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
+        """Lay out the features of a run, and count what its gates do if it has any."""
+        path = self.store.trained(run, watchers, say)
+        say(f"umap {run.name}")
+        self._projections.append((run, api.evaluate(path, "umap")))
+        if run.system.budgeted:
+            say(f"gates {run.name}")
+            self._gates.append((run, api.evaluate(path, "gates")))
+
+    def write(self) -> str:
+        """Write the figure and the gate maps as PNG; their paths are returned, one a line."""
+        pictures = {
+            self._path(self.request.file_name): self._figure(),
+            **{self._path(f"gates-{run.name}"): self._gate_map(run, gates) for run, gates in self._gates},
+        }
+        for path, picture in pictures.items():
+            save(picture, path)
+        return "".join(f"{path}\n" for path in pictures)
+
+    def _path(self, name: str) -> Path:
+        return self.store.folder / f"{name}.png"
+
+    def _figure(self) -> Picture:
+        panels = [(_heading(run, "\n"), found.routes, found.labels) for run, found in self._projections]
+        picture = draw_panels(panels, classes=self._projections[0][1].classes, rows=ROWS)
+        picture.suptitle(self.request.title)
+        return picture
+
+    def _gate_map(self, run: PlannedRun, gates: GateStatistics) -> Picture:
+        picture = gates.draw()
+        scope = self.request.scope
+        picture.suptitle(f"Gates of {_heading(run, ', ')} ({scope.dataset}, {scope.scale} scale, seed {run.seed})")
+        return picture
+
+
+def _heading(run: PlannedRun, separator: str) -> str:
+    return run.system.title if run.budget is None else f"{run.system.title}{separator}budget {run.budget:g}"
