@@ -22,8 +22,11 @@ class PartOptions(Strict):
             ``package:name``, where two packages bring the same name.
         recipe: Settings of other sections (dotted key to value) that choosing this part brings along. They rank above
             the defaults and below everything that a user says.
+        compiles: Whether ``torch.compile`` takes the part as one graph, forward and backward: a claim that
+            :mod:`ssl_dc.testing` checks.
     """
 
     recipe: ClassVar[Mapping[str, Any]] = {}
+    compiles: ClassVar[bool] = False
 
     name: str = Field(description="The part, by the name under which it is registered.")

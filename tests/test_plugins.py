@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from ssl_dc.assemble import build_network, build_objective
-from ssl_dc.config import dump, file_layer, override_layer, resolve
+from ssl_dc.config import override_layer, resolve
 from ssl_dc.discovery import BUILT_IN, Plugin
 from ssl_dc.errors import ConfigError, PluginError
-from ssl_dc.options import PartOptions
 from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import HOOK_OF_KIND, LABEL, Registered, Registry, registry
+from ssl_dc.plugins import HOOK_OF_KIND, LABEL, Registry, registry
 
 Install = Callable[..., list[Plugin]]
 
 BUILT_IN_PARTS = [registered for registered in registry().all() if registered.distribution == BUILT_IN]
-WITH_OPTIONS = [registered for registered in BUILT_IN_PARTS if registered.part.options is not None]
-OF_RUNS = [registered for registered in BUILT_IN_PARTS if registered.kind in KINDS]
 
 GOOD = """
 from ssl_dc import Part, hookimpl
@@ -199,50 +193,6 @@ def test_every_kind_has_a_hook_and_a_label_and_a_built_in_part() -> None:
 
 def test_no_built_in_plugin_is_broken() -> None:
     assert [broken for broken in registry().broken if broken.distribution == BUILT_IN] == []
-
-
-def part_id(registered: Registered) -> str:
-    return f"{registered.kind}-{registered.part.name}"
-
-
-@pytest.mark.parametrize("registered", WITH_OPTIONS, ids=part_id)
-def test_a_built_in_part_can_be_loaded_and_its_options_bear_its_name(registered: Registered) -> None:
-    assert callable(registered.target())
-    options = registered.options_model()
-    assert issubclass(options, PartOptions)
-    assert options.model_fields["name"].default == registered.part.name
-    assert registered.part.summary.endswith(".")
-    assert "\n" not in registered.part.summary
-
-
-@pytest.mark.parametrize("registered", OF_RUNS, ids=part_id)
-def test_a_config_with_a_built_in_part_survives_being_saved(registered: Registered, tmp_path: Path) -> None:
-    config = resolve([override_layer([f"{registered.kind}={registered.part.name}"])]).config
-    assert type(getattr(config, registered.kind)) is registered.options_model()
-    file = tmp_path / "config.json"
-    file.write_text(dump(config))
-    assert resolve([file_layer(file)]).config == config
-
-
-@pytest.mark.parametrize("registered", WITH_OPTIONS, ids=part_id)
-def test_every_option_of_a_built_in_part_is_described(registered: Registered) -> None:
-    undescribed = [
-        name for name, field in registered.options_model().model_fields.items() if name != "name" and not field.description
-    ]
-    assert undescribed == []
-
-
-def test_options_of_built_in_parts_import_no_torch() -> None:
-    code = """
-import sys
-from ssl_dc.plugins import registry
-for registered in registry().all():
-    if registered.distribution == "ssl-dc" and registered.part.options:
-        registered.options_model()
-        assert "torch" not in sys.modules, registered
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
 
 
 def built_with(setting: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ StemName = Literal["imagenet", "cifar", "strided"]
 
 class ResNetOptions(PartOptions):
     """Options that all ResNets share."""
+
+    compiles: ClassVar[bool] = True
 
     width: int = Field(64, ge=4, multiple_of=4, description="Channels of the first stage; each next one has twice as many.")
     stem: StemName = Field(

@@ -18,9 +18,9 @@ ALL_KINDS = (*KINDS, *OTHER_KINDS)
 READY = "ready"
 
 
-@click.group("plugins", short_help="List, show, check and write the parts that runs are composed of.")
+@click.group("plugins", short_help="List, show and check the parts that runs are composed of.")
 def command() -> None:
-    """List the parts that runs are composed of, built-in and from installed plugins; check and write plugins."""
+    """List the parts that runs are composed of, built-in and from installed plugins; check plugins."""
 
 
 @command.command("list")
@@ -89,21 +89,6 @@ def hooks() -> None:
     from ssl_dc.hook_reference import hook_reference
 
     click.echo(hook_reference(), nl=False)
-
-
-@command.command("new")
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(ALL_KINDS), default="objective", show_default=True, help="What it brings.")
-@click.option("--name", required=True, help="The part's name, such as spread: a letter, then letters, digits and _.")
-@readable_errors
-def new(directory: Path, kind: str, name: str) -> None:
-    """Write a package into DIRECTORY that brings a part: it installs, passes its own tests, and trains at once."""
-    from ssl_dc.scaffold import write_package
-
-    written = write_package(directory, kind, name)
-    for path in written:
-        click.echo(path)
-    click.echo(f"next: pip install -e {directory} && pytest {directory}", err=True)
 
 
 @command.command("check")

@@ -32,6 +32,8 @@ class NoGatingOptions(GatingOptions):
 class DGNetOptions(GatingOptions):
     """Options of the gating scheme ``dgnet``; the defaults are the published ones (method section 4)."""
 
+    compiles: ClassVar[bool] = True
+
     name: str = "dgnet"
     reduction: int = Field(4, ge=1, description="Hidden width of a gate: the block's input channels divided by this.")
     temperature: float = Field(2 / 3, gt=0, description="Temperature tau of the relaxed gates in training.")
@@ -51,6 +53,8 @@ class DGNetOptions(GatingOptions):
 
 class ConvNetAIGOptions(GatingOptions):
     """Options of the gating scheme ``convnet_aig``; the defaults are the published ones (method section 5)."""
+
+    compiles: ClassVar[bool] = True
 
     name: str = "convnet_aig"
     hidden: int = Field(16, ge=1, description="Hidden width of a gate.")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ssl_dc.options import PartOptions
 
 
 class SharedOptions(PartOptions):
     """Options of the policy ``shared``, which has none."""
 
+    compiles: ClassVar[bool] = True
+
     name: str = "shared"
 
 
 class SeparateOptions(PartOptions):
     """Options of the policy ``separate``, which has none."""
+
+    compiles: ClassVar[bool] = True
 
     name: str = "separate"

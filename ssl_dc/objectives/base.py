@@ -45,7 +45,13 @@ class Objective(nn.Module, ABC):
 
     It sees features, never gates. The loss of a step is the sum of ``weights[name] * terms[name]``. Terms are computed in
     float32 whatever the precision of the features, and over the global batch when several processes train together.
+
+    Attributes:
+        trained_views: Numbers of the views whose features get a gradient. One that is a target only, as in an asymmetric
+            objective that is not symmetrised, is left out; the encoder then learns nothing from that view's route.
     """
+
+    trained_views: Sequence[int] = (0, 1)
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from ssl_dc.options import PartOptions
 
 class ExpanderOptions(PartOptions):
     """Options of an objective whose head is the expander of method section 2."""
+
+    compiles: ClassVar[bool] = True
 
     expander_width: int = Field(2048, ge=2, description="Width of the expander's hidden layers and of its output.")
 

@@ -1,0 +1,83 @@
+"""The page of the checks, made from their own docstrings: ``python -m ssl_dc.testing.reference``."""
+
+from __future__ import annotations
+
+from ssl_dc.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins import LABEL
+from ssl_dc.testing import any_part
+from ssl_dc.testing.check import Check
+from ssl_dc.testing.kit import checks
+
+HEAD = """# What a part must do
+
+Made by `python -m ssl_dc.testing.reference`, from the checks' own docstrings.
+
+`ssl_dc.testing` checks a part of any kind against what the rest of the program relies on. The built-in parts pass the
+same checks.
+
+## Run them
+
+In your package's tests, one case a check:
+
+```python
+from ssl_dc.testing import conformance
+
+test_spread = conformance("objective", "spread", settings={"temperature": 0.2})
+```
+
+On every part of an installed package, with its default options:
+
+```sh
+ssl-dc plugins check PACKAGE
+```
+
+As functions, without pytest:
+
+```python
+from ssl_dc.plugins import registry
+from ssl_dc.testing import run_checks
+
+for outcome in run_checks(registry().find("objective", "vicreg"), settings={"expander_width": 8}):
+    print(outcome.name, outcome.state, outcome.message)
+```
+
+- `settings` are options to build the part with; the others keep their defaults. Small networks are checked in seconds.
+- A check that fails says in one sentence what was expected and what was seen. Whatever else your part raises is a failure
+  with its type and text (under pytest, with its traceback).
+- A check may not apply: a scheme without gates has no masks, a data set that is not on this machine has no images. It
+  then says why, and is skipped under pytest.
+- Everything runs on the CPU. Two processes are started once, when a check first asks for them.
+
+## What a part claims
+
+- `compiles = True` on the options: `torch.compile` takes the part as one graph. It is checked with `fullgraph=True` and
+  the backend `aot_eager`, which traces and differentiates as the default one does and leaves out the making of kernels.
+  Without the claim the check does not apply.
+- `trained_views = (0,)` on an objective: only the first view's features get a gradient, the second one's are a target.
+  Without it, both must get one. A momentum copy that is a target encodes the images itself, and requires no gradient.
+"""
+
+
+def conformance_reference() -> str:
+    """The page, as Markdown."""
+    sections = [
+        HEAD,
+        "## Every part",
+        _list(list(map(Check, any_part.RECORD_AND_OPTIONS))),
+        "Commands and watchers have no options: of these, the first concerns them, and that their record names none.",
+        "Of every kind that a config chooses, besides:",
+        _list(list(map(Check, any_part.CONFIG))),
+    ]
+    shared = {*any_part.RECORD, *any_part.RECORD_AND_OPTIONS, *any_part.CONFIG}
+    for kind in (*KINDS, *OTHER_KINDS):
+        own = [check for check in checks(kind) if check.function not in shared]
+        sections += [f"## {LABEL[kind][0].upper()}{LABEL[kind][1:]}", _list(own)]
+    return "\n\n".join(section.strip() for section in sections) + "\n"
+
+
+def _list(these: list[Check]) -> str:
+    return "\n".join(f"- `{check.name}`: {check.promise}" for check in these)
+
+
+if __name__ == "__main__":
+    print(conformance_reference(), end="")
