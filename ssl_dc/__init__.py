@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ssl_dc.model import Model
     from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
     from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
+    from ssl_dc.objectives.heads import GlobalBatchNorm1d
     from ssl_dc.optimizers.base import ParameterGroup
     from ssl_dc.optimizers.options import OptimizerOptions
     from ssl_dc.options import PartOptions
@@ -52,6 +53,7 @@ _HOME = {
     "GateSite": "ssl_dc.gating.sites",
     "GatingOptions": "ssl_dc.gating.options",
     "GatingScheme": "ssl_dc.gating.base",
+    "GlobalBatchNorm1d": "ssl_dc.objectives.heads",
     "Granularity": "ssl_dc.gating.sites",
     "ImageSet": "ssl_dc.data.base",
     "Model": "ssl_dc.model",
@@ -107,6 +109,7 @@ __all__ = [
     "GateSite",
     "GatingOptions",
     "GatingScheme",
+    "GlobalBatchNorm1d",
     "Granularity",
     "ImageSet",
     "Model",
