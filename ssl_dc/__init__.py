@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ssl_dc.evaluation.options import ProtocolOptions
     from ssl_dc.evaluation.report import Report, ReportTable
     from ssl_dc.gating.base import Gate, GatingScheme
-    from ssl_dc.gating.cost import CostModel, Trace
+    from ssl_dc.gating.cost import CostModel, LayerCost, Trace
     from ssl_dc.gating.options import GatingOptions
     from ssl_dc.gating.sites import GateSite, Granularity
     from ssl_dc.hookspecs import hookimpl
@@ -56,6 +56,7 @@ _HOME = {
     "GlobalBatchNorm1d": "ssl_dc.objectives.heads",
     "Granularity": "ssl_dc.gating.sites",
     "ImageSet": "ssl_dc.data.base",
+    "LayerCost": "ssl_dc.gating.cost",
     "Model": "ssl_dc.model",
     "NormPolicy": "ssl_dc.norms.base",
     "Objective": "ssl_dc.objectives.base",
@@ -112,6 +113,7 @@ __all__ = [
     "GlobalBatchNorm1d",
     "Granularity",
     "ImageSet",
+    "LayerCost",
     "Model",
     "NormPolicy",
     "Objective",

@@ -44,11 +44,11 @@ def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
         online: The network.
         momentum: tau of the paper, in [0, 1].
     """
-    for mine, theirs in zip(target.parameters(), online.parameters(), strict=True):
-        mine.lerp_(theirs, 1 - momentum)
-    for (name, state), theirs in zip(target.named_buffers(), online.buffers(), strict=True):
+    for copied, parameter in zip(target.parameters(), online.parameters(), strict=True):
+        copied.lerp_(parameter, 1 - momentum)
+    for (name, own), buffer in zip(target.named_buffers(), online.buffers(), strict=True):
         if not name.endswith(BATCH_STATISTICS):
-            state.copy_(theirs)
+            own.copy_(buffer)
 
 
 def head(in_width: int, options: BYOLOptions) -> nn.Sequential:
