@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from ssl_dc.evaluation.options import ProtocolOptions
     from ssl_dc.evaluation.report import Report, ReportTable
     from ssl_dc.gating.base import Gate, GatingScheme
-    from ssl_dc.gating.cost import CostModel, Trace
+    from ssl_dc.gating.cost import CostModel, LayerCost, Trace
     from ssl_dc.gating.options import GatingOptions
     from ssl_dc.gating.sites import GateSite, Granularity
     from ssl_dc.hookspecs import hookimpl
     from ssl_dc.model import Model
     from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
     from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
+    from ssl_dc.objectives.heads import GlobalBatchNorm1d
     from ssl_dc.optimizers.base import ParameterGroup
     from ssl_dc.optimizers.options import OptimizerOptions
     from ssl_dc.options import PartOptions
@@ -52,8 +53,10 @@ _HOME = {
     "GateSite": "ssl_dc.gating.sites",
     "GatingOptions": "ssl_dc.gating.options",
     "GatingScheme": "ssl_dc.gating.base",
+    "GlobalBatchNorm1d": "ssl_dc.objectives.heads",
     "Granularity": "ssl_dc.gating.sites",
     "ImageSet": "ssl_dc.data.base",
+    "LayerCost": "ssl_dc.gating.cost",
     "Model": "ssl_dc.model",
     "NormPolicy": "ssl_dc.norms.base",
     "Objective": "ssl_dc.objectives.base",
@@ -107,8 +110,10 @@ __all__ = [
     "GateSite",
     "GatingOptions",
     "GatingScheme",
+    "GlobalBatchNorm1d",
     "Granularity",
     "ImageSet",
+    "LayerCost",
     "Model",
     "NormPolicy",
     "Objective",

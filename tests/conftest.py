@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_dc.discovery import Plugin, installed_plugins
+from ssl_dc.discovery import BUILT_IN, Plugin, installed_plugins
 
 # the networks of the tests are so small that a second thread only waits; on a busy machine it costs tenfold
 torch.set_num_threads(1)
@@ -29,7 +29,10 @@ def real_data() -> Path:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Plugin]]]:
-    """Installs fake distributions (name to {entry point: source of its module}); gives all plugins that there then are."""
+    """Installs fake distributions (name to {entry point: source of its module}); gives their plugins and the built-in ones.
+
+    Not those that are really installed where the tests run.
+    """
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
@@ -45,7 +48,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
                 (site / f"{module}.py").write_text(source)
                 lines.append(f"{entry_point} = {module}\n")
             (info / "entry_points.txt").write_text("[ssl_dc]\n" + "".join(lines))
-        return installed_plugins()
+        return [plugin for plugin in installed_plugins() if plugin.distribution in {BUILT_IN, *distributions}]
 
     yield put
     for module in [name for name in sys.modules if name.startswith("fake_")]:

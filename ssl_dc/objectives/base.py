@@ -63,7 +63,11 @@ class Objective(nn.Module, ABC):
         """The loss terms of one batch."""
 
     def bind(self, encoder: Encoder) -> None:
-        """Called once, before training, with the encoder that is to be trained; for objectives that keep a copy of it."""
+        """Called once, before training, with the encoder that is to be trained; for objectives that keep a copy of it.
+
+        A copy kept as a submodule is saved and restored with the objective, also when training goes on from a resume point;
+        its parameters must not require a gradient, or the optimiser is given them.
+        """
 
     def after_step(self, encoder: Encoder, progress: float) -> None:
         """Called after each optimiser step, with the share of training done, in [0, 1]; for momentum copies."""

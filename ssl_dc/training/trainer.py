@@ -95,9 +95,9 @@ class Trainer:
         self.watchers = watchers
         self.checkpoints = checkpoints
 
-        objective.bind(encoder)
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+        objective.bind(encoder)  # after that, so that a copy of the encoder has the same batch norms
         self.learner = Learner(encoder, objective).to(self.accelerator.device)
         self.learner.to(memory_format=torch.channels_last)
         bare_optimizer = optimizer(parameter_groups(self.learner))

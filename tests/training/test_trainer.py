@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, DataError, RunError
 from ssl_dc.gating.base import Gate, GateFactory, GatingScheme, gates_of, no_gates
 from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.none import NoGating
-from ssl_dc.gating.options import NoGatingOptions
+from ssl_dc.gating.options import DGNetOptions, NoGatingOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.model import Model
 from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
@@ -690,6 +692,21 @@ def test_two_processes_train_together(two_processes: Path, name: str) -> None:
     for ours, theirs in zip(one["terms"], two["terms"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-6)
     assert one["weights"] == pytest.approx(two["weights"], rel=1e-9)
+
+
+def test_an_objective_that_copies_the_encoder_gets_its_final_batch_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bound(Exception):  # noqa: N818  # ends the test where a GPU would be needed
+        pass
+
+    class Copying(Distance):
+        def bind(self, encoder: Encoder) -> None:
+            raise Bound([type(m).__name__ for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)])
+
+    gpus = SimpleNamespace(num_processes=2, device=torch.device("cuda"))
+    monkeypatch.setattr("ssl_dc.training.trainer.make_accelerator", lambda _precision: gpus)
+    with pytest.raises(Bound) as bound:
+        by_hand(objective=Copying(), gating=DGNet(DGNetOptions()))
+    assert bound.value.args[0] == ["SyncBatchNorm"]
 
 
 def test_a_launch_of_processes_that_would_train_apart_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

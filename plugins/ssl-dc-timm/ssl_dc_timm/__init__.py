@@ -1,0 +1,20 @@
+"""The convolutional networks of timm as backbones of ssl-dc."""
+
+from __future__ import annotations
+
+import ssl_dc
+
+SSL_DC_INTERFACE = "1.0"
+
+
+@ssl_dc.hookimpl
+def ssl_dc_backbones() -> list[ssl_dc.Part]:
+    """The backbone ``timm``."""
+    return [
+        ssl_dc.Part(
+            name="timm",
+            target="ssl_dc_timm.backbone:Timm",
+            options="ssl_dc_timm.options:TimmOptions",
+            summary="Any convolutional network of timm; its ResNets with gate sites.",
+        )
+    ]

@@ -1,0 +1,89 @@
+"""timm's batch norms, exchanged for those of the run's batch-norm policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from timm.layers.norm_act import BatchNormAct2d
+from torch import Tensor, nn
+
+import ssl_dc
+
+NormFactory = Callable[[int, ssl_dc.Position], ssl_dc.RouteNorm]
+"""Gives the norm of the run's policy for a place: (channels, position)."""
+
+
+class RouteSequential(nn.ModuleList):
+    """Layers one after the other, those told the route that are to be told."""
+
+    def forward(self, x: Tensor, route: ssl_dc.Route) -> Tensor:
+        """What the layers make of x (N, C, H, W)."""
+        for layer in self:
+            x = apply(layer, x, route)
+        return x
+
+
+def apply(layer: nn.Module, x: Tensor, route: ssl_dc.Route) -> Tensor:
+    """A layer's output, the layer told the route if it is one that is to be told."""
+    return cast(Tensor, layer(x, route) if isinstance(layer, (ssl_dc.RouteNorm, RouteSequential)) else layer(x))
+
+
+def with_route_norms(module: nn.Module, norm_factory: NormFactory, position: ssl_dc.Position) -> nn.Module:
+    """A module of timm's with the policy's norms in place of its batch norms.
+
+    They begin as those that they replace: weights, statistics, eps and momentum are timm's.
+
+    Args:
+        module: A batch norm, or a :class:`torch.nn.Sequential` with some; anything else comes back as it is.
+        norm_factory: Gives the norms.
+        position: Where in the network the module stands.
+
+    Returns:
+        A :class:`ssl_dc.RouteNorm`, a :class:`RouteSequential`, or the module itself.
+    """
+    if isinstance(module, nn.Sequential):
+        return RouteSequential(with_route_norms(layer, norm_factory, position) for layer in module)
+    return route_norm(module, norm_factory, position) if type(module) is nn.BatchNorm2d else module
+
+
+def route_norm(batch_norm: nn.BatchNorm2d, norm_factory: NormFactory, position: ssl_dc.Position) -> ssl_dc.RouteNorm:
+    """The policy's norm for the place of a batch norm, with that one's weights, statistics, eps and momentum."""
+    norm = norm_factory(batch_norm.num_features, position)
+    for route in ssl_dc.Route:
+        own = norm.for_route(route)
+        state = batch_norm.state_dict()
+        own.load_state_dict({name: state[name] for name in own.state_dict()})
+        own.eps, own.momentum = batch_norm.eps, batch_norm.momentum
+    return norm
+
+
+class OneRouteNorm(nn.Module):
+    """A norm of the policy inside a network that knows no routes: that of the dense one, and what timm fuses with it.
+
+    Args:
+        norm: The norm.
+        after: What follows it: an activation, a drop layer.
+    """
+
+    def __init__(self, norm: ssl_dc.RouteNorm, after: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (N, C, H, W)."""
+        return cast(Tensor, self.after(self.norm(x, ssl_dc.Route.DENSE)))
+
+
+def replace_batch_norms(network: nn.Module, norm_factory: NormFactory) -> None:
+    """Exchange every batch norm inside a network that knows no routes, in place."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, BatchNormAct2d):
+                after: nn.Module = nn.Sequential(child.drop, child.act)
+            elif type(child) is nn.BatchNorm2d:
+                after = nn.Identity()
+            else:
+                continue
+            setattr(module, name, OneRouteNorm(route_norm(child, norm_factory, ssl_dc.Position.BLOCK), after))
