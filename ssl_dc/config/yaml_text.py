@@ -7,6 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from ssl_dc.config import Resolved
 
@@ -32,7 +33,13 @@ def _annotated(tree: dict[str, Any], prefix: str, resolved: Resolved) -> Comment
     return commented
 
 
+_SWITCHES = {"yes", "no", "on", "off"}
+"""Words that older YAML readers take for true and false."""
+
+
 def _inline(value: Any) -> Any:
+    if isinstance(value, str) and value in _SWITCHES:
+        return DoubleQuotedScalarString(value)
     if not isinstance(value, list):
         return value
     sequence = CommentedSeq(value)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ssl_dc.errors import ConfigError
-from ssl_dc.reproduction.plan import PlannedRun, Scope, planned_runs
+from ssl_dc.plugins import registry
+from ssl_dc.reproduction.plan import PlannedRun, Scope, data_part, planned_runs
 from ssl_dc.reproduction.systems import FIGURES, TABLES, FigureSpec, TableSpec
 
 NAMES = (*TABLES, *FIGURES)
@@ -26,7 +27,7 @@ class TableRequest:
         to_root: Folder that holds that one's images.
 
     Raises:
-        ConfigError: If a table of transfers has no ``to``, or another table has one.
+        ConfigError: If a table of transfers has no ``to`` or an unknown one, or another table has one.
     """
 
     name: str
@@ -40,6 +41,8 @@ class TableRequest:
             raise ConfigError(f"{self.name} transfers to another data set; name it by --to, such as --to stl10")
         if not transfers and (self.to or self.to_root) is not None:
             raise _no_transfer(self.name)
+        if self.to is not None:  # before anything is trained for it
+            registry().find("data", data_part(self.to, self.to_root))
 
     @property
     def spec(self) -> TableSpec:
