@@ -88,7 +88,9 @@ def file_plugin(path: Path) -> Plugin:
         module = sys.modules.get(path.stem)
         if module is not None and getattr(module, "__file__", None) == str(path):
             return module
-        if module is not None or importlib.util.find_spec(path.stem) is not None:
+        # the file itself may be found by name, where its folder is the working directory of python -m
+        found = None if module is not None else importlib.util.find_spec(path.stem)
+        if module is not None or (found is not None and found.origin != str(path)):
             raise ImportError(f"there is another module named {path.stem!r}; name the file otherwise")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:

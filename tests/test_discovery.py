@@ -127,6 +127,11 @@ def test_a_plugin_of_one_file_is_there_and_trains(file: Path, tmp_path: Path) ->
     assert call("--plugin", str(file), "evaluate", str(tmp_path / "run")).exit_code == 0
 
 
+def test_a_file_in_a_folder_that_python_searches_is_no_other_module(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(file.parent))  # as python -m ssl_dc and torchrun do with the working directory
+    assert Registry([file_plugin(file)]).broken == []
+
+
 def test_the_options_of_a_plugin_are_checked_by_its_own_model(file: Path) -> None:
     wrong = call(*TRAIN, "--plugin", str(file), "--objective.temperature", "-1")
     assert wrong.exit_code == 2

@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from ssl_dc.cli import main
+from ssl_dc.plugins import registry
+from ssl_dc.testing import run_checks
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
@@ -77,3 +79,26 @@ def test_the_script_of_the_library_page_runs_as_it_stands(tmp_path: Path) -> Non
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
     )
     assert re.fullmatch(r"gated features \(1797, 16\) at 0\.(3[89]|4[012])\d of the dense cost\n", said.stdout)
+
+
+def test_the_plugin_of_the_page_keeps_every_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in blocks(REPOSITORY / "docs" / "plugins.md", "python"):
+        written = re.match(r"# (spread/\w+\.py):", block)
+        if written:
+            file = tmp_path / written.group(1)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block)
+    info = tmp_path / "ssl_dc_spread-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ssl-dc-spread\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[ssl_dc]\nspread = spread\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.cache_clear()
+    try:
+        outcomes = run_checks(registry().find("objective", "spread"))
+    finally:
+        registry.cache_clear()
+        for module in [name for name in sys.modules if name.partition(".")[0] == "spread"]:
+            del sys.modules[module]
+    assert [outcome for outcome in outcomes if outcome.state == "failed"] == []
+    assert [outcome.name for outcome in outcomes if outcome.state != "passed"] == ["compiles_whole_if_it_claims_to"]
