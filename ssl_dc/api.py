@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,18 +12,18 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ssl_dc.assemble import build, build_data_set, build_network, build_objective, build_optimizer, build_views
+from ssl_dc.assemble import build, build_data_set
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.loading import Plain
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.errors import PluginError
 from ssl_dc.evaluation import drawing
+from ssl_dc.evaluation.checked_options import protocol_options
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import ProtocolOptions
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.evaluation.projection import Projection
-from ssl_dc.evaluation.protocol import protocol_options
 from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.evaluation.report import Report
 from ssl_dc.model import Model
@@ -33,8 +32,8 @@ from ssl_dc.run_folder import RunFolder
 from ssl_dc.training.budget import calibrate
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.events import Guarded, Watcher
+from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.metrics_file import MetricsFile
-from ssl_dc.training.trainer import Trainer
 
 BUDGET_TOLERANCE = 0.02
 """How far from the budget the calibrated cost may be, as a share of the dense cost, before the user is told."""
@@ -188,21 +187,8 @@ class _Prepared:
     def __init__(self, config: RunConfig, splits: Splits) -> None:
         self.config = config
         self.splits = splits
-        network = build_network(config)
-        self.encoder = network.encoder
-        self.trainer = Trainer(
-            encoder=network.encoder,
-            objective=build_objective(config, network.encoder.feature_dim),
-            gating=network.gating,
-            optimizer=partial(build_optimizer, config),
-            images=splits.train,
-            views=build_views(config),
-            image_size=config.data.image_size,
-            training=config.training,
-            budget=config.budget,
-            routes=config.routes,
-            seed=config.seed,
-        )
+        self.trainer = trainer_from_config(config, splits.train)
+        self.encoder = self.trainer.learner.encoder
 
     def fit(self, folder: RunFolder, watchers: Sequence[Watcher]) -> Run:
         """Train in a folder from its newest resume point; calibrate, save, evaluate."""

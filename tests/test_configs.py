@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views
+from ssl_dc.assemble import build_data_set
 from ssl_dc.config import RunConfig, read, resolve, uniform_layer
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.reproduction.plan import Scope, planned_runs
 from ssl_dc.reproduction.systems import TABLES
 from ssl_dc.training.events import StepMetrics, Watcher
-from ssl_dc.training.trainer import Trainer
+from ssl_dc.training.from_config import trainer_from_config
 
 torch.set_num_threads(1)  # on networks this small, threads only wait for one another
 
@@ -87,26 +86,14 @@ def test_config_trains(name: str) -> None:
     for kind in ("objective", "gating", "encoder", "backbone", "norm", "views", "optimizer"):
         assert getattr(config, kind).name == getattr(original, kind).name, kind
     assert (config.routes, config.budget) == (original.routes, original.budget)
-    network = build_network(config)
     losses = Losses()
-    before = [parameter.detach().clone() for parameter in network.encoder.parameters()]
-    Trainer(
-        encoder=network.encoder,
-        objective=build_objective(config, network.encoder.feature_dim),
-        gating=network.gating,
-        optimizer=partial(build_optimizer, config),
-        images=open_splits(build_data_set(config)).train,
-        views=build_views(config),
-        image_size=config.data.image_size,
-        training=config.training,
-        budget=config.budget,
-        routes=config.routes,
-        seed=config.seed,
-        watchers=[losses],
-    ).fit()
+    trainer = trainer_from_config(config, open_splits(build_data_set(config)).train, [losses])
+    encoder = trainer.learner.encoder
+    before = [parameter.detach().clone() for parameter in encoder.parameters()]
+    trainer.fit()
     assert len(losses.values) == 2 * config.training.epochs
     assert all(loss > 0 for loss in losses.values)
-    assert any(not torch.equal(a, b) for a, b in zip(before, network.encoder.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))

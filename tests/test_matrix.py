@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import combinations, product
 from typing import Any
 
 import pytest
 import torch
 
-from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views
+from ssl_dc.assemble import build_data_set, build_network
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import ConfigError
@@ -24,6 +23,7 @@ from ssl_dc.gating.base import gates_of
 from ssl_dc.plugins import registry
 from ssl_dc.routes import Route
 from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.trainer import Trainer
 
 KINDS = ("objective", "gating", "encoder", "backbone", "norm")
@@ -99,21 +99,8 @@ class Losses(Watcher):
 
 def train(config: RunConfig) -> tuple[Trainer, Losses]:
     """Two steps of a config, without a folder."""
-    network = build_network(config)
     losses = Losses()
-    trainer = Trainer(
-        encoder=network.encoder,
-        objective=build_objective(config, network.encoder.feature_dim),
-        gating=network.gating,
-        optimizer=partial(build_optimizer, config),
-        images=open_splits(build_data_set(config)).train,
-        views=build_views(config),
-        image_size=config.data.image_size,
-        training=config.training,
-        budget=config.budget,
-        routes=config.routes,
-        watchers=[losses],
-    )
+    trainer = trainer_from_config(config, open_splits(build_data_set(config)).train, [losses])
     trainer.fit()
     return trainer, losses
 

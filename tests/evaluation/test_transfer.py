@@ -15,7 +15,7 @@ import ssl_dc
 from ssl_dc.cli import main
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError, DataError
-from ssl_dc.evaluation.protocol import options_model
+from ssl_dc.evaluation.checked_options import options_model
 from ssl_dc.evaluation.protocols import extract_splits, linear
 from ssl_dc.evaluation.transfer import target_splits
 from ssl_dc.model import Model

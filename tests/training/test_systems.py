@@ -6,7 +6,6 @@ import math
 import os
 import socket
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from ssl_dc.assemble import build_data_set, build_network, build_objective, build_optimizer, build_views
+from ssl_dc.assemble import build_data_set
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.gating.base import Gate, gates_of
 from ssl_dc.reproduction.systems import BASELINE1, BASELINE2, DOUBLE, DUAL, NO_INVARIANCE, VANILLA, System
 from ssl_dc.routes import Route
 from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.learner import LearnerOutput
 from ssl_dc.training.trainer import Trainer
 
@@ -47,21 +47,7 @@ def trainer_of(system: System, settings: Mapping[str, Any] | None = None, watche
     target = {"budget.target": BUDGET} if system.budgeted else {}
     tiny = TINY if system.budgeted else {key: value for key, value in TINY.items() if not key.startswith("budget.")}
     config = resolve([uniform_layer({**tiny, **target, **system.settings, **(settings or {})}, "test")]).config
-    network = build_network(config)
-    return Trainer(
-        encoder=network.encoder,
-        objective=build_objective(config, network.encoder.feature_dim),
-        gating=network.gating,
-        optimizer=partial(build_optimizer, config),
-        images=open_splits(build_data_set(config)).train,
-        views=build_views(config),
-        image_size=config.data.image_size,
-        training=config.training,
-        budget=config.budget,
-        routes=config.routes,
-        seed=config.seed,
-        watchers=[watcher] if watcher else [],
-    )
+    return trainer_from_config(config, open_splits(build_data_set(config)).train, [watcher] if watcher else [])
 
 
 class Recorder(Watcher):

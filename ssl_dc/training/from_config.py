@@ -1,0 +1,40 @@
+"""A trainer whose parts are those that a config names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views
+from ssl_dc.config import RunConfig
+from ssl_dc.data.base import ImageSet
+from ssl_dc.training.events import Watcher
+from ssl_dc.training.trainer import Trainer
+
+
+def trainer_from_config(config: RunConfig, images: ImageSet, watchers: Sequence[Watcher] = ()) -> Trainer:
+    """Build every part of a config, and the trainer of them; ``trainer.learner.encoder`` is what is trained.
+
+    Args:
+        config: The complete config.
+        images: What is trained on.
+        watchers: Told of what happens.
+
+    Raises:
+        ConfigError: If the parts do not fit one another, or the budget cannot be met.
+    """
+    network = build_network(config)
+    return Trainer(
+        encoder=network.encoder,
+        objective=build_objective(config, network.encoder.feature_dim),
+        gating=network.gating,
+        optimizer=partial(build_optimizer, config),
+        images=images,
+        views=build_views(config),
+        image_size=config.data.image_size,
+        training=config.training,
+        budget=config.budget,
+        routes=config.routes,
+        seed=config.seed,
+        watchers=watchers,
+    )
