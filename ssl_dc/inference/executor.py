@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
@@ -57,37 +58,39 @@ class Executed:
 
 
 class Executor:
-    """One route of a backbone, compiled: norms folded, and only that computed which the masks keep.
-
-    The results are those of the backbone in evaluation mode, which it is put in, within float32 rounding. The weights are
-    copied: what happens to the backbone later does not change them.
+    """A plan, compiled: only that is computed which the masks keep.
 
     Args:
-        backbone: In evaluation mode, float32, on the CPU.
-        route: Which route.
+        plan: Fused.
+        cost_model: The cost of its network at an image size.
         threads: How many threads work at once; by default as many as torch uses.
         backend: What runs it.
 
     Attributes:
         plan: The steps.
-        why_torch: Why the compiled kernel is not used, where it was wanted; else empty.
+        threads: How many threads work at once.
+        why_torch: Why the compiled kernel is not used; empty if it is.
 
     Raises:
-        RunError: If the backbone cannot be traced, or ``native`` is asked for and cannot be had; with the reason.
+        RunError: If ``native`` is asked for and cannot be had; with the reason.
     """
 
     def __init__(
-        self, backbone: Backbone, route: Route, *, threads: int | None = None, backend: Backend = "auto"
+        self,
+        plan: Plan,
+        cost_model: Callable[[int], CostModel],
+        *,
+        threads: int | None = None,
+        backend: Backend = "auto",
     ) -> None:
-        _check(backbone)
         self.threads = torch.get_num_threads() if threads is None else threads
-        self.plan = fuse(capture(backbone.eval(), route))
-        self.why_torch = "" if backend != "torch" else "torch was asked for"
+        self.why_torch = "torch was asked for" if backend == "torch" else ""
         self._kernel = self._find_kernel(backend)
+        self.plan = plan
         if self._kernel is not None:
-            self._weights = Weights(self.plan, self._kernel)
-            self.plan = without_weights(self.plan)
-        self._shadow = copy.deepcopy(backbone).to("meta")
+            self._weights = Weights(plan, self._kernel)
+            self.plan = without_weights(plan)
+        self._cost_model = cost_model
         self._costs: dict[int, CostModel] = {}
         self._programs: dict[tuple[int, int], NativeProgram] = {}
 
@@ -106,8 +109,21 @@ class Executor:
             raise ValueError(
                 f"images must be float32 (N, 3, H, W) on the CPU, not {images.dtype} {tuple(images.shape)} on {images.device}"
             )
-        features, opened = self._natively(images) if self._kernel is not None else self._by_torch(images)
+        if self._kernel is None:
+            features, opened = self._by_torch(images)
+        else:
+            features, opened = self._program((images.shape[2], images.shape[3]), self._kernel)(images)
         return Executed(features, opened, self.plan, self._cost(images.shape[-1]))
+
+    def timed(self, image: Tensor) -> Tensor:
+        """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that it does without.
+
+        Raises:
+            RunError: If torch runs the plan: only the compiled kernel keeps times.
+        """
+        if self._kernel is None:
+            raise RunError(f"only the compiled kernel times its steps, and it is not used: {self.why_torch}")
+        return self._program((image.shape[1], image.shape[2]), self._kernel).timed(image)
 
     def _find_kernel(self, backend: Backend) -> Kernel | None:
         if backend == "torch":
@@ -120,14 +136,11 @@ class Executor:
             self.why_torch = str(error)
             return None
 
-    def _natively(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        size = (images.shape[2], images.shape[3])
-        program = self._programs.get(size)
-        if program is None:
-            assert self._kernel is not None  # noqa: S101  # for the type checker
-            program = NativeProgram(self.plan, size, self._kernel, self._weights, self.threads)
-            self._programs = {size: program}  # one size at a time: each has activations of its own
-        return program(images)
+    def _program(self, size: tuple[int, int], kernel: Kernel) -> NativeProgram:
+        """The program for images of one size; that of another is given up, since each has activations of its own."""
+        if size not in self._programs:
+            self._programs = {size: NativeProgram(self.plan, size, kernel, self._weights, self.threads)}
+        return self._programs[size]
 
     @torch.no_grad()
     def _by_torch(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,8 +154,29 @@ class Executor:
 
     def _cost(self, size: int) -> CostModel:
         if size not in self._costs:
-            self._costs[size] = self._shadow.cost_model(size)
+            self._costs[size] = self._cost_model(size)
         return self._costs[size]
+
+
+def compiled(backbone: Backbone, route: Route, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
+    """One route of a backbone, compiled: norms folded, and only that computed which the masks keep.
+
+    The results are those of the backbone in evaluation mode, which it is put in, within float32 rounding. The weights are
+    copied: what happens to the backbone later does not change them.
+
+    Args:
+        backbone: Float32, on the CPU.
+        route: Which route.
+        threads: How many threads work at once; by default as many as torch uses.
+        backend: What runs it.
+
+    Raises:
+        RunError: If the backbone cannot be traced, or ``native`` is asked for and cannot be had; with the reason.
+    """
+    _check(backbone)
+    plan = fuse(capture(backbone.eval(), route))
+    shadow = copy.deepcopy(backbone).to("meta")  # counts, and holds no weights
+    return Executor(plan, shadow.cost_model, threads=threads, backend=backend)
 
 
 def _check(backbone: Backbone) -> None:

@@ -88,12 +88,12 @@ class NativeProgram:
             self._program, states, images.data_ptr(), len(images), features.data_ptr(), masks.data_ptr(), threads
         )
 
-    def timed(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks (all sites' channels) uint8 of an image (3, H, W), and the seconds of each step, float64, 0 for one not run."""
+    def timed(self, image: Tensor) -> Tensor:
+        """Seconds of each step for an image (3, H, W), float64; 0 for one that is not run."""
         seconds = torch.zeros(len(self._ops), dtype=torch.float64)
         masks = torch.empty(self.n_masks, dtype=torch.uint8)
         self._one(image.contiguous(), torch.empty(self.features), masks, seconds)
-        return masks, seconds
+        return seconds
 
     def _one(self, image: Tensor, features: Tensor, masks: Tensor, seconds: Tensor | None = None) -> None:
         state = self._states[0]
