@@ -76,7 +76,7 @@ class RunFolder:
         Raises:
             ConfigError: If something is there already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _half_written(entry) for entry in path.iterdir())):
             raise ConfigError(
                 f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
             )
@@ -125,6 +125,11 @@ class RunFolder:
     def save_result(self, result: dict[str, Any]) -> None:
         """Write what was learned."""
         write_text(self.result_file, json.dumps(result, indent=2) + "\n")
+
+
+def _half_written(entry: Path) -> bool:
+    """Whether a file is what :mod:`ssl_dc.files` leaves of one when it is killed."""
+    return entry.name.startswith(".") and entry.name.endswith(".partial")
 
 
 def fill(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:

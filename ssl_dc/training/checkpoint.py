@@ -46,7 +46,7 @@ class CheckpointStore:
         self.keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a resume point, then drop those that are too many.
+        """Write a resume point, then drop those that are too many, and any of a later step: a damaged one, passed over.
 
         Raises:
             RunError: If it cannot be written; the earlier ones are untouched.
@@ -54,7 +54,8 @@ class CheckpointStore:
         final = self.folder / f"step-{checkpoint.step:08d}"
         partial = self.folder / f".{final.name}.partial"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
+            for killed in self.folder.glob(".step-*.partial"):
+                shutil.rmtree(killed, ignore_errors=True)
             partial.mkdir(parents=True)
             sums = {name: write_tensors(partial / f"{name}.safetensors", part) for name, part in checkpoint.tensors.items()}
             record = {"step": checkpoint.step, "values": checkpoint.values, "sha256": sums}
@@ -66,8 +67,10 @@ class CheckpointStore:
             raise RunError(f"cannot write the resume point {final}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        for old in self._newest_first()[self.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        kept = [folder for folder in self._newest_first() if folder.name <= final.name][: self.keep]
+        for folder in self._newest_first():
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest resume point that is whole (None if there is none), and what is wrong with newer ones."""
