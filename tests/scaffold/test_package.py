@@ -127,8 +127,8 @@ def test_the_command_says_what_was_written_and_what_comes_next(tmp_path: Path, m
     assert said.stdout.splitlines() == sorted(str(path) for path in Path("my spread").rglob("*") if path.is_file())
     assert said.stderr.splitlines() == [
         "next:",
-        "  pip install -e ./'my spread'",
-        "  pytest 'my spread'",
+        "  pip install -e './my spread[test]'",
+        "  python -m pytest 'my spread'",
         "  ssl-dc train --objective spread --budget 0.3",
     ]
 
