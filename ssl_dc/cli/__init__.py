@@ -47,6 +47,11 @@ class LazyGroup(click.Group):
                 raise PluginError(f"command {cmd_name!r} must be a click.Command, not a {type(command).__name__}")
             return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what a user can mend is one message, also where a plugin's command raises it."""
+        with reported():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
