@@ -19,6 +19,7 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.distributed import gather_batch, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
+from ssl_dc.files import fill
 from ssl_dc.gating.base import GatingScheme, gates_of
 from ssl_dc.gating.cost import Trace
 from ssl_dc.objectives.base import Objective
@@ -252,8 +253,17 @@ class Trainer:
         for problem in problems:
             self._tell("on_message", f"resume point left out: {problem}")
         if checkpoint is None:
+            if problems:
+                self._tell("on_message", "no resume point is whole: training begins anew")
             return
-        self.learner.load_state_dict(dict(checkpoint.tensors["learner"]))
+        try:
+            self._take_up(checkpoint)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, RunError) as error:
+            raise RunError(f"the resume point of step {checkpoint.step} is not one of this run: {error}") from error
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        """Go on from a resume point."""
+        fill(self.learner, checkpoint.tensors["learner"], "it")
         restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
         self.budget.restore(checkpoint.values["budget"])
         if self.accelerator.scaler is not None:

@@ -130,7 +130,7 @@ def test_a_run_that_is_killed_ends_the_same(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_that_is_killed_twenty_times_ends_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    counted = assert_goes_on_after(20, 400, tmp_path, seed=1, span=0.1)
+    counted = assert_goes_on_after(20, 250, tmp_path, seed=1, span=0.12)
     with capsys.disabled():
         print(f"\n{dict(counted)}")
     assert counted["kills"] == 20
