@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_dc.api import Run, evaluate, load, resume, run_protocol, train
+    from ssl_dc.assemble import build_data_set
     from ssl_dc.backbones.base import Backbone, GatePoint
     from ssl_dc.config import BudgetConfig, RunConfig, TrainingConfig
     from ssl_dc.data.base import DataSet, ImageSet, Splits
     from ssl_dc.data.options import DataOptions
+    from ssl_dc.data.subsets import open_splits
     from ssl_dc.distributed import gather_batch
     from ssl_dc.encoders.base import Encoded, Encoder
     from ssl_dc.errors import ConfigError, DataError, PluginError, RunError, SslDcError
@@ -83,10 +85,12 @@ _HOME = {
     "TrainingConfig": "ssl_dc.config",
     "Views": "ssl_dc.views.base",
     "Watcher": "ssl_dc.training.events",
+    "build_data_set": "ssl_dc.assemble",
     "evaluate": "ssl_dc.api",
     "gather_batch": "ssl_dc.distributed",
     "hookimpl": "ssl_dc.hookspecs",
     "load": "ssl_dc.api",
+    "open_splits": "ssl_dc.data.subsets",
     "resume": "ssl_dc.api",
     "run_protocol": "ssl_dc.api",
     "train": "ssl_dc.api",
@@ -140,10 +144,12 @@ __all__ = [
     "TrainingConfig",
     "Views",
     "Watcher",
+    "build_data_set",
     "evaluate",
     "gather_batch",
     "hookimpl",
     "load",
+    "open_splits",
     "resume",
     "run_protocol",
     "train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.loading import Plain
 from ssl_dc.data.subsets import open_splits, sample
-from ssl_dc.errors import PluginError
+from ssl_dc.errors import PluginError, Stopped
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.checked_options import protocol_options
 from ssl_dc.evaluation.gate_statistics import GateStatistics
@@ -73,6 +74,7 @@ def train(
     Raises:
         ConfigError: If the settings cannot be run; nothing is written then.
         RunError: If training fails; what was saved before is kept.
+        Stopped: If SIGTERM or SIGINT asked for it; the last step is saved, :func:`resume` goes on.
     """
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     if output is not None:
@@ -194,7 +196,11 @@ class _Prepared:
         """Train in a folder from its newest resume point; calibrate, save, evaluate."""
         self.trainer.watchers = [MetricsFile(folder.metrics_file), *self._guests(folder, watchers), *watchers]
         self.trainer.checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
-        self.trainer.fit()
+        try:
+            self.trainer.fit()
+        except Stopped as stopped:
+            again = f"ssl-dc train --resume {shlex.quote(str(folder.path))}"
+            raise Stopped(f"{stopped}; go on with: {again}", stopped.signal) from None
         model = Model(self.config, self.encoder)
         if self.config.budget.target is not None and self.config.budget.control == "adaptive":
             self._calibrate(model, self.config.budget.target)

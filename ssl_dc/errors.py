@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class SslDcError(Exception):
     """Base of every error that a user can cause and mend; its text is the whole message.
@@ -29,6 +31,20 @@ class DataError(ConfigError):
 
 class RunError(SslDcError):
     """A run that failed, or a run folder that cannot be used."""
+
+
+class Stopped(SslDcError):  # noqa: N818  # nothing went wrong
+    """A training that ended because it was asked to; what was done is saved.
+
+    Attributes:
+        signal: The signal that asked.
+        exit_status: 128 and its number, as shells have it: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = signal.Signals(number)
+        self.exit_status = 128 + number
 
 
 class OldNameWarning(FutureWarning):

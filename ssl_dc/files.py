@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn, uint8
 
 from ssl_dc.errors import RunError
+from ssl_dc.printable import name_of
+
+CHECKSUM = "ssl_dc.sha256"
+"""Key of the checksum of all tensors, in the metadata of a safetensors file."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,7 +38,19 @@ def write_bytes(path: Path, content: bytes) -> None:
         flush_folder(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path} ({len(content) / 2**20:.1f} MiB): {error.strerror or error}") from error
+        raise RunError(f"cannot write {path} ({mebibytes(len(content))}): {_reason(error, path.parent)}") from error
+
+
+def mebibytes(size: int) -> str:
+    """A number of bytes, for people."""
+    return f"{size / 2**20:.1f} MiB"
+
+
+def _reason(error: OSError, folder: Path) -> str:
+    reason = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return reason
+    return f"{reason}; {mebibytes(shutil.disk_usage(folder).free)} are free there"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,12 +59,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors as safetensors, whole or not at all; those that share memory are written apart.
+    """Write tensors as safetensors, whole or not at all, with their checksum; those that share memory are written apart.
 
     Returns:
         The SHA-256 of the file, in hex.
     """
-    content = save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    content = save_tensors(plain, {CHECKSUM: _checksum(plain)})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -58,7 +78,8 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         sha256: What its SHA-256 must be, if known.
 
     Raises:
-        RunError: If it is not there, not whole, or not the file that was written.
+        RunError: If it is not there, not whole, or not the file that was written: a file that holds the checksum of its
+            tensors is held to it.
     """
     try:
         content = path.read_bytes()
@@ -67,9 +88,72 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise RunError(f"{path} is damaged: its checksum is not the one that was recorded when it was written")
     try:
-        return load_tensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise RunError(f"{path} is not a whole safetensors file: {error}") from error
+        tensors = load_tensors(content)
+        recorded = _metadata(content).get(CHECKSUM)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
+        raise RunError(f"{path} is not a whole safetensors file: {name_of(str(error))}") from error
+    if recorded is not None and recorded != _checksum(tensors):
+        raise RunError(f"{path} is damaged: its tensors are not those whose checksum it was written with")
+    return tensors
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file: 8 bytes that say how long its header is, then the header, as JSON."""
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length]).get("__metadata__") or {})
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode("utf-8", "surrogatepass"))
+        digest.update(tensor.contiguous().flatten().view(uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Load tensors into a module, all and only its own.
+
+    Args:
+        module: The network that the run's config names.
+        tensors: By name.
+        source: Where they come from, for messages.
+
+    Raises:
+        RunError: If names, shapes or dtypes differ; the message says which.
+    """
+    check_fit(module, tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Check that tensors are those of a module, as :func:`fill` does.
+
+    Raises:
+        RunError: If names, shapes or dtypes differ; the message says which, at most eight of them.
+    """
+    own = module.state_dict()
+    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in tensors]
+    problems += [f"unknown {name_of(name)} {_shape(tensors[name])}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {_described(tensors[name])}, but the network's is {_described(value)}"
+        for name, value in own.items()
+        if name in tensors and (tensors[name].shape, tensors[name].dtype) != (value.shape, value.dtype)
+    ]
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:8])
+        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise RunError(f"{source} does not hold the weights of the network in config.json:{shown}{more}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{_shape(tensor)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return name_of(str(tuple(tensor.shape)))
 
 
 def flush_folder(folder: Path) -> None:

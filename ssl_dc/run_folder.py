@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_dc.assemble import build_network
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.errors import ConfigError, RunError
-from ssl_dc.files import read_tensors, write_tensors, write_text
+from ssl_dc.files import check_fit, fill, read_tensors, write_tensors, write_text
 from ssl_dc.model import Model
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
@@ -76,7 +76,7 @@ class RunFolder:
         Raises:
             ConfigError: If something is there already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(not _half_written(entry) for entry in path.iterdir())):
             raise ConfigError(
                 f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
             )
@@ -86,12 +86,22 @@ class RunFolder:
         """The folder of a run that was started before.
 
         Raises:
-            ConfigError: If there is no run.
+            ConfigError: If there is no run, or something in the folder is a link that leads out of it.
         """
         folder = cls(path)
         if not folder.config_file.is_file():
             raise ConfigError(f"{path} is not a run folder: it has no {folder.config_file.name}")
+        folder._check_links()
         return folder
+
+    def _check_links(self) -> None:
+        """Refuse what would be read, written or deleted elsewhere; a folder may come from anybody."""
+        inside = self.path.resolve()
+        for entry in (*self.path.iterdir(), *self.checkpoints.glob("*"), *self.checkpoints.glob("*/*")):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
+                raise ConfigError(
+                    f"{entry} is a link that leads out of the folder, and is not followed; copy what is meant, as by cp -rL"
+                )
 
     def config(self) -> RunConfig:
         """The run's config.
@@ -118,8 +128,11 @@ class RunFolder:
                 f"{self.path} has no {self.model_file.name}: its training has not ended; go on with"
                 f" ssl-dc train --resume {self.path}"
             )
+        tensors = read_tensors(self.model_file)
+        if outline := _outline(config):
+            check_fit(outline, tensors, self.model_file)
         encoder = build_network(config).encoder
-        fill(encoder, read_tensors(self.model_file), self.model_file)
+        fill(encoder, tensors, self.model_file)
         return Model(config, encoder)
 
     def save_result(self, result: dict[str, Any]) -> None:
@@ -127,29 +140,21 @@ class RunFolder:
         write_text(self.result_file, json.dumps(result, indent=2) + "\n")
 
 
-def fill(module: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Load tensors into a module, all and only its own.
+def _half_written(entry: Path) -> bool:
+    """Whether a file is what :mod:`ssl_dc.files` leaves of one when it is killed."""
+    return entry.name.startswith(".") and entry.name.endswith(".partial")
 
-    Raises:
-        RunError: If names or shapes differ; the message says which.
+
+def _outline(config: RunConfig) -> nn.Module | None:
+    """The network without memory for its weights, so that a config alone cannot ask for more than there is.
+
+    None where a part cannot be built so.
     """
-    own = module.state_dict()
-    problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in tensors]
-    problems += [f"unknown {name} {tuple(tensors[name].shape)}" for name in tensors if name not in own]
-    problems += [
-        f"{name} is {_described(tensors[name])}, but the network's is {_described(value)}"
-        for name, value in own.items()
-        if name in tensors and (tensors[name].shape, tensors[name].dtype) != (value.shape, value.dtype)
-    ]
-    if problems:
-        shown = "".join(f"\n  {problem}" for problem in problems[:8])
-        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise RunError(f"{source} does not hold the weights of the network in config.json:{shown}{more}")
-    module.load_state_dict(tensors)
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    try:
+        with torch.device("meta"):
+            return build_network(config).encoder
+    except Exception:  # a stranger's part may raise anything; whatever is wrong shows when it is built for good
+        return None
 
 
 def environment() -> dict[str, Any]:

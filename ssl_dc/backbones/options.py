@@ -16,7 +16,9 @@ class ResNetOptions(PartOptions):
 
     compiles: ClassVar[bool] = True
 
-    width: int = Field(64, ge=4, multiple_of=4, description="Channels of the first stage; each next one has twice as many.")
+    width: int = Field(
+        64, ge=4, le=4096, multiple_of=4, description="Channels of the first stage; each next one has twice as many."
+    )
     stem: StemName = Field(
         "imagenet",
         description="First layers: 'imagenet' 7x7 stride 2 and max-pool, 'cifar' 3x3 stride 1, 'strided' 3x3 stride 2.",

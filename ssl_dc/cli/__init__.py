@@ -14,10 +14,16 @@ from ssl_dc.cli.messages import reported
 from ssl_dc.discovery import NO_PLUGINS, PLUGIN_FILES
 from ssl_dc.errors import OldNameWarning, PluginError
 from ssl_dc.plugins import registry
+from ssl_dc.printable import printable
 
 
 class LazyGroup(click.Group):
     """A group whose commands are parts, imported when called, so that help stays quick."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, with what the reading of the command line itself can come upon told readably too."""
+        with reported():
+            return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Take ``--plugin`` and ``--no-plugins`` out, wherever they stand, before anything asks which parts there are."""
@@ -40,6 +46,11 @@ class LazyGroup(click.Group):
             if not isinstance(command, click.Command):
                 raise PluginError(f"command {cmd_name!r} must be a click.Command, not a {type(command).__name__}")
             return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what a user can mend is one message, also where a plugin's command raises it."""
+        with reported():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -70,7 +81,7 @@ _show_any = warnings.showwarning
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Our own warnings as one line for users, others as ever."""
     if issubclass(category, OldNameWarning):
-        click.echo(f"ssl-dc: {message}", err=True)
+        click.echo(f"ssl-dc: {printable(str(message))}", err=True)
     else:
         _show_any(message, category, *where, **more)
 

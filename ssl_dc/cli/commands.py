@@ -9,7 +9,7 @@ SUMMARIES = {
     "config": "Show or check a complete config; the schema of all configs.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
     "evaluate": "Evaluate a run's features on held-out images.",
-    "plugins": "List, show and check the parts that runs are composed of.",
+    "plugins": "List, show, check and begin the parts that runs are composed of.",
     "reproduce": "Run a table of the paper again, or a figure.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }

@@ -18,9 +18,9 @@ ALL_KINDS = (*KINDS, *OTHER_KINDS)
 READY = "ready"
 
 
-@click.group("plugins", short_help="List, show and check the parts that runs are composed of.")
+@click.group("plugins", short_help="List, show, check and begin the parts that runs are composed of.")
 def command() -> None:
-    """List the parts that runs are composed of, built-in and from installed plugins; check plugins."""
+    """List the parts that runs are composed of, built-in and from installed plugins; check plugins, begin a new one."""
 
 
 @command.command("list")
@@ -89,6 +89,25 @@ def hooks() -> None:
     from ssl_dc.hook_reference import hook_reference
 
     click.echo(hook_reference(), nl=False)
+
+
+@command.command("new")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(ALL_KINDS), required=True, help="The kind of part that it brings.")
+@click.option("--name", required=True, help="The part's name, such as spread; the package is then ssl-dc-spread.")
+@readable_errors
+def new(directory: Path, kind: str, name: str) -> None:
+    """Write a package into DIRECTORY that brings one small part: it installs, passes its own tests, and works at once.
+
+    DIRECTORY is new or empty. Comments that begin with CHANGE say what is the author's to write.
+    """
+    from ssl_dc.scaffold import next_commands, write_package
+
+    for path in write_package(directory, kind, name):
+        click.echo(path)
+    click.echo("next:", err=True)
+    for line in next_commands(directory, kind, name):
+        click.echo(f"  {line}", err=True)
 
 
 @command.command("check")

@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ssl_dc.printable import printable
 from ssl_dc.training.events import StepMetrics, Watcher
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -60,11 +62,11 @@ class ProgressBar(Watcher):
     def on_step(self, metrics: StepMetrics) -> None:
         """Move it."""
         text = described(metrics.values, metrics.images_per_second)
-        self._progress.update(self._task, completed=metrics.step, description=text)
+        self._progress.update(self._task, completed=metrics.step, description=escape(printable(text)))
 
     def on_message(self, text: str) -> None:
         """Print a line above it."""
-        self._progress.console.print(text)
+        self._progress.console.print(printable(text), markup=False, highlight=False)
 
     def on_end(self) -> None:
         """Leave it as it is."""
@@ -103,4 +105,4 @@ class ProgressLines(Watcher):
         self._say(text)
 
     def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 from ssl_dc.evaluation.cost import CostTable
 from ssl_dc.evaluation.outcome import Outcome
 from ssl_dc.evaluation.report import Report
+from ssl_dc.printable import printable
 from ssl_dc.reproduction.estimate import Estimate
 from ssl_dc.reproduction.plan import PlannedRun
 
@@ -31,27 +32,27 @@ def print_outcome(outcome: Outcome) -> None:
 def print_report(report: Report) -> None:
     """What an evaluation protocol says of a run."""
     for shown in report.tables():
-        table = Table(title=escape(shown.title))
+        table = Table(title=_cell(shown.title))
         for number, heading in enumerate(shown.columns):
-            table.add_column(heading, justify="right" if number else "left")
+            table.add_column(_cell(heading), justify="right" if number else "left")
         for row in shown.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(_cell, row))
         if shown.total is not None:
             table.add_section()
-            table.add_row(*map(escape, shown.total))
+            table.add_row(*map(_cell, shown.total))
         _print(table)
         if shown.note:
-            print(shown.note)
+            print(printable(shown.note))
 
 
 def print_cost(cost: CostTable) -> None:
     """The cost of a network, layer by layer."""
-    table = Table(title=f"MACs for one image: {cost.network}")
+    table = Table(title=_cell(f"MACs for one image: {cost.network}"))
     for heading in ("layer", "dense", "gated", "gated / dense"):
         table.add_column(heading, justify="left" if heading == "layer" else "right")
     for row in cost.rows:
         share = f"{row.gated_macs / row.dense_macs:.3f}" if row.dense_macs else ""
-        table.add_row(row.layer, f"{row.dense_macs:,}", f"{row.gated_macs:,.0f}", share)
+        table.add_row(_cell(row.layer), f"{row.dense_macs:,}", f"{row.gated_macs:,.0f}", share)
     table.add_section()
     table.add_row("all", f"{cost.dense_macs:,}", f"{cost.gated_macs:,.0f}", f"{cost.ratio:.4f}")
     _print(table)
@@ -85,10 +86,15 @@ def _duration(seconds: float | None) -> str:
 
 def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     """Rows of plain values under their column names."""
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns, title=_cell(title), title_justify="left")
     for row in rows:
-        table.add_row(*(escape(str(row[column])) for column in columns))
+        table.add_row(*(_cell(str(row[column])) for column in columns))
     _print(table)
+
+
+def _cell(text: str) -> str:
+    """Text as it is: neither rich's markup nor the terminal's escape sequences mean anything in it."""
+    return escape(printable(text))
 
 
 def _print(table: Table) -> None:

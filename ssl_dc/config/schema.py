@@ -92,6 +92,9 @@ class TrainingConfig(Strict):
     checkpoint_every: int | None = Field(
         None, ge=1, description="Steps between two resume points, besides the one at the end of each epoch."
     )
+    checkpoint_minutes: float | None = Field(
+        10.0, gt=0, description="Minutes after which a resume point is written, besides those by steps and epochs."
+    )
     keep_checkpoints: int = Field(2, ge=1, description="Resume points that are kept.")
 
     @model_validator(mode="after")

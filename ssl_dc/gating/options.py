@@ -57,7 +57,7 @@ class ConvNetAIGOptions(GatingOptions):
     compiles: ClassVar[bool] = True
 
     name: str = "convnet_aig"
-    hidden: int = Field(16, ge=1, description="Hidden width of a gate.")
+    hidden: int = Field(16, ge=1, le=65536, description="Hidden width of a gate.")
     noise: float = Field(
         1.0,
         ge=0,

@@ -14,7 +14,9 @@ class ExpanderOptions(PartOptions):
 
     compiles: ClassVar[bool] = True
 
-    expander_width: int = Field(2048, ge=2, description="Width of the expander's hidden layers and of its output.")
+    expander_width: int = Field(
+        2048, ge=2, le=65536, description="Width of the expander's hidden layers and of its output."
+    )
 
 
 class VICRegOptions(ExpanderOptions):

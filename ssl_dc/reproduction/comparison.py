@@ -62,13 +62,17 @@ def rows(request: TableRequest, measurements: Sequence[Measurement]) -> list[Row
 
 
 def markdown(title: str, call: str, table: Sequence[Row]) -> str:
-    """The table as Markdown, with the call that made it."""
+    """The table as Markdown, with the call that made it; what is shown can neither end a cell nor be taken for HTML."""
     names = [field.name for field in fields(Row)]
     lines = [f"# {title}", "", f"`{call}`", ""]
     lines.append("| " + " | ".join(HEADINGS[name] for name in names) + " |")
     lines.append("| --- | --- |" + " ---: |" * (len(names) - 2))
-    lines += ["| " + " | ".join(getattr(row, name) for name in names) + " |" for row in table]
+    lines += ["| " + " | ".join(_cell(getattr(row, name)) for name in names) + " |" for row in table]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def comma_separated(table: Sequence[Row]) -> str:

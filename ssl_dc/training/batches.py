@@ -16,6 +16,7 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.loading import GlobalBatches, ViewPairs
 from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError, DataError
+from ssl_dc.training.stopping import leave_signals_to_the_main_process
 from ssl_dc.views.base import Views
 
 Views2 = Sequence[Tensor]
@@ -71,6 +72,7 @@ class ViewBatches(Batches):
             batch_sampler=_RestOfRun(self, first_step),
             num_workers=self.training.workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals_to_the_main_process,
         )
         yield from _readable(loader)
 

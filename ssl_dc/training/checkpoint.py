@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ssl_dc.errors import RunError
-from ssl_dc.files import flush_folder, read_tensors, write_tensors, write_text
+from ssl_dc.files import flush_folder, mebibytes, read_tensors, write_tensors, write_text
+from ssl_dc.printable import name_of
+
+FILES = {"learner", "optimizer"}
+"""What a resume point keeps tensors of: the network with its heads, and the optimiser's state."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         step: Optimiser steps taken.
-        tensors: For each file (``learner``, ``optimizer``) its tensors by name.
+        tensors: For each of :data:`FILES` its tensors by name.
         values: The rest: numbers by name, as JSON holds them.
     """
 
@@ -46,7 +51,7 @@ class CheckpointStore:
         self.keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a resume point, then drop those that are too many.
+        """Write a resume point, then drop those that are too many, and any of a later step: a damaged one, passed over.
 
         Raises:
             RunError: If it cannot be written; the earlier ones are untouched.
@@ -54,20 +59,27 @@ class CheckpointStore:
         final = self.folder / f"step-{checkpoint.step:08d}"
         partial = self.folder / f".{final.name}.partial"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
+            for killed in self.folder.glob(".step-*.partial"):
+                shutil.rmtree(killed, ignore_errors=True)
             partial.mkdir(parents=True)
             sums = {name: write_tensors(partial / f"{name}.safetensors", part) for name, part in checkpoint.tensors.items()}
             record = {"step": checkpoint.step, "values": checkpoint.values, "sha256": sums}
-            write_text(partial / "progress.json", json.dumps(record, indent=2))
+            write_text(partial / "progress.json", json.dumps({**record, "checksum": _checksum(record)}, indent=2))
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             flush_folder(self.folder)
-        except OSError as error:
-            raise RunError(f"cannot write the resume point {final}: {error.strerror or error}") from error
+        except (OSError, RunError) as error:
+            size = sum(tensor.nbytes for part in checkpoint.tensors.values() for tensor in part.values())
+            raise RunError(
+                f"the resume point of step {checkpoint.step} cannot be written; it takes {mebibytes(size)}. {error}."
+                f" Last good resume point: {self.newest() or 'there is none'}"
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        for old in self._newest_first()[self.keep :]:
-            shutil.rmtree(old, ignore_errors=True)
+        kept = [folder for folder in self._newest_first() if folder.name <= final.name][: self.keep]
+        for folder in self._newest_first():
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest resume point that is whole (None if there is none), and what is wrong with newer ones."""
@@ -90,11 +102,18 @@ class CheckpointStore:
         path = folder / "progress.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
+            recorded = record.pop("checksum")
             step, values, sums = int(record["step"]), dict(record["values"]), dict(record["sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is not the record of a resume point: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"{path} is not the record of a resume point: {name_of(str(error))}") from error
+        if recorded != _checksum(record) or not sums.keys() <= FILES:
+            raise RunError(f"{path} is damaged: its checksum is not the one that it was written with")
         tensors = {name: read_tensors(folder / f"{name}.safetensors", digest) for name, digest in sums.items()}
         return Checkpoint(step, tensors, values)
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

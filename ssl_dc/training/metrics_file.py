@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ssl_dc.errors import RunError
 from ssl_dc.files import write_text
 from ssl_dc.training.events import StepMetrics, Watcher
 
@@ -24,19 +25,27 @@ class MetricsFile(Watcher):
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
         """Keep the lines of the steps that were taken for good."""
         if self.path.exists():
-            kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step(line) <= step]
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            kept = [line for line in text.splitlines() if _step(line) <= step]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """Write a line."""
+        """Write a line.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
         line = json.dumps({"step": metrics.step, "epoch": metrics.epoch, **metrics.values})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def _step(line: str) -> float:
     """The step of a line; infinite for one that was cut short when the run was killed."""
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return float("inf")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -16,7 +18,8 @@ from ssl_dc.config.schema import BudgetConfig, TrainingConfig
 from ssl_dc.data.base import ImageSet
 from ssl_dc.distributed import gather_batch, rank, world_size
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.errors import ConfigError, RunError, Stopped
+from ssl_dc.files import fill
 from ssl_dc.gating.base import GatingScheme, gates_of
 from ssl_dc.gating.cost import Trace
 from ssl_dc.objectives.base import Objective
@@ -31,6 +34,7 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.events import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.learner import Learner, LearnerOutput
 from ssl_dc.training.schedule import Schedule
+from ssl_dc.training.stopping import StopSignals
 from ssl_dc.views.base import Views
 
 _STEP = 1
@@ -105,22 +109,28 @@ class Trainer:
             group["peak_lr"] = group["lr"]
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
         self.step = 0
+        self._saved_step, self._last_save = -1, time.monotonic()
 
     def fit(self) -> None:
         """Train to the end, from the newest resume point if there is one.
 
+        SIGTERM and SIGINT (Ctrl-C) end it after the step that is being taken, which is saved first; in all processes of a
+        launch, whichever of them heard. A second signal stops at once.
+
         Raises:
             RunError: If the loss is no longer finite, or a resume point cannot be written.
+            Stopped: If a signal asked for it.
         """
-        self._restore()
-        self._tell("on_start", self.step, self.total_steps)
-        try:
-            self._run()
-            self._agree_on_buffers()
-        finally:
-            self._tell("on_end")
+        with StopSignals() as stop:
+            self._restore()
+            self._tell("on_start", self.step, self.total_steps)
+            try:
+                self._run(stop)
+                self._agree_on_buffers()
+            finally:
+                self._tell("on_end")
 
-    def _run(self) -> None:
+    def _run(self, stop: StopSignals) -> None:
         watch = Stopwatch()
         batches = self._micro_batches()
         while self.step < self.total_steps:
@@ -135,9 +145,25 @@ class Trainer:
             epoch_ends = self.step % self.steps_per_epoch == 0
             if epoch_ends:
                 self._tell("on_epoch_end", self.step // self.steps_per_epoch)
-            every = self.training.checkpoint_every
-            if epoch_ends or (every and self.step % every == 0):
+            if epoch_ends or self._checkpoint_due():
                 self._save()
+            if asked := stop.agreed(self.accelerator.device):
+                self._stop(asked)
+
+    def _checkpoint_due(self) -> bool:
+        every, minutes = self.training.checkpoint_every, self.training.checkpoint_minutes
+        by_steps = every is not None and self.step % every == 0
+        return by_steps or (minutes is not None and time.monotonic() - self._last_save >= 60 * minutes)
+
+    def _stop(self, asked: int) -> None:
+        """Save the step that was just taken, and end."""
+        if self._saved_step != self.step:
+            self._save()
+        self.accelerator.wait_for_everyone()  # a launcher ends the others as soon as one has gone
+        saved = "saved" if self.checkpoints else "not saved: there is no place for resume points"
+        raise Stopped(
+            f"stopped by {signal.Signals(asked).name} after step {self.step} of {self.total_steps}, which is {saved}", asked
+        )
 
     def _take_step(self, micro_batches: Sequence[Views2], measure: bool) -> dict[str, float]:
         """One optimiser step; its metrics if they are to be measured, else none."""
@@ -212,6 +238,7 @@ class Trainer:
             yield [view.contiguous(memory_format=torch.channels_last) for view in moved]
 
     def _save(self) -> None:
+        self._saved_step, self._last_save = self.step, time.monotonic()
         if self.checkpoints is None or not self.accelerator.is_main_process:
             return
         values: dict[str, Any] = {"budget": self.budget.state()}
@@ -226,13 +253,22 @@ class Trainer:
         for problem in problems:
             self._tell("on_message", f"resume point left out: {problem}")
         if checkpoint is None:
+            if problems:
+                self._tell("on_message", "no resume point is whole: training begins anew")
             return
-        self.learner.load_state_dict(dict(checkpoint.tensors["learner"]))
+        try:
+            self._take_up(checkpoint)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, RunError) as error:
+            raise RunError(f"the resume point of step {checkpoint.step} is not one of this run: {error}") from error
+
+    def _take_up(self, checkpoint: Checkpoint) -> None:
+        """Go on from a resume point."""
+        fill(self.learner, checkpoint.tensors["learner"], "it")
         restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
         self.budget.restore(checkpoint.values["budget"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.values["scaler"])
-        self.step = checkpoint.step
+        self.step = self._saved_step = checkpoint.step
 
     def _agree_on_buffers(self) -> None:
         """Give every process the main one's batch statistics, which is what is saved; one step may set them apart."""

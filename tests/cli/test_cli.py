@@ -529,7 +529,7 @@ def test_cost_takes_the_width_of_the_network_not_of_the_demo_data() -> None:
 
 
 def test_plugins_list_has_every_part_and_what_was_left_out() -> None:
-    listed = parsed("plugins", "list")
+    listed = parsed("--no-plugins", "plugins", "list")
     assert {(part["kind"], part["name"]) for part in listed["parts"]} >= {("objective", "vicreg"), ("encoder", "double")}
     assert {part["distribution"] for part in listed["parts"]} == {"ssl-dc"}
     assert listed["left_out"] == []

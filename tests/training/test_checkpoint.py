@@ -136,6 +136,22 @@ def test_a_partial_resume_point_of_a_killed_run_is_not_used_and_not_in_the_way(t
     assert names(store) == ["step-00000001", "step-00000002"]
 
 
+def test_what_killed_savings_left_is_cleared_away(tmp_path: Path) -> None:
+    for name in (".step-00000002.partial", ".step-00000007.partial"):
+        (tmp_path / name).mkdir()
+    CheckpointStore(tmp_path).save(checkpoint(3))
+    assert names(CheckpointStore(tmp_path)) == ["step-00000003"]
+
+
+def test_a_damaged_later_resume_point_does_not_cost_the_new_ones_their_place(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(checkpoint(9))
+    flip_a_bit(tmp_path / "step-00000009")
+    store.save(checkpoint(3))  # the run began anew, there being nothing to go on from
+    assert_equal(store.latest()[0], 3)
+    assert names(store) == ["step-00000003"]
+
+
 def flip_a_bit(folder: Path) -> None:
     path = folder / "learner.safetensors"
     content = bytearray(path.read_bytes())

@@ -1,0 +1,7 @@
+"""New plugin packages: one small part that works, for its author to make something else of."""
+
+from __future__ import annotations
+
+from ssl_dc.scaffold.package import next_commands, write_package
+
+__all__ = ["next_commands", "write_package"]

@@ -1,0 +1,127 @@
+"""Writes a package that brings one part: from templates, checked before anything is written."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+from ssl_dc.errors import ConfigError, PluginError
+from ssl_dc.parts import INTERFACE
+from ssl_dc.plugins import HOOK_OF_KIND, LABEL, registry
+from ssl_dc.scaffold.sketches import SKETCHES
+
+TEMPLATES = Path(__file__).parent / "templates"
+SUFFIX = ".template"
+
+_NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+"""A part's name that is also one of a distribution, hence ASCII, and with a letter or digit at the end."""
+
+
+def write_package(directory: Path, kind: str, name: str) -> list[Path]:
+    """Write a package that brings one part: it installs, passes its own tests, and its part works at once.
+
+    Args:
+        directory: Where to; new, or an empty folder.
+        kind: The kind of part.
+        name: The part's name; the distribution is ``ssl-dc-NAME``.
+
+    Returns:
+        The files written, sorted.
+
+    Raises:
+        PluginError: If there is no such kind, or the name cannot be one of a part, a distribution and a class, or is taken.
+            Nothing is written then.
+        ConfigError: If the directory is not empty, or cannot be written to.
+    """
+    if kind not in SKETCHES:
+        raise PluginError(f"unknown kind of part {kind!r}; there are: {', '.join(SKETCHES)}.")
+    words = _words(kind, name)
+    _check_name(kind, name, words)
+    _check_directory(directory)
+    texts = {_place(path, words): Template(text).substitute(words) for path, text in _templates(kind).items()}
+    try:
+        for place, text in texts.items():
+            path = directory / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot be written to: {error.strerror}") from error
+    return sorted(directory / place for place in texts)
+
+
+def next_commands(directory: Path, kind: str, name: str) -> list[str]:
+    """What to do with a package that was written: install it, test it, use its part."""
+    where = str(directory)
+    folder = where if directory.is_absolute() or where.startswith(".") else f"./{where}"  # else pip looks for a project
+    return [
+        f"pip install -e {shlex.quote(f'{folder}[test]')}",
+        f"python -m pytest {shlex.quote(where)}",
+        Template(SKETCHES[kind].use).substitute(name=name),
+    ]
+
+
+def _words(kind: str, name: str) -> dict[str, str]:
+    """What stands for each ``$word`` of the templates."""
+    identifier = re.sub(r"[^A-Za-z0-9]", "_", name)
+    class_name = "".join(word[:1].upper() + word[1:] for word in identifier.split("_"))
+    sketch = SKETCHES[kind]
+    return {
+        "kind": kind,
+        "label": LABEL[kind],
+        "name": name,
+        "identifier": identifier,
+        "module": f"ssl_dc_{identifier}",
+        "distribution": f"ssl-dc-{name}",
+        "class_name": class_name,
+        "hook": HOOK_OF_KIND[kind],
+        "interface": INTERFACE,
+        "summary": sketch.summary,
+        "use": Template(sketch.use).substitute(name=name),
+        "target": Template(sketch.target).substitute(class_name=class_name),
+    }
+
+
+def _check_name(kind: str, name: str, words: Mapping[str, str]) -> None:
+    if not _NAME.fullmatch(name):
+        raise PluginError(
+            f"name {name!r}: a name is a letter, then letters, digits, '_', '-' and '.', the last one a letter or a digit"
+        )
+    reserved = next((word for word in (name, words["class_name"]) if keyword.iskeyword(word)), None)
+    if reserved:
+        raise PluginError(f"name {name!r}: {reserved} is a word of Python's own, after which no class can be named")
+    for registered in registry().all():
+        ours = registered.distribution == words["distribution"]
+        same_part = (registered.kind, registered.part.name) == (kind, name)
+        if same_part and not ours:
+            raise PluginError(f"name {name!r} is taken: there is the {registered}")
+        if ours and not same_part:
+            raise PluginError(
+                f"name {name!r}: the package would be {registered.distribution}, which is installed and brings the"
+                f" {registered}; choose another name, or add a part to that package"
+            )
+
+
+def _check_directory(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError(f"{directory} is a file; name a folder that is new or empty")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ConfigError(f"{directory} is not empty; name a folder that is new or empty")
+
+
+def _templates(kind: str) -> dict[Path, str]:
+    """Text by place: what all kinds share, and what is of this kind instead or besides."""
+    return {
+        path.relative_to(TEMPLATES / room): path.read_text(encoding="utf-8")
+        for room in ("any", kind)
+        for path in sorted((TEMPLATES / room).rglob(f"*{SUFFIX}"))
+    }
+
+
+def _place(path: Path, words: Mapping[str, str]) -> Path:
+    """Where a template's text goes in the package: ``package`` and ``test_part`` are named for the part."""
+    named = {"package": words["module"], "test_part.py": f"test_{words['identifier']}.py"}
+    return Path(*(named.get(step, step) for step in path.with_name(path.name.removesuffix(SUFFIX)).parts))
