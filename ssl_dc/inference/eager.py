@@ -97,4 +97,3 @@ def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor])
     if step.residual is not None:
         y = y + values[step.residual]
     return torch.relu(y) if step.relu else y
-

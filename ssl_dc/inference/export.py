@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ssl_dc.assemble import build_data_set
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.loading import Plain as PlainImages
-from ssl_dc.data.subsets import sample
-from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.data.subsets import open_splits, sample
+from ssl_dc.errors import ConfigError, DataError, RunError
 from ssl_dc.evaluation.features import labels_of
 from ssl_dc.evaluation.knn import knn_accuracy
 from ssl_dc.files import write_bytes, write_tensors
@@ -26,7 +27,6 @@ from ssl_dc.inference.executor import Executor
 from ssl_dc.inference.fuse import fuse
 from ssl_dc.inference.onnx_files import onnx_bytes
 from ssl_dc.inference.plain import Plain
-from ssl_dc.inference.plan import Plan
 from ssl_dc.inference.slim import macs_of, parameters_of, slim
 from ssl_dc.inference.timing import in_turns
 from ssl_dc.model import Model
@@ -148,6 +148,31 @@ class Slimmed:
         """The variants as plain values."""
         return {name: vars(variant) for name, variant in self.variants.items()}
 
+    def rows(self) -> list[dict[str, str]]:
+        """The variants as rows of a table."""
+        return [
+            {
+                "network": name,
+                "kNN-1 %": f"{variant.top1:.2f}",
+                "MACs an image": f"{variant.macs:,.0f}",
+                "weights": f"{variant.parameters:,}",
+                "ms an image": f"{variant.milliseconds:.3f}",
+            }
+            for name, variant in self.variants.items()
+        ]
+
+
+def slimmed_run(model: Model, least: float) -> Slimmed:
+    """:func:`slimmed`, by the images of the model's own data set.
+
+    Raises:
+        DataError: If that cannot be opened, or has no labels or no held-out images.
+    """
+    splits = open_splits(build_data_set(model.config))
+    if len(splits.test) == 0:
+        raise DataError("this data set holds no images out, by which a slimmed network could be compared")
+    return slimmed(model, splits, least, workers=model.config.training.workers)
+
 
 def slimmed(model: Model, splits: Splits, least: float, *, workers: int = 0) -> Slimmed:
     """Cut what is open for less than a share of the training images, and compare by held-out images.
@@ -193,9 +218,7 @@ def _accuracy(executor: Executor, model: Model, splits: Splits, workers: int) ->
     return knn_accuracy(train, labels_of(splits.evaluation_train), test, labels_of(splits.test)), macs
 
 
-def _features(
-    executor: Executor, model: Model, images: ImageSet, workers: int
-) -> tuple[npt.NDArray[np.float32], float]:
+def _features(executor: Executor, model: Model, images: ImageSet, workers: int) -> tuple[npt.NDArray[np.float32], float]:
     outs = [executor(batch) for batch in _loader(model, images, workers)]
     features = np.concatenate([out.features.numpy() for out in outs])
     return features, float(torch.cat([out.macs for out in outs]).mean())

@@ -37,7 +37,7 @@ def _fold_relu(plan: Plan, step: Step) -> Plan:
     if not makers or not all(isinstance(maker, (Conv, Relu)) and not maker.relu for maker in makers):
         return plan
     rectified = [replace(maker, output=step.output, relu=True) for maker in makers if isinstance(maker, (Conv, Relu))]
-    return plan.exchanged({**{maker: () for maker in makers}, step: rectified})
+    return plan.exchanged({**dict.fromkeys(makers, ()), step: rectified})
 
 
 def _pick_channels(plan: Plan, step: Step) -> Plan:
@@ -50,7 +50,7 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
     if conv is None or conv.out_site is not None or not takes_all or any(reader.in_site for reader in readers):
         return plan
     picking = replace(conv, output=step.output, out_site=step.site.name)
-    picked = {reader: (replace(reader, in_site=step.site.name),) for reader in readers}
+    picked: dict[Step, tuple[Step]] = {reader: (replace(reader, in_site=step.site.name),) for reader in readers}
     return plan.exchanged({conv: (), step: (picking,), **picked})
 
 

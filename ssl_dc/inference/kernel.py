@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -193,7 +193,9 @@ def _fingerprint(source: bytes, compiler: str) -> str:
     processor = platform.machine() + platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        processor += "".join(sorted({line for line in info.read_text().splitlines() if line.startswith(("flags", "model name"))}))
+        processor += "".join(
+            sorted({line for line in info.read_text().splitlines() if line.startswith(("flags", "model name"))})
+        )
     digest = hashlib.sha256(source)
     digest.update("\n".join((compiler, *FLAGS, processor)).encode())
     return digest.hexdigest()[:16]

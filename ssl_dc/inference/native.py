@@ -6,7 +6,7 @@ import ctypes
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class NativeProgram:
         self._ops = (ffi.Op * len(ops))(*ops)
         widths = [site.channels for site in plan.sites]
         firsts = [sum(widths[:index]) for index in range(len(widths))]
-        self._site_table = (ffi.Site * max(1, len(widths)))(*zip(widths, firsts, strict=True))
+        self._site_table = (ffi.Site * max(1, len(widths)))(*(ffi.Site(*pair) for pair in zip(widths, firsts, strict=True)))
         self.n_masks = sum(widths)
         self.features = shapes[plan.output][-1]
         self._program = ffi.Program(
@@ -112,7 +112,8 @@ class NativeProgram:
 
     def _do(self, step: Step, state: _State, elsewhere: dict[str, Any]) -> None:
         """A step that is the host's: a gate that is no rule, or what else torch must compute."""
-        values = _Views(self._arena, state.arena, elsewhere)
+        held = {name: self._arena.view(name, state.arena) for name in step.inputs if self._arena.holds(name)}
+        values = elsewhere | held
         if isinstance(step, Decide):
             with torch.no_grad():
                 mask = step.gate(values[step.input])
@@ -247,7 +248,9 @@ class Weights:
 
 def without_weights(plan: Plan) -> Plan:
     """The plan with convolutions whose weights have shapes only, once they are laid out elsewhere."""
-    convolutions = {step: (replace(step, weight=step.weight.to("meta")),) for step in plan.steps if isinstance(step, Conv)}
+    convolutions: dict[Step, tuple[Step]] = {
+        step: (replace(step, weight=step.weight.to("meta")),) for step in plan.steps if isinstance(step, Conv)
+    }
     return plan.exchanged(convolutions)
 
 
@@ -293,7 +296,11 @@ def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, .
         if isinstance(step, Decide):
             continue
         with torch.no_grad():
-            value = torch.zeros(step.shape(values[step.input].shape)) if isinstance(step, Conv) else compute(step, values, opened)
+            value = (
+                torch.zeros(step.shape(values[step.input].shape))
+                if isinstance(step, Conv)
+                else compute(step, values, opened)
+            )
         values[step.output] = value
         fits = isinstance(value, Tensor) and value.dtype is torch.float32 and value.ndim in (2, 4) and len(value) == 1
         shapes[step.output] = tuple(value.shape) if fits else ()
@@ -408,18 +415,6 @@ class _Arena:
 
     def _key(self, shape: tuple[int, ...], border: int) -> tuple[int, ...]:
         return (*shape, *(1,) * (4 - len(shape)), border)
-
-
-@dataclass
-class _Views:
-    """The values of a state as torch sees them."""
-
-    arena: _Arena
-    memory: Tensor
-    elsewhere: dict[str, Any]
-
-    def __getitem__(self, value: str) -> Any:
-        return self.arena.view(value, self.memory) if self.arena.holds(value) else self.elsewhere[value]
 
 
 class _State:

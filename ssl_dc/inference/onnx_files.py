@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,9 @@ def onnx_bytes(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> b
         import onnx  # noqa: F401  # whether they are there
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"ONNX needs packages that are not installed ({error.name}): pip install 'ssl-dc[onnx]'") from None
+        raise ConfigError(
+            f"ONNX needs packages that are not installed ({error.name}): pip install 'ssl-dc[onnx]'"
+        ) from None
     two = example[:1].expand(2, -1, -1, -1).contiguous()  # a batch of one would be taken for a constant
     try:
         with _quietly():
@@ -49,9 +50,7 @@ def onnx_bytes(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> b
         raise RunError(f"this network cannot be exported to ONNX: {first}") from error
     if program is None:
         raise RunError("this network cannot be exported to ONNX")
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return buffer.getvalue()
+    return program.model_proto.SerializeToString()
 
 
 def onnx_session(network: nn.Module, example: Tensor, threads: int) -> Any:
