@@ -213,8 +213,8 @@ class ResNet(Backbone):
         """
         if (self.options.width, self.options.stem, self.conv1.padding) != (64, "imagenet", (3, 3)):
             raise ConfigError(
-                f"torchvision's networks have width 64 and the stem 'imagenet'; this one has width {self.options.width}, the"
-                f" stem {self.options.stem!r} and padding {self.conv1.padding[0]}: export it as onnx or torch instead"
+                f"torchvision's networks have width 64 and the stem 'imagenet'; this one has width {self.options.width},"
+                f" the stem {self.options.stem!r} and padding {self.conv1.padding[0]}: export it as onnx or torch instead"
             )
         state = _named("conv1", self.conv1) | _named("bn1", self.norm1.for_route(route))
         for stage, blocks in self.stages.items():

@@ -30,7 +30,8 @@ def capture(backbone: Backbone, route: Route) -> Plan:
         graph = _Tracer().trace(network)
     except Exception as error:  # a stranger's forward may do anything
         raise RunError(
-            f"{type(backbone).__name__}'s forward cannot be traced, which compiling it needs: {type(error).__name__}: {error}"
+            f"{type(backbone).__name__}'s forward cannot be traced, which compiling it needs:"
+            f" {type(error).__name__}: {error}"
         ) from error
     return _Translation(network, route).plan(graph)
 

@@ -107,7 +107,8 @@ class Executor:
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype is not torch.float32 or images.device.type != "cpu":
             raise ValueError(
-                f"images must be float32 (N, 3, H, W) on the CPU, not {images.dtype} {tuple(images.shape)} on {images.device}"
+                "images must be float32 (N, 3, H, W) on the CPU,"
+                f" not {images.dtype} {tuple(images.shape)} on {images.device}"
             )
         if self._kernel is None:
             features, opened = self._by_torch(images)

@@ -30,7 +30,7 @@ def _fold_norm(plan: Plan, step: Step) -> Plan:
 
 
 def _fold_relu(plan: Plan, step: Step) -> Plan:
-    """A rectifier becomes part of the convolutions, with their residuals, that it follows; of both ways of a gated branch."""
+    """A rectifier becomes part of the convolution, with its residual, that it follows; of both ways of a gated branch."""
     if not isinstance(step, Relu) or not step.relu or not plan.read_once(step.input):
         return plan
     makers = plan.makers(step.input)

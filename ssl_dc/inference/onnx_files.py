@@ -50,7 +50,8 @@ def onnx_bytes(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> b
         raise RunError(f"this network cannot be exported to ONNX: {first}") from error
     if program is None:
         raise RunError("this network cannot be exported to ONNX")
-    return program.model_proto.SerializeToString()
+    content: bytes = program.model_proto.SerializeToString()
+    return content
 
 
 def onnx_session(network: nn.Module, example: Tensor, threads: int) -> Any:
