@@ -55,9 +55,13 @@ def write_package(directory: Path, kind: str, name: str) -> list[Path]:
 
 def next_commands(directory: Path, kind: str, name: str) -> list[str]:
     """What to do with a package that was written: install it, test it, use its part."""
-    where = shlex.quote(str(directory))
+    where = str(directory)
     folder = where if directory.is_absolute() or where.startswith(".") else f"./{where}"  # else pip looks for a project
-    return [f"pip install -e {folder}", f"pytest {where}", Template(SKETCHES[kind].use).substitute(name=name)]
+    return [
+        f"pip install -e {shlex.quote(f'{folder}[test]')}",
+        f"python -m pytest {shlex.quote(where)}",
+        Template(SKETCHES[kind].use).substitute(name=name),
+    ]
 
 
 def _words(kind: str, name: str) -> dict[str, str]:

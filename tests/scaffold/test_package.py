@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import shlex
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,32 +23,10 @@ from ssl_dc.scaffold.package import TEMPLATES
 from ssl_dc.scaffold.sketches import SKETCHES
 from ssl_dc.testing import checks
 
+Install = Callable[[Path], None]
 ALL_KINDS = (*KINDS, *OTHER_KINDS)
 WITHOUT_OPTIONS = ("command", "watcher")
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    """The registry and the modules are as before, whatever was written and imported."""
-    registry.cache_clear()
-    yield
-    registry.cache_clear()
-    for module in [name for name in sys.modules if name.startswith("ssl_dc_new_") or name.startswith("test_new_")]:
-        del sys.modules[module]
-
-
-def installed(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package is there, as far as the registry can tell."""
-    project = (package / "pyproject.toml").read_text()
-    (distribution,) = re.findall(r'^name = "(.+)"$', project, re.MULTILINE)
-    ((entry_point, module),) = re.findall(r'^\[project\.entry-points\.ssl_dc\]\n(\w+) = "(\w+)"$', project, re.MULTILINE)
-    info = package / f"{distribution.replace('-', '_')}-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[ssl_dc]\n{entry_point} = {module}\n")
-    monkeypatch.syspath_prepend(str(package))
-    registry.cache_clear()
 
 
 class Outcomes:
@@ -71,11 +48,11 @@ def call(*words: str | Path) -> Result:
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_a_new_package_passes_its_own_tests(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_package_passes_its_own_tests(kind: str, tmp_path: Path, install_package: Install) -> None:
     package = tmp_path / "package"
     written = write_package(package, kind, f"new-{kind}")
     assert written == sorted(path for path in package.rglob("*") if path.is_file())
-    installed(package, monkeypatch)
+    install_package(package)
     registered = registry().find(kind, f"new-{kind}")
     assert (registered.distribution, registered.version) == (f"ssl-dc-new-{kind}", "0.1.0")
     outcomes = Outcomes()
@@ -127,19 +104,19 @@ def test_the_command_says_what_was_written_and_what_comes_next(tmp_path: Path, m
     assert said.stdout.splitlines() == sorted(str(path) for path in Path("my spread").rglob("*") if path.is_file())
     assert said.stderr.splitlines() == [
         "next:",
-        "  pip install -e ./'my spread'",
-        "  pytest 'my spread'",
+        "  pip install -e './my spread[test]'",
+        "  python -m pytest 'my spread'",
         "  ssl-dc train --objective spread --budget 0.3",
     ]
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_command_that_comes_last_has_options_that_there_are(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, install_package: Install
 ) -> None:
     package = tmp_path / "package"
     write_package(package, kind, f"new-{kind}")
-    installed(package, monkeypatch)
+    install_package(package)
     program, *words = shlex.split(next_commands(package, kind, f"new-{kind}")[-1])
     assert program == "ssl-dc"
     answered = call(*words, "--help")
@@ -180,10 +157,10 @@ def test_a_name_is_taken_for_its_kind_only(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_installed_can_be_written_anew_but_not_another_of_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, install_package: Install
 ) -> None:
     write_package(tmp_path / "first", "norm", "new-one")
-    installed(tmp_path / "first", monkeypatch)
+    install_package(tmp_path / "first")
     assert write_package(tmp_path / "again", "norm", "new-one")
     with pytest.raises(PluginError, match="would be ssl-dc-new-one, which is installed and brings the batch-norm policy"):
         write_package(tmp_path / "other", "gating", "new-one")
@@ -215,10 +192,10 @@ def test_an_unknown_kind_is_an_error_that_lists_the_kinds(tmp_path: Path) -> Non
     assert call("plugins", "new", tmp_path / "new", "--kind", "loss", "--name", "spread").exit_code == 2
 
 
-def test_an_error_of_the_new_command_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_new_command_is_one_message(tmp_path: Path, install_package: Install) -> None:
     package = tmp_path / "package"
     write_package(package, "command", "new-command")
-    installed(package, monkeypatch)
+    install_package(package)
     said = call("new-command", tmp_path / "nowhere")
     assert said.exit_code in (1, 2)
     assert said.stderr.startswith("ssl-dc: ")

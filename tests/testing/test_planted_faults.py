@@ -20,17 +20,19 @@ def outcomes(kind: str, name: str) -> list[Outcome]:
     return run_checks(registry().find(kind, name), SETTINGS.get(name))
 
 
+NEED_SITES = {
+    "masks_come_with_the_gated_route_only",
+    "open_masks_change_nothing",
+    "a_shut_mask_saves_its_layers",
+    "a_half_shut_mask_saves_half_of_its_layers",
+    "an_open_mask_uses_its_layers",
+}
 WITHOUT = {
     "dropping": {"two_processes_are_one"},
     "thresholded": {"without_gates_there_is_no_loss"},
     "top_k": {"without_gates_there_is_no_loss", "a_higher_threshold_shuts_more"},
-    "without_sites": {
-        "masks_come_with_the_gated_route_only",
-        "open_masks_change_nothing",
-        "a_shut_mask_saves_its_layers",
-        "a_half_shut_mask_saves_half_of_its_layers",
-        "an_open_mask_uses_its_layers",
-    },
+    "without_sites": NEED_SITES,
+    "one_route": NEED_SITES,
 }
 """The checks that do not apply to a sound part, besides that of a claim that it does not make."""
 

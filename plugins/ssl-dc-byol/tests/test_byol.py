@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import ssl_dc
+from ssl_dc.testing import conformance
 from ssl_dc_byol.objective import BYOL, distance, follow, momentum_at
 from ssl_dc_byol.options import BYOLOptions
 
@@ -28,6 +29,9 @@ Array = NDArray[np.float64]
 WORLD = 2
 ROUTES = (ssl_dc.Route.GATED, ssl_dc.Route.DENSE)
 SMALL: dict[str, Any] = {"width": 4, "hidden_width": 8}
+
+test_byol = conformance("objective", "byol", settings=SMALL)
+test_byol_with_targets_of_the_same_route = conformance("objective", "byol", settings={**SMALL, "target_route": "same"})
 
 
 class Flat(ssl_dc.Backbone):

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import ssl_dc
+from ssl_dc.testing import conformance
 from ssl_dc_saliency.options import SaliencyOptions
 from ssl_dc_saliency.scheme import Saliency, SaliencyGate
 
 torch.set_num_threads(1)
 
 Array = NDArray[np.float64]
+
+test_saliency = conformance("gating", "saliency")
 
 
 def make_gate(channels: int = 10, in_channels: int = 6, **options: Any) -> SaliencyGate:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import ssl_dc
+from ssl_dc.testing import conformance
 from ssl_dc_simclr.objective import SimCLR, nt_xent
 from ssl_dc_simclr.options import SimCLROptions
 
@@ -23,6 +24,8 @@ torch.set_num_threads(1)
 
 Array = NDArray[np.float64]
 WORLD = 2
+
+test_simclr = conformance("objective", "simclr", settings={"width": 8})
 
 
 def cosine(u: Array, v: Array) -> float:

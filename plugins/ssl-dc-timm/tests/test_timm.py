@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssl_dc
+from ssl_dc.testing import conformance
 from ssl_dc_timm.backbone import Timm
 from ssl_dc_timm.options import TimmOptions
 
@@ -21,6 +22,10 @@ torch.set_num_threads(1)
 
 WITH_SITES = ["resnet10t", "resnet26", "seresnext26d_32x4d"]
 WITHOUT_SITES = ["mobilenetv3_small_050", "convnext_atto"]
+
+test_timm_basic_blocks = conformance("backbone", "timm", settings={"model": "resnet10t"})
+test_timm_bottlenecks = conformance("backbone", "timm", settings={"model": "resnet14t"})
+test_timm_without_sites = conformance("backbone", "timm", settings={"model": "mobilenetv3_small_050"})
 
 
 class OneNorm(ssl_dc.RouteNorm):

@@ -6,7 +6,7 @@ SOUND = {
     "objective": ("Contrastive", "MomentumTeacher", "TargetOnly", "Dropping"),
     "gating": ("TopK", "Thresholded"),
     "encoder": ("Plain",),
-    "backbone": ("Blocks", "WithoutSites"),
+    "backbone": ("Blocks", "WithoutSites", "OneRoute"),
     "norm": ("PerRoute",),
     "data": ("Colours", "Unlabelled"),
     "views": ("Resized",),
