@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader
 
 from ssl_dc.assemble import build, build_data_set
 from ssl_dc.config import RunConfig, resolve, uniform_layer
+from ssl_dc.config.layers import flattened
 from ssl_dc.data.base import Splits
 from ssl_dc.data.loading import Plain
 from ssl_dc.data.subsets import open_splits, sample
-from ssl_dc.errors import PluginError, Stopped
+from ssl_dc.data.unreadable import Readable
+from ssl_dc.errors import DataError, PluginError, RunError, Stopped
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.checked_options import protocol_options
 from ssl_dc.evaluation.gate_statistics import GateStatistics
@@ -84,32 +86,58 @@ def train(
     # the main process chooses for all: what is free may change while the others look
     path = broadcast_object_list([Path(output) if output else _free_folder(config)])[0]
     with prepared.trainer.accelerator.main_process_first():
-        folder = RunFolder.create(path, config) if prepared.trainer.accelerator.is_main_process else RunFolder(path)
+        folder = RunFolder(path)
+        if prepared.trainer.accelerator.is_main_process:
+            folder = RunFolder.create(path, config)
+            folder.save_data(splits.train)
     return prepared.fit(folder, watchers)
 
 
-def resume(folder: str | Path, *, data_root: str | Path | None = None, watchers: Sequence[Watcher] = ()) -> Run:
+def resume(
+    folder: str | Path,
+    *,
+    data_root: str | Path | None = None,
+    bad_images: str | None = None,
+    accept_changed_data: bool = False,
+    watchers: Sequence[Watcher] = (),
+) -> Run:
     """Go on with a run from its newest resume point, exactly as if it had never stopped.
 
     Args:
         folder: The run's folder.
         data_root: Where the data is now, if it has moved.
+        bad_images: ``stop`` or ``skip`` in place of the config's ``data.bad_images``.
+        accept_changed_data: Whether to go on with training images that are not those that the run began with.
         watchers: Told of progress.
 
     Raises:
-        ConfigError: If there is no run.
+        ConfigError: If there is no run, or its training images are not those that it began with.
         RunError: If training fails.
+        Stopped: If SIGTERM or SIGINT asked for it.
     """
     run = RunFolder.existing(Path(folder))
-    config = with_data_root(run.config(), data_root)
-    return _Prepared(config, open_splits(build_data_set(config))).fit(run, watchers)
+    config = with_data(run.config(), root=data_root, bad_images=bad_images)
+    splits = open_splits(build_data_set(config))
+    if not accept_changed_data:
+        run.check_data(splits.train)
+    prepared = _Prepared(config, splits)
+    if accept_changed_data and prepared.trainer.accelerator.is_main_process:
+        run.save_data(splits.train)
+    return prepared.fit(run, watchers)
 
 
-def with_data_root(config: RunConfig, data_root: str | Path | None) -> RunConfig:
-    """The config with its data somewhere else; unchanged for None."""
-    if data_root is None:
+def with_data(config: RunConfig, **options: Any) -> RunConfig:
+    """The config with other options of its data set; those that are None stay.
+
+    Raises:
+        ConfigError: If one is not valid.
+    """
+    said = {f"data.{name}": value for name, value in options.items() if value is not None}
+    if not said:
         return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"root": Path(data_root)})})
+    return resolve(
+        [uniform_layer(flattened(config.model_dump(mode="json")), "the run"), uniform_layer(said, "resume")]
+    ).config
 
 
 def load(folder: str | Path) -> Model:
@@ -199,8 +227,12 @@ class _Prepared:
         try:
             self.trainer.fit()
         except Stopped as stopped:
-            again = f"ssl-dc train --resume {shlex.quote(str(folder.path))}"
-            raise Stopped(f"{stopped}; go on with: {again}", stopped.signal) from None
+            self._list_bad_images(folder)
+            raise Stopped(f"{stopped}; go on with: {_resume_call(folder)}", stopped.signal) from None
+        except DataError as error:
+            raise RunError(
+                f"{error} Once it can be, go on with: {_resume_call(folder)} (with --bad-images skip, it may be left out)"
+            ) from error
         model = Model(self.config, self.encoder)
         if self.config.budget.target is not None and self.config.budget.control == "adaptive":
             self._calibrate(model, self.config.budget.target)
@@ -208,7 +240,21 @@ class _Prepared:
         if self.trainer.accelerator.is_main_process:
             folder.save_model(self.encoder)
             folder.save_result(result.as_json())
+        self._list_bad_images(folder)
         return Run(folder.path, model, result)
+
+    def _list_bad_images(self, folder: RunFolder) -> None:
+        """List in the run's folder what could not be read, and say so."""
+        splits = self.splits._asdict().items()
+        named = {name: images.left_out() for name, images in splits if isinstance(images, Readable)}
+        if self.splits.evaluation_train is self.splits.train:
+            named.pop("evaluation_train", None)
+        found = {name: reasons for name, reasons in named.items() if reasons}
+        if found and self.trainer.accelerator.is_main_process:
+            folder.save_bad_images(found)
+            count = sum(map(len, found.values()))
+            for watcher in self.trainer.watchers:
+                watcher.on_message(f"{count} images could not be read, and others stood in: {folder.bad_images_file}")
 
     def _calibrate(self, model: Model, target: float) -> None:
         """Bring the cost to the budget, and say so if the gates do not let it come near."""
@@ -243,6 +289,10 @@ class _Prepared:
             else:
                 guests.append(Guarded(watcher, f"watcher {name!r}", say))
         return guests
+
+
+def _resume_call(folder: RunFolder) -> str:
+    return f"ssl-dc train --resume {shlex.quote(str(folder.path))}"
 
 
 def _free_folder(config: RunConfig) -> Path:

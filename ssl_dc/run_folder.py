@@ -4,6 +4,10 @@
     The complete config; ``ssl-dc train --config`` reads it too.
 ``model.safetensors``
     The trained encoder; with ``config.json`` beside it, all that :func:`ssl_dc.load` needs.
+``data.json``
+    How many training images there were when the run began, and a fingerprint of them.
+``bad_images.json``
+    The images that could not be read, if there were any and ``data.bad_images`` is ``skip``.
 ``metrics.jsonl``
     One JSON object for each logged step.
 ``environment.json``
@@ -19,6 +23,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,9 +33,11 @@ from torch import nn
 
 from ssl_dc.assemble import build_network
 from ssl_dc.config import RunConfig, dump, read_complete
+from ssl_dc.data.base import ImageSet
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.files import check_fit, fill, read_tensors, write_tensors, write_text
 from ssl_dc.model import Model
+from ssl_dc.printable import name_of
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
 
@@ -46,6 +53,8 @@ class RunFolder:
         self.path = path
         self.config_file = path / "config.json"
         self.model_file = path / "model.safetensors"
+        self.data_file = path / "data.json"
+        self.bad_images_file = path / "bad_images.json"
         self.metrics_file = path / "metrics.jsonl"
         self.environment_file = path / "environment.json"
         self.result_file = path / "result.json"
@@ -111,6 +120,33 @@ class RunFolder:
         """
         return read_complete(self.config_file)
 
+    def save_data(self, images: ImageSet) -> None:
+        """Record which images are trained on."""
+        write_text(self.data_file, json.dumps(_recorded(images), indent=2) + "\n")
+
+    def check_data(self, images: ImageSet) -> None:
+        """Check that images are those that the run began with, as far as it is recorded.
+
+        Raises:
+            ConfigError: If they are not.
+        """
+        if not self.data_file.is_file():
+            return
+        try:
+            before, now = dict(json.loads(self.data_file.read_text(encoding="utf-8"))), _recorded(images)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise ConfigError(f"{self.data_file} cannot be read: {name_of(str(error))}") from error
+        if before != now:
+            count = f"it had {name_of(str(before.get('images')))} images, and has {now['images']} now"
+            raise ConfigError(
+                f"the training images of {self.path} are not those that it began with: {count}. Give it the same ones"
+                " (--data-root says where they are), or go on with these: --accept-changed-data"
+            )
+
+    def save_bad_images(self, reasons: Mapping[str, Sequence[str]]) -> None:
+        """List what could not be read: reasons by split."""
+        write_text(self.bad_images_file, json.dumps(reasons, indent=2) + "\n")
+
     def save_model(self, encoder: nn.Module) -> None:
         """Write the encoder's weights."""
         write_tensors(self.model_file, encoder.state_dict())
@@ -143,6 +179,10 @@ class RunFolder:
 def _half_written(entry: Path) -> bool:
     """Whether a file is what :mod:`ssl_dc.files` leaves of one when it is killed."""
     return entry.name.startswith(".") and entry.name.endswith(".partial")
+
+
+def _recorded(images: ImageSet) -> dict[str, Any]:
+    return {"images": len(images), "fingerprint": images.fingerprint()}
 
 
 def _outline(config: RunConfig) -> nn.Module | None:

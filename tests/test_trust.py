@@ -136,6 +136,7 @@ FILES = [
     "model.safetensors",
     "metrics.jsonl",
     "environment.json",
+    "data.json",
     "result.json",
     "checkpoints/step-00000002/learner.safetensors",
     "checkpoints/step-00000002/optimizer.safetensors",

@@ -138,6 +138,7 @@ NAMED = [
     Named("--data-root", "data.root", "Folder that holds the data."),
     Named("--download", "data.download", "Download the data if it is not there.", flag_only=True),
     Named("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
+    Named("--bad-images", "data.bad_images", "An image that cannot be read: stop, or skip, counted and listed."),
     Named("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
     Named("--epochs", "training.epochs", "Passes over the training images.", Number()),
     Named("--batch-size", "training.batch_size", "Images a step, over all processes.", Number()),

@@ -10,6 +10,8 @@ import click
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, Resolved, resolve
+from ssl_dc.config.layers import merged
+from ssl_dc.config.schema import DEFAULT_PART
 from ssl_dc.errors import ConfigError
 from ssl_dc.plugins import registry
 
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
 @config_options
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run where it stopped.")
+@click.option("--accept-changed-data", is_flag=True, help="With --resume: go on though the training images have changed.")
 @json_option
-def command(layers: list[Layer], output: Path | None, resume: Path | None, as_json: bool) -> None:
+def command(
+    layers: list[Layer], output: Path | None, resume: Path | None, accept_changed_data: bool, as_json: bool
+) -> None:
     """Pre-train one encoder that is a dense and a gated network at once.
 
     Ends by saying what was learned (kNN-1 on held-out images, dense and gated, trained and untrained) and what it costs.
@@ -32,7 +37,9 @@ def command(layers: list[Layer], output: Path | None, resume: Path | None, as_js
     Any setting that has no option here is set by its key, such as --training.accumulation 2; "ssl-dc plugins show NAME"
     lists those of a part, "ssl-dc config show" all of them.
     """
-    run = _resumed(resume, layers, output) if resume else _trained(resolve(layers), output)
+    if accept_changed_data and resume is None:
+        raise ConfigError("--accept-changed-data: a new run has no data to compare with; it belongs to --resume")
+    run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(resolve(layers), output)
     from ssl_dc.cli.tables import print_outcome
     from ssl_dc.distributed import rank
 
@@ -58,13 +65,17 @@ def _trained(resolved: Resolved, output: Path | None) -> Run:
     return api.train(resolved.config, output=output, watchers=[make_progress(note)])
 
 
-def _resumed(folder: Path, layers: list[Layer], output: Path | None) -> Run:
-    said = {key: source for layer in layers for key, source in layer.sources.items()}
-    data_root = next((Path(layer.values["data.root"]) for layer in layers if "data.root" in layer.values), None)
-    others = sorted({source for key, source in said.items() if key != "data.root"} | ({"--output"} if output else set()))
+WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
+"""Settings that a resumed run may be given anew, and what :func:`ssl_dc.resume` calls them."""
+
+
+def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:
+    said = merged(layers, DEFAULT_PART)
+    others = sorted({said.sources[key] for key in said.values.keys() - WITH_RESUME} | ({"--output"} if output else set()))
     if others:
         raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(others)}")
+    anew = {name: said.values[key] for key, name in WITH_RESUME.items() if key in said.values}
     from ssl_dc import api
     from ssl_dc.cli.progress import make_progress
 
-    return api.resume(folder, data_root=data_root, watchers=[make_progress()])
+    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[make_progress()], **anew)

@@ -60,6 +60,7 @@ def file_layer(path: Path) -> Layer:
     if not isinstance(document, Mapping):
         kind = "list" if isinstance(document, list) else "single value"
         raise ConfigError(f"{path}: a config is a mapping of sections, such as 'objective:', not a {kind}")
+    _check_size(document, path)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for key, value, line_number in _leaves(document):
@@ -178,10 +179,33 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+MOST_VALUES = 10_000
+"""Values in a config file, aliases written out: those of a file of a few lines can stand for any number of them."""
+
+
+def _check_size(document: Any, path: Path) -> None:
+    """Refuse a document that is endless, or as good as that.
+
+    Raises:
+        ConfigError: If it has too many values.
+    """
+    waiting, found = [document], 0
+    while waiting:
+        value = waiting.pop()
+        found += 1
+        if found > MOST_VALUES:
+            raise ConfigError(f"{path}: holds more than {MOST_VALUES} values, aliases written out, which no config does")
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
     """Dotted key, plain value and line (from 0) of each leaf of a document that keeps its lines."""
     for key, value in tree.items():
-        line = tree.lc.key(key)[0]
+        place = (tree.lc.data or {}).get(key)  # a merged key (<<) has none
+        line = place[0] if place else tree.lc.line
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
         elif isinstance(value, Mapping):

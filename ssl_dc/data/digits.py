@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -35,6 +37,13 @@ class ArrayImages(ImageSet):
     def image(self, index: int) -> Image.Image:
         """The image of that number, in RGB."""
         return Image.fromarray(self._pixels[index])
+
+    def fingerprint(self) -> str:
+        """Of all pixels and labels."""
+        digest = hashlib.sha256(f"{self._pixels.shape}".encode())
+        for values in (self._pixels, self._labels):
+            digest.update(b"" if values is None else np.ascontiguousarray(values).data)
+        return digest.hexdigest()
 
 
 class Digits(DataSet):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -15,11 +17,15 @@ from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits
 from ssl_dc.errors import DataError
 
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg (or test/CLASS/*.jpg)"
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _EXTENSIONS = ", ".join(IMG_EXTENSIONS)
 
 
 def read_rgb(source: str | BinaryIO, name: str) -> Image.Image:
     """Read an image file of any mode as RGB; transparency is dropped, 16 bits a pixel become 8.
+
+    Only of the formats that photographs come in: of others Pillow runs another program on the file (Ghostscript on EPS). An
+    image of more pixels than :data:`PIL.Image.MAX_IMAGE_PIXELS` (89 million) is refused before it takes the memory.
 
     Args:
         source: Path or open file.
@@ -29,7 +35,10 @@ def read_rgb(source: str | BinaryIO, name: str) -> Image.Image:
         DataError: If it cannot be read.
     """
     try:
-        with Image.open(source) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(source, formats=_FORMATS)
+        with opened as image:
             if image.mode.startswith("I"):  # Pillow would cut everything above 255 off
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             if "transparency" in image.info:  # Pillow warns if such a palette goes to RGB directly
@@ -66,6 +75,19 @@ class FolderImages(ImageSet):
             DataError: If the file cannot be read.
         """
         return read_rgb(self._paths[index], self._paths[index])
+
+    def fingerprint(self) -> str:
+        """Of every file's place in the folder, size and class."""
+        digest = hashlib.sha256()
+        common = os.path.commonpath([os.path.dirname(path) for path in self._paths]) if self._paths else None
+        for number, path in enumerate(self._paths):
+            label = "" if self._labels is None else self._labels[number]
+            try:
+                size = os.stat(path).st_size
+            except OSError:
+                size = -1
+            digest.update(f"{os.path.relpath(path, common)}\0{size}\0{label}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
 
 class NoLabelledImages(ImageSet):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -47,6 +47,11 @@ class DataOptions(PartOptions):
         description="Use only this many training images, the same number of each class where labels are known.",
     )
     test_limit: int | None = Field(None, ge=1, description="Use only this many test images, likewise.")
+    bad_images: Literal["stop", "skip"] = Field(
+        "stop",
+        description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"
+        " stand in for it, counted and listed.",
+    )
     image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
     mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
     std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits
+from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits, spread
 from ssl_dc.data.folder import read_rgb
 from ssl_dc.data.options import ParquetOptions
 from ssl_dc.errors import DataError
@@ -54,19 +55,34 @@ class ParquetImages(ImageSet):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_encoded": None}
 
+    def fingerprint(self) -> str:
+        """Of all labels, of the encoded images' lengths, and of the bytes of some."""
+        import pyarrow.compute
+
+        encoded = self._bytes()
+        digest = hashlib.sha256(np.ascontiguousarray(self._labels).data)
+        digest.update(pyarrow.compute.binary_length(encoded).fill_null(-1).to_numpy().astype(np.int64).data)
+        for index in spread(len(self)):
+            digest.update(encoded[index].as_py() or b"")
+        return digest.hexdigest()
+
     def image(self, index: int) -> Image.Image:
         """The image of that number, in RGB.
 
         Raises:
             DataError: If it cannot be decoded.
         """
-        if self._encoded is None:
-            self._encoded = _encoded(_read(self._files, [self._column]), self._column, self._files[0])
         name = f"{index} of {self._files[0]}"
-        encoded = self._encoded[int(index)].as_py()
+        encoded = self._bytes()[int(index)].as_py()
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the parquet file itself can be read.")
         return read_rgb(BytesIO(encoded), name)
+
+    def _bytes(self) -> Any:
+        """The encoded images, as Arrow's chunked array."""
+        if self._encoded is None:
+            self._encoded = _encoded(_read(self._files, [self._column]), self._column, self._files[0])
+        return self._encoded
 
 
 class Parquet(DataSet):

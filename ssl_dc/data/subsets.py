@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits
+from ssl_dc.data.unreadable import Readable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +49,10 @@ class Subset(ImageSet):
         """
         return self._images.image(int(self._indices[index]))
 
+    def fingerprint(self) -> str:
+        """Of the set, and of which images are kept."""
+        return hashlib.sha256(self._images.fingerprint().encode() + self._indices.tobytes()).hexdigest()
+
 
 def balanced_indices(labels: Labels | None, n_total: int, limit: int, seed: int) -> Indices:
     """Choose images at random, the same number of each class.
@@ -84,6 +90,8 @@ def _occurrence(labels: Labels) -> Indices:
 def open_splits(data_set: DataSet) -> Splits:
     """Open a data set and take the part of it that its options' ``limit`` and ``test_limit`` ask for.
 
+    With ``bad_images: skip``, what cannot be read is stood in for (:class:`ssl_dc.data.unreadable.Readable`).
+
     Where pre-training and evaluation learn from the same images, they still do.
 
     Raises:
@@ -93,11 +101,20 @@ def open_splits(data_set: DataSet) -> Splits:
     options = data_set.options
     train = sample(splits.train, options.limit)
     same = splits.evaluation_train is splits.train
-    return splits._replace(
+    parts = splits._replace(
         train=train,
         evaluation_train=train if same else sample(splits.evaluation_train, options.limit),
         test=sample(splits.test, options.test_limit),
     )
+    return _readable(parts) if options.bad_images == "skip" else parts
+
+
+def _readable(splits: Splits) -> Splits:
+    """The splits, going on where an image cannot be read; those that are the same images stay the same."""
+    train = Readable(splits.train)
+    same = splits.evaluation_train is splits.train
+    evaluation_train = train if same else Readable(splits.evaluation_train)
+    return splits._replace(train=train, evaluation_train=evaluation_train, test=Readable(splits.test))
 
 
 def sample(images: ImageSet, limit: int | None) -> ImageSet:

@@ -28,7 +28,15 @@ TINY = [
     *("--limit", "64", "--batch-size", "32", "--workers", "0", "--epochs", "2", "--width", "4", "--image-size", "8"),
     *("--set", "objective.expander_width=16", "--set", "data.test_limit=60", "--set", "training.log_every=1"),
 ]
-RUN_FILES = {"config.json", "model.safetensors", "metrics.jsonl", "environment.json", "result.json", "checkpoints"}
+RUN_FILES = {
+    "config.json",
+    "data.json",
+    "model.safetensors",
+    "metrics.jsonl",
+    "environment.json",
+    "result.json",
+    "checkpoints",
+}
 
 
 def call(*arguments: str | Path) -> Result:
@@ -214,6 +222,7 @@ def test_every_named_option_sets_its_key() -> None:
         "--data": ("folder", "folder"),
         "--data-root": ("pictures", "pictures"),
         "--limit": ("64", 64),
+        "--bad-images": ("skip", "skip"),
         "--image-size": ("24", 24),
         "--epochs": ("7", 7),
         "--batch-size": ("96", 96),
