@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,9 @@ def write_network(network: nn.Module, outputs: list[str], image_size: int, form:
     try:
         batch = torch.export.Dim("batch", min=1)
         program = torch.export.export(network.eval(), (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, buffer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of weights that share memory, as views of one file do
+            torch.export.save(program, buffer)
     except Exception as error:  # the exporter's own errors have many types
         raise RunError(f"this network cannot be exported: {str(error).strip().splitlines()[0]}") from error
     write_bytes(path, buffer.getvalue())

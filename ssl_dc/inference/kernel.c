@@ -465,29 +465,36 @@ static void maxpool(const Op *op, const State *s, int member, int members) {
         }
 }
 
-/* Sums over the pixels of each channel, one list a member; the members' lists are added by whoever reads them. */
+#define PARTS 8
+
+/* Sums over the pixels of each channel, of so many parts of the rows whatever the number of threads: what a gate decides must
+ * not depend on that. */
 static void sums(const Op *op, const State *s, int member, int members) {
-    float *total = s->scratch + (int64_t)member * op->x.stride;
-    memset(total, 0, sizeof(float) * op->x.stride);
     int64_t from, to;
-    share(op->x.height, member, members, &from, &to);
-    for (int64_t row = from; row < to; row++) {
-        const float *x = s->arena + op->x.offset + row * op->x.line;
-        for (int i = 0; i < op->x.stride; i += VL * 4) {
-            int vectors = (op->x.stride - i) / VL < 4 ? (op->x.stride - i) / VL : 4;
-            vec acc[4] = {{0}, {0}, {0}, {0}};
-            for (int column = 0; column < op->x.width; column++)
-                for (int v = 0; v < vectors; v++) acc[v] += *(const vec *)(x + (int64_t)column * op->x.stride + i + v * VL);
-            for (int v = 0; v < vectors; v++) *(vec *)(total + i + v * VL) += acc[v];
+    share(PARTS, member, members, &from, &to);
+    for (int64_t part = from; part < to; part++) {
+        float *total = s->scratch + part * op->x.stride;
+        memset(total, 0, sizeof(float) * op->x.stride);
+        int64_t first, last;
+        share(op->x.height, (int)part, PARTS, &first, &last);
+        for (int64_t row = first; row < last; row++) {
+            const float *x = s->arena + op->x.offset + row * op->x.line;
+            for (int i = 0; i < op->x.stride; i += VL * 4) {
+                int vectors = (op->x.stride - i) / VL < 4 ? (op->x.stride - i) / VL : 4;
+                vec acc[4] = {{0}, {0}, {0}, {0}};
+                for (int column = 0; column < op->x.width; column++)
+                    for (int v = 0; v < vectors; v++) acc[v] += *(const vec *)(x + (int64_t)column * op->x.stride + i + v * VL);
+                for (int v = 0; v < vectors; v++) *(vec *)(total + i + v * VL) += acc[v];
+            }
         }
     }
 }
 
-static void means(const Op *op, const State *s, int members, float *mean) {
+static void means(const Op *op, const State *s, float *mean) {
     float share_of_one = 1.0f / ((float)op->x.height * (float)op->x.width);
     for (int i = 0; i < op->x.stride; i += VL) {
         vec total = *(const vec *)(s->scratch + i);
-        for (int m = 1; m < members; m++) total += *(const vec *)(s->scratch + (int64_t)m * op->x.stride + i);
+        for (int part = 1; part < PARTS; part++) total += *(const vec *)(s->scratch + (int64_t)part * op->x.stride + i);
         *(vec *)(mean + i) = total * share_of_one;
     }
 }
@@ -504,10 +511,10 @@ static float dot(const float *a, const float *b, int n) { /* n: whole vectors */
 }
 
 /* Open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
-static void decide(const Op *op, State *s, int members) {
-    float *mean = s->scratch + (int64_t)members * op->x.stride, *hidden = mean + op->x.stride;
+static void decide(const Op *op, State *s) {
+    float *mean = s->scratch + (int64_t)PARTS * op->x.stride, *hidden = mean + op->x.stride;
     int padded = (op->hidden + VL - 1) / VL * VL;
-    means(op, s, members, mean);
+    means(op, s, mean);
     for (int h = 0; h < op->hidden; h++)
         hidden[h] = relu_one(op->bias[h] + dot(op->weight + (int64_t)h * op->x.stride, mean, op->x.stride));
     for (int h = op->hidden; h < padded; h++) hidden[h] = 0;
@@ -573,12 +580,12 @@ static int run(const Program *program, State *s, int start, int member, Team *te
         case MEAN:
             sums(op, s, member, members);
             barrier(team);
-            if (!member) means(op, s, members, s->arena + op->y.offset);
+            if (!member) means(op, s, s->arena + op->y.offset);
             break;
         case GATE:
             sums(op, s, member, members);
             barrier(team);
-            if (!member) decide(op, s, members);
+            if (!member) decide(op, s);
             break;
         case RELU_OF:
             relu_of(op, s, member, members);
@@ -740,6 +747,7 @@ void ssl_dc_take(const Program *program, const State *state, float *features, ui
 /* Lengths that the host must lay weights and activations out by. */
 int ssl_dc_vector(void) { return VL; }
 int ssl_dc_block(void) { return VL * NV; }
+int ssl_dc_parts(void) { return PARTS; }
 int ssl_dc_max_threads(void) { return MAX_THREADS; }
 int ssl_dc_size_of_op(void) { return sizeof(Op); }
 int ssl_dc_size_of_program(void) { return sizeof(Program); }

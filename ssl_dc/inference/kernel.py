@@ -109,6 +109,7 @@ class Kernel:
     Attributes:
         vector: Floats in a vector: pixels and rows of weights are padded to whole ones.
         block: Outputs whose weights lie together, for convolutions that pick no outputs.
+        parts: Lists of sums that a gate's mean is made of.
         max_threads: How many threads a call takes at most.
     """
 
@@ -124,6 +125,7 @@ class Kernel:
         self.take.restype = None
         self.vector: int = library.ssl_dc_vector()
         self.block: int = library.ssl_dc_block()
+        self.parts: int = library.ssl_dc_parts()
         self.max_threads: int = library.ssl_dc_max_threads()
         for name, struct in (("op", Op), ("program", Program), ("state", State)):
             if getattr(library, f"ssl_dc_size_of_{name}")() != ctypes.sizeof(struct):

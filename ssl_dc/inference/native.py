@@ -149,7 +149,9 @@ class NativeProgram:
                 floats = max(floats, step.weight.shape[0] * op.kernel_h * op.kernel_w * op.x.stride)
             if op.kind in (GATE, MEAN):
                 hidden = _padded(op.hidden, self.kernel.vector)
-                floats = max(floats, (self.threads + 1) * _padded(shapes[step.inputs[0]][1], self.kernel.vector) + hidden)
+                floats = max(
+                    floats, (self.kernel.parts + 1) * _padded(shapes[step.inputs[0]][1], self.kernel.vector) + hidden
+                )
         return floats
 
     def _op(self, step: Step, weights: Weights) -> ffi.Op:
