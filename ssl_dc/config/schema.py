@@ -96,6 +96,16 @@ class TrainingConfig(Strict):
         10.0, gt=0, description="Minutes after which a resume point is written, besides those by steps and epochs."
     )
     keep_checkpoints: int = Field(2, ge=1, description="Resume points that are kept.")
+    on_not_finite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="A loss or gradient that is not finite: 'stop' ends the run, 'skip' leaves the step's update out.",
+    )
+    on_collapse: Literal["warn", "stop"] = Field(
+        "warn", description="An embedding that is nearly the same for all images; looked for every log_every steps."
+    )
+    on_stuck_gates: Literal["warn", "stop"] = Field(
+        "warn", description="Gates that are all shut, or all open below a budget of 1; looked for every log_every steps."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> TrainingConfig:

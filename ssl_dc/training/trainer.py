@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
 from ssl_dc.training.events import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.learner import Learner, LearnerOutput
+from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals
 from ssl_dc.views.base import Views
@@ -110,6 +112,7 @@ class Trainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
         self.step = 0
         self._saved_step, self._last_save = -1, time.monotonic()
+        self.numerics = NumericsWatch(training, partial(self._tell, "on_message"), self._newest_resume_point)
 
     def fit(self) -> None:
         """Train to the end, from the newest resume point if there is one.
@@ -137,7 +140,7 @@ class Trainer:
             due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
             values = self._take_step([next(batches) for _ in range(self.training.accumulation)], due)
             self.step += 1
-            if due:
+            if values:
                 speed = watch.rate(self.step) * self.training.batch_size
                 epoch = (self.step - 1) // self.steps_per_epoch + 1
                 self._tell("on_step", StepMetrics(self.step, self.total_steps, epoch, values, speed))
@@ -166,20 +169,29 @@ class Trainer:
         )
 
     def _take_step(self, micro_batches: Sequence[Views2], measure: bool) -> dict[str, float]:
-        """One optimiser step; its metrics if they are to be measured, else none."""
+        """One optimiser step; its metrics if they are to be measured, else none.
+
+        A step that is not finite changes nothing, where the config lets the run go on, and has no metrics.
+        """
         seed_everything(self.seed, _STEP, self.step, rank())
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * self.schedule.share(self.step)
         routes = self._routes()
         self.learner.train()
+        before = self._buffers() if self.training.on_not_finite == "skip" else {}
+        finite = True
         for number, views in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 output = self.wrapped(views, routes)
                 terms = self._terms(output, routes)
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
-                self._check(loss, terms)
+                finite &= self.numerics.loss(self.step + 1, loss, terms)
                 self.accelerator.backward(loss / len(micro_batches))
+        if not (finite and self._gradient_is_finite()):
+            self.optimizer.zero_grad()
+            self.learner.load_state_dict(before, strict=False)
+            return {}
         self.optimizer.step()
         self.optimizer.zero_grad()
         progress = (self.step + 1) / self.total_steps
@@ -213,23 +225,30 @@ class Trainer:
         values = {"loss": loss.item(), "lr": self.optimizer.param_groups[0]["lr"]}
         values.update({f"terms/{name}": value.item() for name, value in terms.items()})
         embedding = gather_batch(output.objective.embeddings[0].detach())
+        self.numerics.embedding(self.step + 1, embedding)
         values["embedding_std"] = mean_std(embedding).item()
         values["effective_rank"] = effective_rank(embedding).item()
-        ratios = [trace.ratio().mean().item() for trace in self._traces(output, routes)]
+        traces = self._traces(output, routes)
+        self.numerics.gates(self.step + 1, traces, self.budget.target)
+        ratios = [trace.ratio().mean().item() for trace in traces]
         if ratios:
             values["cost_ratio"] = sum(ratios) / len(ratios)
             values.update(self.budget.metrics())
         return values
 
-    def _check(self, loss: Tensor, terms: Mapping[str, Tensor]) -> None:
-        if math.isfinite(loss.item()):
-            return
-        bad = [name for name, value in terms.items() if not math.isfinite(value.item())]
-        kept = self.checkpoints.newest() if self.checkpoints else None
-        raise RunError(
-            f"step {self.step + 1}: the loss is {loss.item()}; not finite: {', '.join(bad) or 'the sum'}."
-            f" Last resume point: {kept or 'there is none'}. A lower optimizer.lr often helps."
-        )
+    def _gradient_is_finite(self) -> bool:
+        """Whether the step may be taken; under fp16 that is the business of the loss's scaler, whose scale is looked at."""
+        if self.accelerator.scaler is None:
+            return self.numerics.gradient(self.step + 1, self.learner.named_parameters())
+        self.numerics.loss_scale(self.step + 1, self.accelerator.scaler.get_scale())
+        return True
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """What a forward changes: batch statistics."""
+        return {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
+
+    def _newest_resume_point(self) -> Path | None:
+        return self.checkpoints.newest() if self.checkpoints else None
 
     def _micro_batches(self) -> Iterator[Views2]:
         """The micro-batches of the rest of the run, where they are trained on."""

@@ -1,0 +1,196 @@
+"""What is wrong with a training's numbers is told once, with its step, and ends the run where the config says so."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ssl_dc
+from ssl_dc.assemble import build_data_set
+from ssl_dc.config import TrainingConfig, resolve, uniform_layer
+from ssl_dc.data.subsets import open_splits
+from ssl_dc.errors import RunError
+from ssl_dc.gating.base import gates_of, set_threshold
+from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
+from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.events import Watcher
+from ssl_dc.training.from_config import trainer_from_config
+from ssl_dc.training.numerics import NumericsWatch
+from ssl_dc.training.trainer import Trainer
+
+TINY: dict[str, Any] = {
+    "data.limit": 64,
+    "data.test_limit": 40,
+    "data.image_size": 8,
+    "backbone.width": 4,
+    "objective.expander_width": 16,
+    "training.batch_size": 16,
+    "training.epochs": 2,
+    "training.workers": 0,
+    "training.log_every": 1,
+}
+
+
+class Messages(Watcher):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps: list[int] = []
+
+    def on_message(self, text: str) -> None:
+        self.said.append(text)
+
+    def on_step(self, metrics: Any) -> None:
+        self.steps.append(metrics.step)
+
+
+def trainer(**settings: Any) -> tuple[Trainer, Messages]:
+    more = {key.replace("__", "."): value for key, value in settings.items()}
+    config = resolve([uniform_layer({**TINY, **more}, "test")]).config
+    listener = Messages()
+    return trainer_from_config(config, open_splits(build_data_set(config)).train, [listener]), listener
+
+
+def watch(**training: Any) -> tuple[NumericsWatch, list[str]]:
+    said: list[str] = []
+    return NumericsWatch(TrainingConfig(**training), said.append, lambda: Path("runs/a/step-2")), said
+
+
+def spoil_loss(made: Trainer, steps: set[int]) -> None:
+    """The loss of these steps (from 1) is not a number."""
+    forward = made.learner.objective.forward
+
+    def spoilt(views: EncodedViews) -> ObjectiveOutput:
+        output = forward(views)
+        factor = math.nan if made.step + 1 in steps else 1.0
+        return ObjectiveOutput({name: term * factor for name, term in output.terms.items()}, output.embeddings)
+
+    made.learner.objective.forward = spoilt  # type: ignore[method-assign]
+
+
+def spoil_gradient(made: Trainer, steps: set[int]) -> str:
+    """The gradient of one parameter is infinite in these steps; its name."""
+    name, parameter = next(iter(made.learner.named_parameters()))
+    parameter.register_hook(lambda gradient: gradient * (math.inf if made.step + 1 in steps else 1.0))
+    return name
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_gradient_that_is_not_finite_ends_the_run_with_step_and_name(tmp_path: Path, accumulation: int) -> None:
+    made, _ = trainer(training__checkpoint_every=1, training__accumulation=accumulation)
+    made.checkpoints = CheckpointStore(tmp_path)
+    name = spoil_gradient(made, {3})
+    with pytest.raises(RunError, match=rf"step 3: the gradient is not finite: that of {name}\. .*step-00000002"):
+        made.fit()
+    assert all(bool(parameter.isfinite().all()) for parameter in made.learner.parameters())
+
+
+@pytest.mark.parametrize("spoil", [spoil_loss, spoil_gradient])
+def test_steps_that_are_not_finite_can_be_left_out_and_change_nothing(spoil: Any) -> None:
+    made, listener = trainer(training__on_not_finite="skip")
+    spoil(made, {3, 5})
+    states: dict[int, dict[str, Tensor]] = {}
+
+    class Look(Watcher):
+        def on_step_end(self, step: int) -> None:
+            states[step] = {name: value.clone() for name, value in made.learner.state_dict().items()}
+
+    made.watchers = [listener, Look()]
+    made.fit()
+    (message,) = listener.said
+    assert message.startswith("step 3: ")
+    assert "left out" in message
+    assert listener.steps == [1, 2, 4, 6, 7, 8]
+    for spoilt in (3, 5):
+        assert all(torch.equal(value, states[spoilt - 1][name]) for name, value in states[spoilt].items())
+        assert any(not torch.equal(value, states[spoilt][name]) for name, value in states[spoilt + 1].items())
+    assert all(bool(value.isfinite().all()) for value in states[8].values())
+
+
+def test_watching_for_what_can_be_left_out_changes_no_bit(tmp_path: Path) -> None:
+    ssl_dc.train(TINY, output=tmp_path / "stop")
+    ssl_dc.train({**TINY, "training.on_not_finite": "skip"}, output=tmp_path / "skip")
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "stop" / name).read_bytes() == (tmp_path / "skip" / name).read_bytes()
+    assert all(json.loads(line) for line in (tmp_path / "skip" / "metrics.jsonl").read_text().splitlines())
+
+
+def test_a_large_gradient_is_finite() -> None:
+    numerics, said = watch()
+    parameter = nn.Parameter(torch.zeros(1000))
+    parameter.grad = torch.full((1000,), 3e38)  # its Euclidean norm would not be
+    assert numerics.gradient(1, [("p", parameter)])
+    assert numerics.gradient(1, [("unused", nn.Parameter(torch.zeros(2)))])
+    assert said == []
+
+
+def test_a_loss_scale_below_one_is_told() -> None:
+    numerics, _ = watch()
+    numerics.loss_scale(4, 1.0)
+    with pytest.raises(RunError, match="step 5: the gradients are not finite, however the loss is scaled"):
+        numerics.loss_scale(5, 0.5)
+
+
+COLLAPSED = [torch.zeros(8, 4), torch.full((8, 4), 3.0), 5 + 1e-4 * torch.randn(8, 4)]
+HEALTHY = [
+    torch.randn(8, 4),
+    1e-6 * torch.randn(8, 4),
+    10 + torch.randn(8, 4),
+    nn.functional.normalize(torch.randn(64, 2048)),
+]
+
+
+@pytest.mark.parametrize("embedding", COLLAPSED)
+def test_a_collapsed_embedding_is_told_once(embedding: Tensor) -> None:
+    numerics, said = watch()
+    numerics.embedding(7, embedding)
+    numerics.embedding(8, embedding)
+    (message,) = said
+    assert message.startswith("step 7: the embedding has collapsed")
+    stops, _ = watch(on_collapse="stop")
+    with pytest.raises(RunError, match=r"step 7: the embedding has collapsed.*Last resume point: runs/a/step-2"):
+        stops.embedding(7, embedding)
+
+
+@pytest.mark.parametrize("embedding", HEALTHY)
+def test_an_embedding_of_any_scale_is_no_collapse(embedding: Tensor) -> None:
+    numerics, said = watch(on_collapse="stop")
+    numerics.embedding(1, embedding)
+    assert said == []
+
+
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize(("shift", "word"), [(1e6, "shut"), (-1e6, "open")])
+def test_gates_that_are_all_alike_are_told_once_and_may_end_the_run(gating: str, shift: float, word: str) -> None:
+    def stuck(made: Trainer) -> None:
+        set_threshold(made.learner.encoder, shift)
+        assert gates_of(made.learner.encoder)
+
+    settings: dict[str, Any] = {"gating__name": gating, "budget__control": "penalty"}
+    made, listener = trainer(**settings)
+    stuck(made)
+    made.fit()
+    (message,) = listener.said
+    assert message.startswith(f"step 1: every gate is {word}, for every image")
+    made, _ = trainer(**settings, training__on_stuck_gates="stop")
+    stuck(made)
+    with pytest.raises(RunError, match=f"step 1: every gate is {word}"):
+        made.fit()
+
+
+def test_gates_may_all_be_open_where_the_whole_cost_may_be_paid() -> None:
+    made, listener = trainer(budget__target=1.0, budget__control="penalty")
+    set_threshold(made.learner.encoder, -1e6)
+    made.fit()
+    assert listener.said == []
+
+
+def test_a_run_that_learns_is_told_nothing() -> None:
+    made, listener = trainer(training__on_collapse="stop", training__on_stuck_gates="stop")
+    made.fit()
+    assert listener.said == []
