@@ -5,7 +5,7 @@
 Weights are random, for which time does not care. Each gate is a real one with random weights, computed and paid for; its
 threshold is set so that, over the images, as many channels are open as in the block of the same place of a trained run
 (``--rates``), or the same share in every block (the sweep). Masks differ from image to image. Every way is measured in
-turns with every other, each round on another image; ratios are medians over rounds.
+turns with every other, each call on another image; ratios are medians over calls.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def measure(size: int, images: Tensor, all_rates: Mapping[str, Sequence[float]],
             "fastest_dense": fastest,
             "cost_ratio": ratios.get(name),
             "kept_share_of_promise": times.ratio(fastest, name) * ratios[name] if name in ratios else None,
-            "rounds": len(times.milliseconds[name]),
+            "calls": len(times.milliseconds[name]),
         }
         for name in ways
     ]

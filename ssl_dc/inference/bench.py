@@ -84,8 +84,8 @@ class Measured:
             "fastest_dense": self.fastest_dense,
             "kept_share_of_promise": self.kept,
             "ways": {
-                way: {**vars(self.timing(way)), "speed_up": self.speed_up(way), "rounds": len(rounds)}
-                for way, rounds in self.times.milliseconds.items()
+                way: {**vars(self.timing(way)), "speed_up": self.speed_up(way), "calls": len(calls)}
+                for way, calls in self.times.milliseconds.items()
             },
             "unavailable": self.unavailable,
         }

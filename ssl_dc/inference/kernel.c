@@ -285,6 +285,23 @@ INLINE void pixels_at(const Op *op, const State *s, int n, int first, const floa
     }
 }
 
+/* The tiles and blocks of weights that a member of a team does. Where the pixels outweigh the weights each member keeps to its
+ * part of the picture, through all layers: what it reads is then what it wrote, and not in another core's cache. Elsewhere
+ * the blocks are shared out, so that no two members read the same weights. */
+typedef struct {
+    int64_t tiles, first_tile, last_tile, first_item, last_item;
+} Part;
+
+static Part part_of(const Op *op, int64_t tiles, int64_t blocks, int64_t weights, int member, int members) {
+    int by_pixels = tiles >= 4 * members && weights <= (int64_t)op->x.height * op->x.width * op->x.stride;
+    Part part = {.tiles = tiles, .last_tile = tiles};
+    if (by_pixels) share(tiles, member, members, &part.first_tile, &part.last_tile);
+    part.tiles = part.last_tile - part.first_tile;
+    part.last_item = part.tiles * blocks;
+    if (!by_pixels) share(tiles * blocks, member, members, &part.first_item, &part.last_item);
+    return part;
+}
+
 static void rows(const Op *op, const State *s, int member, int members, const float *packed, int depth) {
     Rows c = {op->kernel_h, op->kernel_w, op->x.line, op->x.stride, depth, op->relu};
     const int32_t *kept = kept_of(s, op->out_site);
@@ -297,14 +314,14 @@ static void rows(const Op *op, const State *s, int member, int members, const fl
     int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
     const float *x[MAX_PIXELS], *w[MAX_ROWS];
     float *y[MAX_PIXELS], bias[MAX_ROWS];
-    int64_t from, to, block = -1;
+    Part part = part_of(op, tiles, blocks, length * n, member, members);
+    int64_t block = -1;
     int first = 0, last = 0;
-    share(tiles * blocks, member, members, &from, &to);
-    for (int64_t item = from; item < to; item++) {
-        int64_t tile = item % tiles;
+    for (int64_t item = part.first_item; item < part.last_item; item++) {
+        int64_t tile = part.first_tile + item % part.tiles;
         pixels_at(op, s, P, (int)tile * P, x, y);
-        if (item / tiles != block) {
-            block = item / tiles;
+        if (item / part.tiles != block) {
+            block = item / part.tiles;
             first = (int)(n * block / blocks), last = (int)(n * (block + 1) / blocks);
             for (int j = first; j < last; j++) {
                 int channel = kept ? kept[j] : j;
@@ -405,11 +422,12 @@ static void columns(const Op *op, const State *s, int member, int members) {
     int vectors = (op->y.channels + VL - 1) / VL, blocks = (vectors + NV - 1) / NV;
     int64_t tiles = ((int64_t)op->y.height * op->y.width + CP - 1) / CP;
     int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
-    int64_t from, to;
-    share(tiles * blocks, member, members, &from, &to);
-    for (int64_t item = from; item < to; item++) {
-        int first = (int)(item / tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
-        int pixel = (int)(item % tiles) * CP;
+    int64_t kept = length / op->x.channels * c.inputs;
+    Part part = part_of(op, tiles, blocks, kept * vectors * VL, member, members);
+    for (int64_t item = part.first_item; item < part.last_item; item++) {
+        int64_t tile = part.first_tile + item % part.tiles;
+        int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
+        int pixel = (int)tile * CP;
         const float *x[CP], *residual[CP];
         float *y[CP];
         pixels_at(op, s, CP, pixel, x, y);
@@ -417,7 +435,7 @@ static void columns(const Op *op, const State *s, int member, int members) {
         if (op->has_residual) residuals_at(op, s, CP, pixel, first * VL, residual);
         c.w = op->weight + first * VL * length;
         if (c.kept && first + NV < vectors)
-            fetch_block(&c, op->weight + (first + NV) * VL * length, vectors - first - NV, item % tiles, tiles);
+            fetch_block(&c, op->weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
         COLUMNS_OF[here](x, &c, op->bias + first * VL, y, op->has_residual ? residual : NULL, op->relu);
     }
 }
@@ -604,14 +622,15 @@ static int run(const Program *program, State *s, int start, int member, Team *te
 static void put_image(const Program *program, State *s, const float *image, int member, int members) {
     const Tensor *t = &program->input;
     int64_t from, to;
-    share((int64_t)t->channels * t->height, member, members, &from, &to);
-    for (int64_t i = from; i < to; i++) {
-        const float *x = image + i * t->width;
-        float *y = s->arena + t->offset + i / t->height * t->plane + i % t->height * t->line;
-        if (t->stride == 1) memcpy(y, x, sizeof(float) * t->width);
-        else
-            for (int column = 0; column < t->width; column++) y[(int64_t)column * t->stride] = x[column];
-    }
+    share(t->height, member, members, &from, &to);
+    for (int channel = 0; channel < t->channels; channel++)
+        for (int64_t row = from; row < to; row++) {
+            const float *x = image + ((int64_t)channel * t->height + row) * t->width;
+            float *y = s->arena + t->offset + (int64_t)channel * t->plane + row * t->line;
+            if (t->stride == 1) memcpy(y, x, sizeof(float) * t->width);
+            else
+                for (int column = 0; column < t->width; column++) y[(int64_t)column * t->stride] = x[column];
+        }
 }
 
 static void take(const Program *program, const State *s, float *features, uint8_t *masks) {
@@ -657,34 +676,43 @@ static void work(Call *call, int member) {
     }
 }
 
-/* Workers wait for calls; one call at a time is served. */
+/* Workers wait for calls; one call at a time is served. Who waits looks for some 50 microseconds before it sleeps: to be woken
+ * takes about as long, and the next image is often there by then. */
+#define LOOKS 4000
 static pthread_mutex_t serving = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t called = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
-static int workers, busy;
-static long calls;
+static int workers;
+static atomic_int busy;
+static atomic_long calls;
 static Call *current;
 
 static void *worker(void *argument) {
     int member = (int)(intptr_t)argument;
-    long seen = 0;
     pthread_mutex_lock(&lock);
-    seen = calls - 1; /* it is made for a call that is under way */
+    long seen = calls - 1; /* it is made for a call that is under way */
     for (;;) {
         while (calls == seen) pthread_cond_wait(&called, &lock);
         seen = calls;
         Call *call = current;
-        if (!call || member >= call->team.members) continue;
         pthread_mutex_unlock(&lock);
-        work(call, member);
+        if (call && member < call->team.members) {
+            work(call, member);
+            if (atomic_fetch_sub(&busy, 1) == 1) {
+                pthread_mutex_lock(&lock);
+                pthread_cond_signal(&done);
+                pthread_mutex_unlock(&lock);
+            }
+            for (int looks = 0; looks < LOOKS && calls == seen; looks++) PAUSE();
+        }
         pthread_mutex_lock(&lock);
-        if (!--busy) pthread_cond_signal(&done);
     }
     return NULL;
 }
 
 /* A forked child has none of its parent's workers. */
 static void forget_workers(void) {
-    workers = busy = 0;
+    workers = 0;
+    busy = 0;
     current = NULL;
     pthread_mutex_init(&serving, NULL);
     pthread_mutex_init(&lock, NULL);
@@ -714,6 +742,7 @@ static void serve(Call *call) {
     pthread_cond_broadcast(&called);
     pthread_mutex_unlock(&lock);
     work(call, 0);
+    for (int looks = 0; looks < LOOKS && busy; looks++) PAUSE();
     pthread_mutex_lock(&lock);
     while (busy) pthread_cond_wait(&done, &lock);
     current = NULL;

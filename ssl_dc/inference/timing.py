@@ -11,10 +11,15 @@ from typing import Any
 import numpy as np
 
 Way = Callable[[int], Any]
-"""Does the thing once; given the number of the round, so that it may take another image each time."""
+"""Does the thing once; given the number of the call, so that it may take another image each time."""
 
 WARM_UP = 3
-"""Rounds before the clock is read: code that compiles, allocates or fills caches does so then."""
+"""Calls before the clock is read at all: code that compiles, allocates or fills caches does so then."""
+PAUSE = 0.03
+"""Seconds of rest before a way's turn. Threads of some runtimes (onnxruntime's, unless told otherwise) go on spinning for
+milliseconds after a call, on a core that the next way's threads then wait for: each would be charged for the one before."""
+CALLS = 3
+"""Calls in a turn that are timed, after one that is not: it finds the machine asleep and the other ways' data in the caches."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Times:
     """The times of all ways.
 
     Attributes:
-        milliseconds: For each way its rounds, in their order.
+        milliseconds: For each way its calls, in their order: each call of a way took the same image as that of another.
     """
 
     milliseconds: Mapping[str, list[float]]
@@ -48,13 +53,12 @@ class Times:
         return Timing(float(median), float(p10), float(p90))
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times faster one way is than another: the median over rounds of their ratio in the same round."""
-        rounds = np.array(self.milliseconds[slow]) / np.array(self.milliseconds[fast])
-        return float(np.median(rounds))
+        """How many times faster one way is than another: the median over calls of their ratio in the same round."""
+        return float(np.median(np.array(self.milliseconds[slow]) / np.array(self.milliseconds[fast])))
 
 
 def in_turns(ways: Mapping[str, Way], *, seconds: float, least_rounds: int = 10) -> Times:
-    """Time each way once a round, rounds following each other until the time is up.
+    """Time each way a few calls a round, rounds following each other until the time is up.
 
     The garbage collector rests meanwhile.
 
@@ -64,21 +68,31 @@ def in_turns(ways: Mapping[str, Way], *, seconds: float, least_rounds: int = 10)
         least_rounds: Go on longer if there were fewer.
     """
     milliseconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(WARM_UP):
-        for way in ways.values():
+    for way in ways.values():
+        for number in range(WARM_UP):
             way(number)
     collecting = gc.isenabled()
     gc.disable()
     try:
         end = time.perf_counter() + seconds
-        number = 0
-        while number < least_rounds or time.perf_counter() < end:
+        done = 0
+        while done < least_rounds or time.perf_counter() < end:
             for name, way in ways.items():
-                since = time.perf_counter()
-                way(number)
-                milliseconds[name].append(1000 * (time.perf_counter() - since))
-            number += 1
+                milliseconds[name] += _turn(way, done * (CALLS + 1))
+            done += 1
     finally:
         if collecting:
             gc.enable()
     return Times(milliseconds)
+
+
+def _turn(way: Way, number: int) -> list[float]:
+    """Milliseconds of a way's calls in one round, the first of which has that number."""
+    time.sleep(PAUSE)
+    way(number)
+    times = []
+    for call in range(number + 1, number + 1 + CALLS):
+        since = time.perf_counter()
+        way(call)
+        times.append(1000 * (time.perf_counter() - since))
+    return times
