@@ -13,19 +13,24 @@ from ssl_dc.inference.native import shapes_of
 from ssl_dc.inference.plan import Conv, Decide, Mask, Plan, Step
 
 
-def slim(plan: Plan, open_shares: Mapping[str, Tensor], least: float) -> Plan:
+VECTOR = 16
+"""Channels that processors and runtimes compute at once: the last few that are missing to a whole vector cost no time."""
+
+
+def slim(plan: Plan, open_shares: Mapping[str, Tensor], least: float, *, multiple: int = VECTOR) -> Plan:
     """The plan with fixed masks, and without what they shut: an ordinary network.
 
     Args:
         plan: A fused plan of the gated route.
         open_shares: For each site the share of images for which each entry of its mask is open, (channels,), in [0, 1].
-        least: Entries that are open for a smaller share are cut. Of each site's channels the one that is open most often
-            stays, since a convolution without outputs is none.
+        least: Entries that are open for a smaller share are cut.
+        multiple: How many channels stay at a site is rounded up to a multiple of this (and at least one multiple, since a
+            convolution without outputs is none), those first that are open most often.
 
     Raises:
         RunError: If a mask acts where it cannot be cut.
     """
-    kept = {site.name: _kept(open_shares[site.name], least) for site in plan.sites}
+    kept = {site.name: _kept(open_shares[site.name], least, multiple) for site in plan.sites}
     steps = [_cut(step, kept) for step in plan.steps if not isinstance(step, Decide) and _stays(step, open_shares, least)]
     for step in steps:
         if isinstance(step, Mask):
@@ -45,10 +50,11 @@ def parameters_of(plan: Plan) -> int:
     return sum(step.weight.numel() + step.bias.numel() for step in plan.steps if isinstance(step, Conv))
 
 
-def _kept(shares: Tensor, least: float) -> Tensor:
-    """Indices of the channels that stay."""
-    kept = (shares >= least).nonzero().flatten()
-    return kept if len(kept) else shares.argmax()[None]
+def _kept(shares: Tensor, least: float, multiple: int) -> Tensor:
+    """Indices of the channels that stay, ascending."""
+    wanted = max(1, int((shares >= least).sum()))
+    number = min(len(shares), -(-wanted // multiple) * multiple)
+    return shares.argsort(descending=True, stable=True)[:number].sort().values
 
 
 def _stays(step: Step, open_shares: Mapping[str, Tensor], least: float) -> bool:

@@ -10,7 +10,7 @@ from ssl_dc.inference.capture import capture
 from ssl_dc.inference.executor import Executor
 from ssl_dc.inference.fuse import fuse
 from ssl_dc.inference.plain import Plain
-from ssl_dc.inference.plan import Decide
+from ssl_dc.inference.plan import Conv, Decide
 from ssl_dc.inference.slim import macs_of, parameters_of, slim
 from ssl_dc.routes import Route
 from tests.inference.test_executor import random_encoder
@@ -25,7 +25,10 @@ def test_a_cut_at_the_masks_of_one_image_is_the_gated_route_of_that_image(gating
         expected, masks = encoder(images, Route.GATED)
     assert all(int(mask.sum()) > 0 for site, mask in masks.items() if mask.shape[1] > 1)
     plan = slim(
-        fuse(capture(encoder.backbone(Route.GATED), Route.GATED)), {site: mask[0] for site, mask in masks.items()}, 0.5
+        fuse(capture(encoder.backbone(Route.GATED), Route.GATED)),
+        {site: mask[0] for site, mask in masks.items()},
+        0.5,
+        multiple=1,
     )
     assert not any(isinstance(step, Decide) for step in plan.steps)
     with torch.no_grad():
@@ -39,13 +42,13 @@ def test_a_cut_at_the_masks_of_one_image_is_the_gated_route_of_that_image(gating
     assert float((executor(images).features - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
-def test_one_channel_stays_where_all_are_shut() -> None:
+def test_some_channels_stay_where_all_are_shut() -> None:
     encoder = random_encoder()
     for module in encoder.modules():
         if isinstance(module, Gate):
             module.threshold.fill_(1e9)
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
-    plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5)
+    plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5, multiple=1)
     with torch.no_grad():
         assert Plain(plan)(torch.randn(2, 3, 32, 32)).isfinite().all()
     assert 0 < macs_of(plan, 32) < macs_of(full, 32)
@@ -61,3 +64,14 @@ def test_what_is_open_as_often_as_asked_stays() -> None:
 def test_a_plan_with_decisions_is_no_plain_network() -> None:
     with pytest.raises(ValueError, match="decisions"):
         Plain(fuse(capture(random_encoder().backbone(Route.GATED), Route.GATED)))
+
+
+def test_counts_are_rounded_up_and_the_most_open_stay_first() -> None:
+    encoder = random_encoder(**{"backbone.width": 64})
+    full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
+    shares = {site.name: torch.linspace(0, 1, site.channels) for site in full.sites}
+    cut = {step.layer: step for step in slim(full, shares, 0.9).steps if isinstance(step, Conv)}
+    whole = {step.layer: step for step in full.steps if isinstance(step, Conv)}
+    assert cut["stages.layer1.0.conv1"].weight.shape[0] == 16  # 7 of 64 are open as often as that
+    assert cut["stages.layer4.1.conv2"].weight.shape[1] == 64  # 52 of 512
+    assert torch.equal(cut["stages.layer1.0.conv1"].weight, whole["stages.layer1.0.conv1"].weight[-16:])
