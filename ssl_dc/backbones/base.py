@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import Gate, GateFactory
 from ssl_dc.gating.cost import CostModel, LayerCost
 from ssl_dc.gating.sites import GateSite
@@ -69,6 +70,14 @@ class Backbone(nn.Module, ABC):
     def gate_points(self) -> list[GatePoint]:
         """Every gate site of the network, in its order."""
         return [module for module in self.modules() if isinstance(module, GatePoint)]
+
+    def torchvision_state_dict(self, route: Route) -> dict[str, Tensor]:
+        """The weights of a route as torchvision's network of the same kind names them, without its classifier.
+
+        Raises:
+            ConfigError: If torchvision has no such network, as here, where none is known.
+        """
+        raise ConfigError(f"torchvision has no network of this backbone's kind ({type(self).__name__}, route {route})")
 
     def cost_model(self, image_size: int) -> CostModel:
         """The cost of every convolution and linear layer, and of the gates, for one image (3, image_size, image_size).

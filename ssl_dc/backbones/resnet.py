@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
 from ssl_dc.backbones.options import ResNetOptions
+from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import GateFactory
 from ssl_dc.gating.sites import GateSite, Granularity
-from ssl_dc.norms.base import NormFactory, Position
+from ssl_dc.norms.base import NormFactory, Position, RouteNorm
 from ssl_dc.routes import Route
 
 
@@ -203,6 +204,35 @@ class ResNet(Backbone):
             for block in cast(nn.ModuleList, blocks):
                 x = block(x, route, masks)
         return x.mean(dim=(2, 3)), masks
+
+    def torchvision_state_dict(self, route: Route) -> dict[str, Tensor]:
+        """The weights of a route under torchvision's names; all of its ``resnet18`` (34, 50) but ``fc``.
+
+        Raises:
+            ConfigError: If the width or the stem is not torchvision's.
+        """
+        if (self.options.width, self.options.stem, self.conv1.padding) != (64, "imagenet", (3, 3)):
+            raise ConfigError(
+                f"torchvision's networks have width 64 and the stem 'imagenet'; this one has width {self.options.width},"
+                f" the stem {self.options.stem!r} and padding {self.conv1.padding[0]}: export it as onnx or torch instead"
+            )
+        state = _named("conv1", self.conv1) | _named("bn1", self.norm1.for_route(route))
+        for stage, blocks in self.stages.items():
+            for index, block in enumerate(cast(nn.ModuleList, blocks)):
+                for name, layer in block.named_children():
+                    number = name.removeprefix("conv").removeprefix("norm")
+                    if isinstance(layer, nn.Conv2d):
+                        state |= _named(f"{stage}.{index}.{name}", layer)
+                    elif isinstance(layer, RouteNorm):
+                        state |= _named(f"{stage}.{index}.bn{number}", layer.for_route(route))
+                    elif isinstance(layer, Shortcut):
+                        state |= _named(f"{stage}.{index}.downsample.0", layer.conv)
+                        state |= _named(f"{stage}.{index}.downsample.1", layer.norm.for_route(route))
+        return state
+
+
+def _named(name: str, layer: nn.Module) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in layer.state_dict().items()}
 
 
 class ResNet18(ResNet):

@@ -6,9 +6,11 @@ from ssl_dc.hookspecs import hookimpl
 from ssl_dc.parts import Part
 
 SUMMARIES = {
+    "bench": "Time a run's dense and gated routes, by every runtime there is.",
     "config": "Show or check a complete config; the schema of all configs.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
     "evaluate": "Evaluate a run's features on held-out images.",
+    "export": "Write a run's dense, gated or slimmed network for other runtimes.",
     "plugins": "List, show, check and begin the parts that runs are composed of.",
     "reproduce": "Run a table of the paper again, or a figure.",
     "train": "Pre-train an encoder that is dense and gated at once.",

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.sites import GateSite, Granularity
+
+
+class PooledRule(NamedTuple):
+    """A decision in evaluation mode that looks at nothing but the mean of each input channel.
+
+    An entry of the mask is open where ``bias + weight . relu(hidden_bias + hidden_weight . mean) >= 0``.
+
+    Attributes:
+        hidden_weight: (hidden, in_channels).
+        hidden_bias: (hidden,).
+        weight: (channels, hidden).
+        bias: (channels,); minus the threshold, and whatever else.
+    """
+
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    weight: Tensor
+    bias: Tensor
 
 
 class Gate(nn.Module, ABC):
@@ -42,6 +61,13 @@ class Gate(nn.Module, ABC):
         In training mode it may be stochastic and carries a gradient (straight-through or other); in evaluation mode it is
         deterministic.
         """
+
+    def pooled_rule(self) -> PooledRule | None:
+        """The decision in evaluation mode as a rule that compiled code can follow without calling the gate.
+
+        None, as here, for a gate whose decision is no such rule: compiled code then calls it.
+        """
+        return None
 
 
 GateFactory = Callable[[GateSite], Gate | None]

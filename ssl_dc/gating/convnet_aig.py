@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_dc.gating.base import Gate, GatingScheme
+from ssl_dc.folding import folded
+from ssl_dc.gating.base import Gate, GatingScheme, PooledRule
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.options import ConvNetAIGOptions
 from ssl_dc.gating.sites import GateSite, Granularity
@@ -64,6 +67,13 @@ class ConvNetAIGGate(Gate):
             soft = F.softmax(logits, dim=1)[:, _RUN].to(x.dtype)
             hard = hard + (soft - soft.detach())
         return hard[:, None]
+
+    def pooled_rule(self) -> PooledRule:
+        """Run minus skip, with the batch norm folded, and the threshold."""
+        hidden_weight, hidden_bias = folded(self.squeeze.weight, self.squeeze.bias, self.norm)
+        weight, bias = self.excite.weight.detach().flatten(1), cast(Tensor, self.excite.bias).detach()
+        difference = (weight[_RUN] - weight[_SKIP])[None]
+        return PooledRule(hidden_weight.flatten(1), hidden_bias, difference, bias[_RUN] - bias[_SKIP] - self.threshold)
 
 
 class ConvNetAIG(GatingScheme):

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ssl_dc.gating.base import Gate, GatingScheme
+from ssl_dc.folding import folded
+from ssl_dc.gating.base import Gate, GatingScheme, PooledRule
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.options import DGNetOptions
 from ssl_dc.gating.sites import GateSite, Granularity
@@ -62,6 +63,11 @@ class DGNetGate(Gate):
         noise = self.noise * logistic_noise(logits) if self.noise else 0.0
         soft = torch.sigmoid((logits + noise) / self.temperature)
         return straight_through(soft).to(x.dtype)
+
+    def pooled_rule(self) -> PooledRule:
+        """Equation 2 with its batch norm folded, and the threshold."""
+        weight, bias = folded(self.squeeze.weight, None, self.norm)
+        return PooledRule(weight.flatten(1), bias, self.excite.weight.detach().flatten(1), -self.threshold)
 
 
 class DGNet(GatingScheme):

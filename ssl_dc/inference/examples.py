@@ -1,0 +1,23 @@
+"""Images to measure on: real ones, since what the gates keep depends on them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssl_dc.assemble import build_data_set
+from ssl_dc.data.loading import Plain
+from ssl_dc.data.subsets import open_splits, sample
+from ssl_dc.evaluation.cost import cost_images
+from ssl_dc.model import Model
+
+
+def example_images(model: Model, number: int) -> Tensor:
+    """At most so many of the images that the model's cost is measured on, prepared: (n, 3, H, H) float32.
+
+    Raises:
+        DataError: If the model's data set cannot be opened.
+    """
+    images, _ = cost_images(open_splits(build_data_set(model.config)))
+    prepared = Plain(sample(images, number), model.transform)
+    return torch.stack([prepared[index] for index in range(len(prepared))])

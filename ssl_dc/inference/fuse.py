@@ -1,0 +1,101 @@
+"""A plan made quick: norms folded into convolutions, masks turned into what need not be computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ssl_dc.folding import folded
+from ssl_dc.gating.sites import Granularity
+from ssl_dc.inference.plan import Add, Conv, Decide, Mask, Norm, Plan, Relu, Step
+
+
+def fuse(plan: Plan) -> Plan:
+    """The same network in fewer steps, which compute only what the masks keep."""
+    for fused in (_fold_norm, _fold_relu, _pick_channels, _run_branch_if_open, _fold_add, _fold_relu):
+        for step in plan.steps:
+            if step in plan.steps:  # which it is not if it was exchanged on the way
+                plan = fused(plan, step)
+    return plan
+
+
+def _fold_norm(plan: Plan, step: Step) -> Plan:
+    """A batch norm after a convolution becomes part of it."""
+    if not isinstance(step, Norm) or step.norm.running_var is None:
+        return plan
+    conv = _conv_before(plan, step.input)
+    if conv is None:
+        return plan
+    weight, bias = folded(conv.weight, conv.bias, step.norm)
+    return plan.exchanged({conv: (), step: (replace(conv, output=step.output, weight=weight, bias=bias),)})
+
+
+def _fold_relu(plan: Plan, step: Step) -> Plan:
+    """A rectifier becomes part of the convolution, with its residual, that it follows; of both ways of a gated branch."""
+    if not isinstance(step, Relu) or not step.relu or not plan.read_once(step.input):
+        return plan
+    makers = plan.makers(step.input)
+    if not makers or not all(isinstance(maker, (Conv, Relu)) and not maker.relu for maker in makers):
+        return plan
+    rectified = [replace(maker, output=step.output, relu=True) for maker in makers if isinstance(maker, (Conv, Relu))]
+    return plan.exchanged({**dict.fromkeys(makers, ()), step: rectified})
+
+
+def _pick_channels(plan: Plan, step: Step) -> Plan:
+    """A channel mask between convolutions becomes which outputs the one computes and which inputs the others read."""
+    if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL):
+        return plan
+    conv = _conv_before(plan, step.input, rectified=True)
+    readers = [reader for reader in plan.readers(step.output) if isinstance(reader, Conv) and reader.input == step.output]
+    takes_all = len(readers) == len(plan.readers(step.output)) and step.output != plan.output
+    if conv is None or conv.out_site is not None or not takes_all or any(reader.in_site for reader in readers):
+        return plan
+    picking = replace(conv, output=step.output, out_site=step.site.name)
+    picked: dict[Step, tuple[Step]] = {reader: (replace(reader, in_site=step.site.name),) for reader in readers}
+    return plan.exchanged({conv: (), step: (picking,), **picked})
+
+
+def _run_branch_if_open(plan: Plan, step: Step) -> Plan:
+    """A branch that is masked before it is added runs only if its mask is open; else the sum is what it is added to."""
+    if not (isinstance(step, Mask) and step.site.granularity is Granularity.BRANCH and plan.read_once(step.output)):
+        return plan
+    (add,) = plan.readers(step.output)
+    if not isinstance(add, Add):
+        return plan
+    other = add.right if add.left == step.output else add.left
+    site = step.site.name
+    opened = {each: (replace(each, when=site),) for each in _only_for(plan, step)}
+    total = Add(output=add.output, left=step.input, right=other, when=site)
+    rest = Relu(output=add.output, input=other, relu=False, unless=site)
+    return plan.exchanged({**opened, step: (), add: (total, rest)})
+
+
+def _only_for(plan: Plan, last: Step) -> set[Step]:
+    """The steps whose values are read by nothing but each other and ``last``."""
+    found: set[Step] = {last}
+    for step in reversed(plan.steps):
+        readers = plan.readers(step.output)
+        unconditional = step.when is None and step.unless is None and not isinstance(step, Decide)
+        if unconditional and readers and step.output != plan.output and all(reader in found for reader in readers):
+            found.add(step)
+    return found - {last}
+
+
+def _fold_add(plan: Plan, step: Step) -> Plan:
+    """A sum becomes part of a convolution that it follows."""
+    if not isinstance(step, Add):
+        return plan
+    for value, other in ((step.right, step.left), (step.left, step.right)):
+        conv = _conv_before(plan, value)
+        if conv is not None and value != other and conv.when == step.when and conv.out_site is None:
+            return plan.exchanged({conv: (), step: (replace(conv, output=step.output, residual=other),)})
+    return plan
+
+
+def _conv_before(plan: Plan, value: str, rectified: bool = False) -> Conv | None:
+    """The convolution that makes a value that is read once, if nothing was folded into it yet but, if allowed, a relu."""
+    makers = plan.makers(value)
+    if len(makers) != 1 or not plan.read_once(value):
+        return None
+    conv = makers[0]
+    bare = isinstance(conv, Conv) and conv.residual is None and (rectified or not conv.relu)
+    return conv if bare and isinstance(conv, Conv) else None

@@ -1,0 +1,60 @@
+"""A plan without decisions as an ordinary torch module."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_dc.inference.eager import compute
+from ssl_dc.inference.plan import Conv, Decide, Plan
+
+
+class Plain(nn.Module):
+    """A network of convolutions that decides nothing: one batch in, features out, for compilers and export.
+
+    Args:
+        plan: Has no decisions: of the dense route, or slimmed.
+
+    Raises:
+        ValueError: If the plan has decisions.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        if any(isinstance(step, Decide) for step in plan.steps):
+            raise ValueError("a plan with decisions is no plain network")
+        self.plan = plan
+        self.layers = nn.ModuleDict()
+        for step in plan.steps:
+            if isinstance(step, Conv):
+                self.layers[_key(step)] = _layer(step)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (N, feature_dim) of images (N, 3, H, W)."""
+        values: dict[str, Any] = {self.plan.input: images}
+        for step in self.plan.steps:
+            if not isinstance(step, Conv):
+                values[step.output] = compute(step, values, {})
+                continue
+            y = self.layers[_key(step)](values[step.input])
+            y = y if step.residual is None else y + values[step.residual]
+            values[step.output] = F.relu(y) if step.relu else y
+        return cast(Tensor, values[self.plan.output])
+
+
+def _layer(step: Conv) -> nn.Conv2d:
+    """A convolution as a layer."""
+    out_channels, in_channels, height, width = step.weight.shape
+    with torch.device("meta"):  # no random weights that nobody reads
+        layer = nn.Conv2d(in_channels, out_channels, (height, width), step.stride, step.padding)
+    layer.weight = nn.Parameter(step.weight.clone(), requires_grad=False)
+    layer.bias = nn.Parameter(step.bias.clone(), requires_grad=False)
+    return layer
+
+
+def _key(step: Conv) -> str:
+    """A layer's name as a module may be called."""
+    return step.layer.replace(".", "_")

@@ -1,0 +1,300 @@
+"""The executor gives what the reference routes give, whatever the network, the gates, the batch and the backend."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import ssl_dc
+from ssl_dc.assemble import build_network
+from ssl_dc.backbones.base import Backbone, GatePoint, Masks
+from ssl_dc.config import resolve, uniform_layer
+from ssl_dc.errors import RunError
+from ssl_dc.gating.base import Gate, no_gates
+from ssl_dc.gating.sites import GateSite, Granularity
+from ssl_dc.inference import kernel as kernel_module
+from ssl_dc.inference.capture import capture
+from ssl_dc.inference.executor import Executor, compiled
+from ssl_dc.inference.fuse import fuse
+from ssl_dc.inference.plan import Call, Conv, Decide
+from ssl_dc.routes import Route
+
+BACKENDS = ("native", "torch")
+
+
+@pytest.fixture(autouse=True)
+def _same_images_every_time() -> None:
+    torch.manual_seed(0)
+
+
+def random_encoder(seed: int = 0, size: int = 32, **settings: object) -> ssl_dc.Encoder:
+    """An encoder whose norms have statistics, and whose gates open about half of what they gate."""
+    given = {"data.name": "digits", "data.image_size": size, "backbone.width": 8, "budget.target": 0.9} | settings
+    encoder = build_network(resolve([uniform_layer(given, "test")]).config).encoder
+    generator = torch.Generator().manual_seed(seed)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+        if isinstance(module, Gate):
+            module.excite.weight.data.normal_(0, 3, generator=generator)
+            module.threshold.normal_(0, 0.5, generator=generator)
+            if module.excite.bias is not None:
+                module.excite.bias.data.zero_()
+    return encoder.eval()
+
+
+@torch.no_grad()
+def assert_same(encoder: ssl_dc.Encoder, route: Route, executor: Executor, images: Tensor) -> None:
+    expected, executed = encoder(images, route), executor(images)
+    difference = (executed.features - expected.features).abs().max() / expected.features.abs().max()
+    assert float(difference) < 1e-5
+    assert {site: mask.tolist() for site, mask in executed.masks.items()} == {
+        site: mask.tolist() for site, mask in expected.masks.items()
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("stem", ["imagenet", "cifar", "strided"])
+def test_same_as_the_reference(backend: str, route: Route, gating: str, backbone: str, stem: str) -> None:
+    encoder = random_encoder(**{"gating.name": gating, "backbone.name": backbone, "backbone.stem": stem})
+    executor = compiled(encoder.backbone(route), route, backend=backend)
+    for batch in (1, 3):
+        assert_same(encoder, route, executor, torch.randn(batch, 3, 32, 32))
+
+
+@pytest.mark.parametrize("encoder_name", ["shared", "double"])
+@pytest.mark.parametrize("norm", ["separate", "shared"])
+def test_same_for_every_encoder_and_norm_policy(encoder_name: str, norm: str) -> None:
+    encoder = random_encoder(**{"encoder.name": encoder_name, "norm.name": norm})
+    for route in Route:
+        assert_same(encoder, route, compiled(encoder.backbone(route), route), torch.randn(2, 3, 32, 32))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    width=st.integers(1, 10).map(lambda quarter: 4 * quarter),
+    size=st.integers(9, 45),
+    batch=st.integers(1, 4),
+    threads=st.integers(1, 5),
+    seed=st.integers(0, 9),
+)
+def test_same_at_any_width_size_batch_and_number_of_threads(
+    width: int, size: int, batch: int, threads: int, seed: int
+) -> None:
+    encoder = random_encoder(seed, size, **{"backbone.width": width})
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, threads=threads)
+    assert_same(encoder, Route.GATED, executor, torch.randn(batch, 3, size, size))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("threshold", [-1e9, 1e9], ids=["all open", "all shut"])
+def test_all_open_and_all_shut(backend: str, gating: str, threshold: float) -> None:
+    encoder = random_encoder(**{"gating.name": gating})
+    for module in encoder.modules():
+        if isinstance(module, Gate):
+            module.threshold.fill_(threshold)
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, backend=backend)
+    images = torch.randn(2, 3, 32, 32)
+    assert_same(encoder, Route.GATED, executor, images)
+    assert {float(mask.mean()) for mask in executor(images).masks.values()} == {float(threshold < 0)}
+
+
+def test_images_of_several_sizes_in_turn() -> None:
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED)
+    for size in (32, 48, 32):
+        assert_same(encoder, Route.GATED, executor, torch.randn(2, 3, size, size))
+
+
+def test_a_batch_gives_what_its_images_give() -> None:
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, threads=3)
+    images = torch.randn(7, 3, 32, 32)
+    together, apart = executor(images), [executor(image[None]) for image in images]
+    torch.testing.assert_close(together.features, torch.cat([one.features for one in apart]), rtol=0, atol=0)
+    assert len(executor(images[:0]).features) == 0
+
+
+def test_cost_is_that_of_the_reference() -> None:
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED)
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        masks = encoder(images, Route.GATED).masks
+    cost = encoder.cost_model(32)
+    assert executor(images).macs.tolist() == cost.gated_macs(masks).tolist()
+    torch.testing.assert_close(executor(images).ratio.float(), cost.ratio(masks))
+
+
+def test_weights_are_copied() -> None:
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.DENSE), Route.DENSE)
+    images = torch.randn(1, 3, 32, 32)
+    before = executor(images).features
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    assert torch.equal(executor(images).features, before)
+
+
+def test_nothing_that_is_shut_is_computed() -> None:
+    """A channel's weights may be anything where its gate is shut: they are not read."""
+    encoder = random_encoder()
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        masks = encoder(images, Route.GATED).masks
+    poisoned = copy.deepcopy(encoder)
+    block = poisoned.backbone(Route.GATED).stages["layer2"][0]
+    shut = masks["stages.layer2.0.hidden"][0] == 0
+    assert 0 < int(shut.sum()) < len(shut)
+    with torch.no_grad():
+        block.conv1.weight[shut] = torch.nan
+        block.conv2.weight[:, shut] = torch.nan
+    for backend in BACKENDS:
+        executor = compiled(poisoned.backbone(Route.GATED), Route.GATED, backend=backend)
+        with torch.no_grad():
+            expected = encoder(images, Route.GATED).features
+        torch.testing.assert_close(executor(images).features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    encoder = random_encoder(**{"backbone.stem": "imagenet"})
+    images = torch.randn(1, 3, 32, 32)
+    images[0, 0, 5, 5] = torch.nan
+    executor = compiled(encoder.backbone(Route.DENSE), Route.DENSE, backend="native")
+    assert executor(images).features.isnan().any()
+
+
+class OwnGate(Gate):
+    """A gate that looks at more than means, so that no rule says how it decides."""
+
+    macs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, : len(self.threshold), 0, 0] > x[:, : len(self.threshold), -1, -1]).float()
+
+
+class OwnBackbone(Backbone):
+    """A network with much that the kernel does not know: groups, another activation, concatenation, a linear layer."""
+
+    feature_dim = 6
+
+    def __init__(self, gated: bool = True) -> None:
+        super().__init__()
+        factory = OwnGate if gated else no_gates
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4)
+        self.act = nn.SiLU()
+        self.conv1 = nn.Conv2d(16, 12, 3, padding=1, stride=2)
+        self.point = GatePoint(GateSite("hidden", Granularity.CHANNEL, 16, 12, ("conv1", "conv2")), factory)
+        self.conv2 = nn.Conv2d(12, 16, 1)
+        self.masked = GatePoint(GateSite("masked", Granularity.CHANNEL, 16, 16, ()), factory)
+        self.bypass = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(16, 16, 1, bias=False))
+        self.branch = GatePoint(GateSite("branch", Granularity.BRANCH, 16, 1, ("conv3",)), factory)
+        self.conv3 = nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 6)
+
+    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:
+        masks: Masks = {}
+        x = torch.relu(self.first(images))
+        x = torch.cat([x, self.act(self.grouped(x))], dim=1)
+        hidden = self.point(self.conv1(x), x, route, masks)
+        y = self.masked(self.act(self.conv2(hidden)), x, route, masks) + self.bypass(x)
+        y = y + self.branch(self.act(self.conv3(y)), y, route, masks)
+        return self.head(y.flatten(2).mean(dim=2)), masks
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_strangers_backbone_and_gate(backend: str, batch: int) -> None:
+    backbone = OwnBackbone().eval()
+    images = torch.randn(batch, 3, 20, 20)
+    for route in Route:
+        executor = compiled(backbone, route, backend=backend)
+        executed = executor(images)
+        with torch.no_grad():
+            expected, masks = backbone(images, route)
+        torch.testing.assert_close(executed.features, expected, rtol=1e-4, atol=1e-5)
+        assert {site: mask.tolist() for site, mask in executed.masks.items()} == {s: m.tolist() for s, m in masks.items()}
+
+
+def test_what_a_plan_takes_over() -> None:
+    plan = fuse(capture(OwnBackbone().eval(), Route.GATED))
+    convolutions = {step.layer: step for step in plan.steps if isinstance(step, Conv)}
+    assert convolutions["conv1"].out_site == convolutions["conv2"].in_site == "hidden"
+    assert convolutions["conv3"].when == "branch"
+    assert any(isinstance(step, Call) for step in plan.steps)
+    assert [step.site.name for step in plan.steps if isinstance(step, Decide)] == ["hidden", "masked", "branch"]
+
+
+class Branching(Backbone):
+    """A network whose way depends on what it computed."""
+
+    feature_dim = 3
+
+    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:  # noqa: ARG002
+        if images.mean() > 0:
+            return images.mean(dim=(2, 3)), {}
+        return images.amax(dim=(2, 3)), {}
+
+
+def test_a_forward_that_cannot_be_traced_is_refused_by_name() -> None:
+    with pytest.raises(RunError, match="Branching's forward cannot be traced"):
+        compiled(Branching(), Route.DENSE)
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(3, 32, 32), torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.float64)]
+)
+def test_wrong_images_are_refused(images: Tensor) -> None:
+    executor = compiled(OwnBackbone(gated=False), Route.DENSE)
+    with pytest.raises(ValueError, match=r"images must be float32 \(N, 3, H, W\) on the CPU"):
+        executor(images)
+
+
+def test_other_precisions_are_refused() -> None:
+    with pytest.raises(RunError, match=r"must be float32 on the CPU; first\.weight is torch\.bfloat16"):
+        compiled(OwnBackbone().to(torch.bfloat16), Route.DENSE)
+
+
+def test_without_a_compiler_torch_runs_it_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel_module.kernel.cache_clear()
+    monkeypatch.setenv(kernel_module.NO_KERNEL, "1")
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED)
+    assert executor.backend == "torch"
+    assert "switched off by SSL_DC_NO_KERNEL" in executor.why_torch
+    assert_same(encoder, Route.GATED, executor, torch.randn(1, 3, 32, 32))
+    with pytest.raises(RunError, match="switched off"):
+        compiled(encoder.backbone(Route.GATED), Route.GATED, backend="native")
+    kernel_module.kernel.cache_clear()
+
+
+def test_a_model_compiles_its_routes() -> None:
+    encoder = random_encoder()
+    config = resolve([uniform_layer({"data.name": "digits", "backbone.width": 8, "budget.target": 0.9}, "test")]).config
+    model = ssl_dc.Model(config, encoder)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.compile_dense()(images).features, model.dense(images), rtol=1e-4, atol=1e-5)
+    gated = model.gated(images)
+    executed = model.compile_gated(threads=1)(images)
+    torch.testing.assert_close(executed.features, gated.features, rtol=1e-4, atol=1e-5)
+    assert executed.macs.tolist() == gated.macs.tolist()
+
+
+def test_a_model_without_gates_has_no_gated_route_to_compile() -> None:
+    config = resolve([uniform_layer({"data.name": "digits", "gating.name": "none", "backbone.width": 8}, "test")]).config
+    with pytest.raises(RunError, match="no gated route"):
+        ssl_dc.Model.untrained(config).compile_gated()

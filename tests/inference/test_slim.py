@@ -1,0 +1,63 @@
+"""What is seldom open is cut, and what stays computes what it did."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ssl_dc.gating.base import Gate
+from ssl_dc.inference.capture import capture
+from ssl_dc.inference.executor import Executor
+from ssl_dc.inference.fuse import fuse
+from ssl_dc.inference.plain import Plain
+from ssl_dc.inference.plan import Decide
+from ssl_dc.inference.slim import macs_of, parameters_of, slim
+from ssl_dc.routes import Route
+from tests.inference.test_executor import random_encoder
+
+
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_a_cut_at_the_masks_of_one_image_is_the_gated_route_of_that_image(gating: str, backbone: str) -> None:
+    encoder = random_encoder(**{"gating.name": gating, "backbone.name": backbone})
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected, masks = encoder(images, Route.GATED)
+    assert all(int(mask.sum()) > 0 for site, mask in masks.items() if mask.shape[1] > 1)
+    plan = slim(
+        fuse(capture(encoder.backbone(Route.GATED), Route.GATED)), {site: mask[0] for site, mask in masks.items()}, 0.5
+    )
+    assert not any(isinstance(step, Decide) for step in plan.steps)
+    with torch.no_grad():
+        static = Plain(plan)(images)
+    assert float((static - expected).abs().max() / expected.abs().max()) < 1e-5
+    cost = encoder.cost_model(32)
+    gates = sum(layer.macs for layer in cost.layers if layer.gate)
+    assert macs_of(plan, 32) == int(cost.gated_macs(masks)) - gates
+    assert parameters_of(plan) == sum(parameter.numel() for parameter in Plain(plan).parameters())
+    executor = Executor(plan, encoder.cost_model)
+    assert float((executor(images).features - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+def test_one_channel_stays_where_all_are_shut() -> None:
+    encoder = random_encoder()
+    for module in encoder.modules():
+        if isinstance(module, Gate):
+            module.threshold.fill_(1e9)
+    full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
+    plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5)
+    with torch.no_grad():
+        assert Plain(plan)(torch.randn(2, 3, 32, 32)).isfinite().all()
+    assert 0 < macs_of(plan, 32) < macs_of(full, 32)
+
+
+def test_what_is_open_as_often_as_asked_stays() -> None:
+    encoder = random_encoder()
+    full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
+    whole = slim(full, {site.name: torch.full((site.channels,), 0.25) for site in full.sites}, 0.25)
+    assert macs_of(whole, 32) == macs_of(full, 32) == encoder.cost_model(32).dense_macs
+
+
+def test_a_plan_with_decisions_is_no_plain_network() -> None:
+    with pytest.raises(ValueError, match="decisions"):
+        Plain(fuse(capture(random_encoder().backbone(Route.GATED), Route.GATED)))

@@ -1,0 +1,35 @@
+"""Times are taken in turns, and ratios within rounds."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ssl_dc.inference.timing import Times, in_turns
+
+
+def test_every_way_is_timed_in_every_round() -> None:
+    order: list[str] = []
+    times = in_turns({"a": lambda _: order.append("a"), "b": lambda _: order.append("b")}, seconds=0, least_rounds=4)
+    assert {way: len(rounds) for way, rounds in times.milliseconds.items()} == {"a": 4, "b": 4}
+    assert order[-8:] == ["a", "b"] * 4
+
+
+def test_a_way_is_told_the_round() -> None:
+    seen: list[int] = []
+    in_turns({"a": seen.append}, seconds=0, least_rounds=3)
+    assert seen[-3:] == [0, 1, 2]
+
+
+def test_milliseconds() -> None:
+    times = in_turns({"sleeps": lambda _: time.sleep(0.02)}, seconds=0, least_rounds=3)
+    assert 20 <= times.timing("sleeps").median < 200
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    times = Times({"slow": [10.0, 40.0, 90.0], "fast": [5.0, 10.0, 90.0]})
+    assert times.ratio("slow", "fast") == 2.0
+    assert times.timing("slow").median == 40.0
+    assert times.timing("slow").p10 == pytest.approx(16.0)
+    assert times.timing("slow").p90 == pytest.approx(80.0)
