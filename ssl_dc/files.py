@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -37,7 +38,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.replace(path)
         flush_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise RunError(f"cannot write {path} ({mebibytes(len(content))}): {_reason(error, path.parent)}") from error
 
 

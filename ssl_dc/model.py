@@ -131,6 +131,9 @@ class Model:
 
 
 def _checked(images: Tensor) -> Tensor:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a tensor of floats (N, 3, H, H), each as Model.transform gives it, not {given}")
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ValueError(f"images must have the shape (N, 3, H, H), not {tuple(images.shape)}")
     return images

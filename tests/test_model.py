@@ -128,3 +128,14 @@ def test_the_same_config_starts_from_the_same_weights() -> None:
 
 def test_a_model_is_in_evaluation_mode() -> None:
     assert not any(module.training for module in model().encoder.modules())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [torch.zeros(2, 3, 8, 8, dtype=torch.uint8), np.zeros((2, 3, 8, 8), np.float32), [1, 2], None],
+    ids=["uint8", "array", "list", "none"],
+)
+def test_what_is_no_tensor_of_floats_is_refused_in_words(given: Any) -> None:
+    for verb in (model().dense, model().gated):
+        with pytest.raises(TypeError, match=r"a tensor of floats \(N, 3, H, H\), each as Model.transform gives it, not "):
+            verb(given)

@@ -26,6 +26,7 @@ class ResNetOptions(PartOptions):
     stem_padding: int | None = Field(
         None,
         ge=0,
+        le=32,
         description="Padding of the stem's convolution; by default the stem's own: 3 for imagenet, 2 for cifar as in the "
         "published code (other libraries: 1), 1 for strided.",
     )

@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -62,7 +62,8 @@ def _end(message: str, status: int) -> NoReturn:
 
 def _drop_standard_output() -> None:
     """Let what is still to be written to it go nowhere: another failure at exit would bring a traceback."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):  # where it is no file at all, as inside another program
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

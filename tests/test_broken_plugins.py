@@ -1,0 +1,163 @@
+"""Plugins that are broken, each in a way of its own: named with the reason; training with what is built in goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ssl_dc.cli import main
+from ssl_dc.discovery import Plugin
+from ssl_dc.plugins import registry
+
+PART = """
+from ssl_dc import Part, hookimpl
+
+@hookimpl
+def ssl_dc_objectives():
+    return [Part(name="{name}", target="{target}", options="{options}", summary="Brought by a plugin.")]
+"""
+VICREG = {"target": "ssl_dc.objectives.vicreg:VICReg", "options": "ssl_dc.objectives.options:VICRegOptions"}
+
+LOOSE_OPTIONS = """
+import pydantic
+
+class Loose(pydantic.BaseModel):
+    name: str = "loose"
+""" + PART.format(name="loose", target=VICREG["target"], options="fake_loose_options_p:Loose")
+FAULTY_OPTIONS = PART.format(name="faulty", target=VICREG["target"], options="fake_faulty_options_q:Faulty")
+FAULTY_MODULE = """
+import ssl_dc
+
+class Faulty(ssl_dc.PartOptions):
+    name: str = 3.5
+    size: "a type that does not exist" = 1
+
+SSL_DC_INTERFACE = "1.0"
+"""
+
+BROKEN = {
+    "import-fails": {"p": "import a_package_that_is_not_there"},
+    "name-taken": {"p": PART.format(name="vicreg", **VICREG), "q": PART.format(name="vicreg", **VICREG)},
+    "loose-options": {"p": LOOSE_OPTIONS},
+    "faulty-options": {"p": FAULTY_OPTIONS, "q": FAULTY_MODULE},
+    "other-interface": {"p": 'SSL_DC_INTERFACE = "2.0"\n' + PART.format(name="future", **VICREG)},
+    "hook-raises": {"p": "from ssl_dc import hookimpl\n\n@hookimpl\ndef ssl_dc_objectives():\n    raise SystemExit(7)\n"},
+    "no-such-class": {"p": PART.format(name="absent", target="json:Nothing", options=VICREG["options"])},
+}
+"""Distribution to the modules of its entry points."""
+
+REASONS = {
+    "import-fails": "ModuleNotFoundError: No module named 'a_package_that_is_not_there'",
+    "name-taken": "objective 'vicreg' is brought by name-taken twice",
+    "loose-options": "not a subclass of ssl_dc.PartOptions",
+    "faulty-options": "cannot be loaded from 'fake_faulty_options_q:Faulty'",
+    "other-interface": "it is written for version 2.0 of the interface",
+    "hook-raises": "SystemExit: 7",
+    "no-such-class": "cannot be loaded from 'json:Nothing'",
+}
+TINY: dict[str, Any] = {
+    "data.limit": 32,
+    "data.test_limit": 40,
+    "data.image_size": 8,
+    "backbone.width": 4,
+    "objective.expander_width": 16,
+    "training.batch_size": 16,
+    "training.epochs": 1,
+    "training.workers": 0,
+}
+
+
+@pytest.fixture
+def broken(install: Callable[..., list[Plugin]]) -> Iterator[None]:
+    """All of them are installed."""
+    install(BROKEN)
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
+
+
+def call(*words: str | Path) -> Result:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+    return result
+
+
+def train(folder: Path, *words: str) -> Result:
+    return call(
+        "train", "--data", "digits", *(f"--{key}={value}" for key, value in TINY.items()), "--output", folder, *words
+    )
+
+
+def test_each_is_listed_with_its_reason(broken: None) -> None:
+    listed = json.loads(call("plugins", "list", "--json").stdout)
+    reasons = {each["distribution"]: each["reason"] for each in listed["left_out"]}
+    reasons |= {each["distribution"]: each["state"] for each in listed["parts"] if each["state"] != "ready"}
+    # whether a class is there shows when it is imported, which listing does not do
+    for distribution in BROKEN.keys() - {"no-such-class"}:
+        assert REASONS[distribution] in reasons[distribution], distribution
+    table = " ".join(call("plugins", "list").stdout.split())
+    assert all(distribution in table for distribution in BROKEN)
+
+
+def test_training_with_what_is_built_in_is_untouched(install: Callable[..., list[Plugin]], tmp_path: Path) -> None:
+    registry.cache_clear()
+    assert train(tmp_path / "without").exit_code == 0
+    install(BROKEN)
+    registry.cache_clear()
+    result = train(tmp_path / "with")
+    assert result.exit_code == 0, result.stderr
+    for name in ("config.json", "metrics.jsonl", "model.safetensors", "result.json"):
+        assert (tmp_path / "without" / name).read_bytes() == (tmp_path / "with" / name).read_bytes(), name
+    registry.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ("anything", ["unknown objective 'anything'", "left out: p of import-fails", REASONS["import-fails"]]),
+        ("future", ["left out: p of other-interface", REASONS["other-interface"]]),
+        ("loose", [REASONS["loose-options"]]),
+        ("faulty", [REASONS["faulty-options"]]),
+        ("absent", ["objective 'absent' of no-such-class 1.2", REASONS["no-such-class"]]),
+    ],
+)
+def test_asking_for_its_part_says_why_it_is_not_there(
+    broken: None, tmp_path: Path, objective: str, said: list[str]
+) -> None:
+    result = train(tmp_path / "run", "--objective", objective)
+    assert result.exit_code == 2
+    for words in said:
+        assert words in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["config", "schema"],
+        ["config", "show"],
+        ["plugins", "show", "vicreg"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["--help"],
+    ],
+    ids=" ".join,
+)
+def test_every_other_command_works(broken: None, words: list[str]) -> None:
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_run_of_a_part_that_is_gone_says_so(tmp_path: Path) -> None:
+    assert train(tmp_path / "run").exit_code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["objective"]["name"] = "acme"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    result = call("evaluate", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "unknown objective 'acme'" in result.stderr
