@@ -682,6 +682,8 @@ static void work(Call *call, int member) {
 static pthread_mutex_t serving = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t called = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
 static int workers;
+static pthread_t threads_of[MAX_THREADS];
+static int left_out = -1, workers_then; /* see make_way */
 static atomic_int busy;
 static atomic_long calls;
 static Call *current;
@@ -711,7 +713,7 @@ static void *worker(void *argument) {
 
 /* A forked child has none of its parent's workers. */
 static void forget_workers(void) {
-    workers = 0;
+    workers = 0, workers_then = 0, left_out = -1;
     busy = 0;
     current = NULL;
     pthread_mutex_init(&serving, NULL);
@@ -721,6 +723,20 @@ static void forget_workers(void) {
 }
 
 __attribute__((constructor)) static void at_load(void) { pthread_atfork(NULL, NULL, forget_workers); }
+
+/* Keep the workers off the processor that the caller is on: a scheduler that finds the machine at rest wakes them there, where
+ * they wait for the caller, which waits for them, some milliseconds until the next balance. */
+static void make_way(void) {
+#ifdef __linux__
+    cpu_set_t allowed;
+    int here = sched_getcpu();
+    if (here < 0 || (here == left_out && workers == workers_then)) return;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) < 2) return;
+    CPU_CLR(here, &allowed);
+    for (int i = 0; i < workers; i++) pthread_setaffinity_np(threads_of[i], sizeof allowed, &allowed);
+    left_out = here, workers_then = workers;
+#endif
+}
 
 static void serve(Call *call) {
     if (call->team.members == 1) {
@@ -733,11 +749,11 @@ static void serve(Call *call) {
     calls++;
     busy = call->team.members - 1;
     while (workers < call->team.members - 1) {
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(workers + 1))) break;
-        pthread_detach(thread);
+        if (pthread_create(threads_of + workers, NULL, worker, (void *)(intptr_t)(workers + 1))) break;
+        pthread_detach(threads_of[workers]);
         workers++;
     }
+    make_way();
     if (workers < call->team.members - 1) call->team.members = 1 + workers, busy = workers;
     pthread_cond_broadcast(&called);
     pthread_mutex_unlock(&lock);

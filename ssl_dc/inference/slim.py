@@ -12,7 +12,6 @@ from ssl_dc.errors import RunError
 from ssl_dc.inference.native import shapes_of
 from ssl_dc.inference.plan import Conv, Decide, Mask, Plan, Step
 
-
 VECTOR = 16
 """Channels that processors and runtimes compute at once: the last few that are missing to a whole vector cost no time."""
 

@@ -15,11 +15,11 @@ Way = Callable[[int], Any]
 
 WARM_UP = 3
 """Calls before the clock is read at all: code that compiles, allocates or fills caches does so then."""
-PAUSE = 0.03
+PAUSE = 0.1
 """Seconds of rest before a way's turn. Threads of some runtimes (onnxruntime's, unless told otherwise) go on spinning for
-milliseconds after a call, on a core that the next way's threads then wait for: each would be charged for the one before."""
+tens of milliseconds after a call, on a core that the next way's threads then wait for: each would pay for another."""
 CALLS = 3
-"""Calls in a turn that are timed, after one that is not: it finds the machine asleep and the other ways' data in the caches."""
+"""Calls in a turn that are timed, after one that is not: that one finds the machine asleep, others' data in its caches."""
 
 
 @dataclass(frozen=True)
