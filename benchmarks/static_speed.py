@@ -2,8 +2,8 @@
 
     python benchmarks/static_speed.py --images DIR [--json FILE]
 
-Of each block's hidden channels the same share stays, with counts rounded up as ``ssl-dc export --static`` does. Both
-networks are ordinary ones; the speed-up is set against the ratio of their own MACs.
+Of each block's hidden channels the same share stays. Both networks are ordinary ones; the speed-up is set against the ratio
+of their own MACs.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ SHARES = (0.14, 0.31, 0.48)
 LEAST = 0.5
 
 
-def slimmed(full: Plan, share: float) -> Plan:
+def slimmed(full: Plan, share: float, multiple: int) -> Plan:
     """The network with that share of each block's hidden channels, drawn at random."""
     generator = torch.Generator().manual_seed(0)
     shares = {
         site.name: (torch.rand(site.channels, generator=generator).argsort() < share * site.channels).float()
         for site in full.sites
     }
-    return slim(full, shares, LEAST)
+    return slim(full, shares, LEAST, multiple=multiple)
 
 
-def measure(size: int, images: Tensor, threads: int, seconds: float) -> list[dict[str, Any]]:
+def measure(size: int, images: Tensor, multiple: int, threads: int, seconds: float) -> list[dict[str, Any]]:
     """Both runtimes at one image size: rows for the table."""
     model = network(size, images)
     gated = ssl_dc.Route.GATED
     full = fuse(capture(model.encoder.backbone(gated), gated))
-    plans = {share: slimmed(full, share) for share in SHARES}
+    plans = {share: slimmed(full, share, multiple) for share in SHARES}
 
     def by_onnxruntime(plain: torch.nn.Module) -> Way:
         session = onnx_session(plain, images[:1], threads)
@@ -88,6 +88,7 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="A folder of images.")
+    parser.add_argument("--multiple", type=int, default=1, help="Counts of channels are rounded up to multiples of this.")
     parser.add_argument("--px", type=int, action="append", choices=tuple(SIZES))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=15.0)
@@ -99,7 +100,7 @@ def main() -> None:
     print("| px | runtime | share that stays | MACs ratio | promise | dense ms | slim ms | speed-up | kept |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for size in options.px or SIZES:
-        some = measure(size, load_images(options.images, size, 8), options.threads, options.seconds)
+        some = measure(size, load_images(options.images, size, 8), options.multiple, options.threads, options.seconds)
         for row in some:
             times = f"{row['dense']['median']:.3f} | {row['slim']['median']:.3f} | {row['speed_up']:.2f}"
             print(

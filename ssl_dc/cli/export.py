@@ -36,10 +36,19 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
     help="Cut for good what is open for less than this share of the training images: an ordinary, smaller network.",
 )
 @click.option(
+    "--multiple",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="With --static: round the channels that stay up to multiples, such as a runtime's vectors of 16.",
+)
+@click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: RUN/ROUTE with its ending]"
 )
 @json_option
-def command(run: Path, route: str, form: str, least: float | None, output: Path | None, as_json: bool) -> None:
+def command(
+    run: Path, route: str, form: str, least: float | None, multiple: int, output: Path | None, as_json: bool
+) -> None:
     """Write a network of a RUN as a file that runs without ssl-dc: images (N, 3, H, H), normalised, to features.
 
     The dense route is an ordinary network with its norms folded in (but for torchvision, which has norms). The gated route
@@ -49,6 +58,8 @@ def command(run: Path, route: str, form: str, least: float | None, output: Path 
     """
     if least is not None and (form == "torchvision" or route != "gated"):
         raise ConfigError("--static cuts the gated route: give --route gated, and --format onnx or torch")
+    if multiple > 1 and least is None:
+        raise ConfigError("--multiple says how many channels --static leaves; give --static SHARE as well")
     from ssl_dc.inference import export
     from ssl_dc.routes import Route
     from ssl_dc.run_folder import RunFolder
@@ -62,7 +73,7 @@ def command(run: Path, route: str, form: str, least: float | None, output: Path 
         export.export(model, Route(route), form, path)  # type: ignore[arg-type]  # click has checked it
         written = {"file": str(path), "bytes": path.stat().st_size}
     else:
-        slimmed = export.slimmed_run(model, least)
+        slimmed = export.slimmed_run(model, least, multiple=multiple)
         export.write_network(slimmed.network, ["features"], model.config.data.image_size, form, path)  # type: ignore[arg-type]
         written = {"file": str(path), "bytes": path.stat().st_size, "networks": slimmed.as_json()}
         if not as_json:

@@ -165,7 +165,7 @@ class Slimmed:
         ]
 
 
-def slimmed_run(model: Model, least: float) -> Slimmed:
+def slimmed_run(model: Model, least: float, *, multiple: int = 1) -> Slimmed:
     """:func:`slimmed`, by the images of the model's own data set.
 
     Raises:
@@ -174,16 +174,17 @@ def slimmed_run(model: Model, least: float) -> Slimmed:
     splits = open_splits(build_data_set(model.config))
     if len(splits.test) == 0:
         raise DataError("this data set holds no images out, by which a slimmed network could be compared")
-    return slimmed(model, splits, least, workers=model.config.training.workers)
+    return slimmed(model, splits, least, multiple=multiple, workers=model.config.training.workers)
 
 
-def slimmed(model: Model, splits: Splits, least: float, *, workers: int = 0) -> Slimmed:
+def slimmed(model: Model, splits: Splits, least: float, *, multiple: int = 1, workers: int = 0) -> Slimmed:
     """Cut what is open for less than a share of the training images, and compare by held-out images.
 
     Args:
         model: With gates, on the CPU.
         splits: Images of its data set; held-out ones and labels are needed.
         least: The share, in [0, 1].
+        multiple: See :func:`ssl_dc.inference.slim.slim`.
         workers: Processes that prepare images.
 
     Raises:
@@ -194,7 +195,7 @@ def slimmed(model: Model, splits: Splits, least: float, *, workers: int = 0) -> 
     backbone = model.encoder.backbone(Route.GATED)
     full = fuse(capture(backbone, Route.GATED))
     shares = open_shares(gated, model, sample(splits.train, CALIBRATION_IMAGES), workers)
-    plan = slim(full, shares, least)
+    plan = slim(full, shares, least, multiple=multiple)
     size = model.config.data.image_size
     executors = {"dense": model.compile_dense(), "gated": gated, "static": Executor(plan, backbone.cost_model)}
     macs = {"dense": model.cost.dense_macs, "static": macs_of(plan, size)}

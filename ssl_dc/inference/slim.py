@@ -12,19 +12,17 @@ from ssl_dc.errors import RunError
 from ssl_dc.inference.native import shapes_of
 from ssl_dc.inference.plan import Conv, Decide, Mask, Plan, Step
 
-VECTOR = 16
-"""Channels that processors and runtimes compute at once: the last few that are missing to a whole vector cost no time."""
 
-
-def slim(plan: Plan, open_shares: Mapping[str, Tensor], least: float, *, multiple: int = VECTOR) -> Plan:
+def slim(plan: Plan, open_shares: Mapping[str, Tensor], least: float, *, multiple: int = 1) -> Plan:
     """The plan with fixed masks, and without what they shut: an ordinary network.
 
     Args:
         plan: A fused plan of the gated route.
         open_shares: For each site the share of images for which each entry of its mask is open, (channels,), in [0, 1].
         least: Entries that are open for a smaller share are cut.
-        multiple: How many channels stay at a site is rounded up to a multiple of this (and at least one multiple, since a
-            convolution without outputs is none), those first that are open most often.
+        multiple: How many channels stay at a site is rounded up to a multiple of this (at least one multiple, since a
+            convolution without outputs is none), those first that are open most often. Runtimes compute whole vectors of
+            channels, often 16: those that fill one up cost no time. But what the gates seldom open, they seldom miss.
 
     Raises:
         RunError: If a mask acts where it cannot be cut.

@@ -48,7 +48,7 @@ def test_some_channels_stay_where_all_are_shut() -> None:
         if isinstance(module, Gate):
             module.threshold.fill_(1e9)
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
-    plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5, multiple=1)
+    plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5)
     with torch.no_grad():
         assert Plain(plan)(torch.randn(2, 3, 32, 32)).isfinite().all()
     assert 0 < macs_of(plan, 32) < macs_of(full, 32)
@@ -70,7 +70,7 @@ def test_counts_are_rounded_up_and_the_most_open_stay_first() -> None:
     encoder = random_encoder(**{"backbone.width": 64})
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
     shares = {site.name: torch.linspace(0, 1, site.channels) for site in full.sites}
-    cut = {step.layer: step for step in slim(full, shares, 0.9).steps if isinstance(step, Conv)}
+    cut = {step.layer: step for step in slim(full, shares, 0.9, multiple=16).steps if isinstance(step, Conv)}
     whole = {step.layer: step for step in full.steps if isinstance(step, Conv)}
     assert cut["stages.layer1.0.conv1"].weight.shape[0] == 16  # 7 of 64 are open as often as that
     assert cut["stages.layer4.1.conv2"].weight.shape[1] == 64  # 52 of 512
