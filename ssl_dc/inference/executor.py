@@ -17,7 +17,8 @@ from ssl_dc.inference.capture import capture
 from ssl_dc.inference.eager import EagerRun
 from ssl_dc.inference.fuse import fuse
 from ssl_dc.inference.kernel import Kernel, kernel
-from ssl_dc.inference.native import NativeProgram, Weights, without_weights
+from ssl_dc.inference.layout import Weights, without_weights
+from ssl_dc.inference.native import NativeProgram
 from ssl_dc.inference.plan import Plan
 from ssl_dc.routes import Route
 

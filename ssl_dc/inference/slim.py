@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_dc.errors import RunError
-from ssl_dc.inference.native import shapes_of
+from ssl_dc.inference.arena import shapes_of
 from ssl_dc.inference.plan import Conv, Decide, Mask, Plan, Step
 
 

@@ -1,0 +1,165 @@
+"""Where the values of a plan lie in memory, at one image size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_dc.inference import kernel as ffi
+from ssl_dc.inference.eager import compute
+from ssl_dc.inference.layout import COLUMNS, kind_of, padded
+from ssl_dc.inference.plan import Conv, Decide, Mean, Plan
+
+ALIGNMENT = 16
+"""Floats in a cache line, which every activation begins at."""
+
+
+def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The shape of each value for one image, all channels kept; () for what is no float32 tensor of one image."""
+    values: dict[str, Any] = {plan.input: torch.zeros(1, 3, *image_size)}
+    shapes: dict[str, tuple[int, ...]] = {plan.input: tuple(values[plan.input].shape)}
+    last = last_reads(plan)
+    opened = {site.name: torch.arange(site.channels) for site in plan.sites}
+    for index, step in enumerate(plan.steps):
+        if isinstance(step, Decide):
+            continue
+        with torch.no_grad():
+            value = (
+                torch.zeros(step.shape(values[step.input].shape))
+                if isinstance(step, Conv)
+                else compute(step, values, opened)
+            )
+        values[step.output] = value
+        fits = isinstance(value, Tensor) and value.dtype is torch.float32 and value.ndim in (2, 4) and len(value) == 1
+        shapes[step.output] = tuple(value.shape) if fits else ()
+        for name in step.inputs:
+            if last[name] == index:
+                values.pop(name, None)
+    return shapes
+
+
+def last_reads(plan: Plan) -> dict[str, int]:
+    """For each value the index of the last step that reads it; beyond all for the output, and its maker's if none does."""
+    last = {step.output: index for index, step in enumerate(plan.steps)}
+    for index, step in enumerate(plan.steps):
+        for value in step.inputs:
+            last[value] = index
+    last[plan.output] = len(plan.steps)
+    return last
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies in the arena.
+
+    Attributes:
+        offset: Of its first pixel, in floats.
+        shape: (channels, height, width).
+        steps: Floats from a channel, a row and a pixel to the next.
+    """
+
+    offset: int
+    shape: tuple[int, int, int]
+    steps: tuple[int, int, int]
+
+
+class Arena:
+    """Which value lies where: values of one shape follow each other in one place, whose border of zeros is never written.
+
+    Args:
+        plan: The plan.
+        shapes: The shape of each value.
+        vector: Floats in a vector.
+    """
+
+    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], vector: int) -> None:
+        self.floats = 0
+        self._vector = vector
+        self._places: dict[str, Place] = {}
+        self._flat: set[str] = set()
+        borders = {value: _border(plan, value) for value in shapes}
+        free: dict[tuple[int, ...], list[int]] = {}
+        last = last_reads(plan)
+        self._put(plan.input, shapes[plan.input], borders[plan.input], _is_planar(plan), free)
+        for index, step in enumerate(plan.steps):
+            if not isinstance(step, Decide) and step.output not in self._places and _fits(plan, step.output, shapes):
+                self._put(step.output, shapes[step.output], borders[step.output], False, free)
+            for value in set(step.inputs):
+                if last[value] == index and value in self._places and value != plan.input:
+                    key = self._key(shapes[value], borders[value])
+                    free.setdefault(key, []).append(self._start(self._places[value], borders[value]))
+
+    def holds(self, value: str) -> bool:
+        """Whether a value lies here; what does not is kept by the host."""
+        return value in self._places
+
+    def is_map(self, value: str) -> bool:
+        """Whether a value is (1, C, H, W), and not (1, C)."""
+        return value not in self._flat
+
+    def place(self, value: str) -> Place:
+        """Where a value lies."""
+        return self._places[value]
+
+    def tensor(self, value: str) -> ffi.Tensor:
+        """A value as the kernel sees it."""
+        place = self._places[value]
+        (channels, height, width), (plane, line, stride) = place.shape, place.steps
+        return ffi.Tensor(place.offset, height, width, channels, stride, line, plane)
+
+    def view(self, value: str, arena: Tensor) -> Tensor:
+        """A value as torch sees it: (1, C, H, W) or (1, C)."""
+        place = self._places[value]
+        if value in self._flat:
+            return arena[place.offset : place.offset + place.shape[0]][None]
+        return arena.as_strided((1, *place.shape), (0, *place.steps), place.offset)
+
+    def _put(
+        self, value: str, shape: tuple[int, ...], border: int, planar: bool, free: dict[tuple[int, ...], list[int]]
+    ) -> None:
+        """Find a place for a value: one that a value of its shape has left, or new room."""
+        if len(shape) == 2:
+            shape = (*shape, 1, 1)
+            self._flat.add(value)
+        channels, height, width = shape[1:]
+        steps = self._steps(shape, border, planar)
+        size = max(channels * steps[0], (height + 2 * border) * steps[1])
+        left = free.get(self._key(shape, border))
+        start = left.pop() if left and not planar else self.floats
+        if start == self.floats:
+            self.floats += padded(size, ALIGNMENT) + ALIGNMENT
+        self._places[value] = Place(start + border * (steps[1] + steps[2]), (channels, height, width), steps)
+
+    def _steps(self, shape: tuple[int, ...], border: int, planar: bool) -> tuple[int, int, int]:
+        """Floats from a channel, a row and a pixel to the next."""
+        channels, height, width = shape[1:]
+        if planar:
+            return (height + 2 * border) * (width + 2 * border), width + 2 * border, 1
+        pixel = padded(channels, self._vector)
+        return 1, (width + 2 * border) * pixel, pixel
+
+    def _start(self, place: Place, border: int) -> int:
+        return place.offset - border * (place.steps[1] + place.steps[2])
+
+    def _key(self, shape: tuple[int, ...], border: int) -> tuple[int, ...]:
+        return (*shape, *(1,) * (4 - len(shape)), border)
+
+
+def _border(plan: Plan, value: str) -> int:
+    """The widest padding of the convolutions that read a value."""
+    return max((max(reader.padding) for reader in plan.readers(value) if isinstance(reader, Conv)), default=0)
+
+
+def _is_planar(plan: Plan) -> bool:
+    """Whether the images may lie channel after channel, as they come: all that read them can pick single floats."""
+    return all(isinstance(step, Conv) and kind_of(step) == COLUMNS for step in plan.readers(plan.input))
+
+
+def _fits(plan: Plan, value: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the kernel can hold a value; one (1, C) only if the kernel makes it, or it is the output."""
+    made_here = value == plan.output or all(isinstance(step, Mean) for step in plan.makers(value))
+    return len(shapes[value]) == 4 or (len(shapes[value]) == 2 and made_here)
