@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ssl_dc.errors import ConfigError, DataError, PluginError, RunError, SslDcError
     from ssl_dc.evaluation.options import ProtocolOptions
     from ssl_dc.evaluation.report import Report, ReportTable
-    from ssl_dc.gating.base import Gate, GatingScheme
+    from ssl_dc.gating.base import Gate, GatingScheme, PooledRule
     from ssl_dc.gating.cost import CostModel, LayerCost, Trace
     from ssl_dc.gating.options import GatingOptions
     from ssl_dc.gating.sites import GateSite, Granularity
@@ -68,6 +68,7 @@ _HOME = {
     "Part": "ssl_dc.parts",
     "PartOptions": "ssl_dc.options",
     "PluginError": "ssl_dc.errors",
+    "PooledRule": "ssl_dc.gating.base",
     "Position": "ssl_dc.norms.base",
     "ProtocolOptions": "ssl_dc.evaluation.options",
     "Report": "ssl_dc.evaluation.report",
@@ -127,6 +128,7 @@ __all__ = [
     "Part",
     "PartOptions",
     "PluginError",
+    "PooledRule",
     "Position",
     "ProtocolOptions",
     "Report",

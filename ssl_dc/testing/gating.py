@@ -124,6 +124,30 @@ def declared_cost_is_the_counted_cost(subject: Subject) -> None:
             )
 
 
+def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
+    """What `pooled_rule` says, if it says anything, is what the gate decides in evaluation mode, at any threshold."""
+    ruled = False
+    for gate, site in _gates(subject):
+        for threshold in THRESHOLDS:
+            set_threshold(gate, threshold)
+            rule = gate.eval().pooled_rule()
+            if rule is None:
+                continue
+            ruled = True
+            x = _block_input(site, 64)
+            with torch.no_grad():
+                hidden = torch.relu(x.mean(dim=(2, 3)) @ rule.hidden_weight.T + rule.hidden_bias)
+                logits = hidden @ rule.weight.T + rule.bias
+                different = (gate(x) != (logits >= 0)) & (logits.abs() > 1e-5)  # nearer to 0, rounding decides
+            expect(
+                not bool(different.any()),
+                f"expected the rule to decide as the gate, saw {int(different.sum())} of {different.numel()} entries differ"
+                f" at the threshold {threshold:g}",
+            )
+    if not ruled:
+        raise DoesNotApplyError("its gates have no pooled rule, so compiled code calls them")
+
+
 def a_higher_threshold_shuts_more(subject: Subject) -> None:
     """Where the threshold has an effect, raising it never opens more of the masks in evaluation mode."""
     if not _is_steered(subject):
@@ -320,6 +344,7 @@ CHECKS = (
     evaluation_masks_are_deterministic_and_without_gradient,
     training_masks_carry_a_gradient_to_every_parameter,
     declared_cost_is_the_counted_cost,
+    a_pooled_rule_decides_as_the_gate_does,
     a_higher_threshold_shuts_more,
     losses_are_finite_scalars_with_a_gradient_to_every_mask,
     it_can_be_held_to_a_budget,

@@ -29,8 +29,13 @@ NEED_SITES = {
 }
 WITHOUT = {
     "dropping": {"two_processes_are_one"},
-    "thresholded": {"without_gates_there_is_no_loss"},
-    "top_k": {"without_gates_there_is_no_loss", "a_higher_threshold_shuts_more"},
+    "thresholded": {"without_gates_there_is_no_loss", "a_pooled_rule_decides_as_the_gate_does"},
+    "ruled": {"without_gates_there_is_no_loss"},
+    "top_k": {
+        "without_gates_there_is_no_loss",
+        "a_higher_threshold_shuts_more",
+        "a_pooled_rule_decides_as_the_gate_does",
+    },
     "without_sites": NEED_SITES,
     "one_route": NEED_SITES,
 }
@@ -137,6 +142,7 @@ FAULTS = [
         "a mask with a gradient in training mode, saw one without",
         also("it_trains_in_a_network"),
     ),
+    Fault("gating", "rule_without_threshold", "a_pooled_rule_decides_as_the_gate_does", "differ at the threshold"),
     Fault("gating", "half_the_cost", "declared_cost_is_the_counted_cost", "macs = 96, as counted"),
     Fault("gating", "upside_down_threshold", "a_higher_threshold_shuts_more", "no more to be open at the threshold"),
     Fault("gating", "opens_above_budget", "it_can_be_held_to_a_budget", "saw the slope -0."),

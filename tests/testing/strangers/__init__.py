@@ -4,7 +4,7 @@ from ssl_dc import Part, hookimpl
 
 SOUND = {
     "objective": ("Contrastive", "MomentumTeacher", "TargetOnly", "Dropping"),
-    "gating": ("TopK", "Thresholded"),
+    "gating": ("TopK", "Thresholded", "Ruled"),
     "encoder": ("Plain",),
     "backbone": ("Blocks", "WithoutSites", "OneRoute"),
     "norm": ("PerRoute",),
@@ -48,6 +48,7 @@ FAULTY = {
         "BatchInEvaluation",
         "HardMasks",
         "HalfTheCost",
+        "RuleWithoutThreshold",
         "UpsideDownThreshold",
         "OpensAboveBudget",
         "DetachedLoss",

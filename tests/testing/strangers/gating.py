@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ssl_dc import Gate, GatingScheme
+from ssl_dc import Gate, GatingScheme, PooledRule
 from ssl_dc.gating.sites import Granularity
 
 
@@ -126,6 +126,28 @@ class HalfGate(ThresholdedGate):
 
 class HalfTheCost(Thresholded):
     gate_class = HalfGate
+
+
+class RuledGate(ThresholdedGate):
+    """Says its rule: one layer, as two of which the first is +1 and -1 times its input, rectified."""
+
+    def pooled_rule(self):
+        both = torch.cat([torch.eye(self.layer.in_features), -torch.eye(self.layer.in_features)])
+        weight = torch.cat([self.layer.weight, -self.layer.weight], dim=1).detach()
+        return PooledRule(both, torch.zeros(len(both)), weight, self.layer.bias.detach() - self.threshold)
+
+
+class Ruled(Thresholded):
+    gate_class = RuledGate
+
+
+class ForgetfulGate(RuledGate):
+    def pooled_rule(self):
+        return super().pooled_rule()._replace(bias=self.layer.bias.detach())
+
+
+class RuleWithoutThreshold(Thresholded):
+    gate_class = ForgetfulGate
 
 
 class UpsideDownGate(ThresholdedGate):
