@@ -69,16 +69,33 @@ def chosen_plugins() -> list[Plugin]:
 
 def installed_plugins() -> list[Plugin]:
     """Every entry point of the group ``ssl_dc``, the built-in ones first, then by distribution and name."""
-    found = [
-        Plugin(
-            name=entry_point.name,
-            distribution=entry_point.dist.name if entry_point.dist else "unknown",
-            version=entry_point.dist.version if entry_point.dist else "unknown",
-            load=entry_point.load,
-        )
-        for entry_point in metadata.entry_points(group=GROUP)
-    ]
+    try:
+        found = [_entry_point_plugin(entry_point) for entry_point in metadata.entry_points(group=GROUP)]
+    except Exception:  # some package's own list of entry points cannot be read: look at each package alone
+        found = [plugin for distribution in metadata.distributions() for plugin in _plugins_of(distribution)]
     return sorted(found, key=lambda plugin: (plugin.distribution != BUILT_IN, plugin.distribution, plugin.name))
+
+
+def _entry_point_plugin(entry_point: metadata.EntryPoint) -> Plugin:
+    return Plugin(
+        name=entry_point.name,
+        distribution=entry_point.dist.name if entry_point.dist else "unknown",
+        version=entry_point.dist.version if entry_point.dist else "unknown",
+        load=entry_point.load,
+    )
+
+
+def _plugins_of(distribution: metadata.Distribution) -> list[Plugin]:
+    """The plugins of one package; one that says why, if its list of entry points cannot be read."""
+    try:
+        return [_entry_point_plugin(entry_point) for entry_point in distribution.entry_points.select(group=GROUP)]
+    except Exception as error:  # whatever is in that file
+        reason = f"its entry_points.txt cannot be read: {type(error).__name__}: {error}"
+
+        def refuse() -> Any:
+            raise ImportError(reason)
+
+        return [Plugin("entry_points.txt", distribution.metadata["Name"] or "unknown", distribution.version, refuse)]
 
 
 def file_plugin(path: Path) -> Plugin:

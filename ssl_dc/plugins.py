@@ -198,11 +198,18 @@ class Registry:
             # else the hook that nothing specifies would be held against every later plugin as well
             self._manager.unregister(namespace)
             raise
+        silent = True
         for kind, hook in HOOK_OF_KIND.items():
             for implementation in getattr(self._manager.hook, hook).get_hookimpls():
                 if implementation.plugin is namespace:
-                    for part in implementation.function():
+                    silent = False
+                    parts = implementation.function()
+                    if not isinstance(parts, (list, tuple)):
+                        raise TypeError(f"{hook} must return a list of ssl_dc.Part, not {type(parts).__name__}")
+                    for part in parts:
                         self._add_part(plugin, kind, part)
+        if silent:
+            raise PluginError("it brings nothing: no function in it is marked @ssl_dc.hookimpl and named for a hook")
 
     def _add_part(self, plugin: Plugin, kind: str, part: Part) -> None:
         if not isinstance(part, Part):

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ssl_dc.cli import main
-from ssl_dc.discovery import Plugin
-from ssl_dc.plugins import registry
+from ssl_dc.discovery import Plugin, installed_plugins
+from ssl_dc.plugins import Registry, registry
 
 PART = """
 from ssl_dc import Part, hookimpl
@@ -161,3 +161,27 @@ def test_a_run_of_a_part_that_is_gone_says_so(tmp_path: Path) -> None:
     result = call("evaluate", tmp_path / "run")
     assert result.exit_code == 2
     assert "unknown objective 'acme'" in result.stderr
+
+
+def test_a_list_of_entry_points_that_cannot_be_read_is_named(install: Callable[..., list[Plugin]], tmp_path: Path) -> None:
+    install({"unreadable": {}})
+    (tmp_path / "site" / "unreadable-1.2.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe[ssl_dc")
+    registry = Registry(installed_plugins())
+    (broken,) = [each for each in registry.broken if each.distribution == "unreadable"]
+    assert "its entry_points.txt cannot be read: UnicodeDecodeError" in broken.reason
+    assert registry.has("objective", "vicreg")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("x = 1", "it brings nothing: no function in it is marked @ssl_dc.hookimpl"),
+        (
+            "import ssl_dc\n@ssl_dc.hookimpl\ndef ssl_dc_objectives():\n    return 42",
+            "ssl_dc_objectives must return a list",
+        ),
+    ],
+)
+def test_a_plugin_that_brings_nothing_says_so(install: Callable[..., list[Plugin]], source: str, reason: str) -> None:
+    registry = Registry(install({"empty": {"it": source}}))
+    assert [reason in broken.reason for broken in registry.broken if broken.distribution == "empty"] == [True]

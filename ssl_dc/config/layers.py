@@ -53,7 +53,7 @@ def file_layer(path: Path) -> Layer:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = " ".join(str(error.problem or error.context or "not valid YAML").split())
         raise ConfigError(f"{path}{line}: {reason}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError, AttributeError) as error:  # the last: a merge key that names itself
         raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}") from error
     if document is None:
         return Layer({})

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_dc.data.base import ImageSet, Labels
 from ssl_dc.data.loading import Plain
-from ssl_dc.errors import DataError
+from ssl_dc.errors import DataError, RunError
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -59,6 +59,9 @@ def extract_prepared(
         routes: Which routes to take.
         batch_size: Images at a time.
         workers: Processes that prepare images.
+
+    Raises:
+        RunError: If features are not finite.
     """
     device = next(model.encoder.parameters()).device
     parts: dict[Route, list[Features]] = {route: [] for route in routes}
@@ -66,7 +69,24 @@ def extract_prepared(
         x = batch.to(device, memory_format=torch.channels_last)
         for route in routes:
             parts[route].append(_gated(model, x) if route is Route.GATED else _dense(model, x))
-    return {route: _joined(some) for route, some in parts.items()}
+    joined = {route: _joined(some) for route, some in parts.items()}
+    for route, some in joined.items():
+        _check_finite(route, some.features)
+    return joined
+
+
+def _check_finite(route: Route, features: npt.NDArray[np.float32]) -> None:
+    """Refuse features that nothing can be learned from.
+
+    Raises:
+        RunError: If some are not finite.
+    """
+    bad = int((~np.isfinite(features).all(axis=1)).sum())
+    if bad:
+        raise RunError(
+            f"the features of the {route} route are not finite, for {bad:,} of {len(features):,} images: the network's"
+            " weights are of no use. A lower optimizer.lr often helps."
+        )
 
 
 def labels_of(images: ImageSet) -> Labels:

@@ -201,3 +201,11 @@ def test_a_layer_that_names_another_part_starts_its_section_afresh(
     whole = merged([uniform_layer(earlier, "a"), uniform_layer(later, "b")], DEFAULT_PART)
     assert whole.values == left
     assert set(whole.sources) == set(left)
+
+
+@pytest.mark.parametrize("text", ["a: &a\n  <<: *a", "training: &t\n  <<: [*t]\n"])
+def test_a_merge_key_that_names_itself_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "merge.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        file_layer(path)

@@ -9,8 +9,8 @@ import torch
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.digits import ArrayImages
-from ssl_dc.errors import DataError
-from ssl_dc.evaluation.features import extract, labels_of
+from ssl_dc.errors import DataError, RunError
+from ssl_dc.evaluation.features import extract, extract_prepared, labels_of
 from ssl_dc.evaluation.linear import linear_accuracy
 from ssl_dc.evaluation.protocols import extract_splits, knn, linear
 from ssl_dc.model import Model
@@ -122,3 +122,13 @@ def test_linear_is_mean_and_deviation_over_seeds(model: Model, splits: Splits) -
 
 def test_routes_can_be_chosen(model: Model, splits: Splits) -> None:
     assert set(knn(extract_splits(model, splits, routes=[Route.GATED])).routes) == {Route.GATED}
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    config = resolve([uniform_layer({"data.name": "digits", "backbone.width": 8, "budget.target": 0.9}, "test")]).config
+    model = Model.untrained(config)
+    with torch.no_grad():
+        next(model.encoder.parameters()).fill_(torch.nan)
+    images = torch.zeros(3, 3, config.data.image_size, config.data.image_size)
+    with pytest.raises(RunError, match="features of the dense route are not finite, for 3 of 3 images"):
+        extract_prepared(model, images, [Route.DENSE])
