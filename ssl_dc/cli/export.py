@@ -66,7 +66,9 @@ def command(
 
     model = RunFolder.existing(run).load_model()
     stem = route if least is None else f"static-{least:g}"
-    path = output or run / f"{stem}{FORMATS[form]}"
+    path = output if output is not None else run / f"{stem}{FORMATS[form]}"
+    if not path.name:
+        raise ConfigError("--output is empty: name a file")
     if not path.parent.is_dir():
         raise ConfigError(f"--output {path}: there is no folder {path.parent}")
     if least is None:

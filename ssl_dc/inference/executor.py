@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import threading
 from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
@@ -73,6 +75,7 @@ class Executor:
         why_torch: Why the compiled kernel is not used; empty if it is.
 
     Raises:
+        ValueError: If ``threads`` is no number from 1.
         RunError: If ``native`` is asked for and cannot be had; with the reason.
     """
 
@@ -85,6 +88,9 @@ class Executor:
         backend: Backend = "auto",
     ) -> None:
         self.threads = torch.get_num_threads() if threads is None else threads
+        if not isinstance(self.threads, int) or self.threads < 1:
+            raise ValueError(f"threads must be a whole number, at least 1, not {threads!r}")
+        self._busy = threading.Lock()
         self.why_torch = "torch was asked for" if backend == "torch" else ""
         self._kernel = self._find_kernel(backend)
         self.plan = plan
@@ -101,20 +107,23 @@ class Executor:
         return "torch" if self._kernel is None else "native"
 
     def __call__(self, images: Tensor) -> Executed:
-        """Features and masks of images (N, 3, H, W), float32 on the CPU.
+        """Features and masks of images (N, 3, H, W), float32 on the CPU; of one that is not finite the features are NaN.
+
+        May be called from several Python threads, which then take turns.
 
         Raises:
-            ValueError: If the images are not that.
+            TypeError: If the images are no tensor.
+            ValueError: If they are another tensor than that.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype is not torch.float32 or images.device.type != "cpu":
-            raise ValueError(
-                "images must be float32 (N, 3, H, W) on the CPU,"
-                f" not {images.dtype} {tuple(images.shape)} on {images.device}"
-            )
-        if self._kernel is None:
-            features, opened = self._by_torch(images)
-        else:
-            features, opened = self._program((images.shape[2], images.shape[3]), self._kernel)(images)
+        _check_images(images)
+        with self._busy:  # the activations are one call's; others wait
+            if self._kernel is None:
+                features, opened = self._by_torch(images)
+            else:
+                features, opened = self._program((images.shape[2], images.shape[3]), self._kernel)(images)
+        if not math.isfinite(float(images.sum())):
+            # what is not a number may lie where nothing is computed: it must not go unseen
+            features[~images.flatten(1).isfinite().all(dim=1)] = torch.nan
         return Executed(features, opened, self.plan, self._cost(images.shape[-1]))
 
     def timed(self, image: Tensor) -> Tensor:
@@ -179,6 +188,17 @@ def compiled(backbone: Backbone, route: Route, *, threads: int | None = None, ba
     plan = fuse(capture(backbone.eval(), route))
     shadow = copy.deepcopy(backbone).to("meta")  # counts, and holds no weights
     return Executor(plan, shadow.cost_model, threads=threads, backend=backend)
+
+
+def _check_images(images: Tensor) -> None:
+    """Refuse what no network takes."""
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a torch tensor, float32 (N, 3, H, W), not {type(images).__name__}")
+    shaped = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] > 0 and images.shape[3] > 0
+    if not shaped or images.dtype is not torch.float32 or images.device.type != "cpu":
+        raise ValueError(
+            f"images must be float32 (N, 3, H, W) on the CPU, not {images.dtype} {tuple(images.shape)} on {images.device}"
+        )
 
 
 def _check(backbone: Backbone) -> None:

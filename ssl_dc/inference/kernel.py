@@ -148,8 +148,12 @@ def kernel() -> Kernel:
         raise RunError("no C compiler was found (cc, gcc, clang, or what CC names)")
     source = files("ssl_dc.inference").joinpath("kernel.c").read_bytes()
     path = _own_folder() / f"kernel-{_fingerprint(source, compiler)}.so"
-    if not path.exists():
-        _compile(compiler, source, path)
+    if path.exists():
+        try:
+            return Kernel(path)
+        except (OSError, AttributeError):  # damaged: it is compiled again
+            path.unlink(missing_ok=True)
+    _compile(compiler, source, path)
     try:
         return Kernel(path)
     except OSError as error:

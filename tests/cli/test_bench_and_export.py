@@ -140,6 +140,7 @@ def test_static_export_compares_the_networks(run: Path, tmp_path: Path) -> None:
 def test_wrong_calls_of_export(run: Path, ungated: Path, tmp_path: Path) -> None:
     assert "give --route gated" in refused("export", run, "--static", "0.5")
     assert "give --static SHARE" in refused("export", run, "--multiple", "16")
+    assert "--output is empty" in refused("export", run, "--output", "")
     assert "there is no folder" in refused("export", run, "--output", tmp_path / "no" / "x.onnx")
     assert "no gates" in refused("export", run, "--route", "gated", "--format", "torchvision")
     assert "width 64" in refused("export", run, "--format", "torchvision")

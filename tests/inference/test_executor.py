@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -169,12 +173,44 @@ def test_nothing_that_is_shut_is_computed() -> None:
         torch.testing.assert_close(executor(images).features, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_not_a_number_stays_so() -> None:
-    encoder = random_encoder(**{"backbone.stem": "imagenet"})
-    images = torch.randn(1, 3, 32, 32)
-    images[0, 0, 5, 5] = torch.nan
-    executor = compiled(encoder.backbone(Route.DENSE), Route.DENSE, backend="native")
-    assert executor(images).features.isnan().any()
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so(backend: str, route: Route, value: float) -> None:
+    encoder = random_encoder()
+    images = torch.randn(2, 3, 32, 32)
+    images[0, 0, 3, 3] = value
+    features = compiled(encoder.backbone(route), route, backend=backend)(images).features
+    assert not features[0].isfinite().any()
+    assert features[1].isfinite().all()
+
+
+def test_python_threads_take_turns() -> None:
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, threads=2)
+    images = [torch.randn(1, 3, size, size) for size in (16, 32, 16, 24)]
+    expected = [executor(image).features for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda number: executor(images[number % 4]).features, range(400)))
+    assert all(torch.equal(answer, expected[number % 4]) for number, answer in enumerate(answers))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "a"])
+def test_wrong_numbers_of_threads_are_refused(threads: object) -> None:
+    with pytest.raises(ValueError, match="threads must be a whole number, at least 1"):
+        compiled(OwnBackbone(gated=False), Route.DENSE, threads=threads)
+
+
+def test_a_damaged_kernel_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = "from ssl_dc.inference.kernel import kernel; print(kernel().vector)"
+    call = [sys.executable, "-c", source]  # in processes of their own, since a library that is loaded stays loaded
+    subprocess.run(call, check=True)
+    (library,) = (tmp_path / "ssl-dc").glob("kernel-*.so")
+    whole = library.stat().st_size
+    library.write_bytes(b"no library")
+    subprocess.run(call, check=True)
+    assert library.stat().st_size == whole
 
 
 class OwnGate(Gate):
@@ -256,12 +292,23 @@ def test_a_forward_that_cannot_be_traced_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "images", [torch.zeros(3, 32, 32), torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.float64)]
+    "images",
+    [
+        torch.zeros(3, 32, 32),
+        torch.zeros(1, 1, 32, 32),
+        torch.zeros(1, 3, 0, 0),
+        torch.zeros(1, 3, 32, 32, dtype=torch.float64),
+    ],
 )
 def test_wrong_images_are_refused(images: Tensor) -> None:
     executor = compiled(OwnBackbone(gated=False), Route.DENSE)
     with pytest.raises(ValueError, match=r"images must be float32 \(N, 3, H, W\) on the CPU"):
         executor(images)
+
+
+def test_what_is_no_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match="images must be a torch tensor"):
+        compiled(OwnBackbone(gated=False), Route.DENSE)([1])
 
 
 def test_other_precisions_are_refused() -> None:
