@@ -696,8 +696,9 @@ static void *worker(void *argument) {
         while (calls == seen) pthread_cond_wait(&called, &lock);
         seen = calls;
         Call *call = current;
+        int asked = call && member < call->team.members; /* else the call may be over, and gone, as soon as the lock is */
         pthread_mutex_unlock(&lock);
-        if (call && member < call->team.members) {
+        if (asked) {
             work(call, member);
             if (atomic_fetch_sub(&busy, 1) == 1) {
                 pthread_mutex_lock(&lock);
