@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,23 +135,24 @@ class Trainer:
 
     def _run(self, stop: StopSignals) -> None:
         watch = Stopwatch()
-        batches = self._micro_batches()
-        while self.step < self.total_steps:
-            due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
-            values = self._take_step([next(batches) for _ in range(self.training.accumulation)], due)
-            self.step += 1
-            if values:
-                speed = watch.rate(self.step) * self.training.batch_size
-                epoch = (self.step - 1) // self.steps_per_epoch + 1
-                self._tell("on_step", StepMetrics(self.step, self.total_steps, epoch, values, speed))
-            self._tell("on_step_end", self.step)
-            epoch_ends = self.step % self.steps_per_epoch == 0
-            if epoch_ends:
-                self._tell("on_epoch_end", self.step // self.steps_per_epoch)
-            if epoch_ends or self._checkpoint_due():
-                self._save()
-            if asked := stop.agreed(self.accelerator.device):
-                self._stop(asked)
+        # closed on the way out, whatever ends the run: processes that prepare images live until they are told to go
+        with closing(self._micro_batches()) as batches:
+            while self.step < self.total_steps:
+                due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
+                values = self._take_step([next(batches) for _ in range(self.training.accumulation)], due)
+                self.step += 1
+                if values:
+                    speed = watch.rate(self.step) * self.training.batch_size
+                    epoch = (self.step - 1) // self.steps_per_epoch + 1
+                    self._tell("on_step", StepMetrics(self.step, self.total_steps, epoch, values, speed))
+                self._tell("on_step_end", self.step)
+                epoch_ends = self.step % self.steps_per_epoch == 0
+                if epoch_ends:
+                    self._tell("on_epoch_end", self.step // self.steps_per_epoch)
+                if epoch_ends or self._checkpoint_due():
+                    self._save()
+                if asked := stop.agreed(self.accelerator.device):
+                    self._stop(asked)
 
     def _checkpoint_due(self) -> bool:
         every, minutes = self.training.checkpoint_every, self.training.checkpoint_minutes
@@ -250,7 +251,7 @@ class Trainer:
     def _newest_resume_point(self) -> Path | None:
         return self.checkpoints.newest() if self.checkpoints else None
 
-    def _micro_batches(self) -> Iterator[Views2]:
+    def _micro_batches(self) -> Generator[Views2, None, None]:
         """The micro-batches of the rest of the run, where they are trained on."""
         for views in self.batches.rest(self.step):
             moved: list[Tensor] = send_to_device(views, self.accelerator.device)
