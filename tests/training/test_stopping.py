@@ -190,7 +190,8 @@ try:
 except Stopped as stopped:
     with open(sys.argv[2] + ".said-" + os.environ["RANK"], "w") as file:
         file.write(str(stopped))
-    sys.exit(0)
+    file.close()
+    os._exit(0)  # gloo's threads may abort a process that ends while they work
 sys.exit(3)
 """
 
