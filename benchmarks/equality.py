@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import ssl_dc
 from ssl_dc.assemble import build_data_set
-from ssl_dc.data.loading import Plain
+from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     executor = model.compile_gated()
     predictions = {}
     for name, images in (("train", splits.evaluation_train), ("test", sample(splits.test, options.images))):
-        prepared = Plain(images, model.transform)
+        prepared = Prepared(images, model.transform)
         batches = torch.stack([prepared[index] for index in range(len(prepared))]).split(256)
         reference = [model.gated(batch) for batch in batches]
         executed = [executor(batch) for batch in batches]

@@ -23,10 +23,10 @@ from torch import Tensor
 
 import ssl_dc
 from ssl_dc.assemble import build_network
+from ssl_dc.bench.runtimes import RUNTIMES, Unavailable, made
+from ssl_dc.bench.timing import in_turns
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.gating.base import Gate
-from ssl_dc.inference.runtimes import RUNTIMES, Unavailable, made
-from ssl_dc.inference.timing import in_turns
 
 SIZES = {224: "imagenet", 96: "imagenet", 32: "cifar"}
 """Side of the images, and the stem that fits it."""

@@ -24,7 +24,7 @@ import ssl_dc
 from ssl_dc.assemble import build_network
 from ssl_dc.files import read_tensors
 from ssl_dc.config import resolve, uniform_layer
-import ssl_dc.inference.executor, ssl_dc.inference.native, torchvision
+import ssl_dc.compiled.executor, ssl_dc.compiled.native, torchvision
 from pathlib import Path
 
 def resident():

@@ -18,15 +18,15 @@ from gated_speed import SIZES, load_images, network
 from torch import Tensor
 
 import ssl_dc
-from ssl_dc.inference.capture import capture
-from ssl_dc.inference.executor import Executor
-from ssl_dc.inference.export import dense_network
-from ssl_dc.inference.fuse import fuse
-from ssl_dc.inference.onnx_files import onnx_session
-from ssl_dc.inference.plain import Plain
-from ssl_dc.inference.plan import Plan
-from ssl_dc.inference.slim import macs_of, slim
-from ssl_dc.inference.timing import Way, in_turns
+from ssl_dc.bench.timing import Way, in_turns
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.plan_network import PlanNetwork
+from ssl_dc.compiled.slim import macs_of, slim
+from ssl_dc.export.formats import dense_network
+from ssl_dc.export.onnx_files import onnx_session
 
 SHARES = (0.14, 0.31, 0.48)
 LEAST = 0.5
@@ -57,7 +57,7 @@ def measure(size: int, images: Tensor, multiple: int, threads: int, seconds: flo
         return lambda call: executor(images[call % len(images)][None])
 
     ways = {"onnxruntime dense": by_onnxruntime(dense_network(model))}
-    ways |= {f"onnxruntime {share}": by_onnxruntime(Plain(plan)) for share, plan in plans.items()}
+    ways |= {f"onnxruntime {share}": by_onnxruntime(PlanNetwork(plan)) for share, plan in plans.items()}
     ways["executor dense"] = by_executor(model.compile_dense(threads=threads))
     for share, plan in plans.items():
         ways[f"executor {share}"] = by_executor(Executor(plan, model.encoder.cost_model, threads=threads))

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from ssl_dc.gating.cost import CostModel, LayerCost, Trace
     from ssl_dc.gating.options import GatingOptions
     from ssl_dc.gating.sites import GateSite, Granularity
-    from ssl_dc.hookspecs import hookimpl
     from ssl_dc.model import Model
     from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
     from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
     from ssl_dc.objectives.heads import GlobalBatchNorm1d
     from ssl_dc.optimizers.base import ParameterGroup
     from ssl_dc.optimizers.options import OptimizerOptions
-    from ssl_dc.options import PartOptions
-    from ssl_dc.parts import Part
+    from ssl_dc.plugins.hookspecs import hookimpl
+    from ssl_dc.plugins.options import PartOptions
+    from ssl_dc.plugins.parts import Part
     from ssl_dc.routes import Route
-    from ssl_dc.training.events import StepMetrics, Watcher
+    from ssl_dc.trackers.base import StepMetrics, Watcher
     from ssl_dc.training.trainer import Trainer
     from ssl_dc.views.base import Views
 
@@ -65,8 +65,8 @@ _HOME = {
     "ObjectiveOutput": "ssl_dc.objectives.base",
     "OptimizerOptions": "ssl_dc.optimizers.options",
     "ParameterGroup": "ssl_dc.optimizers.base",
-    "Part": "ssl_dc.parts",
-    "PartOptions": "ssl_dc.options",
+    "Part": "ssl_dc.plugins.parts",
+    "PartOptions": "ssl_dc.plugins.options",
     "PluginError": "ssl_dc.errors",
     "PooledRule": "ssl_dc.gating.base",
     "Position": "ssl_dc.norms.base",
@@ -80,16 +80,16 @@ _HOME = {
     "RunError": "ssl_dc.errors",
     "Splits": "ssl_dc.data.base",
     "SslDcError": "ssl_dc.errors",
-    "StepMetrics": "ssl_dc.training.events",
+    "StepMetrics": "ssl_dc.trackers.base",
     "Trace": "ssl_dc.gating.cost",
     "Trainer": "ssl_dc.training.trainer",
     "TrainingConfig": "ssl_dc.config",
     "Views": "ssl_dc.views.base",
-    "Watcher": "ssl_dc.training.events",
+    "Watcher": "ssl_dc.trackers.base",
     "build_data_set": "ssl_dc.assemble",
     "evaluate": "ssl_dc.api",
     "gather_batch": "ssl_dc.distributed",
-    "hookimpl": "ssl_dc.hookspecs",
+    "hookimpl": "ssl_dc.plugins.hookspecs",
     "load": "ssl_dc.api",
     "open_splits": "ssl_dc.data.subsets",
     "resume": "ssl_dc.api",

@@ -17,7 +17,7 @@ from ssl_dc.assemble import build, build_data_set
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.base import Splits
-from ssl_dc.data.loading import Plain
+from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.data.unreadable import Readable
 from ssl_dc.errors import DataError, PluginError, RunError, Stopped
@@ -30,11 +30,11 @@ from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.evaluation.report import Report
 from ssl_dc.model import Model
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
+from ssl_dc.trackers.base import Guarded, Watcher
 from ssl_dc.training.budget import calibrate
 from ssl_dc.training.checkpoint import CheckpointStore
-from ssl_dc.training.events import Guarded, Watcher
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.metrics_file import MetricsFile
 
@@ -266,7 +266,7 @@ class _Prepared:
     def _calibration_batches(self, model: Model) -> list[Tensor]:
         """Some of the training images, as evaluation sees them."""
         chosen = sample(self.splits.train, CALIBRATION_IMAGES)
-        loader = DataLoader(Plain(chosen, model.transform), batch_size=256)
+        loader = DataLoader(Prepared(chosen, model.transform), batch_size=256)
         device = self.trainer.accelerator.device
         return [batch.to(device, memory_format=torch.channels_last) for batch in loader]
 

@@ -11,15 +11,15 @@ from torch.optim import Optimizer
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
-from ssl_dc.discovery import BUILT_IN
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, PluginError, SslDcError
 from ssl_dc.gating.base import GateFactory, GatingScheme
 from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
-from ssl_dc.options import PartOptions
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.options import PartOptions
+from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.views.base import Views
@@ -37,7 +37,7 @@ def build(kind: str, options: PartOptions, base: type[T], *arguments: Any) -> T:
         kind: The kind of part.
         options: The section.
         base: What the kind's parts are.
-        *arguments: What the kind's parts are given besides their options (:mod:`ssl_dc.hookspecs`).
+        *arguments: What the kind's parts are given besides their options (:mod:`ssl_dc.plugins.hookspecs`).
 
     Raises:
         PluginError: If a plugin's part cannot be built, or is not what its kind must be.

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from ssl_dc.assemble import build_network
 from ssl_dc.config import RunConfig
-from ssl_dc.data.loading import evaluation_transform
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import gates_of
 from ssl_dc.gating.cost import Trace
 from ssl_dc.routes import Route
+from ssl_dc.views.pixels import evaluation_transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ssl_dc.compiled.executor import Backend, Executor
     from ssl_dc.encoders.base import Encoder
-    from ssl_dc.inference.executor import Backend, Executor
 
 
 class GatedFeatures(NamedTuple):
@@ -121,7 +121,7 @@ class Model:
         return self._compiled(Route.DENSE, threads, backend)
 
     def _compiled(self, route: Route, threads: int | None, backend: Backend) -> Executor:
-        from ssl_dc.inference.executor import compiled
+        from ssl_dc.compiled.executor import compiled
 
         return compiled(self.encoder.backbone(route), route, threads=threads, backend=backend)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_dc.discovery import BUILT_IN, Plugin, installed_plugins
+from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
 # the networks of the tests are so small that a second thread only waits; on a busy machine it costs tenfold
 torch.set_num_threads(1)

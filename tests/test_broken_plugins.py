@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ssl_dc.cli import main
-from ssl_dc.discovery import Plugin, installed_plugins
-from ssl_dc.plugins import Registry, registry
+from ssl_dc.plugins.discovery import Plugin, installed_plugins
+from ssl_dc.plugins.registry import Registry, registry
 
 PART = """
 from ssl_dc import Part, hookimpl

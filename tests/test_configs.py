@@ -13,7 +13,7 @@ from ssl_dc.config.layers import flattened
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.reproduction.plan import Scope, planned_runs
 from ssl_dc.reproduction.systems import TABLES
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.from_config import trainer_from_config
 
 torch.set_num_threads(1)  # on networks this small, threads only wait for one another

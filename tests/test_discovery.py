@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ssl_dc.cli import main
-from ssl_dc.discovery import BUILT_IN, Plugin, chosen_plugins, file_plugin
 from ssl_dc.errors import PluginError
-from ssl_dc.plugins import Registry, registry
+from ssl_dc.plugins.discovery import BUILT_IN, Plugin, chosen_plugins, file_plugin
+from ssl_dc.plugins.registry import Registry, registry
 
 Install = Callable[..., list[Plugin]]
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from ssl_dc.cli import main
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.testing import run_checks
 
 REPOSITORY = Path(__file__).parent.parent

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ssl_dc import hookspecs
 from ssl_dc.cli import main
-from ssl_dc.hook_reference import hook_reference
-from ssl_dc.plugins import HOOK_OF_KIND
+from ssl_dc.plugins import hookspecs
+from ssl_dc.plugins.reference import hook_reference
+from ssl_dc.plugins.registry import HOOK_OF_KIND
 
 PAGE = Path(__file__).parent.parent / "docs" / "hooks.md"
 

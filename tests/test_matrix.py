@@ -20,9 +20,9 @@ from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import gates_of
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.trainer import Trainer
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ssl_dc import Model, RunError
 from ssl_dc.config import resolve, uniform_layer
-from ssl_dc.data.loading import evaluation_transform
 from ssl_dc.routes import Route
+from ssl_dc.views.pixels import evaluation_transform
 
 
 def model(**settings: Any) -> Model:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import ssl_dc
-from ssl_dc.discovery import BUILT_IN
-from ssl_dc.plugins import Registered, registry
+from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.registry import Registered, registry
 
 PACKAGE = Path(ssl_dc.__file__).parent
-ROOMS = ("training", "evaluation", "inference", "cli")
+ROOMS = ("training", "evaluation", "compiled", "bench", "export", "cli")
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py"))
 
 RUN_PARTS = [

@@ -8,10 +8,10 @@ import pytest
 
 from ssl_dc.assemble import build_network, build_objective
 from ssl_dc.config import override_layer, resolve
-from ssl_dc.discovery import BUILT_IN, Plugin
 from ssl_dc.errors import ConfigError, PluginError
-from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import HOOK_OF_KIND, LABEL, Registry, registry
+from ssl_dc.plugins.discovery import BUILT_IN, Plugin
+from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.registry import HOOK_OF_KIND, LABEL, Registry, registry
 
 Install = Callable[..., list[Plugin]]
 

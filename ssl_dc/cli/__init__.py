@@ -11,9 +11,9 @@ import click
 
 from ssl_dc import __version__
 from ssl_dc.cli.messages import reported
-from ssl_dc.discovery import NO_PLUGINS, PLUGIN_FILES
 from ssl_dc.errors import OldNameWarning, PluginError
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
+from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
 
 

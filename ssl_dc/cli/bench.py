@@ -12,7 +12,7 @@ from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ssl_dc.inference.bench import Measured
+    from ssl_dc.bench.measure import Measured
 
 RUNTIMES = ("eager", "folded", "inductor", "onnxruntime", "executor")
 """Kept here so that help imports no torch (a test holds them equal to those there are)."""
@@ -75,13 +75,13 @@ def command(
     if output is not None:
         drawing.check_drawable(output)
     model = RunFolder.existing(run).load_model()
-    from ssl_dc.inference.examples import example_images
+    from ssl_dc.bench.examples import example_images
 
     chosen = example_images(model, images)
     every = torch.get_num_threads()
     if by_layer:
+        from ssl_dc.bench.profile import profile
         from ssl_dc.cli.tables import print_profile
-        from ssl_dc.inference.profile import profile
 
         measured = profile(model, chosen, threads=threads[0] if threads else every)
         if output is not None:
@@ -91,7 +91,7 @@ def command(
         else:
             print_profile(measured)
         return
-    from ssl_dc.inference.bench import Situation, measure
+    from ssl_dc.bench.measure import Situation, measure
 
     situations = [Situation(1, number) for number in dict.fromkeys(threads or (1, every))]
     situations.append(Situation(batch, max(threads or (every,))))

@@ -60,7 +60,7 @@ def command(
         raise ConfigError("--static cuts the gated route: give --route gated, and --format onnx or torch")
     if multiple > 1 and least is None:
         raise ConfigError("--multiple says how many channels --static leaves; give --static SHARE as well")
-    from ssl_dc.inference import export
+    from ssl_dc.export import formats as export
     from ssl_dc.routes import Route
     from ssl_dc.run_folder import RunFolder
 

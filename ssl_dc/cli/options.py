@@ -13,7 +13,7 @@ import click
 
 from ssl_dc.config import Layer, file_layer, override_layer
 from ssl_dc.config.layers import json_or_text
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 

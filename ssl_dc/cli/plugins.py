@@ -11,8 +11,8 @@ import click
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import PluginError, RunError
-from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import LABEL, Registered, registry
+from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.registry import LABEL, Registered, registry
 
 ALL_KINDS = (*KINDS, *OTHER_KINDS)
 READY = "ready"
@@ -86,7 +86,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
 @readable_errors
 def hooks() -> None:
     """Print the reference of all hooks, as Markdown: what each is given, must return and may raise."""
-    from ssl_dc.hook_reference import hook_reference
+    from ssl_dc.plugins.reference import hook_reference
 
     click.echo(hook_reference(), nl=False)
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssl_dc.printable import printable
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 
 SECONDS_BETWEEN_LINES = 5.0
 

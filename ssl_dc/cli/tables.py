@@ -17,8 +17,8 @@ from ssl_dc.reproduction.estimate import Estimate
 from ssl_dc.reproduction.plan import PlannedRun
 
 if TYPE_CHECKING:
-    from ssl_dc.inference.bench import Measured
-    from ssl_dc.inference.profile import Profile
+    from ssl_dc.bench.measure import Measured
+    from ssl_dc.bench.profile import Profile
 
 
 def print_outcome(outcome: Outcome) -> None:

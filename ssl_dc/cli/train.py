@@ -13,7 +13,7 @@ from ssl_dc.config import Layer, Resolved, resolve
 from ssl_dc.config.layers import merged
 from ssl_dc.config.schema import DEFAULT_PART
 from ssl_dc.errors import ConfigError
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 
 if TYPE_CHECKING:
     from ssl_dc.api import Run

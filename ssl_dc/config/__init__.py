@@ -26,8 +26,8 @@ from ssl_dc.config.messages import readable
 from ssl_dc.config.renamed import by_new_names
 from ssl_dc.config.schema import DEFAULT_PART, BudgetConfig, RunConfig, TrainingConfig
 from ssl_dc.errors import ConfigError, OldNameWarning
-from ssl_dc.parts import KINDS
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.registry import registry
 
 __all__ = [
     "BudgetConfig",

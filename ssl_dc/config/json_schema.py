@@ -10,8 +10,8 @@ from pydantic.json_schema import models_json_schema
 
 from ssl_dc.config.schema import DEFAULT_PART, RunConfig
 from ssl_dc.errors import PluginError
-from ssl_dc.parts import KINDS
-from ssl_dc.plugins import LABEL, Registered, registry
+from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.registry import LABEL, Registered, registry
 
 REF = "#/$defs/{model}"
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ssl_dc.errors import ConfigError
-from ssl_dc.parts import KINDS
+from ssl_dc.plugins.parts import KINDS
 
 SECTIONS = (*KINDS, "budget", "training")
 """The config's keys that have others below them."""

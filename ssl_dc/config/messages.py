@@ -13,8 +13,8 @@ from pydantic_core import ErrorDetails
 
 from ssl_dc.config.schema import DEFAULT_PART, RunConfig
 from ssl_dc.errors import PluginError
-from ssl_dc.parts import KINDS
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.registry import registry
 
 _BOUND_WORDS = {Gt: ("above", "gt"), Ge: ("at least", "ge"), Lt: ("below", "lt"), Le: ("at most", "le")}
 

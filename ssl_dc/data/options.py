@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from ssl_dc.options import PartOptions
+from ssl_dc.plugins.options import PartOptions
 
 Colour = tuple[float, float, float]
 """One value a channel: red, green, blue."""

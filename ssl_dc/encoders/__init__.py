@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_dc.hookspecs import hookimpl
-from ssl_dc.parts import Part
+from ssl_dc.plugins.hookspecs import hookimpl
+from ssl_dc.plugins.parts import Part
 
 
 @hookimpl
@@ -12,13 +12,13 @@ def ssl_dc_encoders() -> list[Part]:
     return [
         Part(
             name="double",
-            target="ssl_dc.encoders.double:Double",
+            target="ssl_dc.encoders.double:DoubleEncoder",
             options="ssl_dc.encoders.options:DoubleEncoderOptions",
             summary="A backbone for each route, gates in one only (2x).",
         ),
         Part(
             name="shared",
-            target="ssl_dc.encoders.shared:Shared",
+            target="ssl_dc.encoders.shared:SharedEncoder",
             options="ssl_dc.encoders.options:SharedEncoderOptions",
             summary="One backbone for both routes (1x, the paper's choice).",
         ),

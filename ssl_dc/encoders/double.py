@@ -9,7 +9,7 @@ from ssl_dc.gating.base import GatingScheme, no_gates
 from ssl_dc.routes import Route
 
 
-class Double(Encoder):
+class DoubleEncoder(Encoder):
     """The encoder ``double``: one backbone with gates, one without, nothing shared.
 
     Args:

@@ -9,7 +9,7 @@ from ssl_dc.gating.base import GatingScheme
 from ssl_dc.routes import Route
 
 
-class Shared(Encoder):
+class SharedEncoder(Encoder):
     """The encoder ``shared``: one set of weights, gated or not.
 
     Args:

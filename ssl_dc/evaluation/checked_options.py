@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from ssl_dc.config.messages import readable_options
 from ssl_dc.errors import ConfigError, PluginError
 from ssl_dc.evaluation.options import ProtocolOptions
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 
 OUTPUT = "output"
 """The option that says where a picture goes: it belongs to every protocol that has one."""

@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomResizedCrop
 
 from ssl_dc.data.base import ImageSet
-from ssl_dc.data.loading import Normalise
 from ssl_dc.errors import ConfigError
 from ssl_dc.seeds import derived_seed
+from ssl_dc.views.pixels import Normalise
 
 if TYPE_CHECKING:
     from ssl_dc.data.options import Colour

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_dc.data.base import ImageSet, Labels
-from ssl_dc.data.loading import Plain
+from ssl_dc.data.prepared import Prepared
 from ssl_dc.errors import DataError, RunError
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
@@ -45,7 +45,7 @@ def extract(
         batch_size: Images at a time.
         workers: Processes that prepare images.
     """
-    return extract_prepared(model, Plain(images, model.transform), routes, batch_size=batch_size, workers=workers)
+    return extract_prepared(model, Prepared(images, model.transform), routes, batch_size=batch_size, workers=workers)
 
 
 def extract_prepared(

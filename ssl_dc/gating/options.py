@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ssl_dc.options import PartOptions
+from ssl_dc.plugins.options import PartOptions
 
 
 class GatingOptions(PartOptions):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_dc.hookspecs import hookimpl
-from ssl_dc.parts import Part
+from ssl_dc.plugins.hookspecs import hookimpl
+from ssl_dc.plugins.parts import Part
 
 
 @hookimpl
@@ -12,13 +12,13 @@ def ssl_dc_norms() -> list[Part]:
     return [
         Part(
             name="separate",
-            target="ssl_dc.norms.separate:Separate",
+            target="ssl_dc.norms.separate:SeparateNorms",
             options="ssl_dc.norms.options:SeparateOptions",
             summary="Each route its own batch norm inside residual blocks (the paper's choice).",
         ),
         Part(
             name="shared",
-            target="ssl_dc.norms.shared:Shared",
+            target="ssl_dc.norms.shared:SharedNorms",
             options="ssl_dc.norms.options:SharedOptions",
             summary="One batch norm for both routes.",
         ),

@@ -33,7 +33,7 @@ class SeparateNorm(RouteNorm):
         return self.gated if route is Route.GATED else self.dense
 
 
-class Separate(NormPolicy):
+class SeparateNorms(NormPolicy):
     """The batch-norm policy ``separate``: two norms inside blocks; stem and downsample norms stay shared."""
 
     def __init__(self, options: SeparateOptions) -> None:

@@ -31,7 +31,7 @@ class SharedNorm(RouteNorm):
         return self.both
 
 
-class Shared(NormPolicy):
+class SharedNorms(NormPolicy):
     """The batch-norm policy ``shared``."""
 
     def __init__(self, options: SharedOptions) -> None:

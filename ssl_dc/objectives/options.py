@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ssl_dc.options import PartOptions
+from ssl_dc.plugins.options import PartOptions
 
 
 class ExpanderOptions(PartOptions):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-from ssl_dc.options import PartOptions
+from ssl_dc.plugins.options import PartOptions
 
 
 @dataclass(frozen=True)

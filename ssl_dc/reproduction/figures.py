@@ -14,7 +14,7 @@ from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import FigureRequest
 from ssl_dc.reproduction.runner import Store
 from ssl_dc.routes import Route
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssl_dc.config import RunConfig, resolve, uniform_layer
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.reproduction.systems import System
 
 Scale = Literal["paper", "small"]

@@ -10,7 +10,7 @@ from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import FigureRequest, Request
 from ssl_dc.reproduction.runner import Store
 from ssl_dc.reproduction.tables import Table
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 
 
 class Product(Protocol):

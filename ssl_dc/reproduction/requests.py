@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ssl_dc.errors import ConfigError
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.reproduction.plan import PlannedRun, Scope, data_part, planned_runs
 from ssl_dc.reproduction.systems import FIGURES, TABLES, FigureSpec, TableSpec
 

@@ -16,7 +16,7 @@ from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.files import write_text
 from ssl_dc.reproduction.plan import PlannedRun, data_part
 from ssl_dc.reproduction.systems import PaperMetric
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 
 LINEAR_SEEDS = 5
 

@@ -8,7 +8,7 @@ from ssl_dc.reproduction.comparison import write_table
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import TableRequest
 from ssl_dc.reproduction.runner import Measure, Measurement, Store
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 
 
 class Table:

@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 
 from ssl_dc.errors import ConfigError, PluginError
-from ssl_dc.parts import INTERFACE
-from ssl_dc.plugins import HOOK_OF_KIND, LABEL, registry
+from ssl_dc.plugins.parts import INTERFACE
+from ssl_dc.plugins.registry import HOOK_OF_KIND, LABEL, registry
 from ssl_dc.scaffold.sketches import SKETCHES
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ssl_dc.config import RunConfig, dump, read, resolve, uniform_layer
-from ssl_dc.options import PartOptions
-from ssl_dc.parts import KINDS
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.options import PartOptions
+from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.registry import registry
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect
 
 

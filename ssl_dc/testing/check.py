@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_dc.options import PartOptions
-from ssl_dc.plugins import Registered
+from ssl_dc.plugins.options import PartOptions
+from ssl_dc.plugins.registry import Registered
 
 
 class ConformanceError(AssertionError):

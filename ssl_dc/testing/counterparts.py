@@ -9,7 +9,7 @@ from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.backbones.resnet import BasicBlock, convolution
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.encoders.options import SharedEncoderOptions
-from ssl_dc.encoders.shared import Shared
+from ssl_dc.encoders.shared import SharedEncoder
 from ssl_dc.gating.base import Gate, GateFactory, GatingScheme
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.none import NoGating
@@ -55,7 +55,7 @@ class FlatBackbone(Backbone):
 
 def flat_encoder() -> Encoder:
     """An encoder around :class:`FlatBackbone`."""
-    return Shared(SharedEncoderOptions(), lambda _gate_factory: FlatBackbone(), NoGating(NoGatingOptions()))
+    return SharedEncoder(SharedEncoderOptions(), lambda _gate_factory: FlatBackbone(), NoGating(NoGatingOptions()))
 
 
 class SmallBackbone(Backbone):

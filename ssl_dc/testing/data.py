@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from ssl_dc.data.base import DataSet, ImageSet, Splits
-from ssl_dc.data.loading import Plain
 from ssl_dc.data.options import DataOptions
+from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance, expect_options
@@ -98,7 +98,9 @@ def an_index_is_always_the_same_image(subject: Subject) -> None:
 def worker_processes_read_the_same_images(subject: Subject) -> None:
     """A worker process of a DataLoader, to which the open data set is handed, reads the same images."""
     chosen = [(name, images, index) for name, images in _image_sets(_splits(subject)) for index in _some(images)]
-    parts: ConcatDataset[Tensor] = ConcatDataset([Subset(Plain(images, _checksum), [index]) for _, images, index in chosen])
+    parts: ConcatDataset[Tensor] = ConcatDataset(
+        [Subset(Prepared(images, _checksum), [index]) for _, images, index in chosen]
+    )
     loader = DataLoader(parts, batch_size=None, num_workers=1)
     for (name, images, index), seen in zip(chosen, loader, strict=True):
         same = torch.equal(seen, _checksum(images.image(index)))

@@ -14,7 +14,7 @@ from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.options import GatingOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import Shared
+from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_gradient, expect_instance, expect_options
 from ssl_dc.testing.compiled import claims_to_compile, compiled
@@ -211,7 +211,7 @@ def without_gates_there_is_no_loss(subject: Subject) -> None:
     scheme = _scheme(subject)
     if scheme.granularity is not None:
         raise DoesNotApplyError("it has gates")
-    network = SmallBackbone(Shared(SharedOptions()).layer, scheme.make_gate)
+    network = SmallBackbone(SharedNorms(SharedOptions()).layer, scheme.make_gate)
     expect(all(point.gate is None for point in network.gate_points()), "expected no gates, saw some")
     terms = scheme.losses(Trace({}, network.cost_model(16)), 1.0, 0.5)
     expect(not terms, f"expected no loss of a scheme without gates, saw {sorted(terms)}")
@@ -314,7 +314,7 @@ def _is_steered(subject: Subject) -> bool:
 
 
 def _network(subject: Subject) -> Backbone:
-    return SmallBackbone(Shared(SharedOptions()).layer, _scheme(subject).make_gate)
+    return SmallBackbone(SharedNorms(SharedOptions()).layer, _scheme(subject).make_gate)
 
 
 def _gated(network: Backbone) -> list[str]:
@@ -323,7 +323,7 @@ def _gated(network: Backbone) -> list[str]:
 
 def _trace(scheme: GatingScheme, open_share: float, dtype: torch.dtype = torch.float32) -> Trace:
     """The trace of a view whose masks are leaves of the graph, so that they show the gradient of the losses."""
-    cost = SmallBackbone(Shared(SharedOptions()).layer, scheme.make_gate).cost_model(16)
+    cost = SmallBackbone(SharedNorms(SharedOptions()).layer, scheme.make_gate).cost_model(16)
     masks = {}
     for site, channels in cost.channels.items():
         mask = (torch.rand(ROWS, channels) < open_share).to(dtype)

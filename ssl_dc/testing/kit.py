@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import Registered, registry
+from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.testing import any_part
 from ssl_dc.testing.check import Check, ConformanceError, DoesNotApplyError, Outcome, Subject
 

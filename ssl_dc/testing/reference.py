@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import LABEL
+from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.registry import LABEL
 from ssl_dc.testing import any_part
 from ssl_dc.testing.check import Check
 from ssl_dc.testing.kit import checks
@@ -34,7 +34,7 @@ ssl-dc plugins check PACKAGE
 As functions, without pytest:
 
 ```python
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.testing import run_checks
 
 for outcome in run_checks(registry().find("objective", "vicreg"), settings={"expander_width": 8}):

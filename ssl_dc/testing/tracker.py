@@ -11,7 +11,7 @@ from ssl_dc.testing.watching import (
     expect_to_bear_a_training,
     expect_to_leave_the_run_alone,
 )
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 
 
 def is_a_tracker(subject: Subject) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_dc.testing.check import ConformanceError, expect
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 
 STEPS_PER_EPOCH = 2
 TOTAL_STEPS = 4

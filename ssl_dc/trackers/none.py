@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ssl_dc.trackers.base import Watcher
 from ssl_dc.trackers.options import NoTrackerOptions
-from ssl_dc.training.events import Watcher
 
 
 class NoTracker(Watcher):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_dc.options import PartOptions
+from ssl_dc.plugins.options import PartOptions
 
 
 class NoTrackerOptions(PartOptions):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_dc.errors import ConfigError
+from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.trackers.options import TensorBoardOptions
-from ssl_dc.training.events import StepMetrics, Watcher
 
 
 class TensorBoard(Watcher):

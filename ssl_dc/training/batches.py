@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet
-from ssl_dc.data.loading import GlobalBatches, ViewPairs
 from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError, DataError
+from ssl_dc.training.sampling import GlobalBatches, ViewPairs
 from ssl_dc.training.stopping import leave_signals_to_the_main_process
 from ssl_dc.views.base import Views
 

@@ -8,7 +8,7 @@ from functools import partial
 from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.trainer import Trainer
 
 

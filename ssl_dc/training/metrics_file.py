@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssl_dc.errors import RunError
 from ssl_dc.files import write_text
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 
 
 class MetricsFile(Watcher):

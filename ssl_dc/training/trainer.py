@@ -28,11 +28,11 @@ from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
+from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, Loader, LoaderBatches, ViewBatches, Views2
 from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
-from ssl_dc.training.events import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.learner import Learner, LearnerOutput
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ssl_dc.hookspecs import hookimpl
-from ssl_dc.parts import Part
+from ssl_dc.plugins.hookspecs import hookimpl
+from ssl_dc.plugins.parts import Part
 
 
 @hookimpl

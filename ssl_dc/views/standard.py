@@ -12,9 +12,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from ssl_dc.data.loading import Normalise
 from ssl_dc.views.base import Views
 from ssl_dc.views.options import StandardViewsOptions
+from ssl_dc.views.pixels import Normalise
 
 if TYPE_CHECKING:
     from ssl_dc.data.options import Colour

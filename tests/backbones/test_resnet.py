@@ -12,7 +12,7 @@ from ssl_dc.backbones.resnet import ResNet18
 from ssl_dc.gating.base import Gate, no_gates
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import Shared
+from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
 CHANNELS = {stage: 8 * 2 ** (stage - 1) for stage in (1, 2, 3, 4)}
@@ -21,7 +21,7 @@ CHANNELS = {stage: 8 * 2 ** (stage - 1) for stage in (1, 2, 3, 4)}
 def network(width: int = 8, stem: str = "cifar", stem_padding: int | None = None) -> ResNet18:
     torch.manual_seed(0)
     options = ResNet18Options(width=width, stem=stem, stem_padding=stem_padding)  # type: ignore[arg-type]
-    return ResNet18(options, Shared(SharedOptions()).layer, no_gates)
+    return ResNet18(options, SharedNorms(SharedOptions()).layer, no_gates)
 
 
 def sides(net: ResNet18, image: int) -> tuple[int, list[int]]:
@@ -112,7 +112,7 @@ def test_gate_sites_are_declared_for_every_block() -> None:
         declared.append(site)
         return None
 
-    net = ResNet18(ResNet18Options(width=8), Shared(SharedOptions()).layer, factory)
+    net = ResNet18(ResNet18Options(width=8), SharedNorms(SharedOptions()).layer, factory)
     assert [point.site for point in net.gate_points()] == declared
     assert len({site.name for site in declared}) == len(declared) == 16
     sites = {site.name: site for site in declared}
@@ -163,7 +163,7 @@ def test_shut_branch_leaves_the_shortcut() -> None:
     def factory(site: GateSite) -> Gate | None:
         return Constant(site, shut) if site.granularity is Granularity.BRANCH else None
 
-    net = ResNet18(ResNet18Options(width=8, stem="cifar"), Shared(SharedOptions()).layer, factory).eval()
+    net = ResNet18(ResNet18Options(width=8, stem="cifar"), SharedNorms(SharedOptions()).layer, factory).eval()
     block = net.stages["layer2"][0]
     x = torch.randn(2, 8, 6, 6)
     masks: dict[str, Tensor] = {}

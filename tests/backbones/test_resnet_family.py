@@ -19,8 +19,8 @@ from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.options import ConvNetAIGOptions, DGNetOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import Shared
-from ssl_dc.plugins import registry
+from ssl_dc.norms.shared import SharedNorms
+from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 
 torch.set_num_threads(1)  # on networks this small, threads only wait for one another
@@ -38,7 +38,7 @@ SCHEMES = {"dgnet": DGNet(DGNetOptions()).make_gate, "convnet_aig": ConvNetAIG(C
 def network(name: str, width: int = 8, stem: str = "cifar", gate_factory: GateFactory = no_gates) -> ResNet:
     torch.manual_seed(0)
     make, options = NETWORKS[name]
-    return make(options(width=width, stem=stem), Shared(SharedOptions()).layer, gate_factory)  # type: ignore[arg-type]
+    return make(options(width=width, stem=stem), SharedNorms(SharedOptions()).layer, gate_factory)  # type: ignore[arg-type]
 
 
 def blocks_by_hand(name: str, width: int, image: int, stem: str) -> tuple[int, list[dict[str, int]]]:
@@ -114,7 +114,7 @@ def test_dense_cost_at_other_sizes(name: str, stem: str, image: int) -> None:
 @pytest.mark.parametrize("name", registry().names("backbone"))
 def test_dense_cost_of_every_backbone_is_that_of_torchs_counter(name: str) -> None:
     part = registry().find("backbone", name)
-    net: Backbone = part.target()(part.options_model()(), Shared(SharedOptions()).layer, no_gates)
+    net: Backbone = part.target()(part.options_model()(), SharedNorms(SharedOptions()).layer, no_gates)
     assert net.cost_model(64).dense_macs == counted_by_torch(net, 64) > 0
 
 

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 import ssl_dc
+from ssl_dc.bench.runtimes import RUNTIMES
 from ssl_dc.cli import bench as bench_command
 from ssl_dc.cli import export as export_command
 from ssl_dc.cli import main
-from ssl_dc.inference.export import FORMATS
-from ssl_dc.inference.runtimes import RUNTIMES
+from ssl_dc.export.formats import FORMATS
 
 TINY = {
     "budget.target": 0.5,

@@ -9,9 +9,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from ssl_dc.data.digits import ArrayImages
-from ssl_dc.data.loading import GlobalBatches, Plain, ViewPairs, evaluation_transform
+from ssl_dc.data.prepared import Prepared
 from ssl_dc.errors import ConfigError
+from ssl_dc.training.sampling import GlobalBatches, ViewPairs
 from ssl_dc.views.options import StandardViewsOptions
+from ssl_dc.views.pixels import evaluation_transform
 from ssl_dc.views.standard import Standard
 
 HALF = (0.5, 0.5, 0.5)
@@ -130,7 +132,7 @@ def test_batch_that_cannot_be_divided_is_an_error() -> None:
 
 def test_evaluation_sees_an_image_of_the_right_size_as_it_is() -> None:
     images = noise_images(size=8)
-    loader = DataLoader(Plain(images, evaluation_transform(8, HALF, (0.25, 0.5, 1.0))), batch_size=12)
+    loader = DataLoader(Prepared(images, evaluation_transform(8, HALF, (0.25, 0.5, 1.0))), batch_size=12)
     batch = next(iter(loader))
     pixels = np.stack([np.asarray(images.image(index)) for index in range(12)])
     expected = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / torch.tensor([0.25, 0.5, 1.0]).view(3, 1, 1)

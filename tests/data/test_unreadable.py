@@ -26,7 +26,7 @@ from ssl_dc.data.folder import FolderImages, read_rgb
 from ssl_dc.data.subsets import Subset
 from ssl_dc.data.unreadable import Readable
 from ssl_dc.errors import ConfigError, DataError, RunError
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 
 TINY: dict[str, Any] = {
     "data.name": "folder",

@@ -12,7 +12,7 @@ from ssl_dc.backbones.base import Backbone
 from ssl_dc.backbones.options import ResNet18Options
 from ssl_dc.backbones.resnet import ResNet18
 from ssl_dc.config import RunConfig, resolve, uniform_layer
-from ssl_dc.encoders.double import Double
+from ssl_dc.encoders.double import DoubleEncoder
 from ssl_dc.encoders.options import DoubleEncoderOptions
 from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
 from ssl_dc.gating.dgnet import DGNet
@@ -20,7 +20,7 @@ from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import DGNetOptions, NoGatingOptions
 from ssl_dc.model import Model
 from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import Shared
+from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
 
@@ -31,12 +31,12 @@ SIZE = 12
 
 
 def make_backbone(gate_factory: GateFactory) -> Backbone:
-    return ResNet18(ResNet18Options(width=8, stem="cifar"), Shared(SharedOptions()).layer, gate_factory)
+    return ResNet18(ResNet18Options(width=8, stem="cifar"), SharedNorms(SharedOptions()).layer, gate_factory)
 
 
-def encoder(gating: GatingScheme = GATED) -> Double:
+def encoder(gating: GatingScheme = GATED) -> DoubleEncoder:
     torch.manual_seed(0)
-    return Double(DoubleEncoderOptions(), make_backbone, gating)
+    return DoubleEncoder(DoubleEncoderOptions(), make_backbone, gating)
 
 
 def images(count: int = 4) -> Tensor:
@@ -140,7 +140,7 @@ def config() -> RunConfig:
 
 def test_a_run_with_two_copies_saves_and_loads(tmp_path: Path) -> None:
     network = build_network(config()).encoder
-    assert isinstance(network, Double)
+    assert isinstance(network, DoubleEncoder)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))

@@ -11,26 +11,26 @@ from ssl_dc.backbones.options import ResNet18Options
 from ssl_dc.backbones.resnet import ResNet18
 from ssl_dc.encoders.base import Encoded
 from ssl_dc.encoders.options import SharedEncoderOptions
-from ssl_dc.encoders.shared import Shared
+from ssl_dc.encoders.shared import SharedEncoder
 from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import DGNetOptions, NoGatingOptions
 from ssl_dc.norms.options import SeparateOptions
-from ssl_dc.norms.separate import Separate
+from ssl_dc.norms.separate import SeparateNorms
 from ssl_dc.routes import Route
 
 GATED = DGNet(DGNetOptions())
 
 
-def encoder(gating: GatingScheme = GATED, width: int = 8) -> Shared:
+def encoder(gating: GatingScheme = GATED, width: int = 8) -> SharedEncoder:
     torch.manual_seed(0)
 
     def make_backbone(gate_factory: GateFactory) -> Backbone:
         options = ResNet18Options(width=width, stem="cifar")
-        return ResNet18(options, Separate(SeparateOptions()).layer, gate_factory)
+        return ResNet18(options, SeparateNorms(SeparateOptions()).layer, gate_factory)
 
-    made = Shared(SharedEncoderOptions(), make_backbone, gating)
+    made = SharedEncoder(SharedEncoderOptions(), make_backbone, gating)
     with torch.no_grad():
         for _ in range(3):
             made(images(8), Route.DENSE)
@@ -91,7 +91,7 @@ def test_cost_model_is_that_of_the_backbone() -> None:
 class OneRoute(nn.Module):
     """What export sees: images to features on a fixed route."""
 
-    def __init__(self, net: Shared, route: Route) -> None:
+    def __init__(self, net: SharedEncoder, route: Route) -> None:
         super().__init__()
         self.net = net
         self.route = route

@@ -19,7 +19,7 @@ from ssl_dc.evaluation.checked_options import options_model
 from ssl_dc.evaluation.protocols import extract_splits, linear
 from ssl_dc.evaluation.transfer import target_splits
 from ssl_dc.model import Model
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
 

@@ -19,7 +19,7 @@ from ssl_dc.gating.cost import CostModel, LayerCost, Trace
 from ssl_dc.gating.options import ConvNetAIGOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import Shared
+from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
 torch.set_num_threads(1)  # on networks this small, threads only wait for one another
@@ -30,7 +30,7 @@ WIDTH, SIZE = 8, 12
 def network(options: ConvNetAIGOptions | None = None) -> ResNet18:
     torch.manual_seed(0)
     scheme = ConvNetAIG(options or ConvNetAIGOptions())
-    return ResNet18(ResNet18Options(width=WIDTH, stem="cifar"), Shared(SharedOptions()).layer, scheme.make_gate)
+    return ResNet18(ResNet18Options(width=WIDTH, stem="cifar"), SharedNorms(SharedOptions()).layer, scheme.make_gate)
 
 
 def undecided(net: ResNet18) -> ResNet18:
@@ -261,7 +261,9 @@ def test_skipped_branch_costs_the_shortcut_and_the_gate_only() -> None:
 
 
 def test_cost_of_the_papers_network() -> None:
-    net = ResNet18(ResNet18Options(stem="cifar"), Shared(SharedOptions()).layer, ConvNetAIG(ConvNetAIGOptions()).make_gate)
+    net = ResNet18(
+        ResNet18Options(stem="cifar"), SharedNorms(SharedOptions()).layer, ConvNetAIG(ConvNetAIGOptions()).make_gate
+    )
     cost = net.cost_model(32)
     assert cost.dense_macs == counted_by_hand(64, 32, None) == 703_560_448
     assert cost.floor_macs == counted_by_hand(64, 32, [0] * 8)

@@ -16,7 +16,7 @@ from ssl_dc.gating.cost import CostModel, LayerCost, Trace
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.options import DGNetOptions
 from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import Shared
+from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
 KERNEL_STRIDE_PADDING_POOL = {
@@ -29,7 +29,7 @@ KERNEL_STRIDE_PADDING_POOL = {
 def network(width: int, stem: str, stem_padding: int | None = None, gated: bool = True) -> ResNet18:
     options = ResNet18Options(width=width, stem=stem, stem_padding=stem_padding)  # type: ignore[arg-type]
     gates = DGNet(DGNetOptions()).make_gate if gated else no_gates
-    return ResNet18(options, Shared(SharedOptions()).layer, gates)
+    return ResNet18(options, SharedNorms(SharedOptions()).layer, gates)
 
 
 def counted_by_hand(width: int, image: int, stem: str, opened: list[int] | None = None, padding: int | None = None) -> int:

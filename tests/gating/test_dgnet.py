@@ -20,14 +20,14 @@ from ssl_dc.gating.dgnet import DGNet, DGNetGate, bound, logistic_noise, straigh
 from ssl_dc.gating.options import DGNetOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import Shared
+from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
 
 def network(width: int = 8) -> ResNet18:
     torch.manual_seed(0)
     options = ResNet18Options(width=width, stem="cifar")
-    return ResNet18(options, Shared(SharedOptions()).layer, DGNet(DGNetOptions()).make_gate)
+    return ResNet18(options, SharedNorms(SharedOptions()).layer, DGNet(DGNetOptions()).make_gate)
 
 
 def images(count: int = 4, size: int = 12) -> Tensor:

@@ -12,12 +12,12 @@ from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.options import DGNetOptions
 from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
 from ssl_dc.norms.options import SeparateOptions, SharedOptions
-from ssl_dc.norms.separate import Separate
-from ssl_dc.norms.shared import Shared
+from ssl_dc.norms.separate import SeparateNorms
+from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
-SEPARATE = Separate(SeparateOptions())
-SHARED = Shared(SharedOptions())
+SEPARATE = SeparateNorms(SeparateOptions())
+SHARED = SharedNorms(SharedOptions())
 
 
 def network(policy: NormPolicy) -> ResNet18:

@@ -15,7 +15,7 @@ from ssl_dc import api
 from ssl_dc.cli import main
 from ssl_dc.reproduction import runner
 from ssl_dc.reproduction.plan import SCALES
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 
 torch.set_num_threads(1)  # on networks this small, threads only wait for one another
 

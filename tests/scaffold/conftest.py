@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 
 from ssl_dc.cli import main
 from ssl_dc.errors import ConfigError, PluginError
-from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.registry import registry
 from ssl_dc.scaffold import next_commands, write_package
 from ssl_dc.scaffold.package import TEMPLATES
 from ssl_dc.scaffold.sketches import SKETCHES

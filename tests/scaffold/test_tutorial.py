@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.scaffold import write_package
 from ssl_dc.testing import run_checks
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 
 HERE = Path(__file__).parent
 

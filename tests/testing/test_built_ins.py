@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ssl_dc.discovery import BUILT_IN
-from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import Registered, registry
+from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.testing import Check, DoesNotApplyError, Subject, checks
 
 COMPILES = "compiles_whole_if_it_claims_to"

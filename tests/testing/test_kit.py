@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_dc.discovery import PLUGIN_FILES
-from ssl_dc.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.discovery import PLUGIN_FILES
+from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.registry import registry
 from ssl_dc.testing import Subject, any_part, checks, conformance, run_checks
 from ssl_dc.testing.reference import conformance_reference
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import strangers
 
-from ssl_dc.plugins import registry
+from ssl_dc.plugins.registry import registry
 from ssl_dc.testing import Outcome, run_checks
 
 pytestmark = pytest.mark.usefixtures("strangers_installed")

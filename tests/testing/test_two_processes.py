@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ssl_dc.discovery import BUILT_IN
-from ssl_dc.plugins import Registered, registry
+from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.testing import ConformanceError, Subject
 from ssl_dc.testing.objective import half, take_steps
 from ssl_dc.testing.two_processes import WORLD, in_two_processes

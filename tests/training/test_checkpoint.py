@@ -23,9 +23,9 @@ from ssl_dc.errors import RunError
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.optimizers.lars import build as build_lars
 from ssl_dc.optimizers.options import LARSOptions
+from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
-from ssl_dc.training.events import Watcher
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.trainer import Trainer
 

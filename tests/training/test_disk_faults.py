@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 import ssl_dc
 from ssl_dc import RunError
 from ssl_dc.cli import main
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 
 SETTINGS: dict[str, Any] = {
     "data.limit": 64,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import ssl_dc
-from ssl_dc.discovery import Plugin
-from ssl_dc.plugins import registry
-from ssl_dc.training.events import Guarded, StepMetrics, Watcher
+from ssl_dc.plugins.discovery import Plugin
+from ssl_dc.plugins.registry import registry
+from ssl_dc.trackers.base import Guarded, StepMetrics, Watcher
 
 TINY: dict[str, Any] = {
     "data.limit": 32,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ssl_dc.training.events import StepMetrics
+from ssl_dc.trackers.base import StepMetrics
 from ssl_dc.training.metrics_file import MetricsFile
 
 

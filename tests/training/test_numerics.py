@@ -18,8 +18,8 @@ from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import gates_of, set_threshold
 from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
+from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.checkpoint import CheckpointStore
-from ssl_dc.training.events import Watcher
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.trainer import Trainer

@@ -13,7 +13,7 @@ import pytest
 
 import ssl_dc
 from ssl_dc.errors import Stopped
-from ssl_dc.training.events import Watcher
+from ssl_dc.trackers.base import Watcher
 
 MINUTES = float(os.environ.get("SSL_DC_SOAK_MINUTES", "12"))
 SETTINGS: dict[str, Any] = {

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 import ssl_dc
 from ssl_dc.cli import main
 from ssl_dc.errors import Stopped
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.stopping import ECHO_SECONDS, StopSignals, leave_signals_to_the_main_process
 
 SETTINGS: dict[str, Any] = {

@@ -21,7 +21,7 @@ from ssl_dc.data.subsets import open_splits
 from ssl_dc.gating.base import Gate, gates_of
 from ssl_dc.reproduction.systems import BASELINE1, BASELINE2, DOUBLE, DUAL, NO_INVARIANCE, VANILLA, System
 from ssl_dc.routes import Route
-from ssl_dc.training.events import StepMetrics, Watcher
+from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.learner import LearnerOutput
 from ssl_dc.training.trainer import Trainer

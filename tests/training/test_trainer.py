@@ -42,8 +42,8 @@ from ssl_dc.model import Model
 from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.routes import Route
+from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.checkpoint import CheckpointStore
-from ssl_dc.training.events import StepMetrics, Watcher
 from ssl_dc.training.learner import Learner
 from ssl_dc.training.trainer import Trainer, parameter_groups
 from ssl_dc.views.base import Views
@@ -144,7 +144,7 @@ import json, os, signal, sys
 import ssl_dc
 from ssl_dc import api
 
-class Killer(ssl_dc.training.events.Watcher):
+class Killer(ssl_dc.trackers.base.Watcher):
     def on_step(self, metrics):
         if metrics.step == 11:
             os.kill(os.getpid(), signal.SIGKILL)

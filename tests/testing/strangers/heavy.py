@@ -3,7 +3,7 @@
 import torch
 from pydantic import Field
 
-from ssl_dc.options import PartOptions
+from ssl_dc.plugins.options import PartOptions
 
 
 class ImportsTorch(PartOptions):

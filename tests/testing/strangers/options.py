@@ -10,7 +10,7 @@ from ssl_dc.data.options import DataOptions
 from ssl_dc.evaluation.options import ProtocolOptions
 from ssl_dc.gating.options import GatingOptions
 from ssl_dc.optimizers.options import OptimizerOptions
-from ssl_dc.options import PartOptions
+from ssl_dc.plugins.options import PartOptions
 from strangers import FAULTY, SOUND, name_of
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint
+from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step
 from ssl_dc.errors import RunError
-from ssl_dc.inference.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.routes import Route
 

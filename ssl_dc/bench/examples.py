@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.data.loading import Plain
+from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.evaluation.cost import cost_images
 from ssl_dc.model import Model
@@ -19,5 +19,5 @@ def example_images(model: Model, number: int) -> Tensor:
         DataError: If the model's data set cannot be opened.
     """
     images, _ = cost_images(open_splits(build_data_set(model.config)))
-    prepared = Plain(sample(images, number), model.transform)
+    prepared = Prepared(sample(images, number), model.transform)
     return torch.stack([prepared[index] for index in range(len(prepared))])

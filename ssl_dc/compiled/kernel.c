@@ -1,4 +1,4 @@
-/* Runs a plan (ssl_dc/inference/plan.py) for one image at a time, computing only what the masks keep.
+/* Runs a plan (ssl_dc/compiled/plan.py) for one image at a time, computing only what the masks keep.
  *
  * Activations lie as (row, column, channel), with a border of zeros as wide as the widest padding of their readers, and the
  * channels of a pixel padded with zeros to whole vectors. A channel-gated activation holds only the kept channels, one after

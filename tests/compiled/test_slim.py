@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.plan import Conv, Decide
+from ssl_dc.compiled.plan_network import PlanNetwork
+from ssl_dc.compiled.slim import macs_of, parameters_of, slim
 from ssl_dc.gating.base import Gate
-from ssl_dc.inference.capture import capture
-from ssl_dc.inference.executor import Executor
-from ssl_dc.inference.fuse import fuse
-from ssl_dc.inference.plain import Plain
-from ssl_dc.inference.plan import Conv, Decide
-from ssl_dc.inference.slim import macs_of, parameters_of, slim
 from ssl_dc.routes import Route
-from tests.inference.test_executor import random_encoder
+from tests.compiled.test_executor import random_encoder
 
 
 @pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
@@ -32,12 +32,12 @@ def test_a_cut_at_the_masks_of_one_image_is_the_gated_route_of_that_image(gating
     )
     assert not any(isinstance(step, Decide) for step in plan.steps)
     with torch.no_grad():
-        static = Plain(plan)(images)
+        static = PlanNetwork(plan)(images)
     assert float((static - expected).abs().max() / expected.abs().max()) < 1e-5
     cost = encoder.cost_model(32)
     gates = sum(layer.macs for layer in cost.layers if layer.gate)
     assert macs_of(plan, 32) == int(cost.gated_macs(masks)) - gates
-    assert parameters_of(plan) == sum(parameter.numel() for parameter in Plain(plan).parameters())
+    assert parameters_of(plan) == sum(parameter.numel() for parameter in PlanNetwork(plan).parameters())
     executor = Executor(plan, encoder.cost_model)
     assert float((executor(images).features - expected).abs().max() / expected.abs().max()) < 1e-5
 
@@ -50,7 +50,7 @@ def test_some_channels_stay_where_all_are_shut() -> None:
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
     plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5)
     with torch.no_grad():
-        assert Plain(plan)(torch.randn(2, 3, 32, 32)).isfinite().all()
+        assert PlanNetwork(plan)(torch.randn(2, 3, 32, 32)).isfinite().all()
     assert 0 < macs_of(plan, 32) < macs_of(full, 32)
 
 
@@ -63,7 +63,7 @@ def test_what_is_open_as_often_as_asked_stays() -> None:
 
 def test_a_plan_with_decisions_is_no_plain_network() -> None:
     with pytest.raises(ValueError, match="decisions"):
-        Plain(fuse(capture(random_encoder().backbone(Route.GATED), Route.GATED)))
+        PlanNetwork(fuse(capture(random_encoder().backbone(Route.GATED), Route.GATED)))
 
 
 def test_counts_are_rounded_up_and_the_most_open_stay_first() -> None:

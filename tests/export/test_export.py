@@ -14,9 +14,9 @@ from torch import nn
 import ssl_dc
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError
-from ssl_dc.inference.export import FORMATS, GatedNetwork, dense_network, export
+from ssl_dc.export.formats import FORMATS, GatedNetwork, dense_network, export
 from ssl_dc.routes import Route
-from tests.inference.test_executor import random_encoder
+from tests.compiled.test_executor import random_encoder
 
 
 def model_of(**settings: object) -> ssl_dc.Model:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ssl_dc.compiled.plan import Add, Conv, Decide, Mask, Norm, Plan, Relu, Step
 from ssl_dc.folding import folded
 from ssl_dc.gating.sites import Granularity
-from ssl_dc.inference.plan import Add, Conv, Decide, Mask, Norm, Plan, Relu, Step
 
 
 def fuse(plan: Plan) -> Plan:

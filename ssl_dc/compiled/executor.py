@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from ssl_dc.backbones.base import Backbone, Masks
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.eager import EagerRun
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.kernel import Kernel, kernel
+from ssl_dc.compiled.layout import Weights, without_weights
+from ssl_dc.compiled.native import NativeProgram
+from ssl_dc.compiled.plan import Plan
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel
-from ssl_dc.inference.capture import capture
-from ssl_dc.inference.eager import EagerRun
-from ssl_dc.inference.fuse import fuse
-from ssl_dc.inference.kernel import Kernel, kernel
-from ssl_dc.inference.layout import Weights, without_weights
-from ssl_dc.inference.native import NativeProgram
-from ssl_dc.inference.plan import Plan
 from ssl_dc.routes import Route
 
 Backend = Literal["auto", "native", "torch"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import pluggy
 
-from ssl_dc.parts import Part
+from ssl_dc.plugins.parts import Part
 
 PROJECT = "ssl_dc"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -146,7 +146,7 @@ def kernel() -> Kernel:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise RunError("no C compiler was found (cc, gcc, clang, or what CC names)")
-    source = files("ssl_dc.inference").joinpath("kernel.c").read_bytes()
+    source = files("ssl_dc.compiled").joinpath("kernel.c").read_bytes()
     path = _own_folder() / f"kernel-{_fingerprint(source, compiler)}.so"
     if path.exists():
         try:

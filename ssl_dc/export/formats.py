@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssl_dc.assemble import build_data_set
+from ssl_dc.bench.timing import in_turns
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.plan_network import PlanNetwork
+from ssl_dc.compiled.slim import macs_of, parameters_of, slim
 from ssl_dc.data.base import ImageSet, Splits
-from ssl_dc.data.loading import Plain as PlainImages
+from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.errors import ConfigError, DataError, RunError
 from ssl_dc.evaluation.features import labels_of
 from ssl_dc.evaluation.knn import knn_accuracy
+from ssl_dc.export.onnx_files import onnx_bytes
 from ssl_dc.files import write_bytes, write_tensors
-from ssl_dc.inference.capture import capture
-from ssl_dc.inference.executor import Executor
-from ssl_dc.inference.fuse import fuse
-from ssl_dc.inference.onnx_files import onnx_bytes
-from ssl_dc.inference.plain import Plain
-from ssl_dc.inference.slim import macs_of, parameters_of, slim
-from ssl_dc.inference.timing import in_turns
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -43,7 +43,7 @@ CALIBRATION_IMAGES = 1024
 
 def dense_network(model: Model) -> nn.Module:
     """The dense route, norms folded: images (N, 3, H, W) to features."""
-    return Plain(fuse(capture(model.encoder.backbone(Route.DENSE), Route.DENSE)))
+    return PlanNetwork(fuse(capture(model.encoder.backbone(Route.DENSE), Route.DENSE)))
 
 
 class GatedNetwork(nn.Module):
@@ -144,7 +144,7 @@ class Slimmed:
         variants: ``dense``, ``gated`` (dynamic) and ``static``.
     """
 
-    network: Plain
+    network: PlanNetwork
     variants: dict[str, Variant]
 
     def as_json(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def slimmed(model: Model, splits: Splits, least: float, *, multiple: int = 1, wo
         model: With gates, on the CPU.
         splits: Images of its data set; held-out ones and labels are needed.
         least: The share, in [0, 1].
-        multiple: See :func:`ssl_dc.inference.slim.slim`.
+        multiple: See :func:`ssl_dc.compiled.slim.slim`.
         workers: Processes that prepare images.
 
     Raises:
@@ -206,7 +206,7 @@ def slimmed(model: Model, splits: Splits, least: float, *, multiple: int = 1, wo
     for name, executor in executors.items():
         top1, paid = _accuracy(executor, model, splits, workers)
         variants[name] = Variant(top1, macs.get(name, paid), parameters[name], times.timing(name).median)
-    return Slimmed(Plain(plan).eval(), variants)
+    return Slimmed(PlanNetwork(plan).eval(), variants)
 
 
 def open_shares(executor: Executor, model: Model, images: ImageSet, workers: int = 0) -> dict[str, Tensor]:
@@ -232,8 +232,8 @@ def _way(executor: Executor, image: Tensor) -> Callable[[int], Any]:
     return lambda _number: executor(image)
 
 
-def _prepared(model: Model, images: ImageSet) -> PlainImages:
-    return PlainImages(images, model.transform)
+def _prepared(model: Model, images: ImageSet) -> Prepared:
+    return Prepared(images, model.transform)
 
 
 def _loader(model: Model, images: ImageSet, workers: int) -> Iterable[Tensor]:

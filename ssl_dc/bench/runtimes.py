@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.errors import SslDcError
-from ssl_dc.inference.capture import capture
-from ssl_dc.inference.fuse import fuse
-from ssl_dc.inference.onnx_files import onnx_session
-from ssl_dc.inference.plain import Plain
+from ssl_dc.export.onnx_files import onnx_session
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -96,6 +96,6 @@ def made(name: str, model: Model, example: Tensor, threads: int) -> Run | Unavai
     return run
 
 
-def _plain(model: Model) -> Plain:
-    network = Plain(fuse(capture(model.encoder.backbone(Route.DENSE), Route.DENSE)))
+def _plain(model: Model) -> PlanNetwork:
+    network = PlanNetwork(fuse(capture(model.encoder.backbone(Route.DENSE), Route.DENSE)))
     return network.eval().to(memory_format=torch.channels_last)

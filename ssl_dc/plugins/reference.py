@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ssl_dc import hookspecs
-from ssl_dc.parts import INTERFACE
-from ssl_dc.plugins import HOOK_OF_KIND
+from ssl_dc.plugins import hookspecs
+from ssl_dc.plugins.parts import INTERFACE
+from ssl_dc.plugins.registry import HOOK_OF_KIND
 
 HEAD = f"""# Hooks
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ssl_dc.inference.timing import CALLS, WARM_UP, Times, in_turns
+from ssl_dc.bench.timing import CALLS, WARM_UP, Times, in_turns
 
 
 def test_every_way_has_its_turn_in_every_round() -> None:

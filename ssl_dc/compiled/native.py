@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.inference import kernel as ffi
-from ssl_dc.inference.arena import ALIGNMENT, Arena, shapes_of
-from ssl_dc.inference.eager import compute
-from ssl_dc.inference.kernel import Kernel
-from ssl_dc.inference.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, kind_of, padded
-from ssl_dc.inference.plan import Conv, Decide, MaxPool, Mean, Plan, Relu, Step
+from ssl_dc.compiled import kernel as ffi
+from ssl_dc.compiled.arena import ALIGNMENT, Arena, shapes_of
+from ssl_dc.compiled.eager import compute
+from ssl_dc.compiled.kernel import Kernel
+from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, kind_of, padded
+from ssl_dc.compiled.plan import Conv, Decide, MaxPool, Mean, Plan, Relu, Step
 
 
 class NativeProgram:

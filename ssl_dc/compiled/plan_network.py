@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_dc.inference.eager import compute
-from ssl_dc.inference.plan import Conv, Decide, Plan
+from ssl_dc.compiled.eager import compute
+from ssl_dc.compiled.plan import Conv, Decide, Plan
 
 
-class Plain(nn.Module):
+class PlanNetwork(nn.Module):
     """A network of convolutions that decides nothing: one batch in, features out, for compilers and export.
 
     Args:

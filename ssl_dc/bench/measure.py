@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.inference.runtimes import RUNTIMES, Run, Unavailable, made
-from ssl_dc.inference.timing import Times, Timing, in_turns
+from ssl_dc.bench.runtimes import RUNTIMES, Run, Unavailable, made
+from ssl_dc.bench.timing import Times, Timing, in_turns
 from ssl_dc.model import Model
 
 MASKED = "gated: masked"

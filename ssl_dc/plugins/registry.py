@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from ssl_dc import hookspecs
-from ssl_dc.discovery import BUILT_IN, Plugin, chosen_plugins
 from ssl_dc.errors import PluginError
-from ssl_dc.parts import INTERFACE, Part, import_string
+from ssl_dc.plugins import hookspecs
+from ssl_dc.plugins.discovery import BUILT_IN, Plugin, chosen_plugins
+from ssl_dc.plugins.parts import INTERFACE, Part, import_string
 
 HOOK_OF_KIND = {
     "objective": "ssl_dc_objectives",
@@ -51,7 +51,7 @@ LABEL = {
 }
 
 if TYPE_CHECKING:
-    from ssl_dc.options import PartOptions
+    from ssl_dc.plugins.options import PartOptions
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
@@ -76,7 +76,7 @@ class Registered:
         Raises:
             PluginError: If it cannot be imported or is not a :class:`ssl_dc.PartOptions`.
         """
-        from ssl_dc.options import PartOptions  # pydantic, which listing parts needs not
+        from ssl_dc.plugins.options import PartOptions  # pydantic, which listing parts needs not
 
         if self.part.options is None:
             raise PluginError(f"{self} has no options, which a {LABEL[self.kind]} must have")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ssl_dc.inference.executor import Executor
-from ssl_dc.inference.plan import Conv, Decide, Step
+from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.plan import Conv, Decide, Step
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 

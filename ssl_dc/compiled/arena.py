@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.inference import kernel as ffi
-from ssl_dc.inference.eager import compute
-from ssl_dc.inference.layout import COLUMNS, kind_of, padded
-from ssl_dc.inference.plan import Conv, Decide, Mean, Plan
+from ssl_dc.compiled import kernel as ffi
+from ssl_dc.compiled.eager import compute
+from ssl_dc.compiled.layout import COLUMNS, kind_of, padded
+from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan
 
 ALIGNMENT = 16
 """Floats in a cache line, which every activation begins at."""

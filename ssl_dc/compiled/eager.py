@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_dc.inference.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step
+from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step
 
 Values = dict[str, Any]
 """Values by name; for a channel-gated one only the kept channels, in their order."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.arena import shapes_of
+from ssl_dc.compiled.plan import Conv, Decide, Mask, Plan, Step
 from ssl_dc.errors import RunError
-from ssl_dc.inference.arena import shapes_of
-from ssl_dc.inference.plan import Conv, Decide, Mask, Plan, Step
 
 
 def slim(plan: Plan, open_shares: Mapping[str, Tensor], least: float, *, multiple: int = 1) -> Plan:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ssl_dc.compiled.kernel import Kernel
+from ssl_dc.compiled.plan import Conv, Decide, Plan, Step
 from ssl_dc.gating.base import PooledRule
-from ssl_dc.inference.kernel import Kernel
-from ssl_dc.inference.plan import Conv, Decide, Plan, Step
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, RELU_OF, HOST = range(8)
 """The kinds of operation; see kernel.c."""

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 import ssl_dc
 from ssl_dc.assemble import build_network
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
+from ssl_dc.compiled import kernel as kernel_module
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.executor import Executor, compiled
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.plan import Call, Conv, Decide
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import Gate, no_gates
 from ssl_dc.gating.sites import GateSite, Granularity
-from ssl_dc.inference import kernel as kernel_module
-from ssl_dc.inference.capture import capture
-from ssl_dc.inference.executor import Executor, compiled
-from ssl_dc.inference.fuse import fuse
-from ssl_dc.inference.plan import Call, Conv, Decide
 from ssl_dc.routes import Route
 
 BACKENDS = ("native", "torch")
@@ -203,7 +203,7 @@ def test_wrong_numbers_of_threads_are_refused(threads: object) -> None:
 
 def test_a_damaged_kernel_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = "from ssl_dc.inference.kernel import kernel; print(kernel().vector)"
+    source = "from ssl_dc.compiled.kernel import kernel; print(kernel().vector)"
     call = [sys.executable, "-c", source]  # in processes of their own, since a library that is loaded stays loaded
     subprocess.run(call, check=True)
     (library,) = (tmp_path / "ssl-dc").glob("kernel-*.so")

@@ -1,21 +1,18 @@
-"""From images to batches: torch data sets over image sets; the sampler that says which batch an image is in.
+"""Which images a training step sees, and the views of each.
 
-All randomness is a function of the run's seed, the epoch and the image's number. How many workers load, how
-many processes train and where a run was resumed does not change what is trained on.
+All randomness is a function of the run's seed, the epoch and the image's number. It does not matter how many workers load,
+how many processes train, or where a run was resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from ssl_dc.data.base import ImageSet
 from ssl_dc.errors import ConfigError
@@ -23,65 +20,7 @@ from ssl_dc.errors import ConfigError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ssl_dc.data.options import Colour
     from ssl_dc.views.base import Views
-
-
-class Normalise:
-    """Turns an RGB image into what networks see: (value / 255 - mean) / std.
-
-    Args:
-        mean: Of each channel, in [0, 1].
-        std: Of each channel, above 0.
-    """
-
-    def __init__(self, mean: Colour, std: Colour) -> None:
-        deviation = torch.tensor(std).view(3, 1, 1)
-        self.scale = 1 / (255 * deviation)
-        self.shift = -torch.tensor(mean).view(3, 1, 1) / deviation
-
-    def __call__(self, image: Image) -> Tensor:
-        """The image as float32 (3, height, width)."""
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
-        return values.mul_(self.scale).add_(self.shift)
-
-
-def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable[[Image], Tensor]:
-    """What images go through when features are taken: RGB in, float32 (3, image_size, image_size) out.
-
-    A square image is used whole, resized if need be, since nothing says that its border matters less; so
-    CIFAR's and STL-10's are seen just as they are. Of another shape, the shorter side is resized and the
-    middle square used. There is no larger resize with a crop inside (ImageNet's 256 and 224): what shows most
-    of the image depends on nothing but ``image_size``. Resizing is bicubic, antialiased, as in the views.
-    """
-    return partial(_evaluation_view, image_size=image_size, normalise=Normalise(mean, std))
-
-
-def _evaluation_view(image: Image, image_size: int, normalise: Normalise) -> Tensor:
-    if image.size != (image_size, image_size):
-        resized = F.resize(image, [image_size], interpolation=InterpolationMode.BICUBIC, antialias=True)
-        image = F.center_crop(resized, [image_size, image_size])
-    return normalise(image)
-
-
-class Plain(Dataset[Tensor]):
-    """Images in their order, without chance, for evaluation.
-
-    Args:
-        images: The images.
-        transform: Makes a tensor of one, see :func:`evaluation_transform`.
-    """
-
-    def __init__(self, images: ImageSet, transform: Callable[[Image], Tensor]) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.transform(self.images.image(index))
 
 
 class ViewPairs(Dataset[tuple[Tensor, Tensor]]):

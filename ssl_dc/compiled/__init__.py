@@ -1,0 +1,1 @@
+"""A network compiled for a processor: a plan of steps that computes only what its masks keep."""

@@ -1,0 +1,1 @@
+"""A trained network written for other programs."""

@@ -1,0 +1,56 @@
+"""From an image's pixels to what networks see: resized, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ssl_dc.data.options import Colour
+
+
+class Normalise:
+    """Turns an RGB image into what networks see: (value / 255 - mean) / std.
+
+    Args:
+        mean: Of each channel, in [0, 1].
+        std: Of each channel, above 0.
+    """
+
+    def __init__(self, mean: Colour, std: Colour) -> None:
+        deviation = torch.tensor(std).view(3, 1, 1)
+        self.scale = 1 / (255 * deviation)
+        self.shift = -torch.tensor(mean).view(3, 1, 1) / deviation
+
+    def __call__(self, image: Image) -> Tensor:
+        """The image as float32 (3, height, width)."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        values = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return values.mul_(self.scale).add_(self.shift)
+
+
+def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable[[Image], Tensor]:
+    """What images go through when features are taken: RGB in, float32 (3, image_size, image_size) out.
+
+    A square image is used whole, resized if need be, since nothing says that its border matters less; so
+    CIFAR's and STL-10's are seen just as they are. Of another shape, the shorter side is resized and the
+    middle square used. There is no larger resize with a crop inside (ImageNet's 256 and 224): what shows most
+    of the image depends on nothing but ``image_size``. Resizing is bicubic, antialiased, as in the views.
+    """
+    return partial(_evaluation_view, image_size=image_size, normalise=Normalise(mean, std))
+
+
+def _evaluation_view(image: Image, image_size: int, normalise: Normalise) -> Tensor:
+    if image.size != (image_size, image_size):
+        resized = F.resize(image, [image_size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+        image = F.center_crop(resized, [image_size, image_size])
+    return normalise(image)
