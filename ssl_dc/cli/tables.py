@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +26,9 @@ WITHOUT_LIMIT = 10_000
 
 NARROWEST_TEXT = 24
 """Columns that a cell of words keeps when its lines are broken; numbers and single words are never broken."""
+
+GAP = 2
+"""Columns between two columns of a table."""
 
 _NUMBER = re.compile(r"[-+±~]?\.?\d.*|-|", re.DOTALL)
 """How a cell of a column of numbers begins; ``-`` and nothing stand for a number that there is not."""
@@ -110,8 +114,7 @@ def _widths(table: ReportTable, available: int) -> list[int] | None:
     widths = [
         max(_longest_word(heading), *map(_narrowest, cells), 0) for heading, cells in zip(headings, columns, strict=True)
     ]
-    borders = 3 * len(widths) + 1
-    free = available - borders - sum(widths)
+    free = available - GAP * (len(widths) - 1) - sum(widths)
     if free < 0:
         return None
     while free > 0 and widths != wanted:
@@ -138,7 +141,8 @@ def _longest_word(text: str) -> int:
 
 def _in_columns(table: ReportTable, widths: Sequence[int]) -> Table:
     """The table, its numbers set to the right."""
-    shown = Table()
+    # A divider of the box is one space wide; padding to the right of each cell makes the rest of the gap.
+    shown = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for number, (heading, width) in enumerate(zip(table.columns, widths, strict=True)):
         numbers = number > 0 and all(_NUMBER.fullmatch(row[number]) for row in _all_rows(table))
         shown.add_column(_cell(heading), justify="right" if numbers else "left", width=width)
@@ -157,9 +161,13 @@ def _print_blocks(console: Console, table: ReportTable) -> None:
     for row in _all_rows(table):
         head, *cells = map(printable, row)
         console.print(Text(f"{first}: {head}", style="bold"))
+        block = Table.grid(padding=(0, GAP, 0, 0))
+        block.add_column(width=beside + GAP)
+        block.add_column(overflow="fold")
         for heading, cell in zip(others, cells, strict=True):
             if cell:
-                console.print(Text(f"  {heading}{' ' * (beside - cell_len(heading))}  {cell}"))
+                block.add_row(Text(f"{' ' * GAP}{heading}"), Text(cell))
+        console.print(block)
 
 
 def _cell(text: str) -> str:

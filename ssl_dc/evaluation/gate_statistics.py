@@ -138,7 +138,7 @@ class GateStatistics(Report):
         return [
             ReportTable(
                 f"gates on {self.images:,} held-out images",
-                ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "a class, mean"),
+                ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "per class"),
                 [site.row() for site in self.sites],
                 total=self.whole.row(),
                 note="dead: on for less than 1 % of the images; always on: for more than 99 %; dynamic: neither",
