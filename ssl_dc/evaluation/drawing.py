@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssl_dc.atomic_files import write_bytes
 from ssl_dc.errors import ConfigError
-from ssl_dc.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

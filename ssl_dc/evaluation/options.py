@@ -13,21 +13,11 @@ from pydantic import Field, ValidationError, field_validator
 
 from ssl_dc.config.messages import readable_options
 from ssl_dc.errors import ConfigError, PluginError
-from ssl_dc.plugins.options import PartOptions
+from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
 
 OUTPUT = "output"
 """The option that says where a picture goes; every protocol with a picture has it."""
-
-
-class ProtocolOptions(PartOptions):
-    """Base of the options of every protocol.
-
-    Attributes:
-        picture: Whether the protocol's report can be drawn: never, when ``--output`` asks for it, or always.
-    """
-
-    picture: ClassVar[Literal["never", "asked", "always"]] = "never"
 
 
 class KNNOptions(ProtocolOptions):
