@@ -18,15 +18,16 @@ from ssl_dc.printable import name_of
 
 BACKGROUND = (255, 255, 255)
 """What shows through where a picture is transparent: white."""
-PICTURE_ENDINGS = tuple(
-    ".jpg .jpeg .jpe .jfif .png .ppm .pgm .pbm .pnm .bmp .dib .tif .tiff .webp .gif .avif .heic .heif .jp2".split()
+PICTURE_ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".gif", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff"}
+    | {".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 """Endings, in lower case, of files that are meant to be pictures. The content decides whether they are."""
-CAMERA_ENDINGS = tuple(".dng .nef .cr2 .cr3 .arw .orf .rw2 .raf .pef .srw".split())
+CAMERA_ENDINGS = frozenset({".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"})
 """Endings of raw camera files. Many are TIFF files whose first image is a thumbnail, so they are not read."""
 
 # Pillow knows more formats. Some of them run another program on the file (EPS: Ghostscript).
-_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -187,19 +188,28 @@ def _identified(file: BinaryIO) -> Image.Image:
         raise PictureError("not pictures", f"its head is damaged ({reason})") from error
 
 
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """The formats to read that this Pillow was built with."""
+    Image.init()
+    return tuple(form for form in _FORMATS if form in Image.OPEN)
+
+
 def _opened_by_content(file: BinaryIO) -> Image.Image:
     try:
-        return Image.open(file, formats=_FORMATS)
+        return Image.open(file, formats=_formats())
     except UnidentifiedImageError:
         file.seek(0)
         head = file.read(12)
         file.seek(0)
         if not head:
-            raise PictureError("broken", "it is empty") from None
+            raise PictureError("not pictures", "it is empty") from None
         if head[4:8] != b"ftyp" or head[8:12] not in (*_HEIC_BRANDS, b"avif", b"avis"):
             raise
         if head[8:11] == b"avi":
-            raise PictureError("AVIF", "it is an AVIF picture, which this Pillow cannot read: install Pillow 11.3") from None
+            raise PictureError(
+                "AVIF", "it is an AVIF picture, which this Pillow cannot read: install Pillow 11.3"
+            ) from None
         _register_heic()
         return Image.open(file, formats=("HEIF",))
 
@@ -258,7 +268,7 @@ def _in_colour(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Grey values of up to 16 bits as 8 bits, the lower bits cut."""
-    bits = int(_tiff_tag(image, _BITS_PER_SAMPLE, (16,))[0])  # some cameras use 10, 12 or 14 of the 16
+    bits = _of_tiff(image, _BITS_PER_SAMPLE, 16)  # some cameras use 10, 12 or 14 of the 16
     grey = (np.asarray(image) >> max(0, min(bits, 16) - 8)).astype(np.uint8)
     return _black_is_zero(image, grey)
 
@@ -268,17 +278,19 @@ def _scaled_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     values = np.asarray(image)
     if image.mode == "F":
         return _black_is_zero(image, grey_by_range(values))
-    unsigned = int(_tiff_tag(image, _SAMPLE_FORMAT, (2,))[0]) == 1
+    unsigned = _of_tiff(image, _SAMPLE_FORMAT, 2) == 1
     return _black_is_zero(image, grey_by_range(values.view(np.uint32) if unsigned else values, (255.0, 65535.0)))
 
 
 def _black_is_zero(image: Image.Image, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Grey values with 0 for black; TIFF files may use it for white."""
-    return ~grey if _tiff_tag(image, _PHOTOMETRIC, 1) == 0 else grey
+    return ~grey if _of_tiff(image, _PHOTOMETRIC, 1) == 0 else grey
 
 
-def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
-    return getattr(image, "tag_v2", {}).get(tag, default)
+def _of_tiff(image: Image.Image, tag: int, default: int) -> int:
+    """A number that a TIFF file says of its pixels; the default for other files."""
+    value = getattr(image, "tag_v2", {}).get(tag, default)
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _over_background(image: Image.Image) -> Image.Image:
@@ -286,7 +298,7 @@ def _over_background(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     image = image.convert("RGBA")
-    if image.getextrema()[3] == (255, 255):  # nothing shows through
+    if image.getchannel("A").getextrema() == (255, 255):  # nothing shows through
         return image.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
 
@@ -297,9 +309,7 @@ def _in_srgb(image: Image.Image, info: dict[str | tuple[int, int], Any]) -> Imag
     conversion = _conversion(profile, image.mode) if profile else None
     if conversion is None:
         return image.convert("RGB")
-    converted = ImageCms.applyTransform(image, conversion)
-    assert converted is not None  # it is None for conversions in place only
-    return converted
+    return conversion.apply(image)
 
 
 @lru_cache(maxsize=32)
@@ -316,6 +326,4 @@ def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 def _from_lab(image: Image.Image) -> Image.Image:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert converted is not None  # it is None for conversions in place only
-    return converted
+    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
