@@ -16,7 +16,7 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.workers import loaded, prepare_worker
 from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError
-from ssl_dc.training.sampling import GlobalBatches, ViewPairs
+from ssl_dc.training.sampling import GlobalBatches, ViewPairs, local_batch
 from ssl_dc.views.base import Views
 
 Views2 = Sequence[Tensor]
@@ -54,11 +54,20 @@ class ViewBatches(Batches):
         views: Draws the two views of an image.
         training: Epochs, batch, accumulation, workers.
         seed: The run's seed.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
     """
 
     def __init__(self, images: ImageSet, views: Views, training: TrainingConfig, seed: int) -> None:
         self.pairs = ViewPairs(images, views, seed)
         self.training, self.seed = training, seed
+        if local_batch(training.batch_size, world_size(), training.accumulation) < 2:
+            raise ConfigError(
+                f"training.batch_size {training.batch_size} leaves one image at a time for each of {world_size()} process(es)"
+                f" with {training.accumulation} micro-batch(es), but batch norm needs two: it must be at least"
+                f" {2 * world_size() * training.accumulation}"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
