@@ -64,7 +64,7 @@ class ViewBatches(Batches):
         self.training, self.seed = training, seed
         if local_batch(training.batch_size, world_size(), training.accumulation) < 2:
             raise ConfigError(
-                f"training.batch_size {training.batch_size} leaves one image at a time for each of {world_size()} process(es)"
+                f"training.batch_size {training.batch_size} leaves one image at once to each of {world_size()} process(es)"
                 f" with {training.accumulation} micro-batch(es), but batch norm needs two: it must be at least"
                 f" {2 * world_size() * training.accumulation}"
             )
