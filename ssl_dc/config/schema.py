@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ssl_dc.data.options import DataOptions
@@ -71,6 +79,12 @@ RouteOfView = Annotated[
     WithJsonSchema({"type": "string", "enum": [str(route) for route in Route.BOTH]}),
 ]
 """A route, written ``dense`` or ``gated``."""
+
+
+def _at_least_two(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    if len(routes) < 2:
+        raise ValueError("training needs a route for each of at least two views")
+    return routes
 
 
 class BudgetConfig(Strict):
@@ -145,8 +159,10 @@ class RunConfig(Strict):
     objective: Annotated[SerializeAsAny[PartOptions], _slot("objective")] = _section("Self-supervised objective.")
     gating: Annotated[SerializeAsAny[GatingOptions], _slot("gating", GatingOptions)] = _section("Gating scheme.")
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
-    routes: tuple[RouteOfView, ...] = Field(
-        (Route.GATED, Route.DENSE), min_length=2, description="Route of each view in training."
+    routes: Annotated[tuple[RouteOfView, ...], AfterValidator(_at_least_two)] = Field(
+        (Route.GATED, Route.DENSE),
+        description="Route of each view in training.",
+        json_schema_extra={"default": ["gated", "dense"], "minItems": 2},
     )
     encoder: Annotated[SerializeAsAny[PartOptions], _slot("encoder")] = _section("How the routes share weights.")
     backbone: Annotated[SerializeAsAny[PartOptions], _slot("backbone")] = _section("Network.")

@@ -49,9 +49,8 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as plain values, as in ``result.json``."""
-        plain = asdict(self)
-        plain["routes"] = {str(route): asdict(reached) for route, reached in self.routes.items()}
-        return plain
+        routes = {str(route): asdict(reached) for route, reached in self.routes.items()}
+        return {**vars(self), "routes": routes}
 
 
 def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:

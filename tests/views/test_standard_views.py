@@ -169,5 +169,5 @@ def test_views_draw_from_torchs_generator_alone() -> None:
 
 @pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5)])
 def test_crop_scale_must_be_two_shares_in_order(scale: tuple[float, float]) -> None:
-    with pytest.raises(ValidationError, match="least <= largest"):
+    with pytest.raises(ValidationError, match="smallest <= largest"):
         StandardViewsOptions(crop_scale=scale)
