@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -401,7 +402,9 @@ class One(Encoder):
 
 
 class Distance(Objective):
-    """Squared distance of the views' features, and optionally not a number from some step on."""
+    """Squared distance of each view's features to those of the next, and optionally not a number from some step on."""
+
+    views = None
 
     def __init__(self, broken_from: int | None = None) -> None:
         super().__init__()
@@ -420,7 +423,7 @@ class Distance(Objective):
 
     def forward(self, views: EncodedViews) -> ObjectiveOutput:
         self.routes.append(tuple(views.routes))
-        term = (views.features[0] - views.features[1]).square().mean()
+        term = torch.stack([(one - other).square().mean() for one, other in pairwise(views.features)]).sum()
         if self.broken_from is not None and self.steps >= self.broken_from:
             term = term * math.nan
         return ObjectiveOutput({"distance": term}, list(views.features))
@@ -457,7 +460,7 @@ class Random(GatingScheme):
 
 
 class AsItIs(Views):
-    """View 1 is the image, view 2 is twice as bright."""
+    """The first view is the image. The second one is twice as bright, the third three times, and so on."""
 
     def view(self, image: Image, number: int) -> Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 * (1 + number)
@@ -472,7 +475,10 @@ def sgd(groups: Sequence[ParameterGroup], lr: float = 0.1) -> Optimizer:
 
 
 def by_hand(
-    objective: Objective | None = None, gating: GatingScheme | None = None, **training: Any
+    objective: Objective | None = None,
+    gating: GatingScheme | None = None,
+    routes: Sequence[Route] | None = None,
+    **training: Any,
 ) -> tuple[Trainer, Encoder]:
     settings = {"epochs": 1, "batch_size": 8, "workers": 0, "warmup_share": 0.0, "log_every": 1, **training}
     encoder = One(Mean(gating.make_gate if gating else no_gates))
@@ -486,7 +492,7 @@ def by_hand(
         image_size=4,
         training=TrainingConfig(**settings),
         budget=BudgetConfig(target=0.9 if gating else None),
-        routes=(Route.GATED, Route.DENSE) if gating else (Route.DENSE, Route.DENSE),
+        routes=routes or ((Route.GATED, Route.DENSE) if gating else (Route.DENSE, Route.DENSE)),
     ), encoder
 
 
@@ -518,6 +524,54 @@ def test_objects_composed_by_hand_train_without_config_folder_or_checkpoints(
     gate = gates_of(encoder)[0]
     assert not torch.equal(gate.get_parameter("numbers"), torch.tensor([0.5, -0.5]))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_step_of_any_number_of_views_is_the_one_computed_by_hand(count: int) -> None:
+    trainer, encoder = by_hand(routes=(Route.DENSE,) * count)
+    reference = Mean()
+    trainer.fit()
+    means = torch.stack([AsItIs().view(some_images().image(i), 0).mean(dim=(1, 2)) for i in range(8)])
+    features = [reference.linear((1 + number) * means) for number in range(count)]
+    (3 * torch.stack([(one - other).square().mean() for one, other in pairwise(features)]).sum()).backward()
+    assert reference.linear.weight.grad is not None
+    expected = reference.linear.weight - 0.1 * reference.linear.weight.grad
+    assert torch.allclose(encoder.backbone(Route.DENSE).get_parameter("linear.weight"), expected, atol=1e-6)
+
+
+def test_three_views_train_by_their_routes_and_the_gated_ones_share_the_gating_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    objective = Distance()
+    trainer, _ = by_hand(objective, Random(), (Route.GATED, Route.DENSE, Route.GATED), epochs=2)
+    told: list[StepMetrics] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "on_step", told.append)
+    trainer.watchers = [watcher]
+    trainer.fit()
+    assert set(objective.routes) == {(Route.GATED, Route.DENSE, Route.GATED)}
+    # the gates of Random do not look at the image, so that both gated views have one loss, whose mean is the term
+    ratio = told[0].values["cost_ratio"]
+    assert told[0].values["terms/rate"] == pytest.approx((ratio - 0.9) ** 2)
+
+
+def test_an_objective_of_two_views_is_refused_more() -> None:
+    class OfTwo(Distance):
+        views = 2
+
+    with pytest.raises(ConfigError, match="routes dense,dense,dense: the objective OfTwo takes 2 views, not 3"):
+        by_hand(OfTwo(), routes=(Route.DENSE,) * 3)
+
+
+def test_a_config_of_more_views_than_the_objective_takes_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_dc.training.from_config.build_network", lambda _config: pytest.fail("built"))
+    with pytest.raises(
+        ConfigError, match=r"^routes dense,gated,dense: objective 'vicreg' of ssl-dc \S+ takes 2 views, not 3$"
+    ):
+        ssl_dc.train({**TINY, "routes": ["dense", "gated", "dense"]}, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
