@@ -647,7 +647,7 @@ class Unreadable(ArrayImages):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read_ends_training_with_its_name(workers: int) -> None:
     trainer, _ = by_hand(workers=workers)
-    trainer.batches.pairs.images = Unreadable(np.zeros((8, 4, 4, 3), np.uint8), None)
+    trainer.batches.view_sets.images = Unreadable(np.zeros((8, 4, 4, 3), np.uint8), None)
     with pytest.raises(DataError) as caught:
         trainer.fit()
     assert str(caught.value) == "image cats/3.png cannot be read: truncated."
