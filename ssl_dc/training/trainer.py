@@ -1,4 +1,4 @@
-"""The training loop. It knows interfaces only: no part by name."""
+"""The training loop. It uses the interfaces of parts, and no part by name."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ DEFAULT_BUDGET = BudgetConfig()
 class Trainer:
     """Trains an encoder with an objective and a gating scheme.
 
-    Works with objects composed by hand as well as with those that :mod:`ssl_dc.assemble` builds from a config.
+    The objects may be composed by hand, or built by :mod:`ssl_dc.assemble` from a config.
 
     Args:
-        encoder: Trained in place.
-        objective: Trained in place.
+        encoder: It is trained in place.
+        objective: It is trained in place.
         gating: The scheme that the encoder's gates come from.
-        optimizer: Builds the optimiser from parameter groups; its learning rate is the peak of the schedule.
+        optimizer: Builds the optimiser from parameter groups. Its learning rate is the peak of the schedule.
         image_size: Side of the views, in pixels.
         training: Length, batch, precision.
         images: The training images, of which ``views`` draws the views.
@@ -66,8 +66,8 @@ class Trainer:
         budget: What the gated route may cost. A scheme without gates does not use its target.
         routes: The route of each view. There are as many as the objective takes views.
         seed: Seed of the order of the images, of the views and of the gates' noise.
-        watchers: Told of what happens; used in the main process only.
-        checkpoints: Where resume points are written, and found again by :meth:`fit`; None writes none.
+        watchers: Objects whose methods are called at each event, in the main process only.
+        checkpoints: Where resume points are written, and where :meth:`fit` finds them. With None there are none.
 
     Raises:
         ConfigError: If neither or both of a loader and images with their views are given, if the batches do not fit, or if

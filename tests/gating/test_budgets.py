@@ -94,6 +94,16 @@ def test_thresholds_are_saved_with_their_budgets() -> None:
     assert {"budgets", "thresholds"} <= set(made.state_dict())
 
 
+@given(grids, grids)
+def test_new_budgets_have_the_thresholds_that_the_gate_had_there(before: list[float], after: list[float]) -> None:
+    made = gate(before)
+    expected = [made.threshold_for(budget) for budget in after]
+    set_budgets(made, after)
+    assert torch.equal(made.thresholds, torch.stack(expected))
+    for row, budget in enumerate(after):
+        assert torch.equal(made.threshold_for(budget), expected[row])
+
+
 @pytest.mark.parametrize("budgets", [[], [0.5, 0.5], [0.5, 0.1], [0.0, 0.5], [0.5, 1.1], [float("nan")]])
 def test_budgets_that_are_no_grid_are_refused(budgets: list[float]) -> None:
     with pytest.raises(ValueError, match="budgets must be ascending, above 0 and at most 1"):
