@@ -18,6 +18,12 @@ torch.set_num_threads(1)
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; torch finds none here")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real images (SSL_DC_TEST_DATA, or ../shared/data beside the repository), or a skip."""
