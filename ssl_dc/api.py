@@ -16,11 +16,11 @@ from ssl_dc.data.subsets import open_splits
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.errors import PluginError
 from ssl_dc.evaluation import drawing
-from ssl_dc.evaluation.checked_options import protocol_options
 from ssl_dc.evaluation.gate_statistics import GateStatistics
+from ssl_dc.evaluation.options import protocol_options
 from ssl_dc.evaluation.projection import Projection
-from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.evaluation.report import Report
+from ssl_dc.evaluation.scores import Evaluation
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
