@@ -13,6 +13,7 @@ from ssl_dc.assemble import build_data_set
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.subsets import open_splits
+from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.errors import PluginError
 from ssl_dc.evaluation import drawing
@@ -48,6 +49,7 @@ def train(
         RunError: If training fails; what was saved before is kept.
         Stopped: If SIGTERM or SIGINT asked for it; the last step is saved, :func:`resume` goes on.
     """
+    refuse_unguarded_script()
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     if output is not None:
         RunFolder.check_free(Path(output))
