@@ -54,7 +54,7 @@ class GatePoint(nn.Module):
 class Backbone(nn.Module, ABC):
     """A network from images to features, with gate sites.
 
-    It knows neither which gating scheme nor which batch-norm policy is in use: it asks the two factories that it is built
+    It knows neither which gating scheme nor which norm policy is in use: it asks the two factories that it is built
     with. Each of its gate sites is a :class:`GatePoint`.
     """
 

@@ -16,17 +16,15 @@ from ssl_dc.data.base import DataSet, ImageSet, Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
-from ssl_dc.plugins.options import DataOptions
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance, expect_options
+from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance
 
 LOOKED_AT = 6
 """Images of each split that are opened, from its first to its last."""
 
 
 def is_a_data_set(subject: Subject) -> None:
-    """What the target builds is an `ssl_dc.DataSet`, and its options are `ssl_dc.DataOptions`."""
+    """What the target builds is an `ssl_dc.DataSet`."""
     expect_instance(subject.build(), DataSet)
-    expect_options(subject, DataOptions)
 
 
 def what_is_missing_is_a_data_error(subject: Subject) -> None:

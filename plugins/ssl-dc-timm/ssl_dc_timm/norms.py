@@ -1,4 +1,4 @@
-"""timm's batch norms, exchanged for those of the run's batch-norm policy."""
+"""timm's batch norms, exchanged for those of the run's norm policy."""
 
 from __future__ import annotations
 
