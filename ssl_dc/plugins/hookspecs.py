@@ -24,6 +24,7 @@ from ssl_dc.plugins.parts import Part
 PROJECT = "ssl_dc"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as the implementation of the hook that it is named for."""
 
 
 def hook_specifications() -> type:

@@ -106,7 +106,7 @@ def worker_processes_read_the_same_images(subject: Subject) -> None:
 
 
 def a_limit_is_kept(subject: Subject) -> None:
-    """With `limit` and `test_limit`, `ssl_dc.data.subsets.open_splits` gives that many images."""
+    """With `limit` and `test_limit`, `ssl_dc.open_splits` gives that many images."""
     _splits(subject)
     options = subject.options.model_copy(update={"limit": 3, "test_limit": 2})
     splits = open_splits(subject.registered.target()(options))

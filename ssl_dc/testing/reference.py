@@ -33,7 +33,7 @@ ssl-dc plugins check PACKAGE
 As functions, without pytest:
 
 ```python
-from ssl_dc.plugins.registry import registry
+from ssl_dc import registry
 from ssl_dc.testing import run_checks
 
 for outcome in run_checks(registry().find("objective", "vicreg"), settings={"expander_width": 8}):
