@@ -54,7 +54,7 @@ class GatePoint(nn.Module):
 class Backbone(nn.Module, ABC):
     """A network from images to features, with gate sites.
 
-    A backbone does not know which gating scheme or batch-norm policy is in use: it calls the two factories that it is built
+    A backbone does not know which gating scheme or norm policy is in use: it calls the two factories that it is built
     with. Each of its gate sites is a :class:`GatePoint`.
     """
 
