@@ -119,7 +119,7 @@ def test_a_wrong_value_of_an_option_names_the_option() -> None:
         ("gating=dgnt", "gating scheme", "dgnet"),
         ("encoder=shred", "encoder", "shared"),
         ("backbone=resnet81", "backbone", "resnet18"),
-        ("norm=seperate", "batch-norm policy", "separate"),
+        ("norm=seperate", "norm policy", "separate"),
         ("data=cifar", "data set", "cifar10"),
         ("views=standart", "views recipe", "standard"),
         ("optimizer=adam", "optimiser", "adamw"),

@@ -1,4 +1,4 @@
-"""Replaces timm's batch norms by those of the run's batch-norm policy."""
+"""Replaces timm's batch norms by those of the run's norm policy."""
 
 from __future__ import annotations
 
