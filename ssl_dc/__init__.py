@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssl_dc.api import Run, evaluate, load, resume, run_protocol, train
+    from ssl_dc.api import evaluate, load, resume, run_protocol, train
     from ssl_dc.assemble import build_data_set
     from ssl_dc.backbones.base import Backbone, GatePoint
     from ssl_dc.config import BudgetConfig, RunConfig, TrainingConfig
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, ProtocolOptions
     from ssl_dc.plugins.parts import Part
     from ssl_dc.routes import Route
+    from ssl_dc.runs import Run
     from ssl_dc.trackers.base import StepMetrics, Watcher
     from ssl_dc.training.trainer import Trainer
     from ssl_dc.views.base import Views
@@ -71,7 +72,7 @@ _HOME = {
     "ReportTable": "ssl_dc.evaluation.report",
     "Route": "ssl_dc.routes",
     "RouteNorm": "ssl_dc.norms.base",
-    "Run": "ssl_dc.api",
+    "Run": "ssl_dc.runs",
     "RunConfig": "ssl_dc.config",
     "RunError": "ssl_dc.errors",
     "Splits": "ssl_dc.data.base",

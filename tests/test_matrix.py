@@ -100,8 +100,8 @@ class Losses(Watcher):
 def train(config: RunConfig) -> tuple[Trainer, Losses]:
     """Two steps of a config, without a folder."""
     losses = Losses()
-    trainer = trainer_from_config(config, open_splits(build_data_set(config)).train, [losses])
-    trainer.fit()
+    trainer = trainer_from_config(config, open_splits(build_data_set(config)).train)
+    trainer.fit(watchers=[losses])
     return trainer, losses
 
 

@@ -84,8 +84,7 @@ def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
 
 
 def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
-    untrained = Model.untrained(config)
-    untrained.encoder.to(next(model.encoder.parameters()).device)
+    untrained = Model.untrained(config, model.cost).to(model.device)
     after, before = (score_knn(extract_splits(each, splits)) for each in (model, untrained))
     return {
         route: RouteOutcome(score.top1, before.routes[route].top1, score.macs, score.ratio)

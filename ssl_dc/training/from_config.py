@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet
-from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.trainer import Trainer
 
 
-def trainer_from_config(config: RunConfig, images: ImageSet, watchers: Sequence[Watcher] = ()) -> Trainer:
+def trainer_from_config(config: RunConfig, images: ImageSet) -> Trainer:
     """Build every part of a config, and the trainer of them; ``trainer.learner.encoder`` is what is trained.
 
     Args:
         config: The complete config.
         images: What is trained on.
-        watchers: Told of what happens.
 
     Raises:
         ConfigError: If the parts do not fit one another, or the budget cannot be met.
@@ -28,6 +25,7 @@ def trainer_from_config(config: RunConfig, images: ImageSet, watchers: Sequence[
         encoder=network.encoder,
         objective=build_objective(config, network.encoder.feature_dim),
         gating=network.gating,
+        cost=network.cost,
         optimizer=partial(build_optimizer, config),
         images=images,
         views=build_views(config),
@@ -36,5 +34,4 @@ def trainer_from_config(config: RunConfig, images: ImageSet, watchers: Sequence[
         budget=config.budget,
         routes=config.routes,
         seed=config.seed,
-        watchers=watchers,
     )

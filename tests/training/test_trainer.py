@@ -509,8 +509,7 @@ def test_objects_composed_by_hand_train_without_config_folder_or_checkpoints(
     objective, gating = Distance(), Random()
     trainer, encoder = by_hand(objective, gating, epochs=3, batch_size=4)
     listener = Listener()
-    trainer.watchers = [listener]
-    trainer.fit()
+    trainer.fit(watchers=[listener])
     assert objective.bound_to == (encoder,)
     assert objective.progress == pytest.approx([step / 6 for step in range(1, 7)])
     assert set(objective.routes) == {(Route.GATED, Route.DENSE)}
@@ -540,11 +539,9 @@ def test_accumulation_calls_the_optimiser_once_a_batch(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_names_step_and_term_and_keeps_the_resume_point(tmp_path: Path) -> None:
     trainer, _ = by_hand(Distance(broken_from=2), epochs=3, batch_size=4, checkpoint_every=1)
-    trainer.checkpoints = CheckpointStore(tmp_path, keep=1)
     listener = Listener()
-    trainer.watchers = [listener]
     with pytest.raises(RunError, match=r"step 3: the loss is nan; not finite: distance\.") as caught:
-        trainer.fit()
+        trainer.fit(watchers=[listener], checkpoints=CheckpointStore(tmp_path, keep=1))
     assert caught.value.exit_status == 1
     assert "step-00000002" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
@@ -569,10 +566,9 @@ def test_a_full_disk_ends_training_with_a_message(tmp_path: Path, monkeypatch: p
         raise OSError(28, os.strerror(28))
 
     trainer, _ = by_hand()
-    trainer.checkpoints = CheckpointStore(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match=r"learner\.safetensors.*MiB.*No space left"):
-        trainer.fit()
+        trainer.fit(checkpoints=CheckpointStore(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

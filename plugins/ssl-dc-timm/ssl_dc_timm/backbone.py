@@ -76,8 +76,8 @@ class Timm(ssl_dc.Backbone):
         """Features (N, feature_dim) of images (N, 3, H, W), and the masks of the gated sites."""
         return cast("tuple[Tensor, Masks]", self.body(images, route))
 
-    def cost_model(self, image_size: int) -> ssl_dc.CostModel:
-        """The cost of every convolution and linear layer, and of the gates, for one image (3, image_size, image_size).
+    def cost_model(self, image_size: int | tuple[int, int]) -> ssl_dc.CostModel:
+        """The cost of every convolution and linear layer, and of the gates, for one image of a size.
 
         Raises:
             ssl_dc.ConfigError: If the network does not take images of that size.
@@ -101,7 +101,7 @@ class Timm(ssl_dc.Backbone):
 
 
 @contextmanager
-def taken(model: str, image_size: int) -> Iterator[None]:
+def taken(model: str, image_size: int | tuple[int, int]) -> Iterator[None]:
     """Turns what a network raises at an image size that it does not take into a sentence."""
     try:
         yield
