@@ -45,7 +45,9 @@ def test_every_named_option_sets_its_key() -> None:
         "--backbone": ("resnet50", "resnet50"),
         "--width": ("8", 8),
         "--stem": ("strided", "strided"),
-        "--bn": ("shared", "shared"),
+        "--norm": ("shared", "shared"),
+        "--views": ("standard", "standard"),
+        "--optimizer": ("adamw", "adamw"),
         "--routes": ("gated,gated", ["gated", "gated"]),
         "--gate-warmup": ("1", 1),
         "--data": ("folder", "folder"),
@@ -69,6 +71,14 @@ def test_every_named_option_sets_its_key() -> None:
         for key in named.key.split("."):
             value = value[key]
         assert value == words.get(named.flag, ("", True))[1], named.flag
+
+
+@pytest.mark.parametrize("words", [["--bn", "shared"], ["--bn=shared"]], ids=" ".join)
+def test_the_old_name_of_an_option_is_taken_with_a_warning(here: Path, words: list[str]) -> None:
+    said = call("config", "show", "--json", *words)
+    assert said.stderr == "ssl-dc: --bn is --norm now; the old name goes in 0.2\n"
+    assert json.loads(said.stdout)["norm"]["name"] == "shared"
+    assert "--bn" not in call("train", "--help").stdout
 
 
 def test_config_validate_says_valid(here: Path) -> None:
