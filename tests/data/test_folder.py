@@ -114,8 +114,8 @@ def test_without_a_held_out_folder_a_share_of_each_class_is_held_out(tmp_path: P
     assert splits.classes == ("cat", "dog", "fox")
     assert splits.train.labels is not None
     assert splits.test.labels is not None
-    assert np.bincount(splits.train.labels).tolist() == [18, 2, 1]
-    assert np.bincount(splits.test.labels).tolist() == [2, 1]
+    assert np.bincount(splits.train.labels).tolist() == [16, 2, 1]
+    assert np.bincount(splits.test.labels).tolist() == [4, 1]
     assert splits.evaluation_train is splits.train
     assert open_folder(tmp_path).test.fingerprint() == splits.test.fingerprint()
     nothing = Folder(FolderOptions(root=tmp_path, hold_out=0)).open()
@@ -165,10 +165,10 @@ def test_any_layout_without_classes_is_a_set_without_labels(layout: str, tmp_pat
     assert splits.train.labels is None
     assert splits.classes == ()
     assert splits.calibration is not None
-    assert (len(splits.train), len(splits.calibration), len(splits.test)) == (36, 2, 2)
+    assert (len(splits.train), len(splits.calibration), len(splits.test)) == (32, 4, 4)
     assert splits.test.labels is None
     assert splits.found is not None
-    assert "40 pictures, no labels; 4 of them are held out" in splits.found.summary
+    assert "40 pictures, no labels; 8 of them are held out" in splits.found.summary
     with pytest.raises(DataError, match="evaluation needs labels"):
         _ = splits.evaluation_train.labels
     parts = [colours_of(part) for part in (splits.train, splits.calibration, splits.test)]

@@ -221,11 +221,11 @@ def test_without_a_column_of_labels_a_share_is_held_out(tmp_path: Path) -> None:
     splits = open_parquet(tmp_path)
     assert splits.train.labels is None
     assert splits.calibration is not None
-    assert (len(splits.train), len(splits.calibration), len(splits.test)) == (36, 2, 2)
+    assert (len(splits.train), len(splits.calibration), len(splits.test)) == (32, 4, 4)
     shown = [int(np.asarray(part.image(i))[0, 0, 0]) for part in splits[:3:2] for i in range(len(part))]
-    assert len(set(shown)) == 38
+    assert len(set(shown)) == 36
     assert splits.found is not None
-    assert "40 pictures, no labels; 4 of them are held out" in splits.found.summary
+    assert "40 pictures, no labels; 8 of them are held out" in splits.found.summary
     assert splits.train.fingerprint() == open_parquet(tmp_path).train.fingerprint()
     assert "has no column 'kind'; its columns are image, caption" in error_of(tmp_path, label_column="kind")
 
@@ -242,8 +242,8 @@ def test_without_a_held_out_split_a_share_of_each_class_is_held_out(tmp_path: Pa
     write(tmp_path / "train.parquet", list(range(40)), labels=[0, 1] * 20)
     splits = open_parquet(tmp_path)
     assert splits.test.labels is not None
-    assert np.bincount(splits.test.labels).tolist() == [2, 2]
-    assert len(splits.train) == 36
+    assert np.bincount(splits.test.labels).tolist() == [4, 4]
+    assert len(splits.train) == 32
 
 
 def test_a_split_of_hidden_labels_is_passed_over(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_split_of_hidden_labels_is_passed_over(tmp_path: Path) -> None:
     assert len(open_parquet(tmp_path).test) == 1
     (tmp_path / "validation.parquet").unlink()
     write(tmp_path / "train.parquet", list(range(20)), labels=[0, 1] * 10)
-    assert len(open_parquet(tmp_path).test) == 2
+    assert len(open_parquet(tmp_path).test) == 4
 
 
 def test_the_only_column_of_images_is_found_by_its_type(tmp_path: Path) -> None:
