@@ -8,6 +8,8 @@
     How many training images there were when the run began, and a fingerprint of them.
 ``bad_images.json``
     The images that could not be read, if there were any and ``data.bad_images`` is ``skip``.
+``left_out.json``
+    The files of the data set that are not used, if there are any, with the reasons.
 ``metrics.jsonl``
     One JSON object for each logged step.
 ``environment.json``
@@ -31,7 +33,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_dc.assemble import build_network
+from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.atomic_files import write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
@@ -55,6 +57,7 @@ class RunFolder:
         self.config_file = path / "config.json"
         self.model_file = path / "model.safetensors"
         self.data_file = path / "data.json"
+        self.left_out_file = path / "left_out.json"
         self.bad_images_file = path / "bad_images.json"
         self.metrics_file = path / "metrics.jsonl"
         self.environment_file = path / "environment.json"
@@ -148,12 +151,16 @@ class RunFolder:
         """List what could not be read: reasons by split."""
         write_text(self.bad_images_file, json.dumps(reasons, indent=2) + "\n")
 
+    def save_left_out(self, reasons: Mapping[str, Mapping[str, str]]) -> None:
+        """List the files of the data set that are not used: for each kind of reason, the reason by path."""
+        write_text(self.left_out_file, json.dumps(reasons, indent=2) + "\n")
+
     def save_model(self, encoder: nn.Module) -> None:
         """Write the encoder's weights."""
         write_tensors(self.model_file, encoder.state_dict())
 
-    def load_model(self) -> Model:
-        """The trained model.
+    def load_model(self, device: torch.device | str = "cpu") -> Model:
+        """The trained model, on a device.
 
         Raises:
             ConfigError: If the config is not valid.
@@ -168,9 +175,9 @@ class RunFolder:
         tensors = read_tensors(self.model_file)
         if outline := _outline(config):
             check_fit(outline, tensors, self.model_file)
-        encoder = build_network(config).encoder
-        fill(encoder, tensors, self.model_file)
-        return Model(config, encoder)
+        network = build_network(config)
+        fill(network.encoder, tensors, self.model_file)
+        return Model(config, network.encoder, network.cost).to(device)
 
     def save_result(self, result: dict[str, Any]) -> None:
         """Write what was learned."""
@@ -193,7 +200,7 @@ def _outline(config: RunConfig) -> nn.Module | None:
     """
     try:
         with torch.device("meta"):
-            return build_network(config).encoder
+            return build_encoder(config)[0]
     except Exception:  # a stranger's part may raise anything; whatever is wrong shows when it is built for good
         return None
 

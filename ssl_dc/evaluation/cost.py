@@ -92,7 +92,7 @@ class CostTable(Report):
 
 def cost_of_network(config: RunConfig) -> CostTable:
     """The cost of the network that a config names; the gated cost is its floor, with every gate shut."""
-    cost = build_network(config).encoder.cost_model(config.data.image_size)
+    cost = build_network(config).cost
     return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
 
 
@@ -112,7 +112,7 @@ def cost_images(splits: Splits) -> tuple[ImageSet, str]:
     """The images that gates are measured on, and which these are in words: held out, or else some training images."""
     if len(splits.test) > 0:
         return splits.test, f"{len(splits.test):,} held-out images"
-    return sample(splits.train, TRAINING_IMAGES), "training images: none are held out, none have labels"
+    return sample(splits.train, TRAINING_IMAGES), "training images: none are held out"
 
 
 def _table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:
