@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import os
 import re
 import signal
@@ -137,6 +139,12 @@ def keep_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # as long as the process lives
+
+
+@functools.cache
+def end_quickly() -> None:
+    """Let the interpreter end without looking for garbage among torch's objects, which takes longer than many a command."""
+    atexit.register(gc.freeze)
 
 
 def _drop_standard_output() -> None:
