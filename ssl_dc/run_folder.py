@@ -132,7 +132,7 @@ class RunFolder:
             RunError: If it cannot be written.
         """
         with sole_writer(self.path):
-            for entry in filter(is_partial, self.path.iterdir()):
+            for entry in filter(is_partial, (*self.path.iterdir(), *self.checkpoints.glob(".*"))):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
             yield
 
