@@ -22,7 +22,7 @@ import torch
 torch.set_num_threads(2)
 import ssl_dc
 from ssl_dc.assemble import build_network
-from ssl_dc.files import read_tensors
+from ssl_dc.tensor_files import read_tensors
 from ssl_dc.config import resolve, uniform_layer
 import ssl_dc.compiled.executor, ssl_dc.compiled.native, torchvision
 from pathlib import Path

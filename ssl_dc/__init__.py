@@ -14,25 +14,21 @@ if TYPE_CHECKING:
     from ssl_dc.backbones.base import Backbone, GatePoint
     from ssl_dc.config import BudgetConfig, RunConfig, TrainingConfig
     from ssl_dc.data.base import DataSet, ImageSet, Splits
-    from ssl_dc.data.options import DataOptions
     from ssl_dc.data.subsets import open_splits
     from ssl_dc.distributed import gather_batch
     from ssl_dc.encoders.base import Encoded, Encoder
     from ssl_dc.errors import ConfigError, DataError, PluginError, RunError, SslDcError
-    from ssl_dc.evaluation.options import ProtocolOptions
     from ssl_dc.evaluation.report import Report, ReportTable
     from ssl_dc.gating.base import Gate, GatingScheme, PooledRule
     from ssl_dc.gating.cost import CostModel, LayerCost, Trace
-    from ssl_dc.gating.options import GatingOptions
     from ssl_dc.gating.sites import GateSite, Granularity
     from ssl_dc.model import Model
     from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
     from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
     from ssl_dc.objectives.heads import GlobalBatchNorm1d
     from ssl_dc.optimizers.base import ParameterGroup
-    from ssl_dc.optimizers.options import OptimizerOptions
     from ssl_dc.plugins.hookspecs import hookimpl
-    from ssl_dc.plugins.options import PartOptions
+    from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, ProtocolOptions
     from ssl_dc.plugins.parts import Part
     from ssl_dc.routes import Route
     from ssl_dc.trackers.base import StepMetrics, Watcher
@@ -45,7 +41,7 @@ _HOME = {
     "ConfigError": "ssl_dc.errors",
     "CostModel": "ssl_dc.gating.cost",
     "DataError": "ssl_dc.errors",
-    "DataOptions": "ssl_dc.data.options",
+    "DataOptions": "ssl_dc.plugins.options",
     "DataSet": "ssl_dc.data.base",
     "Encoded": "ssl_dc.encoders.base",
     "EncodedViews": "ssl_dc.objectives.base",
@@ -53,7 +49,7 @@ _HOME = {
     "Gate": "ssl_dc.gating.base",
     "GatePoint": "ssl_dc.backbones.base",
     "GateSite": "ssl_dc.gating.sites",
-    "GatingOptions": "ssl_dc.gating.options",
+    "GatingOptions": "ssl_dc.plugins.options",
     "GatingScheme": "ssl_dc.gating.base",
     "GlobalBatchNorm1d": "ssl_dc.objectives.heads",
     "Granularity": "ssl_dc.gating.sites",
@@ -63,14 +59,14 @@ _HOME = {
     "NormPolicy": "ssl_dc.norms.base",
     "Objective": "ssl_dc.objectives.base",
     "ObjectiveOutput": "ssl_dc.objectives.base",
-    "OptimizerOptions": "ssl_dc.optimizers.options",
+    "OptimizerOptions": "ssl_dc.plugins.options",
     "ParameterGroup": "ssl_dc.optimizers.base",
     "Part": "ssl_dc.plugins.parts",
     "PartOptions": "ssl_dc.plugins.options",
     "PluginError": "ssl_dc.errors",
     "PooledRule": "ssl_dc.gating.base",
     "Position": "ssl_dc.norms.base",
-    "ProtocolOptions": "ssl_dc.evaluation.options",
+    "ProtocolOptions": "ssl_dc.plugins.options",
     "Report": "ssl_dc.evaluation.report",
     "ReportTable": "ssl_dc.evaluation.report",
     "Route": "ssl_dc.routes",

@@ -24,12 +24,12 @@ from ssl_dc.errors import DataError, PluginError, RunError, Stopped
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.checked_options import protocol_options
 from ssl_dc.evaluation.gate_statistics import GateStatistics
-from ssl_dc.evaluation.options import ProtocolOptions
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.evaluation.report import Report
 from ssl_dc.model import Model
+from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.trackers.base import Guarded, Watcher

@@ -32,12 +32,13 @@ import torch
 from torch import nn
 
 from ssl_dc.assemble import build_network
+from ssl_dc.atomic_files import write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
 from ssl_dc.errors import ConfigError, RunError
-from ssl_dc.files import check_fit, fill, read_tensors, write_tensors, write_text
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
+from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
 
@@ -177,7 +178,7 @@ class RunFolder:
 
 
 def _half_written(entry: Path) -> bool:
-    """Whether a file is what :mod:`ssl_dc.files` leaves of one when it is killed."""
+    """Whether a file is what :mod:`ssl_dc.atomic_files` leaves of one when it is killed."""
     return entry.name.startswith(".") and entry.name.endswith(".partial")
 
 

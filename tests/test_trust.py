@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 import ssl_dc
 from ssl_dc import ConfigError, RunError
 from ssl_dc.cli import main
-from ssl_dc.files import CHECKSUM, read_tensors, write_tensors
 from ssl_dc.reproduction.comparison import HEADINGS, Row, markdown, page
+from ssl_dc.tensor_files import CHECKSUM, read_tensors, write_tensors
 
 TINY: dict[str, Any] = {
     "data.limit": 32,

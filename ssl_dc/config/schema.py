@@ -8,11 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from pydantic_core import PydanticCustomError
 
-from ssl_dc.data.options import DataOptions
 from ssl_dc.errors import PluginError
-from ssl_dc.gating.options import GatingOptions
-from ssl_dc.optimizers.options import OptimizerOptions
-from ssl_dc.plugins.options import PartOptions, Strict
+from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, Strict
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 

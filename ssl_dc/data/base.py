@@ -14,7 +14,7 @@ from ssl_dc.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ssl_dc.data.options import DataOptions
+    from ssl_dc.plugins.options import DataOptions
 
 Labels = npt.NDArray[np.int64]
 

@@ -1,24 +1,18 @@
-"""Options of data sets, and of the built-in ones with their recipes."""
+"""Options of the built-in data sets, with their recipes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from ssl_dc.plugins.options import PartOptions
-
-Colour = tuple[float, float, float]
-"""One value a channel: red, green, blue."""
+from ssl_dc.plugins.options import Colour, DataOptions
 
 CIFAR10_MEAN: Colour = (0.4914, 0.4823, 0.4466)
 CIFAR10_STD: Colour = (0.247, 0.243, 0.261)
 CIFAR100_MEAN: Colour = (0.5071, 0.4865, 0.4409)
 CIFAR100_STD: Colour = (0.2673, 0.2564, 0.2762)
-IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
-IMAGENET_STD: Colour = (0.228, 0.224, 0.225)
 
 _PAPER: Mapping[str, Any] = {
     "backbone.width": 64,
@@ -28,40 +22,6 @@ _PAPER: Mapping[str, Any] = {
     "optimizer.lr": 0.3,
 }
 """The settings that the paper's runs on all data sets share (method section 1)."""
-
-
-class DataOptions(PartOptions):
-    """Options that every data set has.
-
-    Attributes:
-        notice: What is told when a training uses the data set without having named it.
-    """
-
-    notice: ClassVar[str] = ""
-
-    root: Path | None = Field(None, description="Folder that holds the data.")
-    download: bool = Field(False, description="Download the data into the folder if it is not there.")
-    limit: int | None = Field(
-        None,
-        ge=2,
-        description="Use only this many training images, the same number of each class where labels are known.",
-    )
-    test_limit: int | None = Field(None, ge=1, description="Use only this many test images, likewise.")
-    bad_images: Literal["stop", "skip"] = Field(
-        "stop",
-        description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"
-        " stand in for it, counted and listed.",
-    )
-    image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
-    mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
-    std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0.")
-
-    @field_validator("std")
-    @classmethod
-    def _above_zero(cls, std: Colour) -> Colour:
-        if min(std) <= 0:
-            raise ValueError("each must be above 0")
-        return std
 
 
 class DigitsOptions(DataOptions):

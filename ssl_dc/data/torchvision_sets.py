@@ -11,8 +11,8 @@ from torchvision import datasets
 
 from ssl_dc.data.base import DataSet, Splits
 from ssl_dc.data.digits import ArrayImages
-from ssl_dc.data.options import DataOptions
 from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import DataOptions
 
 DEFAULT_ROOT = Path("data")
 """Where the files are if the options do not say: a folder in the working directory."""

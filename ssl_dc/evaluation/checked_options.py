@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ssl_dc.config.messages import readable_options
 from ssl_dc.errors import ConfigError, PluginError
-from ssl_dc.evaluation.options import ProtocolOptions
+from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
 
 OUTPUT = "output"

@@ -16,7 +16,7 @@ from ssl_dc.seeds import derived_seed
 from ssl_dc.views.pixels import Normalise
 
 if TYPE_CHECKING:
-    from ssl_dc.data.options import Colour
+    from ssl_dc.plugins.options import Colour
 
 CROP_SCALE = (0.08, 1.0)
 """Least and largest share of an image's area that a crop shows, as in solo-learn's linear evaluation."""

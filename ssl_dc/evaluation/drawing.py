@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ssl_dc.atomic_files import write_bytes
 from ssl_dc.data.base import Labels
 from ssl_dc.errors import ConfigError
-from ssl_dc.files import write_bytes
 from ssl_dc.routes import Route
 
 if TYPE_CHECKING:

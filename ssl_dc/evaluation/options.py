@@ -1,4 +1,4 @@
-"""Options of the evaluation protocols; each is an option of ``ssl-dc evaluate``, too."""
+"""Options of the built-in evaluation protocols; each is an option of ``ssl-dc evaluate`` too."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from ssl_dc.plugins.options import PartOptions
-
-
-class ProtocolOptions(PartOptions):
-    """Base of the options of every protocol.
-
-    Attributes:
-        picture: Whether the protocol's report can be drawn: never, when ``--output`` asks for it, or always.
-    """
-
-    picture: ClassVar[Literal["never", "asked", "always"]] = "never"
+from ssl_dc.plugins.options import ProtocolOptions
 
 
 class KNNOptions(ProtocolOptions):

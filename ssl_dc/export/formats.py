@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssl_dc.assemble import build_data_set
+from ssl_dc.atomic_files import write_bytes
 from ssl_dc.bench.timing import in_turns
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor
@@ -29,9 +30,9 @@ from ssl_dc.errors import ConfigError, DataError, RunError
 from ssl_dc.evaluation.features import labels_of
 from ssl_dc.evaluation.knn import knn_accuracy
 from ssl_dc.export.onnx_files import onnx_bytes
-from ssl_dc.files import write_bytes, write_tensors
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
+from ssl_dc.tensor_files import write_tensors
 
 Format = Literal["onnx", "torch", "torchvision"]
 FORMATS: Mapping[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}

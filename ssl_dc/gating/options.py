@@ -7,17 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ssl_dc.plugins.options import PartOptions
-
-
-class GatingOptions(PartOptions):
-    """Base of the options of every gating scheme.
-
-    Attributes:
-        gates: Whether the scheme has gates, hence a gated route and a use for a budget.
-    """
-
-    gates: ClassVar[bool] = True
+from ssl_dc.plugins.options import GatingOptions
 
 
 class NoGatingOptions(GatingOptions):

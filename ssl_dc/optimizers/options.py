@@ -6,16 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssl_dc.plugins.options import PartOptions
-
-
-class OptimizerOptions(PartOptions):
-    """Options that every optimiser has."""
-
-    lr: float = Field(gt=0, description="Peak learning rate.")
-    lr_scaling: Literal["linear", "none"] = Field(
-        "none", description="'linear' multiplies lr by training.batch_size / 256; 'none' takes it as it is."
-    )
+from ssl_dc.plugins.options import OptimizerOptions
 
 
 class LARSOptions(OptimizerOptions):

@@ -1,15 +1,22 @@
-"""Options: the pydantic models that a config is checked by."""
+"""Base option classes: the pydantic models that the options of each kind of part derive from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Colour = tuple[float, float, float]
+"""One value a channel: red, green, blue."""
+
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.228, 0.224, 0.225)
 
 
 class Strict(BaseModel):
-    """Base of every config model: unknown keys are errors, values are not changed once checked."""
+    """Base of every config model: unknown keys are errors, and values do not change once they are checked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
@@ -18,15 +25,78 @@ class PartOptions(Strict):
     """Base of the options of every part.
 
     Attributes:
-        name: The part's name, as registered; a subclass gives it as its default. In a config it may be qualified,
-            ``package:name``, where two packages bring the same name.
-        recipe: Settings of other sections (dotted key to value) that choosing this part brings along. They rank above
+        name: The part's name, as registered; a subclass gives it as its default. Where two packages bring the same name,
+            a config writes ``package:name``.
+        recipe: Settings of other sections (dotted key to value) that come with the choice of this part. They rank above
             the defaults and below everything that a user says.
-        compiles: Whether ``torch.compile`` takes the part as one graph, forward and backward: a claim that
-            :mod:`ssl_dc.testing` checks.
+        compiles: Whether ``torch.compile`` takes the part as one graph, forward and backward. :mod:`ssl_dc.testing`
+            checks the claim.
     """
 
     recipe: ClassVar[Mapping[str, Any]] = {}
     compiles: ClassVar[bool] = False
 
     name: str = Field(description="The part, by the name under which it is registered.")
+
+
+class GatingOptions(PartOptions):
+    """Base of the options of every gating scheme.
+
+    Attributes:
+        gates: Whether the scheme has gates, hence a gated route and a use for a budget.
+    """
+
+    gates: ClassVar[bool] = True
+
+
+class DataOptions(PartOptions):
+    """Base of the options of every data set.
+
+    Attributes:
+        notice: What the user is told when a training uses the data set by default.
+    """
+
+    notice: ClassVar[str] = ""
+
+    root: Path | None = Field(None, description="Folder that holds the data.")
+    download: bool = Field(False, description="Download the data into the folder if it is not there.")
+    limit: int | None = Field(
+        None,
+        ge=2,
+        description="Use only this many training images, the same number of each class where labels are known.",
+    )
+    test_limit: int | None = Field(None, ge=1, description="Use only this many test images, likewise.")
+    bad_images: Literal["stop", "skip"] = Field(
+        "stop",
+        description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"
+        " stand in for it, counted and listed.",
+    )
+    image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
+    mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
+    std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0.")
+
+    @field_validator("std")
+    @classmethod
+    def _above_zero(cls, std: Colour) -> Colour:
+        if min(std) <= 0:
+            raise ValueError("each must be above 0")
+        return std
+
+
+class OptimizerOptions(PartOptions):
+    """Base of the options of every optimiser."""
+
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    lr_scaling: Literal["linear", "none"] = Field(
+        "none", description="'linear' multiplies lr by training.batch_size / 256; 'none' takes it as it is."
+    )
+
+
+class ProtocolOptions(PartOptions):
+    """Base of the options of every evaluation protocol; each of them is an option of ``ssl-dc evaluate`` too.
+
+    Attributes:
+        picture: Whether the protocol's report can be drawn: never, when ``--output`` asks for it, or always.
+    """
+
+    picture: ClassVar[Literal["never", "asked", "always"]] = "never"

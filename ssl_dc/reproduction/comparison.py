@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_dc.files import write_text
+from ssl_dc.atomic_files import write_text
 from ssl_dc.reproduction.requests import TableRequest
 from ssl_dc.reproduction.runner import Measurement
 from ssl_dc.routes import Route

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from ssl_dc.data.base import DataSet, ImageSet, Splits
-from ssl_dc.data.options import DataOptions
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import DataOptions
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance, expect_options
 
 LOOKED_AT = 6

@@ -11,10 +11,10 @@ from torch import Tensor
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.gating.base import Gate, GatingScheme, set_threshold
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.options import GatingOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import SharedNorms
+from ssl_dc.plugins.options import GatingOptions
 from ssl_dc.routes import Route
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_gradient, expect_instance, expect_options
 from ssl_dc.testing.compiled import claims_to_compile, compiled

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_dc.optimizers.base import ParameterGroup
-from ssl_dc.optimizers.options import OptimizerOptions
+from ssl_dc.plugins.options import OptimizerOptions
 from ssl_dc.testing.check import Subject, expect, expect_options
 from ssl_dc.training.checkpoint import optimizer_tensors, restore_optimizer
 

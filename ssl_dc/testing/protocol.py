@@ -8,9 +8,9 @@ import torch
 
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.options import ProtocolOptions
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
+from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_options
 
 SMALL = {

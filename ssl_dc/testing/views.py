@@ -15,7 +15,7 @@ from ssl_dc.testing.check import Subject, expect, expect_instance
 from ssl_dc.views.base import Views
 
 if TYPE_CHECKING:
-    from ssl_dc.data.options import Colour
+    from ssl_dc.plugins.options import Colour
 
 SIZES = (16, 33)
 SHAPES = ((32, 32), (48, 20), (20, 48), (9, 9))

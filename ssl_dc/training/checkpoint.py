@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ssl_dc.atomic_files import flush_folder, mebibytes, write_text
 from ssl_dc.errors import RunError
-from ssl_dc.files import flush_folder, mebibytes, read_tensors, write_tensors, write_text
 from ssl_dc.printable import name_of
+from ssl_dc.tensor_files import read_tensors, write_tensors
 
 FILES = {"learner", "optimizer"}
 """What a resume point keeps tensors of: the network with its heads, and the optimiser's state."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ssl_dc.atomic_files import write_text
 from ssl_dc.errors import RunError
-from ssl_dc.files import write_text
 from ssl_dc.trackers.base import StepMetrics, Watcher
 
 

@@ -20,7 +20,6 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.distributed import gather_batch, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
-from ssl_dc.files import fill
 from ssl_dc.gating.base import GatingScheme, gates_of
 from ssl_dc.gating.cost import Trace
 from ssl_dc.objectives.base import Objective
@@ -28,6 +27,7 @@ from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
+from ssl_dc.tensor_files import fill
 from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, Loader, LoaderBatches, ViewBatches, Views2

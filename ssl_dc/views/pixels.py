@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ssl_dc.data.options import Colour
+    from ssl_dc.plugins.options import Colour
 
 
 class Normalise:

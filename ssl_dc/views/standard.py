@@ -17,7 +17,7 @@ from ssl_dc.views.options import StandardViewsOptions
 from ssl_dc.views.pixels import Normalise
 
 if TYPE_CHECKING:
-    from ssl_dc.data.options import Colour
+    from ssl_dc.plugins.options import Colour
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from ssl_dc.data.base import DataSet, Splits
 from ssl_dc.data.digits import ArrayImages, Digits
-from ssl_dc.data.options import DataOptions, DigitsOptions
+from ssl_dc.data.options import DigitsOptions
 from ssl_dc.data.subsets import Subset, balanced_indices, open_splits
+from ssl_dc.plugins.options import DataOptions
 
 
 @given(

@@ -9,9 +9,10 @@ import pytest
 from torchvision import datasets
 
 from ssl_dc.data.base import DataSet
-from ssl_dc.data.options import Cifar10Options, Cifar100Options, DataOptions, Stl10Options
+from ssl_dc.data.options import Cifar10Options, Cifar100Options, Stl10Options
 from ssl_dc.data.torchvision_sets import Cifar10, Cifar100, Stl10
 from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import DataOptions
 
 SETS = [
     (Cifar10, Cifar10Options, "cifar-10-batches-py"),

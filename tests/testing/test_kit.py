@@ -106,7 +106,7 @@ def test_the_callers_random_states_are_left_alone() -> None:
 
 PLUGIN = """
 import ssl_dc
-from ssl_dc.optimizers.options import OptimizerOptions
+from ssl_dc.plugins.options import OptimizerOptions
 
 class ClimbingOptions(OptimizerOptions):
     name: str = "climbing"

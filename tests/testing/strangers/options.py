@@ -6,11 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, create_model, field_validator
 
-from ssl_dc.data.options import DataOptions
-from ssl_dc.evaluation.options import ProtocolOptions
-from ssl_dc.gating.options import GatingOptions
-from ssl_dc.optimizers.options import OptimizerOptions
-from ssl_dc.plugins.options import PartOptions
+from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, ProtocolOptions
 from strangers import FAULTY, SOUND, name_of
 
 
