@@ -27,8 +27,8 @@ class Views(ABC):
 class BatchedViews(Views):
     """Views that are drawn for a whole batch at once, on the device that trains.
 
-    What is random comes from ``chances``, uniform numbers in [0, 1) that the loop draws for each view of each image from the
-    run's seed, the epoch and the image alone. So it does not matter which batch an image is in, or on which device.
+    All randomness comes from ``chances``: uniform numbers in [0, 1) that the loop draws for each view of each image from
+    the run's seed, the epoch and the image alone. So it does not matter which batch an image is in, or on which device.
 
     Images of one size that fit into memory are cropped on the device, by :meth:`crop_batch`. Others are cropped by
     :meth:`crop` in the processes that read them. :meth:`finish` does the rest, on the device.

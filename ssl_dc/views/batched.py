@@ -1,7 +1,7 @@
 """The augmentation recipe of the paper (method section 1), on whole batches and on the device that trains.
 
-The distribution of a view is that of :mod:`ssl_dc.views.standard`. There each operation works on one PIL image and rounds to
-whole pixel values; here it works on a batch of floats and does not round.
+A view has the distribution that :mod:`ssl_dc.views.standard` gives it. There each operation works on one PIL image and
+rounds to whole pixel values. Here it works on a batch of floats and does not round.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ssl_dc.views.base import BatchedViews
 from ssl_dc.views.options import BatchedViewsOptions
 
 if TYPE_CHECKING:
-    from ssl_dc.data.options import Colour
+    from ssl_dc.plugins.options import Colour
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
@@ -68,7 +68,8 @@ class Batched(BatchedViews):
     def crop(self, image: Image.Image, number: int, chances: Tensor) -> Tensor:  # noqa: ARG002  # views crop alike
         """A random part of an RGB image, resized: uint8 (3, S, S)."""
         top, left, height, width = (int(side) for side in boxes(chances[None], *image.size, self.options.crop_scale)[0])
-        part = image.resize((self.size, self.size), Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+        # Cut first: resize's own box would let pixels from outside it into the filter.
+        part = image.crop((left, top, left + width, top + height)).resize((self.size,) * 2, Image.Resampling.BICUBIC)
         if chances[_FLIP] < self.options.flip_p:
             part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8)
@@ -98,11 +99,11 @@ class Batched(BatchedViews):
         options, device = self.options, crops.device
         x = crops.permute(0, 2, 1, 3).contiguous().float()  # (N, S, 3, S)
         self._jitter(x, chances)
-        _change(x, chances[:, _GREY] < options.grayscale_p, lambda some: luma(some).expand_as(some))
+        _change(x, chances[:, _GREY] < options.grayscale_p, luma)
         blurred = chances[:, _BLUR] < options.blur_p[min(number, 1)]
         if blurred.any():
             sigma = _between(BLUR_SIGMA, chances[blurred, _SIGMA]).to(device, non_blocking=True)
-            _change(x, blurred, lambda some: blur(some, sigma))
+            _change(x, blurred, blur, sigma)
         _change(x, chances[:, _SOLARIZE] < options.solarize_p[min(number, 1)], solarize)
         x.mul_(self._scale.to(device, non_blocking=True)).add_(self._shift.to(device, non_blocking=True))
         return x.permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
@@ -117,14 +118,14 @@ class Batched(BatchedViews):
                 if chosen.any():
                     amount = _between(ends, chances[chosen, _FACTORS.start + which]).view(-1, 1, 1, 1)
                     amount = amount.to(x.device, non_blocking=True)
-                    _change(x, chosen, lambda some, adjust=adjust, amount=amount: adjust(some, amount))
+                    _change(x, chosen, adjust, amount)
 
 
 def boxes(chances: Tensor, width: int, height: int, scale: tuple[float, float]) -> Tensor:
     """Random parts of images of one size, as torchvision's ``RandomResizedCrop`` draws them.
 
-    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in 3/4 to 4/3; the first of ten attempts that
-    fits is taken, or else the largest part in the middle with an allowed ratio.
+    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in 3/4 to 4/3. The first of ten attempts
+    that fits is taken, or else the largest part in the middle with an allowed ratio.
 
     Args:
         chances: (N, at least 40) in [0, 1).
@@ -224,7 +225,7 @@ def solarize(x: Tensor) -> Tensor:
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Images (N, S, 3, S) convolved with a Gaussian of deviation ``sigma`` (N,), in pixels; edges are continued."""
     n, size = len(x), x.shape[1]
-    reach = math.ceil(3 * BLUR_SIGMA[1])
+    reach = math.ceil(4 * BLUR_SIGMA[1])
     target = torch.arange(size, device=x.device, dtype=torch.float32).view(-1, 1)
     source = torch.arange(-reach, size + reach, device=x.device, dtype=torch.float32)
     wide = torch.exp(-0.5 * ((source - target) / sigma.view(-1, 1, 1)).square())
@@ -236,11 +237,11 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     return torch.bmm(by_row, weights.transpose(1, 2)).view(n, size, 3, size)
 
 
-def _change(x: Tensor, chosen: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-    """Change the chosen images of a batch, in place."""
+def _change(x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *amounts: Tensor) -> None:
+    """Change the chosen images of a batch, in place; a change of one channel gives all three."""
     rows = _rows(chosen, x.device)
     if len(rows):
-        x[rows] = change(x[rows])
+        x[rows] = change(x[rows], *amounts)
 
 
 def _rows(chosen: Tensor, device: torch.device) -> Tensor:

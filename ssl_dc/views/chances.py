@@ -16,7 +16,7 @@ def chances(seed: int, epoch: int, indices: npt.ArrayLike, number: int, count: i
     """Uniform random numbers for one view of each of some images.
 
     They depend on the arguments alone: not on the batch an image is in, the process, or what was drawn before. So views
-    drawn on another number of processes, or after a resume, are the same. The numbers are SplitMix64's (Steele et al. 2014).
+    drawn on another number of processes, or after a resume, are the same. The generator is SplitMix64 (Steele et al. 2014).
 
     Args:
         seed: The run's seed, at least 0.
