@@ -132,7 +132,7 @@ NAMED = [
     Named("--width", "backbone.width", "Channels of its first stage.", Number()),
     Named("--stem", "backbone.stem", "Its first layers."),
     Named("--bn", "norm.name", "Batch norm of the routes."),
-    Named("--routes", "routes", "Routes of the two views, such as gated,dense."),
+    Named("--routes", "routes", "Route of each view, such as gated,dense."),
     Named("--gate-warmup", "training.gate_warmup", "First epochs without gates.", Number()),
     Named("--data", "data.name", "Data set."),
     Named("--data-root", "data.root", "Folder that holds the data."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from ssl_dc.errors import PluginError
@@ -51,6 +51,23 @@ def _slot(kind: str, base: type[PartOptions] = PartOptions) -> BeforeValidator:
         return options if name == registered.part.name else options.model_copy(update={"name": name})
 
     return BeforeValidator(check)
+
+
+def _route_of_view(said: Any) -> Any:
+    """A route by its name. The budget of a training is said elsewhere, so a route has none here."""
+    named = {str(route): route for route in Route.BOTH}
+    if str(said) not in named:
+        raise ValueError(f"a route is {' or '.join(map(repr, named))}")
+    return named[str(said)]
+
+
+RouteOfView = Annotated[
+    Route,
+    BeforeValidator(_route_of_view),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [str(route) for route in Route.BOTH]}),
+]
+"""A route, written ``dense`` or ``gated``."""
 
 
 class BudgetConfig(Strict):
@@ -125,7 +142,9 @@ class RunConfig(Strict):
     objective: Annotated[SerializeAsAny[PartOptions], _slot("objective")] = _section("Self-supervised objective.")
     gating: Annotated[SerializeAsAny[GatingOptions], _slot("gating", GatingOptions)] = _section("Gating scheme.")
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
-    routes: tuple[Route, Route] = Field((Route.GATED, Route.DENSE), description="Routes of the two views in training.")
+    routes: tuple[RouteOfView, ...] = Field(
+        (Route.GATED, Route.DENSE), min_length=2, description="Route of each view in training."
+    )
     encoder: Annotated[SerializeAsAny[PartOptions], _slot("encoder")] = _section("How the routes share weights.")
     backbone: Annotated[SerializeAsAny[PartOptions], _slot("backbone")] = _section("Network.")
     norm: Annotated[SerializeAsAny[PartOptions], _slot("norm")] = _section("Batch-norm policy.")
@@ -138,8 +157,8 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def _gates_have_a_budget(self) -> RunConfig:
         gating = f"gating {self.gating.name!r}"
-        if not self.gating.gates and Route.GATED in self.routes:
-            raise ValueError(f"routes: {gating} has no gates, so no view can be gated; allowed: dense,dense")
+        if not self.gating.gates and any(route.gated for route in self.routes):
+            raise ValueError(f"routes: {gating} has no gates, so every route must be dense")
         if not self.gating.gates and self.budget.target is not None:
             raise ValueError(f"budget.target: {gating} has no gates to hold to a budget; leave the budget out")
         if self.gating.gates and self.budget.target is None:

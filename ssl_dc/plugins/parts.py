@@ -12,7 +12,7 @@ KINDS = ("objective", "gating", "encoder", "backbone", "norm", "data", "views", 
 OTHER_KINDS = ("protocol", "command", "watcher")
 """The kinds of part that a run is used, or watched, with."""
 
-INTERFACE = "1.0"
+INTERFACE = "2.0"
 """Version of what plugins are written against: hooks, records, base classes (docs/plugins.md says what is promised)."""
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.errors import ConfigError
-from ssl_dc.training.sampling import GlobalBatches, ViewPairs
+from ssl_dc.training.sampling import GlobalBatches, ViewSets
 from ssl_dc.views.options import StandardViewsOptions
 from ssl_dc.views.pixels import evaluation_transform
 from ssl_dc.views.standard import Standard
@@ -25,9 +25,9 @@ def noise_images(n: int = 12, size: int = 10) -> ArrayImages:
     return ArrayImages(np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8), None)
 
 
-def pairs(seed: int = 3) -> ViewPairs:
+def pairs(seed: int = 3) -> ViewSets:
     options = StandardViewsOptions(blur_p=(0.5, 0.5))
-    return ViewPairs(noise_images(), Standard(options, 8, HALF, HALF), seed)
+    return ViewSets(noise_images(), Standard(options, 8, HALF, HALF), seed, count=2)
 
 
 def test_pair_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:

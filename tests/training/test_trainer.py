@@ -302,7 +302,7 @@ def test_the_adaptive_control_meets_the_budget_image_by_image(tmp_path: Path, bu
     images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     masks = torch.cat(list(run.model.gated(images).masks.values()), dim=1)
     assert len(masks.unique(dim=0)) > 8, "gates must decide for each image"
-    thresholds = {round(float(gate.threshold.mean()), 6) for gate in gates_of(run.model.encoder)}
+    thresholds = {round(float(gate.thresholds.mean()), 6) for gate in gates_of(run.model.encoder)}
     assert len(thresholds) == 1
     assert thresholds != {0.0}
 
@@ -321,7 +321,7 @@ def test_the_adaptive_control_looks_at_what_evaluation_pays(tmp_path: Path) -> N
 
 def test_the_papers_penalty_leaves_the_thresholds_at_nothing(tmp_path: Path) -> None:
     run = ssl_dc.train({**TINY, "budget.control": "penalty"}, output=tmp_path / "run")
-    assert not any(gate.threshold.any() for gate in gates_of(run.model.encoder))
+    assert not any(gate.thresholds.any() for gate in gates_of(run.model.encoder))
     assert "gate_threshold" not in lines(run.folder)[-1]
     assert "cost_ratio" in lines(run.folder)[-1]
 
@@ -444,8 +444,8 @@ class Random(GatingScheme):
             super().__init__(site)
             self.numbers = nn.Parameter(torch.tensor([0.5, -0.5])[: site.channels])
 
-        def forward(self, x: Tensor) -> Tensor:
-            hard = (self.numbers >= self.threshold).to(x.dtype)
+        def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+            hard = (self.numbers >= threshold).to(x.dtype)
             mask = hard + self.numbers - self.numbers.detach()
             return mask.expand(x.shape[0], -1)
 

@@ -49,9 +49,9 @@ class SaliencyGate(ssl_dc.Gate):
     def saliency(self, x: Tensor) -> Tensor:
         """Saliencies (N, channels) for the block's input x (N, in_channels, H, W); mean 0, variance 1 for each image."""
         context = x.abs().mean(dim=(2, 3), dtype=self.lean.dtype)
-        return F.layer_norm(self.predictor(context), self.threshold.shape)
+        return F.layer_norm(self.predictor(context), (self.predictor.out_features,))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
         """The mask (N, channels), the same in training and evaluation; in training with a straight-through gradient.
 
         A channel's score is the quantile of the logistic distribution at its position, in value; in gradient it is its
@@ -60,7 +60,8 @@ class SaliencyGate(ssl_dc.Gate):
         with torch.autocast(x.device.type, enabled=False):
             saliency = self.saliency(x)
             position = positions(saliency.detach())
-            margin = self.lean - self.threshold.mean()  # one k for all channels: their thresholds differ by a hair
+            # an image has one k for all its channels, whose thresholds differ only slightly
+            margin = self.lean - threshold.mean(dim=-1, keepdim=True)
             mask = (position <= torch.sigmoid(margin)).to(x.dtype)
             if not self.training:
                 return mask

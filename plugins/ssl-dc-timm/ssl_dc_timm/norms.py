@@ -50,7 +50,7 @@ def with_route_norms(module: nn.Module, norm_factory: NormFactory, position: ssl
 def route_norm(batch_norm: nn.BatchNorm2d, norm_factory: NormFactory, position: ssl_dc.Position) -> ssl_dc.RouteNorm:
     """The policy's norm for the place of a batch norm, with that one's weights, statistics, eps and momentum."""
     norm = norm_factory(batch_norm.num_features, position)
-    for route in ssl_dc.Route:
+    for route in ssl_dc.Route.BOTH:
         own = norm.for_route(route)
         state = batch_norm.state_dict()
         own.load_state_dict({name: state[name] for name in own.state_dict()})

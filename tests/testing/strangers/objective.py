@@ -100,6 +100,20 @@ class TargetOnly(MomentumTeacher):
         return ObjectiveOutput({"prediction": gather_batch(distance[None]).mean()}, [prediction, target])
 
 
+class OfAnyViews(Contrastive):
+    """Contrasts every view with the next one."""
+
+    views = None
+
+    def term(self, *embeddings):
+        pairs = zip(embeddings, embeddings[1:], strict=False)
+        return torch.stack([super(OfAnyViews, self).term(z1, z2) for z1, z2 in pairs]).sum()
+
+
+class SaysAnyViews(Contrastive):
+    views = None
+
+
 class MisnamedTerm(Contrastive):
     @property
     def weights(self):
