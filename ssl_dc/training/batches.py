@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -70,12 +70,12 @@ class ViewBatches(Batches):
         """The micro-batches from an optimiser step on; one loader serves all epochs."""
         loader = DataLoader(
             self.view_sets,
-            batch_sampler=_RestOfRun(self, first_step),
+            batch_sampler=RestOfRun(len(self.view_sets), self.training, self.seed, first_step),
             num_workers=self.training.workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=leave_signals_to_the_main_process,
         )
-        yield from _readable(loader)
+        yield from from_workers(loader)
 
 
 class LoaderBatches(Batches):
@@ -120,29 +120,37 @@ class LoaderBatches(Batches):
                 yield batch
 
 
-class _RestOfRun:
-    """The batches from a step to the end of the run, as a batch sampler."""
+class RestOfRun:
+    """The batches from a step to the end of the run, as a batch sampler: lists of ``(epoch, index)``.
 
-    def __init__(self, batches: ViewBatches, first_step: int) -> None:
-        self.batches, self.first_step = batches, first_step
+    Args:
+        images: Number of training images.
+        training: Epochs, batch, accumulation.
+        seed: The run's seed.
+        first_step: The first optimiser step.
+    """
+
+    def __init__(self, images: int, training: TrainingConfig, seed: int, first_step: int) -> None:
+        self.images, self.training, self.seed, self.first_step = images, training, seed, first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batches = self.batches
-        first_epoch, start_step = divmod(self.first_step, batches.steps_per_epoch)
-        for epoch in range(first_epoch, batches.training.epochs):
+        training = self.training
+        steps_per_epoch = GlobalBatches.steps_per_epoch(self.images, training.batch_size)
+        first_epoch, start_step = divmod(self.first_step, steps_per_epoch)
+        for epoch in range(first_epoch, training.epochs):
             yield from GlobalBatches(
-                len(batches.view_sets),
-                batches.training.batch_size,
-                batches.seed,
+                self.images,
+                training.batch_size,
+                self.seed,
                 epoch=epoch,
                 world_size=world_size(),
                 rank=rank(),
-                accumulation=batches.training.accumulation,
+                accumulation=training.accumulation,
                 start_step=start_step if epoch == first_epoch else 0,
             )
 
 
-def _readable(loader: Iterable[BatchViews]) -> Iterator[BatchViews]:
+def from_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     """The loader's batches. An error about bad data loses the traceback that torch adds to it in a worker."""
     try:
         yield from loader

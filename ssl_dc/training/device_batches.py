@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet, spread
-from ssl_dc.training.batches import Batches, readable, rest_of_run, worker_options
+from ssl_dc.training.batches import Batches, BatchViews, RestOfRun, from_workers
 from ssl_dc.training.sampling import GlobalBatches
+from ssl_dc.training.stopping import leave_signals_to_the_main_process
 from ssl_dc.views.base import BatchedViews
 from ssl_dc.views.chances import chances
 
@@ -54,44 +56,50 @@ class DeviceBatches(Batches):
         """Whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.images), self.training.batch_size)
 
-    def rest(self, first_step: int) -> Iterator[Sequence[Tensor]]:
+    def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on."""
-        keys = rest_of_run(len(self.images), self.training, self.seed, first_step)
+        keys = RestOfRun(len(self.images), self.training, self.seed, first_step)
         pixels = resident(self.images, self.device)
         return self._cropped_in_workers(keys) if pixels is None else self._cropped_on_device(keys, pixels)
 
-    def _cropped_on_device(self, keys: Iterator[list[tuple[int, int]]], pixels: Tensor) -> Iterator[Sequence[Tensor]]:
+    def _cropped_on_device(self, keys: RestOfRun, pixels: Tensor) -> Iterator[BatchViews]:
         for batch in keys:
             epoch, indices = batch[0][0], [index for _, index in batch]
             images = pixels[torch.tensor(indices).to(self.device, non_blocking=True)]
             yield [
-                self._finished(self.views.crop_batch(images, number, drawn), number, drawn)
+                self.views.finish(self.views.crop_batch(images, number, drawn), number, drawn)
                 for number, drawn in enumerate(self._chances(epoch, indices))
             ]
 
-    def _cropped_in_workers(self, keys: Iterator[list[tuple[int, int]]]) -> Iterator[Sequence[Tensor]]:
+    def _cropped_in_workers(self, keys: RestOfRun) -> Iterator[BatchViews]:
         loader = DataLoader(
-            _Crops(self.images, self.views, self.count, self.seed),
-            batch_sampler=keys,  # type: ignore[arg-type]  # an iterator will do: it is gone through once
-            **worker_options(self.training.workers),
+            Crops(self.images, self.views, self.count, self.seed),
+            batch_sampler=keys,
+            num_workers=self.training.workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals_to_the_main_process,
         )
-        for *crops, epoch, indices in readable(loader):
-            drawn = self._chances(int(epoch[0]), indices.numpy())
+        for crops, epochs, indices in from_workers(loader):
+            drawn = self._chances(int(epochs[0]), indices.numpy())
             yield [
-                self._finished(some.to(self.device, non_blocking=True), number, drawn[number])
+                self.views.finish(some.to(self.device, non_blocking=True), number, drawn[number])
                 for number, some in enumerate(crops)
             ]
 
-    def _finished(self, crops: Tensor, number: int, drawn: Tensor) -> Tensor:
-        return self.views.finish(crops, number, drawn)
-
-    def _chances(self, epoch: int, indices: Sequence[int]) -> list[Tensor]:
+    def _chances(self, epoch: int, indices: npt.ArrayLike) -> list[Tensor]:
         """The random numbers of each view of some images."""
         return [chances(self.seed, epoch, indices, number, self.views.chances) for number in range(self.count)]
 
 
-class _Crops(Dataset[tuple[object, ...]]):
-    """The crops of all views of an image, by ``(epoch, index)``, and these two numbers."""
+class Crops(Dataset[tuple[list[Tensor], int, int]]):
+    """By ``(epoch, index)``: the crops of all views of an image, each (3, S, S) uint8, and these two numbers.
+
+    Args:
+        images: The images.
+        views: Crops an image.
+        count: Views of each image.
+        seed: The run's seed.
+    """
 
     def __init__(self, images: ImageSet, views: BatchedViews, count: int, seed: int) -> None:
         self.images, self.views, self.count, self.seed = images, views, count, seed
@@ -99,14 +107,11 @@ class _Crops(Dataset[tuple[object, ...]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[object, ...]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], int, int]:
         epoch, index = key
         image = self.images.image(index)
-        crops = []
-        for number in range(self.count):
-            drawn = chances(self.seed, epoch, [index], number, self.views.chances)[0]
-            crops.append(self.views.crop(image, number, drawn))
-        return (*crops, epoch, index)
+        drawn = (chances(self.seed, epoch, [index], number, self.views.chances)[0] for number in range(self.count))
+        return [self.views.crop(image, number, some) for number, some in enumerate(drawn)], epoch, index
 
 
 def resident(images: ImageSet, device: torch.device) -> Tensor | None:

@@ -33,11 +33,12 @@ from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
+from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals
-from ssl_dc.views.base import Views
+from ssl_dc.views.base import BatchedViews, Views
 
 _STEP = 1
 """Key of the seeds that steps draw from, beside the run's seed."""
@@ -95,7 +96,7 @@ class Trainer:
         self.accelerator = make_accelerator(training.precision)
         self.training, self.routes, self.seed = training, tuple(routes), seed
         self.gating = gating
-        self.batches = _batches(images, views, loader, training, seed, len(routes))
+        self.batches = _batches(images, views, loader, training, seed, len(routes), self.accelerator.device)
         self.cost = encoder.cost_model(image_size)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = training.epochs * self.steps_per_epoch
@@ -309,10 +310,18 @@ class Trainer:
 
 
 def _batches(
-    images: ImageSet | None, views: Views | None, loader: Loader | None, training: TrainingConfig, seed: int, count: int
+    images: ImageSet | None,
+    views: Views | None,
+    loader: Loader | None,
+    training: TrainingConfig,
+    seed: int,
+    count: int,
+    device: torch.device,
 ) -> Batches:
     if loader is not None and images is None and views is None:
         return LoaderBatches(loader, training, count)
+    if loader is None and images is not None and isinstance(views, BatchedViews):
+        return DeviceBatches(images, views, count, training, seed, device)
     if loader is None and images is not None and views is not None:
         return ViewBatches(images, views, training, seed, count)
     raise ConfigError("a trainer takes either images and views, or a loader")
