@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import Gate, GateFactory
-from ssl_dc.gating.cost import CostModel, LayerCost
+from ssl_dc.gating.cost import CostModel, ImageSize, LayerCost, height_and_width
 from ssl_dc.gating.sites import GateSite
 from ssl_dc.routes import Route
 
@@ -54,7 +54,7 @@ class GatePoint(nn.Module):
 class Backbone(nn.Module, ABC):
     """A network from images to features, with gate sites.
 
-    A backbone does not know which gating scheme or batch-norm policy is in use: it calls the two factories that it is built
+    A backbone does not know which gating scheme or norm policy is in use: it calls the two factories that it is built
     with. Each of its gate sites is a :class:`GatePoint`.
     """
 
@@ -79,8 +79,8 @@ class Backbone(nn.Module, ABC):
         """
         raise ConfigError(f"torchvision has no network of this backbone's kind ({type(self).__name__}, route {route})")
 
-    def cost_model(self, image_size: int) -> CostModel:
-        """The cost of every convolution and linear layer, and of the gates, for one image (3, image_size, image_size).
+    def cost_model(self, image_size: ImageSize) -> CostModel:
+        """The cost of every convolution and linear layer, and of the gates, for one image of a size.
 
         A forward pass on the meta device, which computes nothing, counts them from the shapes that the layers see.
         """
@@ -98,7 +98,7 @@ class Backbone(nn.Module, ABC):
         return CostModel((*layers, *gates), {point.site.name: point.site.channels for point in points})
 
 
-def _count_layers(backbone: Backbone, image_size: int) -> list[tuple[str, int]]:
+def _count_layers(backbone: Backbone, image_size: ImageSize) -> list[tuple[str, int]]:
     """Name and MACs of each convolution and linear layer that the dense route runs, in the order in which they run."""
     shadow = copy.deepcopy(backbone).to("meta").eval()
     counted: list[tuple[str, int]] = []
@@ -114,5 +114,5 @@ def _count_layers(backbone: Backbone, image_size: int) -> list[tuple[str, int]]:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.register_forward_hook(count(name, module))
     with torch.no_grad():
-        shadow(torch.empty(1, 3, image_size, image_size, device="meta"), Route.DENSE)
+        shadow(torch.empty(1, 3, *height_and_width(image_size), device="meta"), Route.DENSE)
     return counted

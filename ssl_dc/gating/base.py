@@ -142,7 +142,9 @@ class GatingScheme(ABC):
 
 
 def set_budgets(module: nn.Module, budgets: Sequence[float]) -> None:
-    """Give every gate inside a module a threshold for each of a set of budgets, all 0.
+    """Give every gate inside a module thresholds for a set of budgets: those that the gate had at these budgets.
+
+    A gate with one budget had the same thresholds at every budget.
 
     Args:
         module: Its gates are changed.
@@ -155,8 +157,8 @@ def set_budgets(module: nn.Module, budgets: Sequence[float]) -> None:
     if not budgets or not ascending or not all(0 < budget <= 1 for budget in budgets):
         raise ValueError(f"budgets must be ascending, above 0 and at most 1, not {list(budgets)}")
     for gate in gates_of(module):
+        gate.thresholds = gate.threshold_for(tuple(budgets))
         gate.budgets = gate.budgets.new_tensor(budgets)
-        gate.thresholds = gate.thresholds.new_zeros(len(budgets), gate.thresholds.shape[1])
 
 
 TIE_BREAK = 1e-3

@@ -8,6 +8,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ssl_dc.devices import in_float64
+
+ImageSize = int | tuple[int, int]
+"""The side of a square image, or height and width, in pixels."""
+
+
+def image_size_of(images: Tensor) -> ImageSize:
+    """The size of images (N, C, H, W)."""
+    height, width = images.shape[2:]
+    return height if height == width else (height, width)
+
+
+def height_and_width(size: ImageSize) -> tuple[int, int]:
+    """Height and width of an image size."""
+    return (size, size) if isinstance(size, int) else size
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -60,10 +76,11 @@ class CostModel:
             masks: For each gated site a mask (N, channels) in {0, 1}.
 
         Returns:
-            MACs (N,), float64.
+            MACs (N,), whole numbers in float64; on the CPU if the masks' device has no float64.
         """
-        opened = {site: mask.double().sum(dim=1) for site, mask in masks.items()}
-        total = torch.zeros_like(next(iter(opened.values())))
+        counts = in_float64(torch.stack([mask.float().sum(dim=1) for mask in masks.values()]))
+        opened = dict(zip(masks, counts, strict=True))
+        total = torch.zeros_like(counts[0])
         for layer in self.layers:
             open_macs = torch.full_like(total, layer.macs)
             for site in layer.sites:

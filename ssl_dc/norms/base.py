@@ -1,4 +1,4 @@
-"""What a batch-norm policy is."""
+"""What a norm policy is."""
 
 from __future__ import annotations
 

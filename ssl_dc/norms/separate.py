@@ -34,7 +34,7 @@ class SeparateNorm(RouteNorm):
 
 
 class SeparateNorms(NormPolicy):
-    """The batch-norm policy ``separate``: two norms inside blocks; stem and downsample norms stay shared."""
+    """The norm policy ``separate``: two norms inside blocks; stem and downsample norms stay shared."""
 
     def __init__(self, options: SeparateOptions) -> None:
         self.options = options

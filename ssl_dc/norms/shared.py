@@ -32,7 +32,7 @@ class SharedNorm(RouteNorm):
 
 
 class SharedNorms(NormPolicy):
-    """The batch-norm policy ``shared``."""
+    """The norm policy ``shared``."""
 
     def __init__(self, options: SharedOptions) -> None:
         self.options = options

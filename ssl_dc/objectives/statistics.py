@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssl_dc.devices import in_float64
+
 
 def off_diagonal(matrix: Tensor) -> Tensor:
     """The D * (D - 1) off-diagonal entries of a matrix (D, D), as a vector."""
@@ -24,7 +26,7 @@ def effective_rank(z: Tensor) -> Tensor:
 
     It lies between 1 (collapsed to a line) and min(N - 1, D). Source: Roy and Vetterli 2007.
     """
-    centred = z.detach().double()
+    centred = in_float64(z.detach())
     centred = centred - centred.mean(dim=0)
     n, d = centred.shape
     gram = centred @ centred.T if n <= d else centred.T @ centred

@@ -1,4 +1,4 @@
-"""What a batch-norm policy must do; checked on one layer at each position."""
+"""What a norm policy must do; checked on one layer at each position."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet
+from ssl_dc.data.workers import loaded, prepare_worker
 from ssl_dc.distributed import rank, world_size
-from ssl_dc.errors import ConfigError, DataError
+from ssl_dc.errors import ConfigError
 from ssl_dc.training.sampling import GlobalBatches, ViewSets
-from ssl_dc.training.stopping import leave_signals_to_the_main_process
 from ssl_dc.views.base import Views
 
 BatchViews = Sequence[Tensor]
@@ -73,9 +73,9 @@ class ViewBatches(Batches):
             batch_sampler=RestOfRun(len(self.view_sets), self.training, self.seed, first_step),
             num_workers=self.training.workers,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=leave_signals_to_the_main_process,
+            worker_init_fn=prepare_worker,
         )
-        yield from from_workers(loader)
+        yield from loaded(loader)
 
 
 class LoaderBatches(Batches):
@@ -148,11 +148,3 @@ class RestOfRun:
                 accumulation=training.accumulation,
                 start_step=start_step if epoch == first_epoch else 0,
             )
-
-
-def from_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's batches. An error about bad data loses the traceback that torch adds to it in a worker."""
-    try:
-        yield from loader
-    except DataError as error:
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None

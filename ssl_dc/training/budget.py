@@ -7,15 +7,15 @@ Those open differently from the thresholded gates of evaluation (method section 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_dc.config.schema import BudgetConfig
 from ssl_dc.distributed import mean_over_processes
 from ssl_dc.encoders.base import Encoder
+from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import set_threshold
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.routes import Route
@@ -164,18 +164,6 @@ _HALVINGS = 22
 
 def evaluated_ratio(encoder: Encoder, images: Tensor, cost: CostModel) -> float:
     """Mean share of the dense cost that images (N, 3, H, W) pay on the gated route in evaluation mode."""
-    with torch.no_grad(), _evaluation_mode(encoder):
+    with torch.no_grad(), evaluation_mode(encoder):
         ratio = cost.ratio(encoder(images, Route.GATED).masks).mean()
     return float(mean_over_processes(ratio))
-
-
-@contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode, and restore the mode of each of its parts afterwards."""
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in modes:
-            child.training = training

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet, spread
-from ssl_dc.training.batches import Batches, BatchViews, RestOfRun, from_workers
+from ssl_dc.data.workers import loaded, prepare_worker
+from ssl_dc.training.batches import Batches, BatchViews, RestOfRun
 from ssl_dc.training.sampling import GlobalBatches
-from ssl_dc.training.stopping import leave_signals_to_the_main_process
 from ssl_dc.views.base import BatchedViews
 from ssl_dc.views.chances import chances
 
@@ -77,9 +77,9 @@ class DeviceBatches(Batches):
             batch_sampler=keys,
             num_workers=self.training.workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=leave_signals_to_the_main_process,
+            worker_init_fn=prepare_worker,
         )
-        for crops, epochs, indices in from_workers(loader):
+        for crops, epochs, indices in loaded(loader):
             drawn = self._chances(int(epochs[0]), indices.numpy())
             yield [
                 self.views.finish(some.to(self.device, non_blocking=True), number, drawn[number])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views
@@ -10,17 +9,15 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet
 from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.plugins.registry import registry
-from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.trainer import Trainer
 
 
-def trainer_from_config(config: RunConfig, images: ImageSet, watchers: Sequence[Watcher] = ()) -> Trainer:
+def trainer_from_config(config: RunConfig, images: ImageSet) -> Trainer:
     """Build every part of a config, and the trainer of these parts, which trains ``trainer.learner.encoder``.
 
     Args:
         config: The complete config.
         images: The training images.
-        watchers: Told of what happens.
 
     Raises:
         ConfigError: If the parts do not fit one another, or the budget cannot be met.
@@ -31,6 +28,7 @@ def trainer_from_config(config: RunConfig, images: ImageSet, watchers: Sequence[
         encoder=network.encoder,
         objective=build_objective(config, network.encoder.feature_dim),
         gating=network.gating,
+        cost=network.cost,
         optimizer=partial(build_optimizer, config),
         images=images,
         views=build_views(config),
@@ -39,7 +37,6 @@ def trainer_from_config(config: RunConfig, images: ImageSet, watchers: Sequence[
         budget=config.budget,
         routes=config.routes,
         seed=config.seed,
-        watchers=watchers,
     )
 
 

@@ -229,7 +229,7 @@ FAULTS = [
         also("an_open_mask_uses_its_layers"),
     ),
     Fault("backbone", "batch_statistics", "evaluation_is_deterministic_and_image_by_image", "of images one by one"),
-    # batch-norm policies
+    # norm policies
     Fault("norm", "swapped_routes", "for_route_is_the_batch_norm_that_acts", "what for_route's batch norm computes"),
     Fault(
         "norm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -106,8 +107,7 @@ class OfAnyViews(Contrastive):
     views = None
 
     def term(self, *embeddings):
-        pairs = zip(embeddings, embeddings[1:], strict=False)
-        return torch.stack([super(OfAnyViews, self).term(z1, z2) for z1, z2 in pairs]).sum()
+        return torch.stack([super(OfAnyViews, self).term(z1, z2) for z1, z2 in pairwise(embeddings)]).sum()
 
 
 class SaysAnyViews(Contrastive):
