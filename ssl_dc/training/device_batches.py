@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +92,7 @@ class DeviceBatches(Batches):
         return [chances(self.seed, epoch, indices, number, self.views.chances) for number in range(self.count)]
 
 
-class Crops(Dataset[tuple[list[Tensor], int, int]]):
+class Crops(Dataset[Any]):
     """By ``(epoch, index)``: the crops of all views of an image, each (3, S, S) uint8, and these two numbers.
 
     Args:
