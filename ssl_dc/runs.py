@@ -32,7 +32,7 @@ from ssl_dc.training.metrics_file import MetricsFile
 BUDGET_TOLERANCE = 0.02
 """How far from the budget the calibrated cost may be, as a share of the dense cost, before the user is told."""
 CALIBRATION_IMAGES = 1024
-"""How many training images the gates' threshold is calibrated on."""
+"""How many images the gates' threshold is calibrated on, at most."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class PreparedRun:
             Stopped: If a signal asked for it.
         """
         told = self._watchers(folder, watchers)
+        self._tell_what_was_found(folder, told)
         checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
         try:
             with _advice(folder):
@@ -111,10 +112,22 @@ class PreparedRun:
         return model
 
     def _calibration_batches(self, model: Model) -> list[Tensor]:
-        """Some of the training images, as evaluation sees them."""
-        chosen = sample(self.splits.train, CALIBRATION_IMAGES)
+        """Some of the images that are held out for it, or else of the training images, as evaluation sees them."""
+        images = self.splits.train if self.splits.calibration is None else self.splits.calibration
+        chosen = sample(images, CALIBRATION_IMAGES)
         loader = DataLoader(Prepared(chosen, model.transform), batch_size=256)
         return [batch.to(model.device, memory_format=torch.channels_last) for batch in loader]
+
+    def _tell_what_was_found(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
+        """Say what was understood of the user's files, and list in the run's folder which are left out."""
+        found = self.splits.found
+        if found is None or not self.is_main_process:
+            return
+        listed = ""
+        if found.left_out.reasons:
+            folder.save_left_out(found.left_out.reasons)
+            listed = f"; {found.left_out}; listed in {folder.left_out_file}"
+        self._say(told, f"{found.summary}{listed}")
 
     def _list_bad_images(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
         """List in the run's folder which images could not be read, and say so."""

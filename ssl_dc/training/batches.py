@@ -16,7 +16,7 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.workers import loaded, prepare_worker
 from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError
-from ssl_dc.training.sampling import GlobalBatches, ViewSets
+from ssl_dc.training.sampling import GlobalBatches, ViewSets, local_batch
 from ssl_dc.views.base import Views
 
 BatchViews = Sequence[Tensor]
@@ -55,11 +55,20 @@ class ViewBatches(Batches):
         training: Epochs, batch, accumulation, workers.
         seed: The run's seed.
         count: Number of views of each image.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
     """
 
     def __init__(self, images: ImageSet, views: Views, training: TrainingConfig, seed: int, count: int) -> None:
         self.view_sets = ViewSets(images, views, seed, count)
         self.training, self.seed = training, seed
+        if local_batch(training.batch_size, world_size(), training.accumulation) < 2:
+            raise ConfigError(
+                f"training.batch_size {training.batch_size} leaves one image at once to each of {world_size()} process(es)"
+                f" with {training.accumulation} micro-batch(es), but batch norm needs two: it must be at least"
+                f" {2 * world_size() * training.accumulation}"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
