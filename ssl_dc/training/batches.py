@@ -63,12 +63,7 @@ class ViewBatches(Batches):
     def __init__(self, images: ImageSet, views: Views, training: TrainingConfig, seed: int, count: int) -> None:
         self.view_sets = ViewSets(images, views, seed, count)
         self.training, self.seed = training, seed
-        if local_batch(training.batch_size, world_size(), training.accumulation) < 2:
-            raise ConfigError(
-                f"training.batch_size {training.batch_size} leaves one image at once to each of {world_size()} process(es)"
-                f" with {training.accumulation} micro-batch(es), but batch norm needs two: it must be at least"
-                f" {2 * world_size() * training.accumulation}"
-            )
+        check_local_batch(training)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -127,6 +122,20 @@ class LoaderBatches(Batches):
                 if len(batch) != self.count:
                     raise ConfigError(f"the loader's batch has {len(batch)} views, and there are {self.count} routes")
                 yield batch
+
+
+def check_local_batch(training: TrainingConfig) -> None:
+    """Check that each process gets two images or more at once, as batch norm needs.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
+    """
+    if local_batch(training.batch_size, world_size(), training.accumulation) < 2:
+        raise ConfigError(
+            f"training.batch_size {training.batch_size} leaves one image at once to each of {world_size()} process(es)"
+            f" with {training.accumulation} micro-batch(es), but batch norm needs two: it must be at least"
+            f" {2 * world_size() * training.accumulation}"
+        )
 
 
 class RestOfRun:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet, spread
 from ssl_dc.data.workers import loaded, prepare_worker
-from ssl_dc.training.batches import Batches, BatchViews, RestOfRun
+from ssl_dc.training.batches import Batches, BatchViews, RestOfRun, check_local_batch
 from ssl_dc.training.sampling import GlobalBatches
 from ssl_dc.views.base import BatchedViews
 from ssl_dc.views.chances import chances
@@ -38,6 +38,9 @@ class DeviceBatches(Batches):
         training: Epochs, batch, accumulation, workers.
         seed: The run's seed.
         device: Where the views are to be.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class DeviceBatches(Batches):
     ) -> None:
         self.images, self.views, self.count = images, views, count
         self.training, self.seed, self.device = training, seed, device
+        check_local_batch(training)
 
     @property
     def steps_per_epoch(self) -> int:
