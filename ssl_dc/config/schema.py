@@ -170,6 +170,9 @@ class TrainingConfig(Strict):
         " epochs.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
+    dense_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps, drawn at random, in which every view is dense."
+    )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
     workers: int = Field(2, ge=0, description="Processes that prepare images; 0 prepares them in the training process.")
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.")

@@ -46,6 +46,8 @@ _STEP = 1
 """Key of the seeds that steps draw from, beside the run's seed."""
 _BUDGET = 2
 """Key of the seeds that budgets are drawn from."""
+_DENSE = 3
+"""Key of the seeds that dense steps are drawn from."""
 
 DEFAULT_BUDGET = BudgetConfig()
 """The budget of a training that names none."""
@@ -240,7 +242,8 @@ class Trainer:
 
     def _routes(self, budget: float) -> tuple[Route, ...]:
         """The route of each view in this step, at the step's budget where several are trained for."""
-        if self.step < self.training.gate_warmup * self.steps_per_epoch:
+        drawn_dense = np.random.default_rng((self.seed, _DENSE, self.step)).random() < self.training.dense_share
+        if drawn_dense or self.step < self.training.gate_warmup * self.steps_per_epoch:
             return (Route.DENSE,) * len(self.routes)
         if len(self.budgets) == 1:
             return self.routes
