@@ -62,7 +62,7 @@ def settings_of(system: str, seed: int, arguments: argparse.Namespace) -> dict[s
         return settings | {"gating.name": "none"}
     scheme, _, budget = system.partition("-")
     scheme, _, variant = scheme.partition("+")
-    settings["budget.target"] = budget if ":" in budget else float(budget)
+    settings["budget.target"] = float(budget) if budget.replace(".", "").isdigit() else budget
     settings["gating.name"] = "dgnet" if scheme == "ordered" else scheme
     if settings["gating.name"] == "dgnet":
         settings |= {"gating.noise": 0.0, "gating.start": "ordered" if scheme == "ordered" else "even"}
