@@ -102,12 +102,13 @@ class PreparedRun:
     def _calibrated(self, told: Sequence[Watcher]) -> Model:
         """The trained model, its cost brought to the budget. The user is told if the gates do not let it come near."""
         model = Model(self.config, self.trainer.learner.encoder, self.trainer.cost)
-        target = self.config.budget.target
-        if target is None or self.config.budget.control != "adaptive":
+        budgets = self.config.budget.budgets
+        if not budgets or self.config.budget.control != "adaptive":
             return model
-        paid = calibrate(model.encoder, self._calibration_batches(model), model.cost, target)
-        if abs(paid - target) > BUDGET_TOLERANCE:
-            self._say(told, f"the budget is missed: {target:g} of the dense cost was asked for, {paid:.4f} is paid")
+        reached = calibrate(model.encoder, self._calibration_batches(model), model.cost, budgets)
+        for budget, paid in zip(budgets, reached, strict=True):
+            if abs(paid - budget) > BUDGET_TOLERANCE:
+                self._say(told, f"the budget is missed: {budget:g} of the dense cost was asked for, {paid:.4f} is paid")
         return model
 
     def _calibration_batches(self, model: Model) -> list[Tensor]:
