@@ -13,7 +13,7 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, PluginError, SslDcError
-from ssl_dc.gating.base import GateFactory, GatingScheme
+from ssl_dc.gating.base import GateFactory, GatingScheme, set_budgets
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
@@ -93,7 +93,10 @@ def build_encoder(config: RunConfig) -> tuple[Encoder, GatingScheme]:
     def make_backbone(gate_factory: GateFactory) -> Backbone:
         return build("backbone", config.backbone, Backbone, norms.layer, gate_factory)
 
-    return build("encoder", config.encoder, Encoder, make_backbone, gating), gating
+    encoder = build("encoder", config.encoder, Encoder, make_backbone, gating)
+    if config.budget.budgets:
+        set_budgets(encoder, config.budget.budgets, config.budget.target)
+    return encoder, gating
 
 
 def build_objective(config: RunConfig, feature_dim: int) -> Objective:
@@ -136,8 +139,9 @@ def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> N
 
 
 def _check_budget(config: RunConfig, cost: CostModel) -> None:
-    if config.budget.target is not None and config.budget.target < cost.floor_ratio:
+    least = min(config.budget.budgets, default=1.0)
+    if least < cost.floor_ratio:
         raise ConfigError(
-            f"budget.target = {config.budget.target:g}: below what {config.backbone.name} at {config.data.image_size} px"
+            f"budget.target = {least:g}: below what {config.backbone.name} at {config.data.image_size} px"
             f" costs with every gate shut; allowed: {cost.floor_ratio:.5f} to 1"
         )
