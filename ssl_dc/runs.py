@@ -162,21 +162,23 @@ def _advice(folder: RunFolder) -> Iterator[None]:
     except Stopped as stopped:
         raise Stopped(f"{stopped}; go on with: {_resume_call(folder)}", stopped.signal) from None
     except DataError as error:
-        raise RunError(
-            f"{error} Once it can be, go on with: {_resume_call(folder)} (with --bad-images skip, it may be left out)"
-        ) from error
+        raise RunError(f"{error} Once it can be, go on with: {_resume_call(folder)}{SKIP}") from error
 
 
 @contextmanager
 def _after_training(folder: RunFolder) -> Iterator[None]:
-    """Add to a message that ends an evaluation that the trained model is saved."""
+    """Add to a message that ends an evaluation that the trained model is saved, and how to go on."""
     try:
         yield
     except SslDcError as error:
+        skip = SKIP if isinstance(error, DataError) else ""
         raise RunError(
-            f"{error} Training has ended and its model is saved: {folder.model_file}. Evaluate it with:"
-            f" ssl-dc evaluate {shlex.quote(str(folder.path))}, or once more with: {_resume_call(folder)}"
+            f"{error} Only the evaluation failed: the trained model is saved as {folder.model_file}. Evaluate it once more"
+            f" with: {_resume_call(folder)}{skip}"
         ) from error
+
+
+SKIP = " (with --bad-images skip, it may be left out)"
 
 
 def _resume_call(folder: RunFolder) -> str:
