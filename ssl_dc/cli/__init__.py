@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ssl_dc import __version__
 from ssl_dc.cli.messages import keep_standard_streams, reported
 from ssl_dc.errors import OldNameWarning, PluginError
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
@@ -60,7 +59,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ssl-dc")
+@click.version_option(package_name="ssl-dc", prog_name="ssl-dc")
 @click.option(
     "--plugin", metavar="FILE", multiple=True, help="A plugin of one file, ./my_objective.py; may stand anywhere."
 )

@@ -11,12 +11,12 @@ from click.exceptions import NoSuchOption
 from ssl_dc.cli.messages import readable_errors, reported
 from ssl_dc.cli.model_options import model_options
 from ssl_dc.cli.options import PartOption, device_option, json_option, print_json
-from ssl_dc.config.schema import DEFAULT_PART
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
+from ssl_dc.plugins.kinds import default_part
 from ssl_dc.plugins.registry import registry
 
-DEFAULT = DEFAULT_PART["protocol"]
+DEFAULT = default_part("protocol")
 
 
 class ProtocolCommand(click.Command):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ import click
 
 from ssl_dc.config import Layer, file_layer, override_layer
 from ssl_dc.config.layers import json_or_text
+from ssl_dc.errors import OldNameWarning
+from ssl_dc.plugins.kinds import KINDS, config_sections
 from ssl_dc.plugins.registry import registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,7 +83,7 @@ class ConfigCommand(click.Command):
         rest: list[str] = []
         dotted: list[str] = []
         words = iter(args)
-        for word in words:
+        for word in map(_by_new_flag, words):
             match = DOTTED.fullmatch(word)
             if word == "--":
                 rest += [word, *words]
@@ -95,6 +98,16 @@ class ConfigCommand(click.Command):
                 dotted.append(f"{key}={value}")
         ctx.meta["dotted"] = dotted
         return super().parse_args(ctx, rest)
+
+
+def _by_new_flag(word: str) -> str:
+    """The word, with an old name of an option replaced; warns of it."""
+    flag, equals, value = word.partition("=")
+    if flag not in OLD_FLAGS:
+        return word
+    new, gone_in = OLD_FLAGS[flag]
+    warnings.warn(f"{flag} is {new} now; the old name goes in {gone_in}", OldNameWarning, stacklevel=2)
+    return f"{new}{equals}{value}"
 
 
 class Named:
@@ -118,23 +131,13 @@ class Named:
 
 
 NAMED = [
-    Named("--objective", "objective.name", "Self-supervised objective."),
-    Named("--gating", "gating.name", "Gating scheme."),
-    Named(
-        "--budget",
-        "budget.target",
-        "Share of the dense cost that the gated route may pay, above 0, at most 1.",
-        Number(),
-    ),
+    *(Named(f"--{kind}", f"{kind}.name", KINDS[kind].section or "") for kind in config_sections()),
+    Named("--budget", "budget.target", "Share of the dense cost that the gated route may pay: above 0, to 1.", Number()),
     Named("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
-    Named("--encoder", "encoder.name", "How the routes share weights."),
-    Named("--backbone", "backbone.name", "Network."),
-    Named("--width", "backbone.width", "Channels of its first stage.", Number()),
-    Named("--stem", "backbone.stem", "Its first layers."),
-    Named("--bn", "norm.name", "Batch norm of the routes."),
-    Named("--routes", "routes", "Routes of the two views, such as gated,dense."),
+    Named("--width", "backbone.width", "Channels of the backbone's first stage.", Number()),
+    Named("--stem", "backbone.stem", "First layers of the backbone."),
+    Named("--routes", "routes", "Route of each view, such as gated,dense."),
     Named("--gate-warmup", "training.gate_warmup", "First epochs without gates.", Number()),
-    Named("--data", "data.name", "Data set."),
     Named("--data-root", "data.root", "Folder that holds the data."),
     Named("--download", "data.download", "Download the data if it is not there.", flag_only=True),
     Named("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
@@ -146,9 +149,11 @@ NAMED = [
     Named("--seed", "seed", "Seed of everything random.", Number()),
     Named("--workers", "training.workers", "Processes that prepare images.", Number()),
     Named("--precision", "training.precision", "no (float32), fp16 or bf16."),
-    Named("--tracker", "tracker.name", "Where metrics go, besides metrics.jsonl."),
 ]
-"""Every named option of ``train``; everything else of the config is reached by its dotted key."""
+"""The named options of ``train``: one for each kind of part, and the settings most often changed. Dotted keys reach all."""
+
+OLD_FLAGS = {"--bn": ("--norm", "0.2")}
+"""Options by another name now: the new one, and the first version that does not know the old one."""
 
 
 def config_options(command: F) -> F:

@@ -11,10 +11,9 @@ import click
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import PluginError, RunError
-from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins.registry import LABEL, Registered, registry
+from ssl_dc.plugins.kinds import KINDS
+from ssl_dc.plugins.registry import Registered, registry
 
-ALL_KINDS = (*KINDS, *OTHER_KINDS)
 READY = "ready"
 
 
@@ -24,7 +23,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--kind", type=click.Choice(ALL_KINDS), help="Only parts of this kind.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Only parts of this kind.")
 @readable_errors
 @json_option
 def list_parts(kind: str | None, as_json: bool) -> None:
@@ -60,14 +59,14 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(ALL_KINDS), help="Needed where parts of different kinds have the same name.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Needed where parts of different kinds have the same name.")
 @readable_errors
 @json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show the options of the part NAME: type, range, default, meaning. A run sets them by --KIND.OPTION VALUE."""
-    kinds = [kind] if kind else [each for each in ALL_KINDS if registry().has(each, name)]
+    kinds = [kind] if kind else [each for each in KINDS if registry().has(each, name)]
     if not kinds:
-        known = sorted({written for each in ALL_KINDS for written in registry().names(each)})
+        known = sorted({written for each in KINDS for written in registry().names(each)})
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise PluginError(f"unknown part {name!r}; there are: {', '.join(known)}.{hint}")
@@ -78,7 +77,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
     from ssl_dc.cli.tables import print_columns
 
     for part in shown:
-        title = f"{LABEL[part['kind']]} {name}, of {part['distribution']} {part['version']}: {part['summary']}"
+        title = f"{KINDS[part['kind']].label} {name}, of {part['distribution']} {part['version']}: {part['summary']}"
         print_columns(title, ["option", "default", "allowed", "meaning"], part["options"])
 
 
@@ -93,7 +92,7 @@ def hooks() -> None:
 
 @command.command("new")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(ALL_KINDS), required=True, help="The kind of part that it brings.")
+@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help="The kind of part that it brings.")
 @click.option("--name", required=True, help="The part's name, such as spread; the package is then ssl-dc-spread.")
 @readable_errors
 def new(directory: Path, kind: str, name: str) -> None:
@@ -173,7 +172,7 @@ def _described(registered: Registered) -> dict[str, Any]:
 def _options(registered: Registered) -> list[dict[str, Any]]:
     from ssl_dc.config.messages import allowed_values
 
-    section = f"{registered.kind}." if registered.kind in KINDS else ""
+    section = f"{registered.kind}." if KINDS[registered.kind].section else ""
     return [
         {
             "option": f"{section}{option}",

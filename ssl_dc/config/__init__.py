@@ -24,9 +24,9 @@ from ssl_dc.config.layers import (
 )
 from ssl_dc.config.messages import readable
 from ssl_dc.config.renamed import by_new_names
-from ssl_dc.config.schema import DEFAULT_PART, BudgetConfig, RunConfig, TrainingConfig
+from ssl_dc.config.schema import BudgetConfig, RunConfig, TrainingConfig
 from ssl_dc.errors import ConfigError, OldNameWarning
-from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.kinds import config_sections, default_part
 from ssl_dc.plugins.registry import registry
 
 __all__ = [
@@ -66,9 +66,9 @@ def resolve(layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True) -
     Raises:
         ConfigError: If it is not valid; the message names every error.
     """
-    said = merged([by_new_names(normalised(layer)) for layer in layers], DEFAULT_PART)
+    said = merged([by_new_names(normalised(layer)) for layer in layers])
     without_data = not unnamed_data_recipe and "data.name" not in said.values
-    kinds = [kind for kind in KINDS if not (kind == "data" and without_data)]
+    kinds = [kind for kind in config_sections() if not (kind == "data" and without_data)]
     whole = stacked([*_recipes(said, kinds), said])
     try:
         config = RunConfig.model_validate(nested(whole.values))
@@ -116,7 +116,7 @@ def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
     A part that does not exist brings nothing here; validation says so.
     """
     for kind in sorted(kinds, key=lambda kind: kind != "data"):
-        name = said.values.get(f"{kind}.name", DEFAULT_PART[kind])
+        name = said.values.get(f"{kind}.name", default_part(kind))
         if registry().has(kind, name):
             recipe = registry().find(kind, name).options_model().recipe
             fitting = {key: value for key, value in recipe.items() if _fits(key, recipe, said)}
@@ -126,9 +126,9 @@ def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
 def _fits(key: str, recipe: Mapping[str, Any], said: Layer) -> bool:
     """Whether a recipe's setting makes sense with the parts that the user chose."""
     kind, _, option = key.partition(".")
-    if kind not in KINDS or option == "name":
+    if kind not in config_sections() or option == "name":
         return True
-    meant = recipe.get(f"{kind}.name", DEFAULT_PART[kind])
+    meant = recipe.get(f"{kind}.name", default_part(kind))
     chosen = said.values.get(f"{kind}.name", meant)
     if f"{kind}.name" in recipe and chosen != meant:
         return False

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from ssl_dc.config.schema import DEFAULT_PART, RunConfig
+from ssl_dc.config.schema import RunConfig
 from ssl_dc.errors import PluginError
-from ssl_dc.plugins.parts import KINDS
-from ssl_dc.plugins.registry import LABEL, Registered, registry
+from ssl_dc.plugins.kinds import KINDS, config_sections, default_part
+from ssl_dc.plugins.registry import Registered, registry
 
 REF = "#/$defs/{model}"
 
@@ -21,7 +21,7 @@ def json_schema() -> dict[str, Any]:
     own = RunConfig.model_json_schema(ref_template=REF)
     properties = own["properties"]
     definitions = own["$defs"]
-    for kind in KINDS:
+    for kind in config_sections():
         choices = []
         for written, registered in _parts(kind):
             definitions[f"{kind}:{written}"] = _part_schema(kind, written, registered, definitions)
@@ -29,7 +29,7 @@ def json_schema() -> dict[str, Any]:
         names = [written for written, _ in _parts(kind)]
         properties[kind] = {
             "description": properties[kind]["description"],
-            "anyOf": [{"enum": names, "description": f"The {LABEL[kind]}, with its defaults."}, *choices],
+            "anyOf": [{"enum": names, "description": f"The {KINDS[kind].label}, with its defaults."}, *choices],
         }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -78,6 +78,6 @@ def _part_schema(kind: str, written: str, registered: Registered, definitions: d
     definitions.update({f"{kind}:{written}:{name}": definition for name, definition in inner.items()})
     schema["properties"]["name"] = {"const": written, "description": registered.part.summary}
     required = {*schema.get("required", ()), "name"}
-    if written == DEFAULT_PART[kind]:
+    if written == default_part(kind):
         required.remove("name")
     return {**schema, "title": written, "required": sorted(required)}

@@ -13,10 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ssl_dc.errors import ConfigError
-from ssl_dc.plugins.parts import KINDS
-
-SECTIONS = (*KINDS, "budget", "training")
-"""The config's keys that have others below them."""
+from ssl_dc.plugins.kinds import config_sections, default_part
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,8 @@ def normalised(layer: Layer) -> Layer:
 
     A section without anything in it (``training:``) says nothing.
     """
-    shorthand = {kind for kind in KINDS if layer.values.get(kind, {}) != {}}
-    empty = {section for section in SECTIONS if layer.values.get(section, {}) is None}
+    shorthand = {kind for kind in config_sections() if layer.values.get(kind, {}) != {}}
+    empty = {section for section in (*config_sections(), "budget", "training") if layer.values.get(section, {}) is None}
 
     def full(key: str) -> str:
         return f"{key}.name" if key in shorthand else key
@@ -115,20 +112,15 @@ def normalised(layer: Layer) -> Layer:
     )
 
 
-def merged(layers: Iterable[Layer], default_part: Mapping[str, str]) -> Layer:
-    """Later layers over earlier ones. One that names another part starts that section afresh.
-
-    Args:
-        layers: From the weakest to the strongest.
-        default_part: The part of each kind when no layer names one.
-    """
+def merged(layers: Iterable[Layer]) -> Layer:
+    """Later layers over earlier ones, the weakest first. A layer that names another part starts that section afresh."""
     below = Layer({})
     for layer in layers:
         renamed = tuple(
             f"{kind}."
-            for kind in KINDS
+            for kind in config_sections()
             if f"{kind}.name" in layer.values
-            and layer.values[f"{kind}.name"] != below.values.get(f"{kind}.name", default_part[kind])
+            and layer.values[f"{kind}.name"] != below.values.get(f"{kind}.name", default_part(kind))
         )
         kept = {key: value for key, value in below.values.items() if not key.startswith(renamed)}
         below = stacked([Layer(kept, {key: below.sources[key] for key in kept}), layer])

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ssl_dc.config.schema import DEFAULT_PART, RunConfig
+from ssl_dc.config.schema import RunConfig
 from ssl_dc.errors import PluginError
-from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.kinds import config_sections, default_part
 from ssl_dc.plugins.registry import registry
 
 _BOUND_WORDS = {Gt: ("above", "gt"), Ge: ("at least", "ge"), Lt: ("below", "lt"), Le: ("at most", "le")}
@@ -100,9 +100,9 @@ def _model_at(sections: list[str], values: Mapping[str, Any]) -> type[BaseModel]
         return RunConfig
     section, *deeper = sections
     model: Any
-    if section in KINDS:
+    if section in config_sections():
         try:
-            model = registry().find(section, values.get(f"{section}.name", DEFAULT_PART[section])).options_model()
+            model = registry().find(section, values.get(f"{section}.name", default_part(section))).options_model()
         except PluginError:
             return None
     else:

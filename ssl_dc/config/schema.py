@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ssl_dc.errors import PluginError
+from ssl_dc.plugins.kinds import KINDS, config_sections, default_part
 from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, Strict
+from ssl_dc.plugins.parts import import_string
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 
-DEFAULT_PART = {
-    "objective": "vicreg",
-    "gating": "dgnet",
-    "encoder": "shared",
-    "backbone": "resnet18",
-    "norm": "separate",
-    "data": "digits",
-    "views": "standard",
-    "optimizer": "lars",
-    "tracker": "none",
-    "protocol": "knn",
-}
-"""The part of each kind that is used when nothing names one."""
 
-
-def _slot(kind: str, base: type[PartOptions] = PartOptions) -> BeforeValidator:
+def _slot(kind: str) -> BeforeValidator:
     """Validates a section by the options of the part that it names, which only then are imported.
 
     A qualified name, ``package:name``, is kept as it is: the saved config must find the same part again.
@@ -38,19 +35,39 @@ def _slot(kind: str, base: type[PartOptions] = PartOptions) -> BeforeValidator:
         if isinstance(section, PartOptions):
             return section
         section = dict(section) if isinstance(section, Mapping) else {"name": section}
-        name = section.setdefault("name", DEFAULT_PART[kind])
+        name = section.setdefault("name", default_part(kind))
         try:
             registered = registry().find(kind, name)
             model = registered.options_model()
         except PluginError as error:
             raise PydanticCustomError("unknown_part", "{message}", {"message": str(error)}) from error
-        if not issubclass(model, base):
-            message = f"{registered}: its options are not a subclass of ssl_dc.{base.__name__}"
-            raise PydanticCustomError("unknown_part", "{message}", {"message": message})
         options = model.model_validate({**section, "name": registered.part.name})
         return options if name == registered.part.name else options.model_copy(update={"name": name})
 
     return BeforeValidator(check)
+
+
+def _route_of_view(said: Any) -> Any:
+    """A route by its name. The budget of a training is said elsewhere, so a route has none here."""
+    named = {str(route): route for route in Route.BOTH}
+    if str(said) not in named:
+        raise ValueError(f"a route is {' or '.join(map(repr, named))}")
+    return named[str(said)]
+
+
+RouteOfView = Annotated[
+    Route,
+    BeforeValidator(_route_of_view),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [str(route) for route in Route.BOTH]}),
+]
+"""A route, written ``dense`` or ``gated``."""
+
+
+def _at_least_two(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    if len(routes) < 2:
+        raise ValueError("training needs a route for each of at least two views")
+    return routes
 
 
 class BudgetConfig(Strict):
@@ -113,33 +130,52 @@ class TrainingConfig(Strict):
         return self
 
 
-def _section(description: str) -> Any:
-    """A section for a part: empty, it means the default part with its default options."""
-    return Field(default={}, description=description)
+if TYPE_CHECKING:
+    _by_default: Any = None
+
+    class _Sections(Strict):
+        """What the rows of the kinds make, for type checkers. A test holds it to them."""
+
+        objective: PartOptions = _by_default
+        gating: GatingOptions = _by_default
+        encoder: PartOptions = _by_default
+        backbone: PartOptions = _by_default
+        norm: PartOptions = _by_default
+        data: DataOptions = _by_default
+        views: PartOptions = _by_default
+        optimizer: OptimizerOptions = _by_default
+        tracker: PartOptions = _by_default
+
+else:
+
+    def _section(kind):
+        """The type of a part's section, and its field. Left empty, it means the default part with its default options."""
+        base = import_string(kind.options)
+        return Annotated[SerializeAsAny[base], _slot(kind.name)], Field(default={}, description=kind.section)
+
+    _Sections = create_model("_Sections", __base__=Strict, **{name: _section(KINDS[name]) for name in config_sections()})
 
 
-class RunConfig(Strict):
-    """Everything that decides what a run computes; a saved one re-creates the run."""
+class RunConfig(_Sections):
+    """Everything that decides what a run computes; a saved one re-creates the run.
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
-    objective: Annotated[SerializeAsAny[PartOptions], _slot("objective")] = _section("Self-supervised objective.")
-    gating: Annotated[SerializeAsAny[GatingOptions], _slot("gating", GatingOptions)] = _section("Gating scheme.")
+    It has a section for every kind of part that a run is composed of (:mod:`ssl_dc.plugins.kinds`), and these.
+    """
+
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
-    routes: tuple[Route, Route] = Field((Route.GATED, Route.DENSE), description="Routes of the two views in training.")
-    encoder: Annotated[SerializeAsAny[PartOptions], _slot("encoder")] = _section("How the routes share weights.")
-    backbone: Annotated[SerializeAsAny[PartOptions], _slot("backbone")] = _section("Network.")
-    norm: Annotated[SerializeAsAny[PartOptions], _slot("norm")] = _section("Batch-norm policy.")
-    data: Annotated[SerializeAsAny[DataOptions], _slot("data", DataOptions)] = _section("Data set.")
-    views: Annotated[SerializeAsAny[PartOptions], _slot("views")] = _section("Augmentation.")
-    optimizer: Annotated[SerializeAsAny[OptimizerOptions], _slot("optimizer", OptimizerOptions)] = _section("Optimiser.")
+    routes: Annotated[tuple[RouteOfView, ...], AfterValidator(_at_least_two)] = Field(
+        (Route.GATED, Route.DENSE),
+        description="Route of each view in training.",
+        json_schema_extra={"default": ["gated", "dense"], "minItems": 2},
+    )
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, precision.")
-    tracker: Annotated[SerializeAsAny[PartOptions], _slot("tracker")] = _section("Where metrics go, besides metrics.jsonl.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
 
     @model_validator(mode="after")
     def _gates_have_a_budget(self) -> RunConfig:
         gating = f"gating {self.gating.name!r}"
-        if not self.gating.gates and Route.GATED in self.routes:
-            raise ValueError(f"routes: {gating} has no gates, so no view can be gated; allowed: dense,dense")
+        if not self.gating.gates and any(route.gated for route in self.routes):
+            raise ValueError(f"routes: {gating} has no gates, so every route must be dense")
         if not self.gating.gates and self.budget.target is not None:
             raise ValueError(f"budget.target: {gating} has no gates to hold to a budget; leave the budget out")
         if self.gating.gates and self.budget.target is None:

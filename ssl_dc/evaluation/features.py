@@ -70,7 +70,7 @@ def extract_prepared(
         for batch in loaded(loader):
             x = batch.to(model.device, memory_format=torch.channels_last)
             for route in routes:
-                parts[route].append(_gated(model, x) if route is Route.GATED else _dense(model, x))
+                parts[route].append(_gated(model, x) if route.gated else _dense(model, x))
     joined = {route: _joined(some) for route, some in parts.items()}
     for route, some in joined.items():
         _check_finite(route, some.features)

@@ -57,9 +57,8 @@ class Outcome(Report):
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as plain values, as in ``result.json``."""
-        plain = asdict(self)
-        plain["routes"] = {str(route): asdict(reached) for route, reached in self.routes.items()}
-        return plain
+        routes = {str(route): asdict(reached) for route, reached in self.routes.items()}
+        return {**vars(self), "routes": routes}
 
     def tables(self) -> Sequence[ReportTable]:
         """What each route reaches and costs."""

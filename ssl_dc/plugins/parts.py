@@ -6,13 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("objective", "gating", "encoder", "backbone", "norm", "data", "views", "optimizer", "tracker")
-"""The kinds of part that a run is composed of, which are also the config's sections for them."""
-
-OTHER_KINDS = ("protocol", "command", "watcher")
-"""The kinds of part that a run is used, or watched, with."""
-
-INTERFACE = "1.0"
+INTERFACE = "2.0"
 """Version of what plugins are written against: hooks, records, base classes (docs/plugins.md says what is promised)."""
 
 

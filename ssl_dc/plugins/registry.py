@@ -16,39 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from ssl_dc.errors import PluginError
-from ssl_dc.plugins import hookspecs
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, chosen_plugins
+from ssl_dc.plugins.hookspecs import PROJECT, hook_specifications
+from ssl_dc.plugins.kinds import KINDS, Kind
 from ssl_dc.plugins.parts import INTERFACE, Part, import_string
-
-HOOK_OF_KIND = {
-    "objective": "ssl_dc_objectives",
-    "gating": "ssl_dc_gatings",
-    "encoder": "ssl_dc_encoders",
-    "backbone": "ssl_dc_backbones",
-    "norm": "ssl_dc_norms",
-    "data": "ssl_dc_data",
-    "views": "ssl_dc_views",
-    "optimizer": "ssl_dc_optimizers",
-    "tracker": "ssl_dc_trackers",
-    "protocol": "ssl_dc_protocols",
-    "command": "ssl_dc_commands",
-    "watcher": "ssl_dc_watchers",
-}
-
-LABEL = {
-    "objective": "objective",
-    "gating": "gating scheme",
-    "encoder": "encoder",
-    "backbone": "backbone",
-    "norm": "batch-norm policy",
-    "data": "data set",
-    "views": "views recipe",
-    "optimizer": "optimiser",
-    "tracker": "tracker",
-    "protocol": "evaluation protocol",
-    "command": "command",
-    "watcher": "watcher",
-}
 
 if TYPE_CHECKING:
     from ssl_dc.plugins.options import PartOptions
@@ -74,15 +45,15 @@ class Registered:
         """The pydantic model of the part's options.
 
         Raises:
-            PluginError: If it cannot be imported or is not a :class:`ssl_dc.PartOptions`.
+            PluginError: If it cannot be imported or is not a subclass of the options of its kind.
         """
-        from ssl_dc.plugins.options import PartOptions  # pydantic, which listing parts needs not
-
-        if self.part.options is None:
-            raise PluginError(f"{self} has no options, which a {LABEL[self.kind]} must have")
+        kind = KINDS[self.kind]
+        if self.part.options is None or kind.options is None:
+            raise PluginError(f"{self} has no options, which a {kind.label} must have")
         model = self._import(self.part.options)
-        if not (isinstance(model, type) and issubclass(model, PartOptions)):
-            raise PluginError(f"{self}: its options, {self.part.options!r}, are not a subclass of ssl_dc.PartOptions")
+        base: type[PartOptions] = import_string(kind.options)
+        if not (isinstance(model, type) and issubclass(model, base)):
+            raise PluginError(f"{self}: its options, {self.part.options!r}, are not a subclass of ssl_dc.{base.__name__}")
         return model
 
     def target(self) -> Any:
@@ -94,7 +65,7 @@ class Registered:
         return self._import(self.part.target)
 
     def __str__(self) -> str:
-        return f"{LABEL[self.kind]} {self.part.name!r} of {self.distribution} {self.version}".rstrip()
+        return f"{KINDS[self.kind].label} {self.part.name!r} of {self.distribution} {self.version}".rstrip()
 
     def _import(self, target: str) -> Any:
         try:
@@ -126,8 +97,8 @@ class Registry:
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.broken: list[Broken] = []
         self._parts: dict[tuple[str, str], list[Registered]] = {}
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hook_specifications())
         for plugin in plugins:
             try:
                 self._add(plugin)
@@ -159,8 +130,9 @@ class Registry:
             PluginError: If there is none, or several packages bring it; the message lists those there are, the nearest
                 first, and any plugin that was left out.
         """
+        label = KINDS[kind].label
         if not isinstance(name, str):
-            raise PluginError(f"{LABEL[kind]}: a name is text, not {name!r}; there are: {', '.join(self.names(kind))}.")
+            raise PluginError(f"{label}: a name is text, not {name!r}; there are: {', '.join(self.names(kind))}.")
         found = self._lookup(kind, name)
         if found is not None:
             return found
@@ -168,12 +140,12 @@ class Registry:
         if clashing:
             packages = " and ".join(each.distribution for each in clashing)
             choices = " or ".join(each.qualified_name for each in clashing)
-            raise PluginError(f"{LABEL[kind]} {name!r} is brought by {packages}; say which: {choices}")
+            raise PluginError(f"{label} {name!r} is brought by {packages}; say which: {choices}")
         names = self.names(kind)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         out = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in self.broken)
-        raise PluginError(f"unknown {LABEL[kind]} {name!r}; there are: {', '.join(names)}.{hint}{out}")
+        raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{out}")
 
     def _lookup(self, kind: str, name: str) -> Registered | None:
         package, colon, bare = name.rpartition(":")
@@ -199,29 +171,29 @@ class Registry:
             self._manager.unregister(namespace)
             raise
         silent = True
-        for kind, hook in HOOK_OF_KIND.items():
-            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+        for kind in KINDS.values():
+            for implementation in getattr(self._manager.hook, kind.hook).get_hookimpls():
                 if implementation.plugin is namespace:
                     silent = False
                     parts = implementation.function()
                     if not isinstance(parts, (list, tuple)):
-                        raise TypeError(f"{hook} must return a list of ssl_dc.Part, not {type(parts).__name__}")
+                        raise TypeError(f"{kind.hook} must return a list of ssl_dc.Part, not {type(parts).__name__}")
                     for part in parts:
                         self._add_part(plugin, kind, part)
         if silent:
             raise PluginError("it brings nothing: no function in it is marked @ssl_dc.hookimpl and named for a hook")
 
-    def _add_part(self, plugin: Plugin, kind: str, part: Part) -> None:
+    def _add_part(self, plugin: Plugin, kind: Kind, part: Part) -> None:
         if not isinstance(part, Part):
-            raise TypeError(f"{HOOK_OF_KIND[kind]} must return a list of ssl_dc.Part, not of {type(part).__name__}")
+            raise TypeError(f"{kind.hook} must return a list of ssl_dc.Part, not of {type(part).__name__}")
         if not _NAME.fullmatch(part.name):
-            self._leave_out(plugin, f"{LABEL[kind]} {part.name!r}: a name is a letter, then letters, digits, '_', '-', '.'")
+            self._leave_out(plugin, f"{kind.label} {part.name!r}: a name is a letter, then letters, digits, '_', '-', '.'")
             return
-        bearers = self._parts.setdefault((kind, part.name), [])
+        bearers = self._parts.setdefault((kind.name, part.name), [])
         if any(each.distribution == plugin.distribution for each in bearers):
-            self._leave_out(plugin, f"{LABEL[kind]} {part.name!r} is brought by {plugin.distribution} twice")
+            self._leave_out(plugin, f"{kind.label} {part.name!r} is brought by {plugin.distribution} twice")
             return
-        bearers.append(Registered(kind, part, plugin.distribution, plugin.version))
+        bearers.append(Registered(kind.name, part, plugin.distribution, plugin.version))
 
     def _leave_out(self, plugin: Plugin, reason: str) -> None:
         self.broken.append(Broken(plugin.name, plugin.distribution, plugin.version, reason))

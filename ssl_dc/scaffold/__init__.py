@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ssl_dc.scaffold.package import next_commands, write_package
+from ssl_dc.scaffold.package import kinds, next_commands, write_package
 
-__all__ = ["next_commands", "write_package"]
+__all__ = ["kinds", "next_commands", "write_package"]

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ssl_dc.config import RunConfig, dump, read, resolve, uniform_layer
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
-from ssl_dc.plugins.parts import KINDS
 from ssl_dc.plugins.registry import registry
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect
 
@@ -33,6 +33,11 @@ def record_has_a_summary_of_one_line(subject: Subject) -> None:
 def record_names_no_options(subject: Subject) -> None:
     """The record names no options: nothing asks a user for them."""
     expect(subject.registered.part.options is None, f"expected no options, saw {subject.registered.part.options}")
+
+
+def options_derive_from_those_of_the_kind(subject: Subject) -> None:
+    """The options are a subclass of the options of the kind: `PartOptions`, or what [the hook](hooks.md) names."""
+    subject.registered.options_model()
 
 
 def options_bear_the_name_of_the_part(subject: Subject) -> None:
@@ -170,15 +175,15 @@ def _candidates(value: Any, field: FieldInfo) -> Iterator[Any]:
 
 def checks_of(kind: str) -> Sequence[Callable[[Subject], None]]:
     """The checks of this file that concern a kind."""
-    if kind in WITHOUT_OPTIONS:
+    if KINDS[kind].options is None:
         return RECORD
-    return (*RECORD_AND_OPTIONS, *CONFIG) if kind in KINDS else RECORD_AND_OPTIONS
+    return (*RECORD_AND_OPTIONS, *CONFIG) if KINDS[kind].section else RECORD_AND_OPTIONS
 
 
-WITHOUT_OPTIONS = ("command", "watcher")
 RECORD = (record_has_a_summary_of_one_line, record_names_no_options)
 RECORD_AND_OPTIONS = (
     record_has_a_summary_of_one_line,
+    options_derive_from_those_of_the_kind,
     options_bear_the_name_of_the_part,
     every_option_is_described,
     unknown_options_are_refused,

@@ -124,16 +124,6 @@ def expect_instance(made: Any, base: type) -> None:
     expect(isinstance(made, base), f"expected the target to build an ssl_dc.{base.__name__}, saw a {type(made).__name__}")
 
 
-def expect_options(subject: Subject, base: type[PartOptions]) -> None:
-    """The part's options must be a subclass of the options of its kind."""
-    model = subject.registered.options_model()
-    expect(
-        issubclass(model, base),
-        f"expected {subject.registered.part.options} to be a subclass of {base.__module__}.{base.__name__},"
-        f" saw a subclass of {model.__mro__[1].__name__}",
-    )
-
-
 def expect_gradient(name: str, p: Tensor, where: str = "") -> None:
     """A parameter must have a finite gradient.
 

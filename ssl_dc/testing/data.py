@@ -16,17 +16,15 @@ from ssl_dc.data.base import DataSet, ImageSet, Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
-from ssl_dc.plugins.options import DataOptions
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance, expect_options
+from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance
 
 LOOKED_AT = 6
 """Images of each split that are opened, from its first to its last."""
 
 
 def is_a_data_set(subject: Subject) -> None:
-    """What the target builds is an `ssl_dc.DataSet`, and its options are `ssl_dc.DataOptions`."""
+    """What the target builds is an `ssl_dc.DataSet`."""
     expect_instance(subject.build(), DataSet)
-    expect_options(subject, DataOptions)
 
 
 def what_is_missing_is_a_data_error(subject: Subject) -> None:
@@ -108,7 +106,7 @@ def worker_processes_read_the_same_images(subject: Subject) -> None:
 
 
 def a_limit_is_kept(subject: Subject) -> None:
-    """With `limit` and `test_limit`, `ssl_dc.data.subsets.open_splits` gives that many images."""
+    """With `limit` and `test_limit`, `ssl_dc.open_splits` gives that many images."""
     _splits(subject)
     options = subject.options.model_copy(update={"limit": 3, "test_limit": 2})
     splits = open_splits(subject.registered.target()(options))

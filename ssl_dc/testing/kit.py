@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
-from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.testing import any_part
 from ssl_dc.testing.check import Check, ConformanceError, DoesNotApplyError, Outcome, Subject
@@ -18,10 +19,17 @@ def checks(kind: str) -> Sequence[Check]:
     Raises:
         ValueError: If there is no such kind.
     """
-    if kind not in (*KINDS, *OTHER_KINDS):
-        raise ValueError(f"there is no kind of part {kind!r}; there are: {', '.join((*KINDS, *OTHER_KINDS))}")
-    of_kind = import_module(f"ssl_dc.testing.{kind}")
-    return [Check(function) for function in (*any_part.checks_of(kind), *of_kind.CHECKS)]
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind of part {kind!r}; there are: {', '.join(KINDS)}")
+    return [Check(function) for function in (*any_part.checks_of(kind), *_own_checks(kind))]
+
+
+def _own_checks(kind: str) -> Sequence[Callable[[Subject], None]]:
+    """What ``ssl_dc/testing/KIND.py`` asks of a kind; nothing where there is no such file."""
+    if find_spec(f"ssl_dc.testing.{kind}") is None:
+        return ()
+    functions: Sequence[Callable[[Subject], None]] = import_module(f"ssl_dc.testing.{kind}").CHECKS
+    return functions
 
 
 def run_checks(registered: Registered, settings: Mapping[str, Any] | None = None) -> list[Outcome]:

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_dc.optimizers.base import ParameterGroup
-from ssl_dc.plugins.options import OptimizerOptions
-from ssl_dc.testing.check import Subject, expect, expect_options
+from ssl_dc.testing.check import Subject, expect
 from ssl_dc.training.checkpoint import optimizer_tensors, restore_optimizer
 
 LR = 1e-2
@@ -20,8 +19,7 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 def builds_an_optimizer(subject: Subject) -> None:
-    """The target, called with options, groups and a rate, gives a `torch.optim.Optimizer`; its options are its kind's."""
-    expect_options(subject, OptimizerOptions)
+    """The target, called with options, groups and a rate, gives a `torch.optim.Optimizer`."""
     optimizer = subject.build(_groups(_parameters()), LR)
     expect(isinstance(optimizer, Optimizer), f"expected a torch.optim.Optimizer, saw {optimizer!r}")
 

@@ -11,7 +11,7 @@ from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_options
+from ssl_dc.testing.check import DoesNotApplyError, Subject, expect
 
 SMALL = {
     "data.name": "digits",
@@ -24,11 +24,10 @@ SMALL = {
 }
 
 
-def takes_the_options_of_protocols(subject: Subject) -> None:
-    """The target can be called, and its options are `ssl_dc.ProtocolOptions`."""
+def is_a_function(subject: Subject) -> None:
+    """The target can be called."""
     target = subject.registered.target()
     expect(callable(target), f"expected a function run(model, options), saw {target!r}")
-    expect_options(subject, ProtocolOptions)
 
 
 def it_reports_as_json_and_as_tables(subject: Subject) -> None:
@@ -98,7 +97,7 @@ def _report(subject: Subject, model: Model) -> Report:
 
 
 CHECKS = (
-    takes_the_options_of_protocols,
+    is_a_function,
     it_reports_as_json_and_as_tables,
     the_same_model_gives_the_same_report,
     the_model_is_left_as_it_is,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins.registry import LABEL
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.testing import any_part
 from ssl_dc.testing.check import Check
 from ssl_dc.testing.kit import checks
@@ -34,7 +33,7 @@ ssl-dc plugins check PACKAGE
 As functions, without pytest:
 
 ```python
-from ssl_dc.plugins.registry import registry
+from ssl_dc import registry
 from ssl_dc.testing import run_checks
 
 for outcome in run_checks(registry().find("objective", "vicreg"), settings={"expander_width": 8}):
@@ -53,8 +52,11 @@ for outcome in run_checks(registry().find("objective", "vicreg"), settings={"exp
 - `compiles = True` on the options: `torch.compile` takes the part as one graph. It is checked with `fullgraph=True` and
   the backend `aot_eager`, which traces and differentiates as the default one does and leaves out the making of kernels.
   Without the claim the check does not apply.
-- `trained_views = (0,)` on an objective: only the first view's features get a gradient, the second one's are a target.
-  Without it, both must get one. A momentum copy that is a target encodes the images itself, and requires no gradient.
+- `views = None` on an objective: it takes any number of views from 2. Without it, an objective takes two views, and a run
+  with more routes is refused.
+- `trained_views = (0,)` on an objective: only the features of the first view get a gradient. Those of the second view are a
+  target. Without it, the features of all views must get one. A momentum copy that is a target encodes the images itself,
+  and requires no gradient.
 """
 
 
@@ -69,9 +71,9 @@ def conformance_reference() -> str:
         _list(list(map(Check, any_part.CONFIG))),
     ]
     shared = {*any_part.RECORD, *any_part.RECORD_AND_OPTIONS, *any_part.CONFIG}
-    for kind in (*KINDS, *OTHER_KINDS):
+    for kind, row in KINDS.items():
         own = [check for check in checks(kind) if check.function not in shared]
-        sections += [f"## {LABEL[kind][0].upper()}{LABEL[kind][1:]}", _list(own)]
+        sections += [f"## {row.label[0].upper()}{row.label[1:]}", _list(own)]
     return "\n\n".join(section.strip() for section in sections) + "\n"
 
 

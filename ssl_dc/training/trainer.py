@@ -1,4 +1,4 @@
-"""The training loop. It knows interfaces only: no part by name."""
+"""The training loop. It uses the interfaces of parts, and no part by name."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ssl_dc.data.workers import worker_failures
 from ssl_dc.distributed import gather_batch, peer_failures, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
-from ssl_dc.gating.base import GatingScheme, gates_of
+from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
-from ssl_dc.objectives.base import Objective
+from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.routes import Route
@@ -31,7 +31,7 @@ from ssl_dc.seeds import seed_everything
 from ssl_dc.tensor_files import fill
 from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.accelerator import make_accelerator
-from ssl_dc.training.batches import Batches, Loader, LoaderBatches, ViewBatches, Views2
+from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
 from ssl_dc.training.learner import Learner, LearnerOutput
@@ -50,25 +50,27 @@ DEFAULT_BUDGET = BudgetConfig()
 class Trainer:
     """Trains an encoder with an objective and a gating scheme.
 
-    Works with objects composed by hand as well as with those that :mod:`ssl_dc.assemble` builds from a config.
+    The objects may be composed by hand, or built by :mod:`ssl_dc.assemble` from a config.
 
     Args:
-        encoder: Trained in place.
-        objective: Trained in place.
+        encoder: It is trained in place.
+        objective: It is trained in place.
         gating: The scheme that the encoder's gates come from.
-        optimizer: Builds the optimiser from parameter groups; its learning rate is the peak of the schedule.
+        optimizer: Builds the optimiser from parameter groups. Its learning rate is the peak of the schedule.
         image_size: Side of the views, in pixels.
         training: Length, batch, precision.
-        cost: What the encoder costs at ``image_size``; counted here if it is not given.
-        images: What is trained on, of which ``views`` draws the views; or else a ``loader`` is given.
-        views: Draws the two views of an image.
-        loader: Gives the batches in place of ``images`` and ``views``: two views each, (N, 3, image_size, image_size).
-        budget: What the gated route may cost; its target is not used by a scheme without gates.
-        routes: The routes of the two views.
+        cost: What the encoder costs at ``image_size``. It is counted here if it is not given.
+        images: The training images, of which ``views`` draws the views.
+        views: Draws the views of an image, one for each route.
+        loader: Gives the batches in place of ``images`` and ``views``: each has one view (N, 3, image_size, image_size) for
+            each route.
+        budget: What the gated route may cost. A scheme without gates does not use its target.
+        routes: The route of each view. There are as many as the objective takes views.
         seed: Seed of the order of the images, of the views and of the gates' noise.
 
     Raises:
-        ConfigError: If neither or both of a loader and images with their views are given, or the batches do not fit.
+        ConfigError: If neither or both of a loader and images with their views are given, if the batches do not fit, or if
+            the objective takes another number of views.
     """
 
     def __init__(
@@ -85,17 +87,20 @@ class Trainer:
         views: Views | None = None,
         loader: Loader | None = None,
         budget: BudgetConfig = DEFAULT_BUDGET,
-        routes: tuple[Route, Route] = (Route.GATED, Route.DENSE),
+        routes: Sequence[Route] = (Route.GATED, Route.DENSE),
         seed: int = 0,
     ) -> None:
+        check_views(objective, f"the objective {type(objective).__name__}", routes)
         self.accelerator = make_accelerator(training.precision)
-        self.training, self.routes, self.seed = training, routes, seed
+        self.training, self.routes, self.seed = training, tuple(routes), seed
         self.gating = gating
-        self.batches = _batches(images, views, loader, training, seed)
+        self.batches = _batches(images, views, loader, training, seed, len(routes))
         self.cost = encoder.cost_model(image_size) if cost is None else cost
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = training.epochs * self.steps_per_epoch
         self.schedule = Schedule(round(training.warmup_share * self.total_steps), self.total_steps)
+        if budget.target is not None:
+            set_budgets(encoder, [budget.target])
         self.budget = budget_control(budget, self.cost)
         self._watchers: Sequence[Watcher] = ()
         self._checkpoints: CheckpointStore | None = None
@@ -173,7 +178,7 @@ class Trainer:
             f"stopped by {signal.Signals(asked).name} after step {self.step} of {self.total_steps}, which is {saved}", asked
         )
 
-    def _take_step(self, micro_batches: Sequence[Views2], measure: bool) -> dict[str, float]:
+    def _take_step(self, micro_batches: Sequence[BatchViews], measure: bool) -> dict[str, float]:
         """One optimiser step; its metrics if they are to be measured, else none.
 
         A step that is not finite changes nothing, where the config lets the run go on, and has no metrics.
@@ -201,8 +206,9 @@ class Trainer:
         self.optimizer.zero_grad()
         progress = (self.step + 1) / self.total_steps
         self.learner.objective.after_step(self.learner.encoder, progress)
-        if Route.GATED in routes:
-            self.budget.after_step(self.learner.encoder, micro_batches[-1][routes.index(Route.GATED)], self.step)
+        if any(route.gated for route in routes):
+            first = next(number for number, route in enumerate(routes) if route.gated)
+            self.budget.after_step(self.learner.encoder, micro_batches[-1][first], self.step)
         return self._metrics(output, terms, loss, routes) if measure else {}
 
     def _terms(self, output: LearnerOutput, routes: Sequence[Route]) -> dict[str, Tensor]:
@@ -217,7 +223,7 @@ class Trainer:
 
     def _traces(self, output: LearnerOutput, routes: Sequence[Route]) -> list[Trace]:
         """The masks of each gated view, over the global batch."""
-        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route is Route.GATED]
+        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route.gated]
         return [Trace({site: gather_batch(mask) for site, mask in masks.items()}, self.cost) for masks in gated]
 
     def _routes(self) -> tuple[Route, ...]:
@@ -255,7 +261,7 @@ class Trainer:
     def _newest_resume_point(self) -> Path | None:
         return self._checkpoints.newest() if self._checkpoints else None
 
-    def _micro_batches(self) -> Generator[Views2, None, None]:
+    def _micro_batches(self) -> Generator[BatchViews, None, None]:
         """The micro-batches of the rest of the run, where they are trained on."""
         for views in self.batches.rest(self.step):
             moved: list[Tensor] = send_to_device(views, self.accelerator.device)
@@ -307,12 +313,12 @@ class Trainer:
 
 
 def _batches(
-    images: ImageSet | None, views: Views | None, loader: Loader | None, training: TrainingConfig, seed: int
+    images: ImageSet | None, views: Views | None, loader: Loader | None, training: TrainingConfig, seed: int, count: int
 ) -> Batches:
     if loader is not None and images is None and views is None:
-        return LoaderBatches(loader, training)
+        return LoaderBatches(loader, training, count)
     if loader is None and images is not None and views is not None:
-        return ViewBatches(images, views, training, seed)
+        return ViewBatches(images, views, training, seed, count)
     raise ConfigError("a trainer takes either images and views, or a loader")
 
 

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from ssl_dc import Objective, ObjectiveOutput, Part, PartOptions, hookimpl
 
-SSL_DC_INTERFACE = "1.0"
+SSL_DC_INTERFACE = "2.0"
 
 
 @hookimpl
@@ -197,7 +197,7 @@ def test_help_is_quick_with_twenty_plugins(install: Install) -> None:
 LIGHT = """
 from ssl_dc import Part, hookimpl
 
-SSL_DC_INTERFACE = "1.0"
+SSL_DC_INTERFACE = "2.0"
 
 
 @hookimpl
