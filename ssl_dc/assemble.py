@@ -13,14 +13,15 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, PluginError, SslDcError
-from ssl_dc.gating.base import GateFactory, GatingScheme
+from ssl_dc.gating.base import GateFactory, GatingScheme, set_budgets
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
-from ssl_dc.plugins.registry import registry
+from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.views.base import Views
@@ -93,7 +94,10 @@ def build_encoder(config: RunConfig) -> tuple[Encoder, GatingScheme]:
     def make_backbone(gate_factory: GateFactory) -> Backbone:
         return build("backbone", config.backbone, Backbone, norms.layer, gate_factory)
 
-    return build("encoder", config.encoder, Encoder, make_backbone, gating), gating
+    encoder = build("encoder", config.encoder, Encoder, make_backbone, gating)
+    if config.budget.target is not None:
+        set_budgets(encoder, [config.budget.target])
+    return encoder, gating
 
 
 def build_objective(config: RunConfig, feature_dim: int) -> Objective:
@@ -115,6 +119,11 @@ def build_views(config: RunConfig) -> Views:
 def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Optimizer:
     """The optimiser over some parameters."""
     return build("optimizer", config.optimizer, Optimizer, groups, peak_lr(config))
+
+
+def registered_parts(config: RunConfig) -> dict[str, Registered]:
+    """The records of the parts that a config names, by kind."""
+    return {kind: registry().find(kind, getattr(config, kind).name) for kind in KINDS if hasattr(config, kind)}
 
 
 def peak_lr(config: RunConfig) -> float:

@@ -18,7 +18,7 @@ from ssl_dc.data.base import Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import sample
 from ssl_dc.data.unreadable import Readable
-from ssl_dc.errors import DataError, RunError, SslDcError, Stopped
+from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
@@ -85,12 +85,13 @@ class PreparedRun:
         told = self._watchers(folder, watchers)
         checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
         try:
-            with _advice(folder):
+            with _traceback_kept(folder), _advice(folder):
                 self.trainer.fit(watchers=told, checkpoints=checkpoints)
-                model = self._calibrated(told)
+                with self.trainer.parts.blamed(lambda: "calibration after the last step"):
+                    model = self._calibrated(told)
             if self.is_main_process:
                 folder.save_model(model.encoder)
-            with _after_training(folder):
+            with _after_training(folder), _traceback_kept(folder), self.trainer.parts.blamed(lambda: "evaluation"):
                 result = outcome(self.config, model, self.splits)
         finally:
             self._list_bad_images(folder, told)
@@ -163,6 +164,16 @@ def _advice(folder: RunFolder) -> Iterator[None]:
         raise Stopped(f"{stopped}; go on with: {_resume_call(folder)}", stopped.signal) from None
     except DataError as error:
         raise RunError(f"{error} Once it can be, go on with: {_resume_call(folder)}{SKIP}") from error
+
+
+@contextmanager
+def _traceback_kept(folder: RunFolder) -> Iterator[None]:
+    """Write the traceback of a part's exception into the run's folder, and say in the message where it is."""
+    try:
+        yield
+    except PartError as error:
+        file = folder.save_traceback(error.__cause__ or error)
+        raise PartError(f"{error}; its traceback is in {file}") from error.__cause__
 
 
 @contextmanager

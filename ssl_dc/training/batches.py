@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError
 from ssl_dc.training.sampling import GlobalBatches, ViewSets
 from ssl_dc.views.base import Views
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BatchViews = Sequence[Tensor]
 """The views of a batch, each (N, 3, H, W): one for each route."""
@@ -65,6 +68,15 @@ class ViewBatches(Batches):
     def steps_per_epoch(self) -> int:
         """Number of whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.view_sets), self.training.batch_size)
+
+    def first_image(self, first_step: int) -> tuple[Image, tuple[Tensor, ...]]:
+        """The first image of this process from an optimiser step on, and its views.
+
+        Raises:
+            DataError: If the image cannot be read.
+        """
+        key = next(iter(_RestOfRun(self, first_step)))[0]
+        return self.view_sets.images.image(key[1]), self.view_sets[key]
 
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on; one loader serves all epochs."""
