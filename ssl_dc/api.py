@@ -218,7 +218,8 @@ def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None 
 
 def _free_folder(config: RunConfig) -> Path:
     """A folder under ``runs/`` that does not exist, named for what is run."""
-    budget = "" if config.budget.target is None else f"-{config.budget.target:g}"
+    budgets = config.budget.budgets
+    budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
     name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
     number = 1
     while (path := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():

@@ -95,8 +95,8 @@ def build_encoder(config: RunConfig) -> tuple[Encoder, GatingScheme]:
         return build("backbone", config.backbone, Backbone, norms.layer, gate_factory)
 
     encoder = build("encoder", config.encoder, Encoder, make_backbone, gating)
-    if config.budget.target is not None:
-        set_budgets(encoder, [config.budget.target])
+    if config.budget.budgets:
+        set_budgets(encoder, config.budget.budgets, config.budget.target)
     return encoder, gating
 
 
@@ -145,8 +145,9 @@ def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> N
 
 
 def _check_budget(config: RunConfig, cost: CostModel) -> None:
-    if config.budget.target is not None and config.budget.target < cost.floor_ratio:
+    least = min(config.budget.budgets, default=1.0)
+    if least < cost.floor_ratio:
         raise ConfigError(
-            f"budget.target = {config.budget.target:g}: below what {config.backbone.name} at {config.data.image_size} px"
+            f"budget.target = {least:g}: below what {config.backbone.name} at {config.data.image_size} px"
             f" costs with every gate shut; allowed: {cost.floor_ratio:.5f} to 1"
         )

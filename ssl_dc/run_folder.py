@@ -8,6 +8,8 @@
     How many training images there were when the run began, and a fingerprint of them.
 ``bad_images.json``
     The images that could not be read, if there were any and ``data.bad_images`` is ``skip``.
+``left_out.json``
+    The files of the data set that are not used, if there are any, with the reasons.
 ``metrics.jsonl``
     One JSON object for each logged step.
 ``environment.json``
@@ -59,6 +61,7 @@ class RunFolder:
         self.config_file = path / "config.json"
         self.model_file = path / "model.safetensors"
         self.data_file = path / "data.json"
+        self.left_out_file = path / "left_out.json"
         self.bad_images_file = path / "bad_images.json"
         self.metrics_file = path / "metrics.jsonl"
         self.environment_file = path / "environment.json"
@@ -152,6 +155,10 @@ class RunFolder:
     def save_bad_images(self, reasons: Mapping[str, Sequence[str]]) -> None:
         """List what could not be read: reasons by split."""
         write_text(self.bad_images_file, json.dumps(reasons, indent=2) + "\n")
+
+    def save_left_out(self, reasons: Mapping[str, Mapping[str, str]]) -> None:
+        """List the files of the data set that are not used: for each kind of reason, the reason by path."""
+        write_text(self.left_out_file, json.dumps(reasons, indent=2) + "\n")
 
     def save_model(self, encoder: nn.Module) -> None:
         """Write the encoder's weights."""

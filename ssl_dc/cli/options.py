@@ -132,7 +132,12 @@ class Named:
 
 NAMED = [
     *(Named(f"--{kind}", f"{kind}.name", KINDS[kind].section or "") for kind in config_sections()),
-    Named("--budget", "budget.target", "Share of the dense cost that the gated route may pay: above 0, to 1.", Number()),
+    Named(
+        "--budget",
+        "budget.target",
+        "Share of the dense cost for the gated route, above 0, to 1; or several: 0.1:0.9.",
+        Number(),
+    ),
     Named("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
     Named("--width", "backbone.width", "Channels of the backbone's first stage.", Number()),
     Named("--stem", "backbone.stem", "First layers of the backbone."),

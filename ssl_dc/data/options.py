@@ -103,7 +103,7 @@ class FolderOptions(DataOptions):
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
     name: str = "folder"
-    hold_out: HoldOut = 0.1
+    hold_out: HoldOut = 0.2
 
 
 class ParquetOptions(DataOptions):
@@ -112,6 +112,6 @@ class ParquetOptions(DataOptions):
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
     name: str = "parquet"
-    hold_out: HoldOut = 0.1
+    hold_out: HoldOut = 0.2
     image_column: str = Field("image", description="Column of structs {bytes, path}, or of bytes.")
     label_column: str = Field("label", description="Column of integer labels.")

@@ -122,7 +122,7 @@ def cost_images(splits: Splits) -> tuple[ImageSet, str]:
     """The images that gates are measured on, and which these are in words: held out, or else some training images."""
     if len(splits.test) > 0:
         return splits.test, f"{len(splits.test):,} held-out images"
-    return sample(splits.train, TRAINING_IMAGES), "training images: none are held out, none have labels"
+    return sample(splits.train, TRAINING_IMAGES), "training images: none are held out"
 
 
 def _table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:

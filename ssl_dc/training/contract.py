@@ -26,7 +26,7 @@ from ssl_dc.gating.counting import counted_macs
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
 from ssl_dc.routes import Route
-from ssl_dc.training.batches import Batches, ViewBatches
+from ssl_dc.training.batches import Batches
 from ssl_dc.training.learner import Learner
 from ssl_dc.training.named_parts import NamedParts
 
@@ -73,7 +73,7 @@ class Contract:
         self._parts, self._cost, self._image_size = parts, cost, image_size
         self._encoder, self._objective = learner.encoder, learner.objective
         self._views = len(routes)
-        self._passed: set[tuple[Route, ...]] = set()
+        self._passed: set[tuple[bool, ...]] = set()
         self._active = False
         self._step = 0
         self._reached: set[int] = set()
@@ -89,39 +89,41 @@ class Contract:
             PluginError: If the data set gives no RGB image, or the recipe no view of the kind that is asked for.
         """
         self._step = step
-        if not isinstance(batches, ViewBatches):
-            return
         try:
-            image, views = batches.first_image(step - 1)
+            first = batches.first_image(step - 1)
         except DataError:
             return  # the run itself says so, or another image stands in
+        if first is None:
+            return
+        image, views = first
         if not isinstance(image, Image.Image) or image.mode != "RGB":
-            seen = f"one of mode {image.mode!r}" if isinstance(image, Image.Image) else f"a {type(image).__name__}"
+            seen = f"one of mode {image.mode!r}" if isinstance(image, Image.Image) else _seen(image)
             self._breach("data", None, f"images must be PIL images of mode 'RGB', not {seen}")
         shape = (3, self._image_size, self._image_size)
         for view in views:
             if not isinstance(view, Tensor) or view.dtype is not torch.float32 or view.shape != shape:
                 self._breach("views", None, f"a view must be float32 {shape}, not {_seen(view)}")
 
-    def check_batch(self, batch: Any, step: int) -> None:
-        """Check the views of a loader's batch.
+    def check_batch(self, batch: Any) -> None:
+        """Check the views of the first batch.
 
         Raises:
-            PluginError: If they are not tensors of one batch, of the image size that the trainer was told.
+            PluginError: If they are not as many tensors as there are routes, of the image size that the trainer was told.
         """
+        name = self._parts.name("views") if self._parts.has("views") else "the loader"
         if not isinstance(batch, (list, tuple)) or len(batch) != self._views:
-            self._fail(step, "the loader", f"a batch must be {self._views} views, not {_seen(batch)}")
+            self._fail(name, f"a batch must be {self._views} views, not {_seen(batch)}")
         size = self._image_size
         for view in batch:
             fits = isinstance(view, Tensor) and view.is_floating_point() and view.shape[1:] == (3, size, size)
             if not fits or len(view) != len(batch[0]):
-                self._fail(step, "the loader", f"each view must be floats (N, 3, {size}, {size}), not {_seen(view)}")
+                self._fail(name, f"each view of a batch must be floats (N, 3, {size}, {size}), not {_seen(view)}")
 
     # a step
 
     @contextmanager
     def watched(self, step: int, routes: tuple[Route, ...], images: Tensor) -> Iterator[None]:
-        """Check a step that is taken here, unless one with the same routes was checked before.
+        """Check a step that is taken here, unless one with the same views gated was checked before.
 
         Args:
             step: The number of the step, from 1.
@@ -131,7 +133,8 @@ class Contract:
         Raises:
             PluginError: If a part breaks its contract; the message names the part.
         """
-        if routes in self._passed:
+        gated = tuple(route.gated for route in routes)
+        if gated in self._passed:
             yield
             return
         self._step, self._active = step, True
@@ -143,7 +146,7 @@ class Contract:
                 hooks.callback(handle.remove)
             yield
         self._active = False
-        self._passed.add(routes)
+        self._passed.add(gated)
 
     def check_losses(self, terms: Any) -> None:
         """Check the loss terms of the gating scheme, in a step that is checked."""
@@ -324,10 +327,10 @@ class Contract:
             self._breach("gating", gate, f"the gate at {site} says macs = {gate.macs!r}, and torch counts {counted:,}")
 
     def _breach(self, kind: str, part: object, text: str) -> NoReturn:
-        self._fail(self._step, self._parts.name(kind, part), text)
+        self._fail(self._parts.name(kind, part), text)
 
-    def _fail(self, step: int, name: str, text: str) -> NoReturn:
-        raise PluginError(f"step {step}: {name}: {text}")
+    def _fail(self, name: str, text: str) -> NoReturn:
+        raise PluginError(f"step {self._step}: {name}: {text}")
 
 
 @contextmanager

@@ -74,6 +74,10 @@ class NamedParts:
             return str(self._registered[kind])
         return f"{KINDS[kind].label} {type(self._objects.get(kind, part)).__name__}"
 
+    def has(self, kind: str) -> bool:
+        """Whether there is a part of a kind that was given as such."""
+        return self._objects.get(kind) is not None
+
     @contextmanager
     def blamed(self, when: Callable[[], str]) -> Iterator[None]:
         """Name the part that raises an exception here, in one message.

@@ -108,7 +108,7 @@ def test_open_gates_change_nothing(model: str) -> None:
     backbone = make(model, ssl_dc.Granularity.CHANNEL).eval()
     for point in backbone.gate_points():
         if point.gate is not None:
-            point.gate.forward = lambda x, site=point.site: torch.ones(len(x), site.channels)  # type: ignore[method-assign]
+            point.gate.forward = lambda x, _threshold, site=point.site: torch.ones(len(x), site.channels)  # type: ignore[method-assign]
     with torch.no_grad():
         dense, _ = backbone(images(), ssl_dc.Route.DENSE)
         gated, masks = backbone(images(), ssl_dc.Route.GATED)
