@@ -149,7 +149,7 @@ def test_transform_is_what_evaluation_sees() -> None:
 
 
 def test_transform_normalises_by_the_config() -> None:
-    it = model(data__mean=[0.0, 0.5, 1.0], data__std=[1.0, 0.5, 2.0])
+    it = model(data__mean=[0.0, 0.5, 1.0], data__std=[1.0, 0.5, 0.25])
     tensor = it.transform(Image.new("RGB", (8, 8), (255, 255, 255)))
     assert tensor[:, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
 

@@ -193,6 +193,13 @@ def config_options(command: F) -> F:
     return wrapped  # type: ignore[no-any-return]  # click's decorators lose the type
 
 
+device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where features are computed: cpu, cuda, cuda:1, mps or auto.  [default: auto, the best there is]",
+)
+"""Unset unless the user sets it: a command may have to refuse it."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 
