@@ -59,25 +59,29 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(KINDS)), help="Needed where parts of different kinds have the same name.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Only a part of this kind.")
 @readable_errors
 @json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
-    """Show the options of the part NAME: type, range, default, meaning. A run sets them by --KIND.OPTION VALUE."""
-    kinds = [kind] if kind else [each for each in KINDS if registry().has(each, name)]
-    if not kinds:
+    """Show the options of each part of that NAME: type, range, default, meaning. A run sets them by --KIND.OPTION VALUE."""
+    parts = [part for each in ([kind] if kind else KINDS) for part in registry().meant(each, name)]
+    if not parts and kind:
+        registry().find(kind, name)  # raises, and says which there are
+    if not parts:
         known = sorted({written for each in KINDS for written in registry().names(each)})
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise PluginError(f"unknown part {name!r}; there are: {', '.join(known)}.{hint}")
-    shown = [_described(registry().find(each, name)) for each in kinds]
+    shown = [_described(part) for part in parts]
     if as_json:
         print_json(shown)
         return
     from ssl_dc.cli.tables import print_columns
 
     for part in shown:
-        title = f"{KINDS[part['kind']].label} {name}, of {part['distribution']} {part['version']}: {part['summary']}"
+        title = (
+            f"{KINDS[part['kind']].label} {part['name']}, of {part['distribution']} {part['version']}: {part['summary']}"
+        )
         print_columns(title, ["option", "default", "allowed", "meaning"], part["options"])
 
 
@@ -161,7 +165,7 @@ def _state(registered: Registered) -> str:
 def _described(registered: Registered) -> dict[str, Any]:
     return {
         "kind": registered.kind,
-        "name": registered.part.name,
+        "name": registry().written(registered),
         "distribution": registered.distribution,
         "version": registered.version,
         "summary": registered.part.summary,

@@ -147,6 +147,11 @@ class Registry:
         out = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in self.broken)
         raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{out}")
 
+    def meant(self, kind: str, name: str) -> list[Registered]:
+        """Every part that a name may mean: the one that :meth:`find` finds, or else all that packages bring."""
+        found = self._lookup(kind, name)
+        return self._parts.get((kind, name), []) if found is None else [found]
+
     def _lookup(self, kind: str, name: str) -> Registered | None:
         package, colon, bare = name.rpartition(":")
         if not colon:
