@@ -1,6 +1,5 @@
 """Every public name, once: what type checkers read, and where ``__init__.py`` finds each name when it is first used."""
 
-from ssl_dc.api import Run as Run
 from ssl_dc.api import evaluate as evaluate
 from ssl_dc.api import load as load
 from ssl_dc.api import resume as resume
@@ -112,6 +111,7 @@ from ssl_dc.plugins.registry import Registered as Registered
 from ssl_dc.plugins.registry import Registry as Registry
 from ssl_dc.plugins.registry import registry as registry
 from ssl_dc.routes import Route as Route
+from ssl_dc.runs import Run as Run
 from ssl_dc.trackers.base import StepMetrics as StepMetrics
 from ssl_dc.trackers.base import Watcher as Watcher
 from ssl_dc.trackers.none import NoTracker as NoTracker

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_dc.assemble import build_network
+from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.atomic_files import write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
@@ -152,8 +152,8 @@ class RunFolder:
         """Write the encoder's weights."""
         write_tensors(self.model_file, encoder.state_dict())
 
-    def load_model(self) -> Model:
-        """The trained model.
+    def load_model(self, device: torch.device | str = "cpu") -> Model:
+        """The trained model, on a device.
 
         Raises:
             ConfigError: If the config is not valid.
@@ -168,9 +168,9 @@ class RunFolder:
         tensors = read_tensors(self.model_file)
         if outline := _outline(config):
             check_fit(outline, tensors, self.model_file)
-        encoder = build_network(config).encoder
-        fill(encoder, tensors, self.model_file)
-        return Model(config, encoder)
+        network = build_network(config)
+        fill(network.encoder, tensors, self.model_file)
+        return Model(config, network.encoder, network.cost).to(device)
 
     def save_result(self, result: dict[str, Any]) -> None:
         """Write what was learned."""
@@ -193,7 +193,7 @@ def _outline(config: RunConfig) -> nn.Module | None:
     """
     try:
         with torch.device("meta"):
-            return build_network(config).encoder
+            return build_encoder(config)[0]
     except Exception:  # a stranger's part may raise anything; whatever is wrong shows when it is built for good
         return None
 

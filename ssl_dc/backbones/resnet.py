@@ -33,7 +33,7 @@ STEMS = {
 
 
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
-    """A convolution without bias, of "same" padding unless told otherwise, with He initialisation."""
+    """A convolution without bias, with He initialisation. Its padding is "same" unless ``padding`` is given."""
     padding = kernel // 2 if padding is None else padding
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -41,7 +41,7 @@ def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 
 
 
 class Shortcut(nn.Module):
-    """The shortcut of a block that changes the shape: 1x1 convolution and norm."""
+    """The shortcut of a block whose output has another shape than its input: 1x1 convolution and norm."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm_factory: NormFactory) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Shortcut(nn.Module):
         self.norm = norm_factory(out_channels, Position.DOWNSAMPLE)
 
     def forward(self, x: Tensor, route: Route) -> Tensor:
-        """X (N, in, H, W) brought to (N, out, H / stride, W / stride)."""
+        """The shortcut (N, out, H / stride, W / stride) of x (N, in, H, W)."""
         shortcut: Tensor = self.norm(self.conv(x), route)
         return shortcut
 
@@ -104,7 +104,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut, with three gate sites; the stride is the 3x3 convolution's.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, with three gate sites. The 3x3 convolution has the stride.
 
     ``reduced`` (channel): relu(norm1(conv1(x))); a shut channel saves its row of conv1 and its column of conv2.
     ``hidden`` (channel): relu(norm2(conv2(...))); a shut channel saves its row of conv2 and its column of conv3.
@@ -206,7 +206,7 @@ class ResNet(Backbone):
         return x.mean(dim=(2, 3)), masks
 
     def torchvision_state_dict(self, route: Route) -> dict[str, Tensor]:
-        """The weights of a route under torchvision's names; all of its ``resnet18`` (34, 50) but ``fc``.
+        """The weights of a route by torchvision's names: all of its ``resnet18`` (34, 50) except ``fc``.
 
         Raises:
             ConfigError: If the width or the stem is not torchvision's.

@@ -136,7 +136,7 @@ NAMED = [
     Named("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
     Named("--width", "backbone.width", "Channels of the backbone's first stage.", Number()),
     Named("--stem", "backbone.stem", "First layers of the backbone."),
-    Named("--routes", "routes", "Routes of the two views, such as gated,dense."),
+    Named("--routes", "routes", "Route of each view, such as gated,dense."),
     Named("--gate-warmup", "training.gate_warmup", "First epochs without gates.", Number()),
     Named("--data-root", "data.root", "Folder that holds the data."),
     Named("--download", "data.download", "Download the data if it is not there.", flag_only=True),

@@ -15,7 +15,7 @@ from ssl_dc.errors import ConfigError
 from ssl_dc.plugins.registry import registry
 
 if TYPE_CHECKING:
-    from ssl_dc.api import Run
+    from ssl_dc.runs import Run
 
 
 @click.command("train", cls=ConfigCommand, short_help="Pre-train an encoder that is dense and gated at once.")

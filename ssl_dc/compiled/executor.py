@@ -21,7 +21,7 @@ from ssl_dc.compiled.layout import Weights, without_weights
 from ssl_dc.compiled.native import NativeProgram
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.errors import RunError
-from ssl_dc.gating.cost import CostModel
+from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
 from ssl_dc.routes import Route
 
 Backend = Literal["auto", "native", "torch"]
@@ -65,7 +65,7 @@ class Executor:
 
     Args:
         plan: Fused.
-        cost_model: The cost of its network at an image size.
+        cost_model: The cost of its network for images of a size.
         threads: How many threads work at once; by default as many as torch uses.
         backend: What runs it.
 
@@ -82,7 +82,7 @@ class Executor:
     def __init__(
         self,
         plan: Plan,
-        cost_model: Callable[[int], CostModel],
+        cost_model: Callable[[ImageSize], CostModel],
         *,
         threads: int | None = None,
         backend: Backend = "auto",
@@ -98,7 +98,7 @@ class Executor:
             self._weights = Weights(plan, self._kernel)
             self.plan = without_weights(plan)
         self._cost_model = cost_model
-        self._costs: dict[int, CostModel] = {}
+        self._costs: dict[ImageSize, CostModel] = {}
         self._programs: dict[tuple[int, int], NativeProgram] = {}
 
     @property
@@ -124,7 +124,7 @@ class Executor:
         if not math.isfinite(float(images.sum())):
             # what is not a number may lie where nothing is computed: it must not go unseen
             features[~images.flatten(1).isfinite().all(dim=1)] = torch.nan
-        return Executed(features, opened, self.plan, self._cost(images.shape[-1]))
+        return Executed(features, opened, self.plan, self._cost(image_size_of(images)))
 
     def timed(self, image: Tensor) -> Tensor:
         """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that it does without.
@@ -163,7 +163,7 @@ class Executor:
             opened.append(torch.cat(masks, dim=1) if masks else torch.empty(1, 0))
         return torch.cat(features), torch.cat(opened).to(torch.uint8)
 
-    def _cost(self, size: int) -> CostModel:
+    def _cost(self, size: ImageSize) -> CostModel:
         if size not in self._costs:
             self._costs[size] = self._cost_model(size)
         return self._costs[size]

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ssl_dc.errors import PluginError
@@ -36,6 +45,29 @@ def _slot(kind: str) -> BeforeValidator:
         return options if name == registered.part.name else options.model_copy(update={"name": name})
 
     return BeforeValidator(check)
+
+
+def _route_of_view(said: Any) -> Any:
+    """A route by its name. The budget of a training is said elsewhere, so a route has none here."""
+    named = {str(route): route for route in Route.BOTH}
+    if str(said) not in named:
+        raise ValueError(f"a route is {' or '.join(map(repr, named))}")
+    return named[str(said)]
+
+
+RouteOfView = Annotated[
+    Route,
+    BeforeValidator(_route_of_view),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [str(route) for route in Route.BOTH]}),
+]
+"""A route, written ``dense`` or ``gated``."""
+
+
+def _at_least_two(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    if len(routes) < 2:
+        raise ValueError("training needs a route for each of at least two views")
+    return routes
 
 
 class BudgetConfig(Strict):
@@ -131,15 +163,19 @@ class RunConfig(_Sections):
     """
 
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
-    routes: tuple[Route, Route] = Field((Route.GATED, Route.DENSE), description="Routes of the two views in training.")
+    routes: Annotated[tuple[RouteOfView, ...], AfterValidator(_at_least_two)] = Field(
+        (Route.GATED, Route.DENSE),
+        description="Route of each view in training.",
+        json_schema_extra={"default": ["gated", "dense"], "minItems": 2},
+    )
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, precision.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
 
     @model_validator(mode="after")
     def _gates_have_a_budget(self) -> RunConfig:
         gating = f"gating {self.gating.name!r}"
-        if not self.gating.gates and Route.GATED in self.routes:
-            raise ValueError(f"routes: {gating} has no gates, so no view can be gated; allowed: dense,dense")
+        if not self.gating.gates and any(route.gated for route in self.routes):
+            raise ValueError(f"routes: {gating} has no gates, so every route must be dense")
         if not self.gating.gates and self.budget.target is not None:
             raise ValueError(f"budget.target: {gating} has no gates to hold to a budget; leave the budget out")
         if self.gating.gates and self.budget.target is None:

@@ -92,7 +92,7 @@ class CostTable(Report):
 
 def cost_of_network(config: RunConfig) -> CostTable:
     """The cost of the network that a config names; the gated cost is its floor, with every gate shut."""
-    cost = build_network(config).encoder.cost_model(config.data.image_size)
+    cost = build_network(config).cost
     return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
 
 

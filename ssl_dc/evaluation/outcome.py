@@ -57,9 +57,8 @@ class Outcome(Report):
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as plain values, as in ``result.json``."""
-        plain = asdict(self)
-        plain["routes"] = {str(route): asdict(reached) for route, reached in self.routes.items()}
-        return plain
+        routes = {str(route): asdict(reached) for route, reached in self.routes.items()}
+        return {**vars(self), "routes": routes}
 
     def tables(self) -> Sequence[ReportTable]:
         """What each route reaches and costs."""
@@ -84,8 +83,7 @@ def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
 
 
 def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
-    untrained = Model.untrained(config)
-    untrained.encoder.to(next(model.encoder.parameters()).device)
+    untrained = Model.untrained(config, model.cost).to(model.device)
     after, before = (score_knn(extract_splits(each, splits)) for each in (model, untrained))
     return {
         route: RouteOutcome(score.top1, before.routes[route].top1, score.macs, score.ratio)

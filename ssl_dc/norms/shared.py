@@ -12,7 +12,7 @@ from ssl_dc.routes import Route
 
 
 class SharedNorm(RouteNorm):
-    """One batch norm, whatever the route.
+    """One batch norm for every route.
 
     Args:
         channels: Width of the activation.

@@ -1,7 +1,7 @@
 """How parts are brought in: by hooks.
 
 A plugin is a module (or any object) whose functions carry :data:`ssl_dc.hookimpl` and have the names below; a package
-offers it under the entry point group ``ssl_dc``. It says by ``SSL_DC_INTERFACE = "1.0"`` which version of the interface it
+offers it under the entry point group ``ssl_dc``. It says by ``SSL_DC_INTERFACE = "2.0"`` which version of the interface it
 is written for.
 
 Each hook is called once, without arguments, and returns a list of :class:`ssl_dc.Part` records, which name a class (or

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-INTERFACE = "1.0"
+INTERFACE = "2.0"
 """Version of what plugins are written against: hooks, records, base classes (docs/plugins.md says what is promised)."""
 
 

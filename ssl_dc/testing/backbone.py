@@ -41,7 +41,7 @@ def features_have_the_declared_width(subject: Subject) -> None:
     """Both routes give finite float32 features (N, feature_dim), in both modes, at two image sizes."""
     backbone = _backbone(subject)
     for size in (SIZE, OTHER_SIZE):
-        for route in Route:
+        for route in Route.BOTH:
             for training in (True, False):
                 features, _ = backbone.train(training)(random_images(ROWS, size), route)
                 expect(
@@ -194,7 +194,7 @@ def every_parameter_gets_a_gradient(subject: Subject) -> None:
     # without gate sites there is no gated route to train the norms of
     backbone = _backbone(subject, norms=None if has_sites else SharedNorms(SharedOptions()).layer)
     images = random_images(ROWS, SIZE)
-    features = [backbone(images, route)[0] for route in Route]
+    features = [backbone(images, route)[0] for route in Route.BOTH]
     sum(((one * torch.randn(one.shape)).sum() for one in features), start=torch.zeros(())).backward()
     for name, p in backbone.named_parameters():
         if p.requires_grad:
@@ -216,7 +216,7 @@ def batch_norms_come_from_the_policy_and_are_told_the_route(subject: Subject) ->
         return norm
 
     backbone = _backbone(subject, no_gates, factory)
-    for route in Route if backbone.gate_points() else [Route.DENSE]:
+    for route in Route.BOTH if backbone.gate_points() else [Route.DENSE]:
         backbone(random_images(ROWS, SIZE), route)
         wrong = [norm for norm, routes in told.items() if set(routes) != {route}]
         expect(
@@ -233,7 +233,7 @@ def evaluation_is_deterministic_and_image_by_image(subject: Subject) -> None:
     """In evaluation mode an image has the same features each time, whatever it is batched with."""
     backbone = _backbone(subject).eval()
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         with torch.no_grad():
             features, again = (backbone(images, route)[0] for _ in range(2))
             alone = torch.cat([backbone(image[None], route)[0] for image in images])
@@ -250,7 +250,7 @@ def it_works_under_bf16_and_channels_last(subject: Subject) -> None:
     backbone = _backbone(subject)
     backbone.to(memory_format=torch.channels_last)
     images = random_images(ROWS, SIZE).contiguous(memory_format=torch.channels_last)
-    for route in Route:
+    for route in Route.BOTH:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features, masks = backbone(images, route)
         expect(bool(features.isfinite().all()), f"expected finite features on the {route} route, saw others")
@@ -265,13 +265,13 @@ def state_is_saved_whole(subject: Subject) -> None:
     """A new backbone that is given the state of a trained one has the same features on both routes, exactly."""
     backbone, again = _backbone(subject), _backbone(subject)
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         backbone(images, route)
     with torch.no_grad():
         for p in backbone.parameters():
             p.add_(0.01 * torch.randn(p.shape))
     again.load_state_dict(backbone.state_dict())
-    for route in Route:
+    for route in Route.BOTH:
         expected, seen = (one.eval()(images, route)[0] for one in (backbone, again))
         expect(torch.equal(expected, seen), f"expected the same features on the {route} route from the saved state")
 
@@ -281,7 +281,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     backbone = _backbone(subject)
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         expected, _ = backbone(images, route)
         seen, _ = compiled(backbone.forward)(images, route)
         expect(

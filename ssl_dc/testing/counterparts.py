@@ -29,11 +29,11 @@ def random_images(count: int, size: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def view_pair(count: int, size: int) -> list[Tensor]:
-    """Two views of the same images that resemble one another; the two halves of the batch differ in mean and spread."""
+def similar_views(count: int, size: int, views: int) -> list[Tensor]:
+    """Views of the same images that resemble one another. The two halves of the batch differ in mean and spread."""
     first = random_images(count, size)
     first[count // 2 :] = 2 * first[count // 2 :] + 1
-    return [first, first + 0.3 * random_images(count, size, seed=1)]
+    return [first, *(first + 0.3 * random_images(count, size, seed=number) for number in range(1, views))]
 
 
 class FlatBackbone(Backbone):
@@ -103,9 +103,9 @@ class LinearGate(Gate):
         """Cost of the layer."""
         return self.layer.weight.numel()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
         """The mask (N, channels)."""
-        soft = torch.sigmoid(self.layer(x.mean(dim=(2, 3))).float() - self.threshold)
+        soft = torch.sigmoid(self.layer(x.mean(dim=(2, 3))).float() - threshold)
         hard = (soft >= 0.5).to(soft.dtype)
         return (hard + (soft - soft.detach()) if self.training else hard).to(x.dtype)
 
@@ -151,7 +151,7 @@ class SwitchGate(Gate):
         """Nothing."""
         return 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:  # noqa: ARG002  # the mask is set from outside
         """The mask (N, channels) that was set."""
         self.seen_channels = x.shape[1]
         return self.mask.to(x.dtype).expand(x.shape[0], -1)

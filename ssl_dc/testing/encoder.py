@@ -30,7 +30,7 @@ def both_routes_give_features_of_the_declared_width(subject: Subject) -> None:
     """Both routes give finite float32 features (N, feature_dim), in training and in evaluation mode."""
     encoder = _encoder(subject)
     for training in (True, False):
-        for route in Route:
+        for route in Route.BOTH:
             features = encoder.train(training)(random_images(ROWS, SIZE), route).features
             expect(
                 features.shape == (ROWS, encoder.feature_dim) and features.dtype is torch.float32,
@@ -66,7 +66,7 @@ def both_routes_are_trained_in_one_backward(subject: Subject) -> None:
     encoder = _encoder(subject)
     expect(any(True for _ in encoder.parameters()), "expected parameters to train, saw none")
     images = random_images(ROWS, SIZE)
-    features = [encoder(images, route).features for route in Route]
+    features = [encoder(images, route).features for route in Route.BOTH]
     sum(((one * torch.randn(one.shape)).sum() for one in features), start=torch.zeros(())).backward()
     for name, p in encoder.named_parameters():
         expect_gradient(name, p, " from the two routes together")
@@ -97,7 +97,7 @@ def it_works_without_gates(subject: Subject) -> None:
 def it_works_under_bf16(subject: Subject) -> None:
     """Under bfloat16 autocast both routes give finite features, and masks of 0 and 1."""
     encoder = _encoder(subject)
-    for route in Route:
+    for route in Route.BOTH:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features, masks = encoder(random_images(ROWS, SIZE), route)
         expect(bool(features.isfinite().all()), f"expected finite features on the {route} route, saw others")
@@ -109,13 +109,13 @@ def state_is_saved_whole(subject: Subject) -> None:
     """A new encoder that is given the state of a trained one has the same features on both routes, exactly."""
     encoder, again = _encoder(subject), _encoder(subject)
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         encoder(images, route)
     with torch.no_grad():
         for p in encoder.parameters():
             p.add_(0.1 * torch.randn(p.shape))
     again.load_state_dict(encoder.state_dict())
-    for route in Route:
+    for route in Route.BOTH:
         expected, seen = (one.eval()(images, route).features for one in (encoder, again))
         expect(
             torch.equal(expected, seen),
@@ -129,7 +129,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     encoder = _encoder(subject).eval()
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         expected, seen = encoder(images, route).features, compiled(encoder.forward)(images, route).features
         expect(
             torch.allclose(expected, seen, rtol=1e-4, atol=1e-5),

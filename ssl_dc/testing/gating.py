@@ -46,7 +46,7 @@ def gates_are_declared(subject: Subject) -> None:
 
 
 def each_site_of_its_granularity_gets_a_gate(subject: Subject) -> None:
-    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask; other sites get none."""
+    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask. Other sites get no gate."""
     scheme = _scheme(subject)
     sites = [
         GateSite("channels", Granularity.CHANNEL, in_channels=8, channels=12, layers=()),
@@ -59,10 +59,10 @@ def each_site_of_its_granularity_gets_a_gate(subject: Subject) -> None:
             continue
         expect(isinstance(gate, Gate), f"expected an ssl_dc.Gate at a {site.granularity} site, saw {gate!r}")
         expect(gate is not scheme.make_gate(site), "expected a new gate each time, saw the same one twice")
-        threshold = gate.state_dict().get("threshold") if gate else None
+        thresholds = gate.state_dict().get("thresholds") if gate else None
         expect(
-            threshold is not None and threshold.shape == (site.channels,),
-            f"expected a buffer 'threshold' of the shape ({site.channels},), saw {threshold}",
+            thresholds is not None and thresholds.shape == (1, site.channels),
+            f"expected a buffer 'thresholds' of the shape (1, {site.channels}), saw {thresholds}",
         )
 
 
@@ -70,7 +70,7 @@ def masks_are_0_or_1(subject: Subject) -> None:
     """In both modes masks are exactly 0 or 1, of the shape (N, channels) of the site, in the dtype of the input."""
     for gate, site in _gates(subject):
         for training in (True, False):
-            _expect_mask(gate.train(training)(_block_input(site)), site, torch.float32, training)
+            _expect_mask(_mask(gate.train(training), _block_input(site)), site, torch.float32, training)
 
 
 def masks_are_0_or_1_under_bf16(subject: Subject) -> None:
@@ -78,7 +78,7 @@ def masks_are_0_or_1_under_bf16(subject: Subject) -> None:
     for gate, site in _gates(subject):
         for training in (True, False):
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                mask = gate.train(training)(_block_input(site).bfloat16())
+                mask = _mask(gate.train(training), _block_input(site).bfloat16())
             _expect_mask(mask, site, torch.bfloat16, training)
 
 
@@ -87,10 +87,10 @@ def evaluation_masks_are_deterministic_and_without_gradient(subject: Subject) ->
     for gate, site in _gates(subject):
         gate.eval()
         x = _block_input(site)
-        mask = gate(x)
+        mask = _mask(gate, x)
         expect(not mask.requires_grad, "expected a mask without gradient in evaluation mode, saw one with a gradient")
-        expect(torch.equal(gate(x), mask), "expected the same mask twice in evaluation mode, saw two that differ")
-        alone = torch.cat([gate(image[None]) for image in x])
+        expect(torch.equal(_mask(gate, x), mask), "expected the same mask twice in evaluation mode, saw two that differ")
+        alone = torch.cat([_mask(gate, image[None]) for image in x])
         expect(
             torch.equal(alone, mask),
             f"expected the same masks of images one by one, saw {int((alone != mask).sum())} of {mask.numel()} entries"
@@ -101,7 +101,7 @@ def evaluation_masks_are_deterministic_and_without_gradient(subject: Subject) ->
 def training_masks_carry_a_gradient_to_every_parameter(subject: Subject) -> None:
     """In training mode a gradient of the mask reaches every parameter of the gate, finite, and not zero for all."""
     for gate, site in _gates(subject):
-        mask = gate.train()(_block_input(site))
+        mask = _mask(gate.train(), _block_input(site))
         expect(mask.requires_grad, "expected a mask with a gradient in training mode, saw one without")
         (mask.float() * torch.randn(mask.shape)).sum().backward()
         for name, p in gate.named_parameters():
@@ -116,7 +116,7 @@ def declared_cost_is_the_counted_cost(subject: Subject) -> None:
     """`macs` is what the gate multiplies and adds for one image, counted by torch, at any size of the input."""
     for gate, site in _gates(subject):
         for size in (5, 9):
-            counted = counted_macs(gate.eval(), _block_input(site, 1, size))
+            counted = counted_macs(gate.eval(), _block_input(site, 1, size), gate.thresholds[0])
             expect(
                 gate.macs == counted,
                 f"expected macs = {counted:,}, as counted for an input of {size}x{size}, saw macs = {gate.macs:,}",
@@ -129,7 +129,7 @@ def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
     for gate, site in _gates(subject):
         for threshold in THRESHOLDS:
             set_threshold(gate, threshold)
-            rule = gate.eval().pooled_rule()
+            rule = gate.eval().pooled_rule(gate.thresholds[0])
             if rule is None:
                 continue
             ruled = True
@@ -137,7 +137,7 @@ def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
             with torch.no_grad():
                 hidden = torch.relu(x.mean(dim=(2, 3)) @ rule.hidden_weight.T + rule.hidden_bias)
                 logits = hidden @ rule.weight.T + rule.bias
-                different = (gate(x) != (logits >= 0)) & (logits.abs() > 1e-5)  # nearer to 0, rounding decides
+                different = (_mask(gate, x) != (logits >= 0)) & (logits.abs() > 1e-5)  # nearer to 0, rounding decides
             expect(
                 not bool(different.any()),
                 f"expected the rule to decide as the gate, saw {int(different.sum())} of {different.numel()} entries differ"
@@ -145,6 +145,22 @@ def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
             )
     if not ruled:
         raise DoesNotApplyError("its gates have no pooled rule, so compiled code calls them")
+
+
+def each_image_may_have_thresholds_of_its_own(subject: Subject) -> None:
+    """Called with thresholds (N, channels), a gate decides for each image as with that image's row alone, in both modes."""
+    for gate, site in _gates(subject):
+        x = _block_input(site)
+        rows = torch.linspace(-1, 1, ROWS)[:, None].expand(ROWS, site.channels)
+        _expect_mask(gate.train()(x, rows), site, torch.float32, training=True)
+        gate.eval()
+        seen = gate(x, rows)
+        alone = torch.cat([gate(image[None], row) for image, row in zip(x, rows, strict=True)])
+        expect(
+            torch.equal(seen, alone),
+            f"expected the masks of images one by one, each with its own thresholds, saw {int((seen != alone).sum())} of"
+            f" {alone.numel()} entries differ",
+        )
 
 
 def a_higher_threshold_shuts_more(subject: Subject) -> None:
@@ -250,10 +266,10 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     for gate, site in _gates(subject):
         x = _block_input(site)
-        expected = gate.eval()(x)
-        seen = compiled(gate.forward)(x)
+        expected = _mask(gate.eval(), x)
+        seen = compiled(gate.forward)(x, gate.thresholds[0])
         expect(torch.equal(expected, seen), "expected the same masks when compiled, saw others")
-        compiled(gate.train().forward)(x).sum().backward()
+        compiled(gate.train().forward)(x, gate.thresholds[0]).sum().backward()
 
 
 def _scheme(subject: Subject) -> GatingScheme:
@@ -286,6 +302,12 @@ def _block_input(site: GateSite, count: int = ROWS, size: int = 5) -> Tensor:
     return torch.randn(count, site.in_channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
+def _mask(gate: Gate, x: Tensor) -> Tensor:
+    """The mask of a gate by its own thresholds."""
+    mask: Tensor = gate(x, gate.thresholds[0])
+    return mask
+
+
 def _expect_mask(mask: Tensor, site: GateSite, dtype: torch.dtype, training: bool) -> None:
     mode = "training" if training else "evaluation"
     expect(
@@ -303,7 +325,7 @@ def _open_shares(gate: Gate, site: GateSite) -> list[float]:
     shares = []
     for threshold in THRESHOLDS:
         set_threshold(gate, threshold)
-        shares.append(float(gate.eval()(_block_input(site, 64)).mean()))
+        shares.append(float(_mask(gate.eval(), _block_input(site, 64)).mean()))
     return shares
 
 
@@ -344,6 +366,7 @@ CHECKS = (
     training_masks_carry_a_gradient_to_every_parameter,
     declared_cost_is_the_counted_cost,
     a_pooled_rule_decides_as_the_gate_does,
+    each_image_may_have_thresholds_of_its_own,
     a_higher_threshold_shuts_more,
     losses_are_finite_scalars_with_a_gradient_to_every_mask,
     it_can_be_held_to_a_budget,

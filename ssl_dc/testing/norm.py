@@ -38,7 +38,7 @@ def each_position_gets_a_new_norm_layer(subject: Subject) -> None:
 def shape_and_dtype_are_kept(subject: Subject) -> None:
     """Both routes give a finite activation of the shape and the dtype of what came in."""
     for norm, _ in _norms(subject):
-        for route in Route:
+        for route in Route.BOTH:
             x = _activation()
             y = norm(x, route)
             expect(
@@ -51,7 +51,7 @@ def shape_and_dtype_are_kept(subject: Subject) -> None:
 def for_route_is_the_batch_norm_that_acts(subject: Subject) -> None:
     """`for_route` gives the batch norm that computes the route, in both modes: folding and export take its numbers."""
     for norm, position in _norms(subject):
-        for route in Route:
+        for route in Route.BOTH:
             acting = norm.for_route(route)
             where = f"on the {route} route at the position {position.value}"
             expect(isinstance(acting, nn.BatchNorm2d), f"expected a torch.nn.BatchNorm2d {where}, saw {acting!r}")
@@ -74,7 +74,7 @@ def both_routes_are_trained_in_one_backward(subject: Subject) -> None:
     """After one backward of a gated and a dense activation together, every parameter has a finite gradient."""
     for norm, position in _norms(subject):
         x = _activation()
-        loss = sum(((norm(x, route) * torch.randn(x.shape)).sum() for route in Route), start=torch.zeros(()))
+        loss = sum(((norm(x, route) * torch.randn(x.shape)).sum() for route in Route.BOTH), start=torch.zeros(()))
         loss.backward()
         for name, p in norm.named_parameters():
             expect_gradient(name, p, f" at the position {position.value}")
@@ -83,7 +83,7 @@ def both_routes_are_trained_in_one_backward(subject: Subject) -> None:
 def it_works_under_bf16(subject: Subject) -> None:
     """Under bfloat16 autocast, both routes give a finite activation for a bfloat16 one."""
     for norm, _ in _norms(subject):
-        for route in Route:
+        for route in Route.BOTH:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 y = norm(_activation().bfloat16(), route)
             expect(bool(y.isfinite().all()), f"expected a finite activation on the {route} route, saw another")
@@ -97,7 +97,7 @@ def it_bears_conversion_to_synchronised_batch_norm(subject: Subject) -> None:
             isinstance(converted, RouteNorm),
             f"expected an ssl_dc.RouteNorm at the position {position.value} after the conversion, saw {converted!r}",
         )
-        for route in Route:
+        for route in Route.BOTH:
             acting = converted.for_route(route)
             expect(
                 isinstance(acting, nn.SyncBatchNorm),
@@ -110,7 +110,7 @@ def state_is_saved_whole(subject: Subject) -> None:
     for (norm, position), (again, _) in zip(_norms(subject), _norms(subject), strict=True):
         _randomise(norm)
         again.load_state_dict(norm.state_dict())
-        for route in Route:
+        for route in Route.BOTH:
             expected, seen = (one.eval()(_activation(), route) for one in (norm, again))
             expect(
                 torch.equal(expected, seen),
@@ -124,7 +124,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     for norm, position in _norms(subject):
         norm.eval()
-        for route in Route:
+        for route in Route.BOTH:
             where = f"on the {route} route at the position {position.value} when compiled"
             _expect_same(compiled(norm.forward)(_activation(), route), norm(_activation(), route), where)
 

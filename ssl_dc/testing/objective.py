@@ -24,13 +24,12 @@ from ssl_dc.testing.check import (
     reseed,
 )
 from ssl_dc.testing.compiled import claims_to_compile, compiled
-from ssl_dc.testing.counterparts import FLAT_FEATURES, FLAT_SIZE, flat_encoder, view_pair
+from ssl_dc.testing.counterparts import FLAT_FEATURES, FLAT_SIZE, flat_encoder, similar_views
 from ssl_dc.testing.two_processes import WORLD, in_two_processes
 from ssl_dc.training.learner import Learner
 
 ROWS = 8
 """Images of a batch; with two processes, of each one's."""
-ROUTES = (Route.GATED, Route.DENSE)
 
 
 def is_an_objective(subject: Subject) -> None:
@@ -51,8 +50,21 @@ def terms_bear_the_names_of_the_weights(subject: Subject) -> None:
 def terms_are_finite_float32_scalars(subject: Subject) -> None:
     """Each term is a finite float32 scalar, whichever routes the views took."""
     learner = _learner(subject)
-    for routes in (ROUTES, ROUTES[::-1], (Route.DENSE, Route.DENSE), (Route.GATED, Route.GATED)):
-        _expect_loss_terms(_terms(learner, routes=routes))
+    alternating = _routes(learner)
+    count = len(alternating)
+    for routes in (alternating, alternating[::-1], (Route.DENSE,) * count, (Route.GATED,) * count):
+        _expect_loss_terms(_terms(learner, routes))
+
+
+def as_many_views_are_taken_as_it_says(subject: Subject) -> None:
+    """`views` is None or a number from 2. If it is None, three views give finite terms and three embeddings."""
+    learner = _learner(subject)
+    views = learner.objective.views
+    expect(views is None or views >= 2, f"expected views to be None or a number from 2, saw {views!r}")
+    if views is None:
+        output = _output(learner, (Route.GATED, Route.DENSE, Route.DENSE))
+        _expect_loss_terms(output.terms)
+        expect(len(output.embeddings) == 3, f"expected three embeddings of three views, saw {len(output.embeddings)}")
 
 
 def terms_are_float32_under_bf16(subject: Subject) -> None:
@@ -68,12 +80,13 @@ def terms_are_float32_under_bf16(subject: Subject) -> None:
 
 
 def there_is_an_embedding_of_each_view(subject: Subject) -> None:
-    """The output has one embedding (N, D) for each view, which is watched for collapse."""
-    embeddings = _output(_learner(subject)).embeddings
-    shapes = [tuple(z.shape) for z in embeddings]
+    """The output has one embedding (N, D) for each view. Training watches it for collapse."""
+    learner = _learner(subject)
+    shapes = [tuple(z.shape) for z in _output(learner).embeddings]
+    count = len(_routes(learner))
     expect(
-        len(shapes) == 2 and all(len(shape) == 2 and shape[0] == ROWS for shape in shapes),
-        f"expected two embeddings of the shape ({ROWS}, D), saw {shapes}",
+        len(shapes) == count and all(len(shape) == 2 and shape[0] == ROWS for shape in shapes),
+        f"expected {count} embeddings of the shape ({ROWS}, D), saw {shapes}",
     )
 
 
@@ -91,20 +104,22 @@ def every_trainable_parameter_gets_a_gradient(subject: Subject) -> None:
 def trained_views_get_a_gradient(subject: Subject) -> None:
     """The features of each view in `trained_views`, and of no other, get a gradient that is finite and not all zero."""
     learner = _learner(subject)
-    views = view_pair(ROWS, FLAT_SIZE)
-    features = [learner.encoder(view, route).features for view, route in zip(views, ROUTES, strict=True)]
+    routes = _routes(learner)
+    views = similar_views(ROWS, FLAT_SIZE, len(routes))
+    features = [learner.encoder(view, route).features for view, route in zip(views, routes, strict=True)]
     for one in features:
         one.retain_grad()
-    terms = learner.objective(EncodedViews(views, features, ROUTES)).terms
+    terms = learner.objective(EncodedViews(views, features, routes)).terms
     _loss(learner, terms).backward()
-    trained = learner.objective.trained_views
-    expect(bool(set(trained) & {0, 1}), f"expected trained_views to name view 0, 1 or both, saw {tuple(trained)}")
+    said = learner.objective.trained_views
+    trained = tuple(range(len(routes)) if said is None else said)
+    expect(bool(set(trained) & set(range(len(routes)))), f"expected trained_views to name a view, saw {trained}")
     for number, one in enumerate(features):
         reached = one.grad is not None and bool(one.grad.any())
         expect(
             reached == (number in trained),
             f"expected {'a' if number in trained else 'no'} gradient of the features of view {number}, as trained_views ="
-            f" {tuple(trained)} says, saw {'one' if reached else 'none'}",
+            f" {trained} says, saw {'one' if reached else 'none'}",
         )
         expect(one.grad is None or bool(one.grad.isfinite().all()), f"expected finite gradients, saw {one.grad}")
 
@@ -173,12 +188,19 @@ def _learner(subject: Subject) -> Learner:
     return Learner(encoder, objective)
 
 
-def _output(learner: nn.Module, routes: Sequence[Route] = ROUTES) -> ObjectiveOutput:
-    output: ObjectiveOutput = learner(view_pair(ROWS, FLAT_SIZE), routes).objective
+def _routes(learner: Learner) -> tuple[Route, ...]:
+    """As many routes as the objective takes views, gated and dense by turns."""
+    count = learner.objective.views or 2
+    return tuple(Route.DENSE if number % 2 else Route.GATED for number in range(count))
+
+
+def _output(learner: Learner, routes: Sequence[Route] | None = None) -> ObjectiveOutput:
+    routes = _routes(learner) if routes is None else routes
+    output: ObjectiveOutput = learner(similar_views(ROWS, FLAT_SIZE, len(routes)), routes).objective
     return output
 
 
-def _terms(learner: nn.Module, routes: Sequence[Route] = ROUTES) -> dict[str, Tensor]:
+def _terms(learner: Learner, routes: Sequence[Route] | None = None) -> dict[str, Tensor]:
     return _output(learner, routes).terms
 
 
@@ -247,12 +269,12 @@ def take_steps(
     """
     reseed()
     learner = _learner(subject).double()
-    wrapped = wrap(learner)
+    wrapped, routes = wrap(learner), _routes(learner)
     steps = []
     for number in range(2):
         reseed(seed + number)
-        views = [view.double()[images] for view in view_pair(WORLD * ROWS, FLAT_SIZE)]
-        terms = wrapped(views, ROUTES).objective.terms
+        views = [view.double()[images] for view in similar_views(WORLD * ROWS, FLAT_SIZE, len(routes))]
+        terms = wrapped(views, routes).objective.terms
         learner.zero_grad()
         _loss(learner, terms).backward()
         steps.append(_numbers(learner, terms))
@@ -287,6 +309,7 @@ CHECKS = (
     is_an_objective,
     terms_bear_the_names_of_the_weights,
     terms_are_finite_float32_scalars,
+    as_many_views_are_taken_as_it_says,
     terms_are_float32_under_bf16,
     there_is_an_embedding_of_each_view,
     every_trainable_parameter_gets_a_gradient,

@@ -52,8 +52,11 @@ for outcome in run_checks(registry().find("objective", "vicreg"), settings={"exp
 - `compiles = True` on the options: `torch.compile` takes the part as one graph. It is checked with `fullgraph=True` and
   the backend `aot_eager`, which traces and differentiates as the default one does and leaves out the making of kernels.
   Without the claim the check does not apply.
-- `trained_views = (0,)` on an objective: only the first view's features get a gradient, the second one's are a target.
-  Without it, both must get one. A momentum copy that is a target encodes the images itself, and requires no gradient.
+- `views = None` on an objective: it takes any number of views from 2. Without it, an objective takes two views, and a run
+  with more routes is refused.
+- `trained_views = (0,)` on an objective: only the features of the first view get a gradient. Those of the second view are a
+  target. Without it, the features of all views must get one. A momentum copy that is a target encodes the images itself,
+  and requires no gradient.
 """
 
 

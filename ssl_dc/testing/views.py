@@ -21,6 +21,8 @@ SIZES = (16, 33)
 SHAPES = ((32, 32), (48, 20), (20, 48), (9, 9))
 MEAN: Colour = (0.4, 0.5, 0.6)
 STD: Colour = (0.2, 0.25, 0.5)
+NUMBERS = (0, 1, 2)
+"""Numbers of the views that are drawn."""
 DRAWS = 8
 """Views of an image that are drawn, since some operations are applied only now and then."""
 
@@ -31,11 +33,11 @@ def is_a_views_recipe(subject: Subject) -> None:
 
 
 def views_are_float32_of_the_size_asked_for(subject: Subject) -> None:
-    """Both views of an image of any shape are finite float32 (3, image_size, image_size)."""
+    """Each view of an image of any shape is finite float32 (3, image_size, image_size), also a third view."""
     for size in SIZES:
         views: Views = subject.build(size, MEAN, STD)
         for shape in SHAPES:
-            for number in (0, 1):
+            for number in NUMBERS:
                 for _ in range(DRAWS):
                     view = views.view(_noise(shape), number)
                     expect(
@@ -49,7 +51,7 @@ def views_depend_on_torchs_seed_alone(subject: Subject) -> None:
     """With torch's generator seeded alike a view is the same, whatever Python's and NumPy's generators are at."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     for seed in range(DRAWS):
-        for number in (0, 1):
+        for number in NUMBERS:
             first = _view(views, number, seed)
             random.seed(seed + 1000)
             np.random.seed(seed + 1000)
@@ -75,10 +77,10 @@ def views_are_normalised(subject: Subject) -> None:
 
 
 def the_image_is_left_as_it_is(subject: Subject) -> None:
-    """Drawing a view does not change the image, of which the other view is still to be drawn."""
+    """Drawing a view does not change the image, of which other views are still to be drawn."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     image, untouched = _noise(SHAPES[0]), _noise(SHAPES[0]).tobytes()
-    for number in (0, 1) * DRAWS:
+    for number in NUMBERS * DRAWS:
         views.view(image, number)
         expect(image.tobytes() == untouched, f"expected the image to be left as it is by view {number}, saw it changed")
 

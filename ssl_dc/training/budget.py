@@ -1,57 +1,63 @@
 """Holding the gated route to its budget, by what it pays in evaluation mode.
 
-The paper's penalty alone does not: it is small beside the objective, and it sees the noisy gates of training, which open
-otherwise than the thresholded gates that are paid for (method section 4).
+The paper's penalty alone misses the budget. It is small beside the objective, and it sees the noisy gates of training.
+Those open differently from the thresholded gates of evaluation (method section 4).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_dc.config.schema import BudgetConfig
 from ssl_dc.distributed import mean_over_processes
 from ssl_dc.encoders.base import Encoder
+from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import set_threshold
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.routes import Route
 
 
 class BudgetControl(ABC):
-    """What is done during training, beside the gating scheme's own loss, to meet the budget.
+    """What training does to meet the budget, in addition to the gating scheme's own loss.
 
     Attributes:
-        target: The budget that the scheme's loss is told.
+        target: The budget that the scheme's loss is given.
     """
 
     target: float
 
     @abstractmethod
     def after_step(self, encoder: Encoder, images: Tensor, step: int) -> None:
-        """Called after each step in which a view was gated, with that view's images (N, 3, H, W)."""
+        """Called after each step with a gated view.
+
+        Args:
+            encoder: The encoder that is trained.
+            images: The images of the first gated view, (N, 3, H, W).
+            step: The number of the step, from 0.
+        """
 
     @abstractmethod
     def metrics(self) -> dict[str, float]:
-        """What is worth logging."""
+        """The metrics to log."""
 
     @abstractmethod
     def state(self) -> dict[str, float]:
-        """What a resume point must hold, besides the network."""
+        """What a resume point must save in addition to the network."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from a resume point."""
+        """Continue from the state that a resume point saved."""
 
 
 class PenaltyControl(BudgetControl):
-    """The paper's: the scheme's penalty and nothing else.
+    """The paper's control: the scheme's penalty alone.
 
     Args:
-        target: The budget; None for a network without gates.
+        target: The budget, or None for a network without gates.
     """
 
     def __init__(self, target: float | None) -> None:
@@ -73,11 +79,11 @@ class PenaltyControl(BudgetControl):
 
 
 class AdaptiveControl(BudgetControl):
-    """Moves the threshold of all gates, while the network learns, until evaluation costs what was asked for.
+    """Moves the threshold of all gates during training until the network costs its budget in evaluation mode.
 
-    Every few steps the batch passes once more in evaluation mode; where it pays more than the budget the threshold rises
-    in proportion, where less it falls. One threshold serves all gates: how much is open is held, where and for which
-    image is left to the gates.
+    Every few steps the batch passes once more, in evaluation mode. If it pays more than the budget, the threshold rises in
+    proportion; if it pays less, the threshold falls. All gates have one threshold. It fixes how much is open; the gates
+    decide where, and for which image.
 
     Args:
         target: The budget.
@@ -85,9 +91,9 @@ class AdaptiveControl(BudgetControl):
     """
 
     EVERY = 5
-    """Steps between two looks at the cost: a look is a forward of one view, so about a thirtieth of the time."""
+    """Steps between two measurements of the cost. One measurement is a forward pass of one view: about 3 % of the time."""
     GAIN = 0.5
-    """How far, in logits, the threshold moves for an excess of the whole dense cost."""
+    """How far the threshold moves, in logits, when the cost exceeds the budget by the whole dense cost."""
 
     def __init__(self, target: float, cost: CostModel) -> None:
         self.target = target
@@ -96,7 +102,7 @@ class AdaptiveControl(BudgetControl):
         self._evaluated: float | None = None
 
     def after_step(self, encoder: Encoder, images: Tensor, step: int) -> None:
-        """Look at the evaluated cost, if it is time, and move the threshold."""
+        """Measure the evaluated cost every few steps, and move the threshold."""
         if self._evaluated is not None and step % self.EVERY:
             return
         self._evaluated = evaluated_ratio(encoder, images, self._cost)
@@ -104,41 +110,41 @@ class AdaptiveControl(BudgetControl):
         set_threshold(encoder, self._threshold)
 
     def metrics(self) -> dict[str, float]:
-        """The last evaluated cost, and the threshold; nothing before the first look."""
+        """The last evaluated cost and the threshold. There are none before the first measurement."""
         if self._evaluated is None:
             return {}
         return {"evaluated_cost_ratio": self._evaluated, "gate_threshold": self._threshold}
 
     def state(self) -> dict[str, float]:
-        """Both."""
+        """The last evaluated cost and the threshold."""
         return self.metrics()
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Take both up again; the gates' own buffers are in the network."""
+        """Continue from both. The gates' own buffers are saved with the network."""
         if state:
             self._evaluated, self._threshold = state["evaluated_cost_ratio"], state["gate_threshold"]
 
 
 def budget_control(budget: BudgetConfig, cost: CostModel) -> BudgetControl:
-    """The control that a config asks for."""
+    """The budget control of a config."""
     if budget.target is None or budget.control == "penalty":
         return PenaltyControl(budget.target)
     return AdaptiveControl(budget.target, cost)
 
 
 def calibrate(encoder: Encoder, batches: Sequence[Tensor], cost: CostModel, target: float) -> float:
-    """Set the threshold of all gates so that images cost the target, on average, in evaluation mode.
+    """Set the threshold of all gates so that images cost the target on average in evaluation mode.
 
-    Cost falls as the threshold rises, so halving an interval finds it.
+    The cost falls as the threshold rises, so bisection finds the threshold.
 
     Args:
-        encoder: Its gates' thresholds are set.
-        batches: Images, (N, 3, H, W) each, not augmented; not those that results are reported on.
+        encoder: The thresholds of its gates are set.
+        batches: Images, (N, 3, H, W) each, not augmented. They must not be those that results are reported on.
         cost: The network's cost model.
         target: The budget.
 
     Returns:
-        The cost that was reached, as a share of the dense cost.
+        The cost that the threshold gives, as a share of the dense cost.
     """
     low, high = -_REACH, _REACH
     for _ in range(_HALVINGS):
@@ -151,24 +157,13 @@ def calibrate(encoder: Encoder, batches: Sequence[Tensor], cost: CostModel, targ
 
 
 _REACH = 16.0
-"""Largest threshold, up or down, that calibration looks at: sigmoid(16) is 1 to within 1e-7."""
+"""Calibration tries thresholds from minus this to plus this: sigmoid(16) is 1 to within 1e-6."""
 _HALVINGS = 22
+"""Steps of the bisection. They leave an interval of 32 / 2**22, which is 8e-6 logits."""
 
 
 def evaluated_ratio(encoder: Encoder, images: Tensor, cost: CostModel) -> float:
     """Mean share of the dense cost that images (N, 3, H, W) pay on the gated route in evaluation mode."""
-    with torch.no_grad(), _evaluation_mode(encoder):
+    with torch.no_grad(), evaluation_mode(encoder):
         ratio = cost.ratio(encoder(images, Route.GATED).masks).mean()
     return float(mean_over_processes(ratio))
-
-
-@contextmanager
-def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, and every part of it back in its own mode afterwards."""
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in modes:
-            child.training = training

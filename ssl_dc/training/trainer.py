@@ -1,4 +1,4 @@
-"""The training loop. It knows interfaces only: no part by name."""
+"""The training loop. It uses the interfaces of parts, and no part by name."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ssl_dc.data.workers import worker_failures
 from ssl_dc.distributed import gather_batch, peer_failures, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
-from ssl_dc.gating.base import GatingScheme, gates_of
-from ssl_dc.gating.cost import Trace
-from ssl_dc.objectives.base import Objective
+from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
+from ssl_dc.gating.cost import CostModel, Trace
+from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.routes import Route
@@ -31,7 +31,7 @@ from ssl_dc.seeds import seed_everything
 from ssl_dc.tensor_files import fill
 from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.accelerator import make_accelerator
-from ssl_dc.training.batches import Batches, Loader, LoaderBatches, ViewBatches, Views2
+from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
 from ssl_dc.training.learner import Learner, LearnerOutput
@@ -50,26 +50,27 @@ DEFAULT_BUDGET = BudgetConfig()
 class Trainer:
     """Trains an encoder with an objective and a gating scheme.
 
-    Works with objects composed by hand as well as with those that :mod:`ssl_dc.assemble` builds from a config.
+    The objects may be composed by hand, or built by :mod:`ssl_dc.assemble` from a config.
 
     Args:
-        encoder: Trained in place.
-        objective: Trained in place.
+        encoder: It is trained in place.
+        objective: It is trained in place.
         gating: The scheme that the encoder's gates come from.
-        optimizer: Builds the optimiser from parameter groups; its learning rate is the peak of the schedule.
+        optimizer: Builds the optimiser from parameter groups. Its learning rate is the peak of the schedule.
         image_size: Side of the views, in pixels.
         training: Length, batch, precision.
-        images: What is trained on, of which ``views`` draws the views; or else a ``loader`` is given.
-        views: Draws the two views of an image.
-        loader: Gives the batches in place of ``images`` and ``views``: two views each, (N, 3, image_size, image_size).
-        budget: What the gated route may cost; its target is not used by a scheme without gates.
-        routes: The routes of the two views.
+        cost: What the encoder costs at ``image_size``. It is counted here if it is not given.
+        images: The training images, of which ``views`` draws the views.
+        views: Draws the views of an image, one for each route.
+        loader: Gives the batches in place of ``images`` and ``views``: each has one view (N, 3, image_size, image_size) for
+            each route.
+        budget: What the gated route may cost. A scheme without gates does not use its target.
+        routes: The route of each view. There are as many as the objective takes views.
         seed: Seed of the order of the images, of the views and of the gates' noise.
-        watchers: Told of what happens; used in the main process only.
-        checkpoints: Where resume points are written, and found again by :meth:`fit`; None writes none.
 
     Raises:
-        ConfigError: If neither or both of a loader and images with their views are given, or the batches do not fit.
+        ConfigError: If neither or both of a loader and images with their views are given, if the batches do not fit, or if
+            the objective takes another number of views.
     """
 
     def __init__(
@@ -81,26 +82,28 @@ class Trainer:
         optimizer: Callable[[Sequence[ParameterGroup]], Optimizer],
         image_size: int,
         training: TrainingConfig,
+        cost: CostModel | None = None,
         images: ImageSet | None = None,
         views: Views | None = None,
         loader: Loader | None = None,
         budget: BudgetConfig = DEFAULT_BUDGET,
-        routes: tuple[Route, Route] = (Route.GATED, Route.DENSE),
+        routes: Sequence[Route] = (Route.GATED, Route.DENSE),
         seed: int = 0,
-        watchers: Sequence[Watcher] = (),
-        checkpoints: CheckpointStore | None = None,
     ) -> None:
+        check_views(objective, f"the objective {type(objective).__name__}", routes)
         self.accelerator = make_accelerator(training.precision)
-        self.training, self.routes, self.seed = training, routes, seed
+        self.training, self.routes, self.seed = training, tuple(routes), seed
         self.gating = gating
-        self.batches = _batches(images, views, loader, training, seed)
-        self.cost = encoder.cost_model(image_size)
+        self.batches = _batches(images, views, loader, training, seed, len(routes))
+        self.cost = encoder.cost_model(image_size) if cost is None else cost
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = training.epochs * self.steps_per_epoch
         self.schedule = Schedule(round(training.warmup_share * self.total_steps), self.total_steps)
+        if budget.target is not None:
+            set_budgets(encoder, [budget.target])
         self.budget = budget_control(budget, self.cost)
-        self.watchers = watchers
-        self.checkpoints = checkpoints
+        self._watchers: Sequence[Watcher] = ()
+        self._checkpoints: CheckpointStore | None = None
 
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
@@ -115,16 +118,21 @@ class Trainer:
         self._saved_step, self._last_save = -1, time.monotonic()
         self.numerics = NumericsWatch(training, partial(self._tell, "on_message"), self._newest_resume_point)
 
-    def fit(self) -> None:
+    def fit(self, *, watchers: Sequence[Watcher] = (), checkpoints: CheckpointStore | None = None) -> None:
         """Train to the end, from the newest resume point if there is one.
 
-        SIGTERM and SIGINT (Ctrl-C) end it after the step that is being taken, which is saved first; in all processes of a
-        launch, whichever of them heard. A second signal stops at once.
+        SIGTERM and SIGINT (Ctrl-C) end the training after the step that is being taken, which is saved first. In a launch
+        of several processes all stop at the same step, whichever of them was signalled. A second signal stops at once.
+
+        Args:
+            watchers: Told of what happens, in the main process only.
+            checkpoints: Where resume points are found and written; without it none are.
 
         Raises:
             RunError: If the loss is no longer finite, or a resume point cannot be written.
             Stopped: If a signal asked for it.
         """
+        self._watchers, self._checkpoints = watchers, checkpoints
         with StopSignals() as stop, worker_failures(), peer_failures():
             self._restore()
             self._tell("on_start", self.step, self.total_steps)
@@ -165,12 +173,12 @@ class Trainer:
         if self._saved_step != self.step:
             self._save()
         self.accelerator.wait_for_everyone()  # a launcher ends the others as soon as one has gone
-        saved = "saved" if self.checkpoints else "not saved: there is no place for resume points"
+        saved = "saved" if self._checkpoints else "not saved: there is no place for resume points"
         raise Stopped(
             f"stopped by {signal.Signals(asked).name} after step {self.step} of {self.total_steps}, which is {saved}", asked
         )
 
-    def _take_step(self, micro_batches: Sequence[Views2], measure: bool) -> dict[str, float]:
+    def _take_step(self, micro_batches: Sequence[BatchViews], measure: bool) -> dict[str, float]:
         """One optimiser step; its metrics if they are to be measured, else none.
 
         A step that is not finite changes nothing, where the config lets the run go on, and has no metrics.
@@ -198,8 +206,9 @@ class Trainer:
         self.optimizer.zero_grad()
         progress = (self.step + 1) / self.total_steps
         self.learner.objective.after_step(self.learner.encoder, progress)
-        if Route.GATED in routes:
-            self.budget.after_step(self.learner.encoder, micro_batches[-1][routes.index(Route.GATED)], self.step)
+        if any(route.gated for route in routes):
+            first = next(number for number, route in enumerate(routes) if route.gated)
+            self.budget.after_step(self.learner.encoder, micro_batches[-1][first], self.step)
         return self._metrics(output, terms, loss, routes) if measure else {}
 
     def _terms(self, output: LearnerOutput, routes: Sequence[Route]) -> dict[str, Tensor]:
@@ -214,7 +223,7 @@ class Trainer:
 
     def _traces(self, output: LearnerOutput, routes: Sequence[Route]) -> list[Trace]:
         """The masks of each gated view, over the global batch."""
-        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route is Route.GATED]
+        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route.gated]
         return [Trace({site: gather_batch(mask) for site, mask in masks.items()}, self.cost) for masks in gated]
 
     def _routes(self) -> tuple[Route, ...]:
@@ -250,9 +259,9 @@ class Trainer:
         return {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
 
     def _newest_resume_point(self) -> Path | None:
-        return self.checkpoints.newest() if self.checkpoints else None
+        return self._checkpoints.newest() if self._checkpoints else None
 
-    def _micro_batches(self) -> Generator[Views2, None, None]:
+    def _micro_batches(self) -> Generator[BatchViews, None, None]:
         """The micro-batches of the rest of the run, where they are trained on."""
         for views in self.batches.rest(self.step):
             moved: list[Tensor] = send_to_device(views, self.accelerator.device)
@@ -260,17 +269,17 @@ class Trainer:
 
     def _save(self) -> None:
         self._saved_step, self._last_save = self.step, time.monotonic()
-        if self.checkpoints is None or not self.accelerator.is_main_process:
+        if self._checkpoints is None or not self.accelerator.is_main_process:
             return
         values: dict[str, Any] = {"budget": self.budget.state()}
         if self.accelerator.scaler is not None:
             values["scaler"] = self.accelerator.scaler.state_dict()
         tensors = {"learner": self.learner.state_dict(), "optimizer": optimizer_tensors(self.optimizer)}
-        self.checkpoints.save(Checkpoint(self.step, tensors, values))
+        self._checkpoints.save(Checkpoint(self.step, tensors, values))
         self._tell("on_checkpoint", self.step)
 
     def _restore(self) -> None:
-        checkpoint, problems = self.checkpoints.latest() if self.checkpoints else (None, [])
+        checkpoint, problems = self._checkpoints.latest() if self._checkpoints else (None, [])
         for problem in problems:
             self._tell("on_message", f"resume point left out: {problem}")
         if checkpoint is None:
@@ -299,17 +308,17 @@ class Trainer:
 
     def _tell(self, event: str, *about: Any) -> None:
         """Tell every watcher of an event, a method of :class:`Watcher`; in the main process only."""
-        for watcher in self.watchers if self.accelerator.is_main_process else ():
+        for watcher in self._watchers if self.accelerator.is_main_process else ():
             getattr(watcher, event)(*about)
 
 
 def _batches(
-    images: ImageSet | None, views: Views | None, loader: Loader | None, training: TrainingConfig, seed: int
+    images: ImageSet | None, views: Views | None, loader: Loader | None, training: TrainingConfig, seed: int, count: int
 ) -> Batches:
     if loader is not None and images is None and views is None:
-        return LoaderBatches(loader, training)
+        return LoaderBatches(loader, training, count)
     if loader is None and images is not None and views is not None:
-        return ViewBatches(images, views, training, seed)
+        return ViewBatches(images, views, training, seed, count)
     raise ConfigError("a trainer takes either images and views, or a loader")
 
 

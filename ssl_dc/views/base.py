@@ -14,10 +14,18 @@ if TYPE_CHECKING:
 class Views(ABC):
     """Draws the augmented views of an image.
 
-    A view may draw from torch's global random generator only: it is seeded before each view, so that the views of an
-    image depend on the run's seed, the epoch and the image alone.
+    A recipe may draw from torch's global random generator only. The generator is seeded before each view, so that the views
+    of an image depend on the run's seed, the epoch and the image alone.
     """
 
     @abstractmethod
     def view(self, image: Image, number: int) -> Tensor:
-        """View ``number`` (0 or 1) of an RGB image: float32 (3, image_size, image_size), normalised."""
+        """One view of an RGB image.
+
+        Args:
+            image: The image.
+            number: The number of the view, from 0. A training draws one view for each of its routes, two or more.
+
+        Returns:
+            float32 (3, image_size, image_size), normalised.
+        """

@@ -1,4 +1,4 @@
-"""From an image's pixels to what networks see: resized, normalised."""
+"""From the pixels of an image to the input of a network: resized and normalised."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Normalise:
-    """Turns an RGB image into what networks see: (value / 255 - mean) / std.
+    """Turns an RGB image into the input of a network: (value / 255 - mean) / std.
 
     Args:
-        mean: Of each channel, in [0, 1].
-        std: Of each channel, above 0.
+        mean: The mean of each channel, in [0, 1].
+        std: The standard deviation of each channel, above 0.
     """
 
     def __init__(self, mean: Colour, std: Colour) -> None:
@@ -38,12 +38,12 @@ class Normalise:
 
 
 def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable[[Image], Tensor]:
-    """What images go through when features are taken: RGB in, float32 (3, image_size, image_size) out.
+    """The transform of images whose features are taken: RGB in, float32 (3, image_size, image_size) out.
 
-    A square image is used whole, resized if need be, since nothing says that its border matters less; so
-    CIFAR's and STL-10's are seen just as they are. Of another shape, the shorter side is resized and the
-    middle square used. There is no larger resize with a crop inside (ImageNet's 256 and 224): what shows most
-    of the image depends on nothing but ``image_size``. Resizing is bicubic, antialiased, as in the views.
+    A square image is used whole and resized where needed, because its border may matter as much as its middle. Images of
+    CIFAR and STL-10 thus stay as they are. For an image that is not square, the shorter side is resized and the middle
+    square is used. There is no larger resize with a crop inside (as ImageNet's 256 and 224), so the result depends on
+    ``image_size`` alone. Resizing is bicubic and antialiased, as in the views.
     """
     return partial(_evaluation_view, image_size=image_size, normalise=Normalise(mean, std))
 

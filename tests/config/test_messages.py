@@ -89,7 +89,7 @@ def test_an_unknown_key_like_no_other_lists_what_there_is() -> None:
         ("backbone.stem=small", ["backbone.stem", "'small'", "'imagenet'", "'cifar'", "'strided'"]),
         ('routes=["gated"]', ["routes"]),
         ('routes=["gated","open"]', ["routes", "'open'", "'dense'", "'gated'"]),
-        ("views.crop_scale=[0.9,0.1]", ["views.crop_scale", "0.9", "0.1", "least <= largest"]),
+        ("views.crop_scale=[0.9,0.1]", ["views.crop_scale", "0.9", "0.1", "smallest <= largest"]),
         ("data.std=[0,1,1]", ["data.std", "above 0"]),
         ("data.image_size=4", ["data.image_size", "4", "at least 8", "at most 1024"]),
         ("training.gate_warmup=60", ["gate_warmup", "60", "epochs"]),

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.errors import ConfigError
-from ssl_dc.training.sampling import GlobalBatches, ViewPairs
+from ssl_dc.training.sampling import GlobalBatches, ViewSets
 from ssl_dc.views.options import StandardViewsOptions
 from ssl_dc.views.pixels import evaluation_transform
 from ssl_dc.views.standard import Standard
@@ -25,9 +25,9 @@ def noise_images(n: int = 12, size: int = 10) -> ArrayImages:
     return ArrayImages(np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8), None)
 
 
-def pairs(seed: int = 3) -> ViewPairs:
+def pairs(seed: int = 3, count: int = 2) -> ViewSets:
     options = StandardViewsOptions(blur_p=(0.5, 0.5))
-    return ViewPairs(noise_images(), Standard(options, 8, HALF, HALF), seed)
+    return ViewSets(noise_images(), Standard(options, 8, HALF, HALF), seed, count)
 
 
 def test_pair_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:
@@ -41,6 +41,13 @@ def test_pair_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:
     assert not torch.equal(first[0], first[1])
     for different in (pairs()[(2, 2)], pairs(seed=4)[(1, 2)], pairs()[(1, 3)]):
         assert not torch.equal(first[0], different[0])
+
+
+def test_more_views_leave_the_first_two_as_they_are() -> None:
+    two, four = pairs()[(1, 2)], pairs(count=4)[(1, 2)]
+    assert len(four) == 4
+    assert all(torch.equal(one, other) for one, other in zip(two, four, strict=False))
+    assert not any(torch.equal(four[3], other) for other in four[:3])
 
 
 def test_drawing_a_pair_leaves_the_global_generator_alone() -> None:

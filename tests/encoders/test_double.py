@@ -59,7 +59,7 @@ def test_the_copies_share_no_storage() -> None:
     modules = [set(map(id, net.backbone(route).modules())) for route in (Route.GATED, Route.DENSE)]
     assert not modules[0] & modules[1]
     parameters = {name for name, _ in net.named_parameters()}
-    assert len(parameters) == sum(len(list(net.backbone(route).parameters())) for route in Route)
+    assert len(parameters) == sum(len(list(net.backbone(route).parameters())) for route in Route.BOTH)
 
 
 def test_the_copies_start_from_weights_of_their_own() -> None:
@@ -81,7 +81,7 @@ def test_each_route_runs_through_its_own_copy() -> None:
         calls: list[Route] = []
         handles = [
             net.backbone(each).register_forward_pre_hook(lambda _m, _args, each=each, calls=calls: calls.append(each))
-            for each in Route
+            for each in Route.BOTH
         ]
         untouched = {name: tensor.clone() for name, tensor in state(net.backbone(other)).items()}
         net.zero_grad(set_to_none=True)
@@ -90,7 +90,7 @@ def test_each_route_runs_through_its_own_copy() -> None:
         for handle in handles:
             handle.remove()
         assert calls == [route]
-        assert bool(encoded.masks) == (route is Route.GATED)
+        assert bool(encoded.masks) == (route.gated)
         assert all(p.grad is None for p in net.backbone(other).parameters())
         assert all(p.grad is not None for p in net.backbone(route).parameters())
         for name, tensor in state(net.backbone(other)).items():
@@ -130,7 +130,7 @@ def test_without_gating_no_copy_has_gates() -> None:
 def test_feature_width_is_that_of_one_copy() -> None:
     net = encoder()
     assert net.feature_dim == 64
-    assert all(net(images(), route).features.shape == (4, 64) for route in Route)
+    assert all(net(images(), route).features.shape == (4, 64) for route in Route.BOTH)
 
 
 def config() -> RunConfig:
@@ -144,7 +144,7 @@ def test_a_run_with_two_copies_saves_and_loads(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-        for route in Route:
+        for route in Route.BOTH:
             network(torch.randn(8, 3, 16, 16), route)
     folder = RunFolder.create(tmp_path / "run", config())
     folder.save_model(network)

@@ -91,7 +91,7 @@ def test_last_layer_starts_at_its_bias_with_tiny_weights() -> None:
 def test_about_85_percent_of_the_branches_run_at_the_start() -> None:
     torch.manual_seed(0)
     gate = make_gate().train()
-    opened = torch.cat([gate(torch.randn(10_000, 8, 1, 1)) for _ in range(3)]).mean().item()
+    opened = torch.cat([gate(torch.randn(10_000, 8, 1, 1), gate.thresholds[0]) for _ in range(3)]).mean().item()
     # a difference of two Gumbel variables is logistic: sigmoid(2 - 0.1) = 0.870
     assert opened == pytest.approx(1 / (1 + math.exp(-1.9)), abs=0.008)
     assert 0.84 < opened < 0.88
@@ -118,7 +118,7 @@ def test_evaluation_is_argmax_without_noise(monkeypatch: pytest.MonkeyPatch) -> 
     logits = torch.tensor([[0.1, 2.0], [2.0, 0.1], [-3.0, -3.001], [-3.001, -3.0]])
     gate = with_logits(make_gate().eval(), logits, monkeypatch)
     state = torch.get_rng_state()
-    assert gate(ANYTHING).flatten().tolist() == [1, 0, 0, 1]
+    assert gate(ANYTHING, gate.thresholds[0]).flatten().tolist() == [1, 0, 0, 1]
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -137,7 +137,7 @@ def test_training_gate_runs_with_the_probability_of_its_softmax(monkeypatch: pyt
     for skip, run in [(0.0, 0.0), (0.1, 2.0), (1.0, -1.0)]:
         gate = with_logits(make_gate().train(), torch.tensor([[skip, run]]).expand(20_000, 2), monkeypatch)
         expected = math.exp(run) / (math.exp(skip) + math.exp(run))
-        assert gate(ANYTHING).mean().item() == pytest.approx(expected, abs=0.014)
+        assert gate(ANYTHING, gate.thresholds[0]).mean().item() == pytest.approx(expected, abs=0.014)
 
 
 def test_noise_is_standard_gumbel() -> None:
@@ -157,7 +157,7 @@ def test_noise_option_scales_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     for scale, expected in [(1.0, 0), (0.5, 1), (0.0, 1)]:
         gate = make_gate(options=ConvNetAIGOptions(noise=scale)).train()
         with_logits(gate, torch.tensor([[0.0, 0.75]]), monkeypatch)
-        assert gate(ANYTHING).item() == expected, scale
+        assert gate(ANYTHING, gate.thresholds[0]).item() == expected, scale
 
 
 def test_straight_through_gradient_is_that_of_the_softmax_at_temperature_1(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_straight_through_gradient_is_that_of_the_softmax_at_temperature_1(monke
     upstream = torch.tensor([[1.0], [-2.0], [3.0]])
     monkeypatch.setattr(convnet_aig, "gumbel_noise", lambda _logits: noise)
     gate = with_logits(make_gate().train(), raw, monkeypatch)
-    mask = gate(ANYTHING)
+    mask = gate(ANYTHING, gate.thresholds[0])
     assert mask.flatten().tolist() == [0, 1, 0]
     (mask * upstream).sum().backward()
     assert raw.grad is not None
@@ -207,7 +207,7 @@ def test_mask_has_the_dtype_of_the_input_and_logits_are_float32(training: bool) 
     x = torch.randn(4, 8, 3, 3).to(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert gate.logits(x).dtype is torch.float32
-        mask = gate(x)
+        mask = gate(x, gate.thresholds[0])
     assert mask.dtype is torch.bfloat16
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
 
@@ -289,7 +289,7 @@ def test_threshold_is_what_run_must_exceed_skip_by(training: bool, monkeypatch: 
     logits = torch.tensor([[0.5, 1.9], [0.5, 2.1], [-1.0, 0.0], [-2.0, 0.0]])
     gate = with_logits(make_gate().train(training), logits, monkeypatch)
     set_threshold(gate, 1.5)
-    assert gate(ANYTHING).flatten().tolist() == [0, 1, 0, 1]
+    assert gate(ANYTHING, gate.thresholds[0]).flatten().tolist() == [0, 1, 0, 1]
 
 
 # Losses
@@ -358,7 +358,7 @@ def test_every_gate_gets_gradient_from_every_loss(name: str) -> None:
 def test_descending_the_loss_shuts_branches_that_are_too_many(loss: str) -> None:
     gate = make_gate(options=ConvNetAIGOptions(loss=loss)).train()  # type: ignore[arg-type]
     torch.manual_seed(0)
-    mask = gate(torch.randn(64, 8, 2, 2))
+    mask = gate(torch.randn(64, 8, 2, 2), gate.thresholds[0])
     scheme = ConvNetAIG(ConvNetAIGOptions(loss=loss))  # type: ignore[arg-type]
     next(iter(scheme.losses(Trace({"s": mask, "t": mask}, COST), 0.1, 0.0).values())).backward()
     assert gate.excite.bias is not None

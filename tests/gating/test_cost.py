@@ -159,7 +159,7 @@ def test_cost_equals_torch_flop_counter(width: int, image: int, stem: str, paddi
 def test_gate_declares_the_macs_that_are_counted() -> None:
     for gate in gates_of(network(16, "cifar").eval()):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            gate(torch.randn(1, gate.squeeze.in_channels, 5, 5))
+            gate(torch.randn(1, gate.squeeze.in_channels, 5, 5), gate.thresholds[0])
         assert gate.macs == counter.get_total_flops() // 2 > 0
 
 

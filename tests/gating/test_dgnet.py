@@ -230,7 +230,7 @@ def test_straight_through_gradient_is_that_of_the_tempered_sigmoid(monkeypatch: 
     gate = make_gate().train()
     monkeypatch.setattr(gate, "logits", lambda _x: raw)
     monkeypatch.setattr(dgnet, "logistic_noise", lambda _logits: noise)
-    mask = gate(torch.zeros(1, 8, 3, 3))
+    mask = gate(torch.zeros(1, 8, 3, 3), gate.thresholds[0])
     assert mask.tolist() == [[0, 1, 1, 0, 1, 0]]
     (mask * upstream).sum().backward()
     tau = 2 / 3
@@ -246,7 +246,7 @@ def test_temperature_option_scales_the_gradient_not_the_mask(monkeypatch: pytest
         raw = torch.tensor([[-0.3, 0.6]], requires_grad=True)
         gate = make_gate(channels=2, options=DGNetOptions(temperature=tau)).train()
         monkeypatch.setattr(gate, "logits", lambda _x, raw=raw: raw)
-        mask = gate(torch.zeros(1, 8, 3, 3))
+        mask = gate(torch.zeros(1, 8, 3, 3), gate.thresholds[0])
         assert mask.tolist() == [[0, 1]]
         mask.sum().backward()
         soft = 1 / (1 + math.exp(-0.6 / tau))
@@ -285,7 +285,7 @@ def test_evaluation_mask_is_logits_at_least_0_without_noise(monkeypatch: pytest.
     raw = torch.tensor([[-3.0, -1e-4, 0.0, 1e-4, 3.0]])
     monkeypatch.setattr(gate, "logits", lambda _x: raw)
     state = torch.get_rng_state()
-    mask = gate(torch.zeros(1, 8, 3, 3))
+    mask = gate(torch.zeros(1, 8, 3, 3), gate.thresholds[0])
     assert mask.tolist() == [[0, 0, 1, 1, 1]]
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -317,7 +317,7 @@ def test_noise_option_scales_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     for scale, expected in [(1.0, [1, 0, 0]), (0.5, [0, 1, 0]), (0.0, [0, 1, 0])]:
         gate = make_gate(channels=3, options=DGNetOptions(noise=scale)).train()
         monkeypatch.setattr(gate, "logits", lambda _x: raw)
-        assert gate(torch.zeros(1, 8, 3, 3)).tolist() == [expected], scale
+        assert gate(torch.zeros(1, 8, 3, 3), gate.thresholds[0]).tolist() == [expected], scale
 
 
 def test_noise_differs_between_images_and_channels() -> None:
@@ -330,7 +330,7 @@ def test_training_gate_opens_with_probability_sigmoid_of_its_logit(monkeypatch: 
     logits = torch.tensor([-2.0, -0.5, 0.0, 1.0, 3.0])
     gate = make_gate(channels=5).train()
     monkeypatch.setattr(gate, "logits", lambda _x: logits.expand(20_000, 5))
-    opened = gate(torch.zeros(1, 8, 1, 1)).mean(dim=0)
+    opened = gate(torch.zeros(1, 8, 1, 1), gate.thresholds[0]).mean(dim=0)
     for rate, logit in zip(opened.tolist(), logits.tolist(), strict=True):
         assert rate == pytest.approx(1 / (1 + math.exp(-logit)), abs=0.014)
 
@@ -341,14 +341,14 @@ def test_mask_has_the_dtype_of_the_input_and_logits_are_float32(training: bool) 
     x = torch.randn(4, 8, 3, 3).to(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert gate.logits(x).dtype is torch.float32
-        assert gate(x).dtype is torch.bfloat16
+        assert gate(x, gate.thresholds[0]).dtype is torch.bfloat16
 
 
 def test_threshold_shuts_logits_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = make_gate(channels=4).eval()
     monkeypatch.setattr(gate, "logits", lambda _x: torch.tensor([[-1.0, 0.5, 1.52, 2.0]]))
     set_threshold(gate, 1.5)
-    assert gate(torch.zeros(1, 8, 1, 1)).tolist() == [[0, 0, 1, 1]]
+    assert gate(torch.zeros(1, 8, 1, 1), gate.thresholds[0]).tolist() == [[0, 0, 1, 1]]
 
 
 # Losses

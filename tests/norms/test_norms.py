@@ -71,7 +71,7 @@ def test_separate_keeps_block_statistics_apart_and_shares_the_rest(here: Route, 
         assert not is_fresh(norm.for_route(other))
 
 
-@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("route", Route.BOTH)
 def test_shared_has_one_set_of_statistics_everywhere(route: Route) -> None:
     net = network(SHARED)
     net(images(), route)
@@ -90,7 +90,7 @@ def test_number_of_batch_norms_outside_the_gates(policy: NormPolicy, count: int)
 
 @pytest.mark.parametrize("position", list(Position))
 @pytest.mark.parametrize("policy", [SHARED, SEPARATE])
-@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("route", Route.BOTH)
 def test_norm_layer_is_the_plain_batch_norm_of_its_route(policy: NormPolicy, position: Position, route: Route) -> None:
     norm = policy.layer(5, position)
     plain = nn.BatchNorm2d(5)

@@ -24,7 +24,7 @@ import torch
 from pydantic import Field
 from ssl_dc import Objective, ObjectiveOutput, Part, PartOptions, hookimpl
 
-SSL_DC_INTERFACE = "1.0"
+SSL_DC_INTERFACE = "2.0"
 
 
 @hookimpl
@@ -204,7 +204,7 @@ def test_help_with_twenty_plugins_imports_their_modules_and_nothing_more(install
 LIGHT = """
 from ssl_dc import Part, hookimpl
 
-SSL_DC_INTERFACE = "1.0"
+SSL_DC_INTERFACE = "2.0"
 
 
 @hookimpl

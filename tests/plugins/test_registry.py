@@ -94,10 +94,10 @@ def test_a_name_that_cannot_be_written_is_left_out(install: Install, name: str) 
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
-        ("'1.0'", None),
-        ("'0.9'", "what fits is 1.0 to 1.0"),
-        ("'1.1'", "written for version 1.1"),
-        ("'2.0'", "written for version 2.0"),
+        ("'2.0'", None),
+        ("'1.0'", "what fits is 2.0 to 2.0"),
+        ("'2.1'", "written for version 2.1"),
+        ("'3.0'", "written for version 3.0"),
         ("'new'", "is not a version"),
         ("1", "is not a version"),
     ],

@@ -43,6 +43,7 @@ NEEDS_GATES = {
     "training_masks_carry_a_gradient_to_every_parameter",
     "declared_cost_is_the_counted_cost",
     "a_pooled_rule_decides_as_the_gate_does",
+    "each_image_may_have_thresholds_of_its_own",
     "a_higher_threshold_shuts_more",
     "losses_are_finite_scalars_with_a_gradient_to_every_mask",
     "it_can_be_held_to_a_budget",

@@ -295,7 +295,7 @@ def test_the_scaler_of_mixed_precision_goes_on_to_the_last_bit(tmp_path: Path, m
 
     monkeypatch.setattr("ssl_dc.training.trainer.make_accelerator", with_a_scaler)
 
-    def made() -> tuple[Trainer, list[float]]:
+    def made() -> tuple[Trainer, list[float], Watcher]:
         config = resolve([uniform_layer(TINY, "test")]).config
         trainer = trainer_from_config(config, open_splits(build_data_set(config)).train)
         scales: list[float] = []
@@ -304,20 +304,19 @@ def test_the_scaler_of_mixed_precision_goes_on_to_the_last_bit(tmp_path: Path, m
             def on_step_end(self, step: int) -> None:  # noqa: ARG002
                 scales.append(trainer.accelerator.scaler.get_scale())
 
-        trainer.watchers = [Scales()]
         parameter = next(iter(trainer.learner.parameters()))
         parameter.register_hook(lambda gradient: gradient * (torch.inf if trainer.step + 1 == 2 else 1.0))
-        trainer.checkpoints = CheckpointStore(tmp_path / "checkpoints", keep=50)
-        return trainer, scales
+        return trainer, scales, Scales()
 
-    whole, scales = made()
-    whole.fit()
+    store = CheckpointStore(tmp_path / "checkpoints", keep=50)
+    whole, scales, watcher = made()
+    whole.fit(watchers=[watcher], checkpoints=store)
     assert scales == [2.0**12, *[2.0**11] * 3, *[2.0**12] * 3, 2.0**13]  # halved by the overflow of step 2, then doubled
     for folder in (tmp_path / "checkpoints").iterdir():
         if int(folder.name.removeprefix("step-")) > 3:
             shutil.rmtree(folder)
-    again, rest = made()
-    again.fit()
+    again, rest, watcher = made()
+    again.fit(watchers=[watcher], checkpoints=store)
     assert rest == scales[3:]
     for name, value in whole.learner.state_dict().items():
         assert torch.equal(value, again.learner.state_dict()[name]), name

@@ -53,7 +53,7 @@ def trainer(**settings: Any) -> tuple[Trainer, Messages]:
     more = {key.replace("__", "."): value for key, value in settings.items()}
     config = resolve([uniform_layer({**TINY, **more}, "test")]).config
     listener = Messages()
-    return trainer_from_config(config, open_splits(build_data_set(config)).train, [listener]), listener
+    return trainer_from_config(config, open_splits(build_data_set(config)).train), listener
 
 
 def watch(**training: Any) -> tuple[NumericsWatch, list[str]]:
@@ -83,10 +83,9 @@ def spoil_gradient(made: Trainer, steps: set[int]) -> str:
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_gradient_that_is_not_finite_ends_the_run_with_step_and_name(tmp_path: Path, accumulation: int) -> None:
     made, _ = trainer(training__checkpoint_every=1, training__accumulation=accumulation)
-    made.checkpoints = CheckpointStore(tmp_path)
     name = spoil_gradient(made, {3})
     with pytest.raises(RunError, match=rf"step 3: the gradient is not finite: that of {name}\. .*step-00000002"):
-        made.fit()
+        made.fit(checkpoints=CheckpointStore(tmp_path))
     assert all(bool(parameter.isfinite().all()) for parameter in made.learner.parameters())
 
 
@@ -100,8 +99,7 @@ def test_steps_that_are_not_finite_can_be_left_out_and_change_nothing(spoil: Any
         def on_step_end(self, step: int) -> None:
             states[step] = {name: value.clone() for name, value in made.learner.state_dict().items()}
 
-    made.watchers = [listener, Look()]
-    made.fit()
+    made.fit(watchers=[listener, Look()])
     (message,) = listener.said
     assert message.startswith("step 3: ")
     assert "left out" in message
@@ -174,7 +172,7 @@ def test_gates_that_are_all_alike_are_told_once_and_may_end_the_run(gating: str,
     settings: dict[str, Any] = {"gating__name": gating, "budget__control": "penalty"}
     made, listener = trainer(**settings)
     stuck(made)
-    made.fit()
+    made.fit(watchers=[listener])
     (message,) = listener.said
     assert message.startswith(f"step 1: every gate is {word}, for every image")
     made, _ = trainer(**settings, training__on_stuck_gates="stop")
@@ -186,11 +184,11 @@ def test_gates_that_are_all_alike_are_told_once_and_may_end_the_run(gating: str,
 def test_gates_may_all_be_open_where_the_whole_cost_may_be_paid() -> None:
     made, listener = trainer(budget__target=1.0, budget__control="penalty")
     set_threshold(made.learner.encoder, -1e6)
-    made.fit()
+    made.fit(watchers=[listener])
     assert listener.said == []
 
 
 def test_a_run_that_learns_is_told_nothing() -> None:
     made, listener = trainer(training__on_collapse="stop", training__on_stuck_gates="stop")
-    made.fit()
+    made.fit(watchers=[listener])
     assert listener.said == []

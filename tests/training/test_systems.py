@@ -43,11 +43,11 @@ TINY = {
 STEPS_PER_EPOCH = 2
 
 
-def trainer_of(system: System, settings: Mapping[str, Any] | None = None, watcher: Watcher | None = None) -> Trainer:
+def trainer_of(system: System, settings: Mapping[str, Any] | None = None) -> Trainer:
     target = {"budget.target": BUDGET} if system.budgeted else {}
     tiny = TINY if system.budgeted else {key: value for key, value in TINY.items() if not key.startswith("budget.")}
     config = resolve([uniform_layer({**tiny, **target, **system.settings, **(settings or {})}, "test")]).config
-    return trainer_from_config(config, open_splits(build_data_set(config)).train, [watcher] if watcher else [])
+    return trainer_from_config(config, open_splits(build_data_set(config)).train)
 
 
 class Recorder(Watcher):
@@ -95,14 +95,14 @@ def bound_by_hand(masks: Mapping[str, Tensor], progress: float) -> float:
 
 def test_baseline1_has_no_gate_at_all() -> None:
     recorder = Recorder()
-    trainer = trainer_of(BASELINE1, watcher=recorder)
+    trainer = trainer_of(BASELINE1)
     routes = record_routes(trainer)
     assert gates_of(trainer.learner) == []
     assert not any(isinstance(module, Gate) for module in trainer.learner.modules())
     assert not [name for name, _ in trainer.learner.named_parameters() if "gate." in name]
     assert not [name for name, _ in trainer.learner.named_buffers() if "gate." in name]
     assert trainer.cost.channels == {}
-    trainer.fit()
+    trainer.fit(watchers=[recorder])
     assert routes == [Route.DENSE, Route.DENSE] * len(recorder.values)
     for values in recorder.values:
         assert {name for name in values if name.startswith("terms/")} == {
@@ -123,9 +123,9 @@ def test_baseline1_has_every_other_parameter_of_dual_with_shared_norms() -> None
 
 def test_baseline2_pays_the_mean_of_both_views_gating_losses() -> None:
     recorder = Recorder()
-    trainer = trainer_of(BASELINE2, watcher=recorder)
+    trainer = trainer_of(BASELINE2)
     routes, outputs = record_routes(trainer), record_outputs(trainer)
-    trainer.fit()
+    trainer.fit(watchers=[recorder])
     assert routes == [Route.GATED, Route.GATED] * len(outputs)
     assert len(outputs) == len(recorder.values) == 2 * STEPS_PER_EPOCH
     different = False
@@ -148,9 +148,9 @@ def test_baseline2_pays_the_mean_of_both_views_gating_losses() -> None:
 @pytest.mark.parametrize("system", [DUAL, DOUBLE], ids=lambda system: system.name)
 def test_dual_pays_the_gating_loss_of_view_1(system: System) -> None:
     recorder = Recorder()
-    trainer = trainer_of(system, watcher=recorder)
+    trainer = trainer_of(system)
     routes, outputs = record_routes(trainer), record_outputs(trainer)
-    trainer.fit()
+    trainer.fit(watchers=[recorder])
     assert routes == [Route.GATED, Route.DENSE] * len(outputs)
     for step, (output, values) in enumerate(zip(outputs, recorder.values, strict=True)):
         gated, dense = output.masks
@@ -167,11 +167,11 @@ def test_dual_pays_the_gating_loss_of_view_1(system: System) -> None:
 
 def test_without_invariance_its_weight_is_0_and_nothing_else_changes() -> None:
     recorder = Recorder()
-    trainer = trainer_of(NO_INVARIANCE, watcher=recorder)
+    trainer = trainer_of(NO_INVARIANCE)
     outputs = record_outputs(trainer)
     assert dict(trainer.learner.objective.weights) == {"invariance": 0, "variance": 25, "covariance": 1}
     assert trainer.routes == (Route.GATED, Route.DENSE)
-    trainer.fit()
+    trainer.fit(watchers=[recorder])
     for output, values in zip(outputs, recorder.values, strict=True):
         assert values["terms/invariance"] == 0
         assert output.objective.terms["invariance"].item() > 0
@@ -223,11 +223,11 @@ def test_gates_rest_while_they_warm_up_and_learn_afterwards(optimizer: str, cont
         "budget.control": control,
     }
     watch = GateWatch()
-    trainer = trainer_of(DUAL, settings, watch)
+    trainer = trainer_of(DUAL, settings)
     routes = record_routes(trainer)
     watch.begin(trainer.learner)
     before = [p.detach().clone() for p in trainer.learner.encoder.parameters()]
-    trainer.fit()
+    trainer.fit(watchers=[watch])
     rest = 2 * STEPS_PER_EPOCH
     assert len(watch.changed) == 4 * STEPS_PER_EPOCH
     assert watch.gradients[:rest] == [0] * rest

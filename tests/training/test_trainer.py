@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -302,7 +303,7 @@ def test_the_adaptive_control_meets_the_budget_image_by_image(tmp_path: Path, bu
     images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     masks = torch.cat(list(run.model.gated(images).masks.values()), dim=1)
     assert len(masks.unique(dim=0)) > 8, "gates must decide for each image"
-    thresholds = {round(float(gate.threshold.mean()), 6) for gate in gates_of(run.model.encoder)}
+    thresholds = {round(float(gate.thresholds.mean()), 6) for gate in gates_of(run.model.encoder)}
     assert len(thresholds) == 1
     assert thresholds != {0.0}
 
@@ -321,7 +322,7 @@ def test_the_adaptive_control_looks_at_what_evaluation_pays(tmp_path: Path) -> N
 
 def test_the_papers_penalty_leaves_the_thresholds_at_nothing(tmp_path: Path) -> None:
     run = ssl_dc.train({**TINY, "budget.control": "penalty"}, output=tmp_path / "run")
-    assert not any(gate.threshold.any() for gate in gates_of(run.model.encoder))
+    assert not any(gate.thresholds.any() for gate in gates_of(run.model.encoder))
     assert "gate_threshold" not in lines(run.folder)[-1]
     assert "cost_ratio" in lines(run.folder)[-1]
 
@@ -401,7 +402,9 @@ class One(Encoder):
 
 
 class Distance(Objective):
-    """Squared distance of the views' features, and optionally not a number from some step on."""
+    """Squared distance of each view's features to those of the next, and optionally not a number from some step on."""
+
+    views = None
 
     def __init__(self, broken_from: int | None = None) -> None:
         super().__init__()
@@ -420,7 +423,7 @@ class Distance(Objective):
 
     def forward(self, views: EncodedViews) -> ObjectiveOutput:
         self.routes.append(tuple(views.routes))
-        term = (views.features[0] - views.features[1]).square().mean()
+        term = torch.stack([(one - other).square().mean() for one, other in pairwise(views.features)]).sum()
         if self.broken_from is not None and self.steps >= self.broken_from:
             term = term * math.nan
         return ObjectiveOutput({"distance": term}, list(views.features))
@@ -444,8 +447,8 @@ class Random(GatingScheme):
             super().__init__(site)
             self.numbers = nn.Parameter(torch.tensor([0.5, -0.5])[: site.channels])
 
-        def forward(self, x: Tensor) -> Tensor:
-            hard = (self.numbers >= self.threshold).to(x.dtype)
+        def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+            hard = (self.numbers >= threshold).to(x.dtype)
             mask = hard + self.numbers - self.numbers.detach()
             return mask.expand(x.shape[0], -1)
 
@@ -457,7 +460,7 @@ class Random(GatingScheme):
 
 
 class AsItIs(Views):
-    """View 1 is the image, view 2 is twice as bright."""
+    """The first view is the image. The second one is twice as bright, the third three times, and so on."""
 
     def view(self, image: Image, number: int) -> Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 * (1 + number)
@@ -472,7 +475,10 @@ def sgd(groups: Sequence[ParameterGroup], lr: float = 0.1) -> Optimizer:
 
 
 def by_hand(
-    objective: Objective | None = None, gating: GatingScheme | None = None, **training: Any
+    objective: Objective | None = None,
+    gating: GatingScheme | None = None,
+    routes: Sequence[Route] | None = None,
+    **training: Any,
 ) -> tuple[Trainer, Encoder]:
     settings = {"epochs": 1, "batch_size": 8, "workers": 0, "warmup_share": 0.0, "log_every": 1, **training}
     encoder = One(Mean(gating.make_gate if gating else no_gates))
@@ -486,7 +492,7 @@ def by_hand(
         image_size=4,
         training=TrainingConfig(**settings),
         budget=BudgetConfig(target=0.9 if gating else None),
-        routes=(Route.GATED, Route.DENSE) if gating else (Route.DENSE, Route.DENSE),
+        routes=routes or ((Route.GATED, Route.DENSE) if gating else (Route.DENSE, Route.DENSE)),
     ), encoder
 
 
@@ -509,8 +515,7 @@ def test_objects_composed_by_hand_train_without_config_folder_or_checkpoints(
     objective, gating = Distance(), Random()
     trainer, encoder = by_hand(objective, gating, epochs=3, batch_size=4)
     listener = Listener()
-    trainer.watchers = [listener]
-    trainer.fit()
+    trainer.fit(watchers=[listener])
     assert objective.bound_to == (encoder,)
     assert objective.progress == pytest.approx([step / 6 for step in range(1, 7)])
     assert set(objective.routes) == {(Route.GATED, Route.DENSE)}
@@ -518,6 +523,54 @@ def test_objects_composed_by_hand_train_without_config_folder_or_checkpoints(
     gate = gates_of(encoder)[0]
     assert not torch.equal(gate.get_parameter("numbers"), torch.tensor([0.5, -0.5]))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_step_of_any_number_of_views_is_the_one_computed_by_hand(count: int) -> None:
+    trainer, encoder = by_hand(routes=(Route.DENSE,) * count)
+    reference = Mean()
+    trainer.fit()
+    means = torch.stack([AsItIs().view(some_images().image(i), 0).mean(dim=(1, 2)) for i in range(8)])
+    features = [reference.linear((1 + number) * means) for number in range(count)]
+    (3 * torch.stack([(one - other).square().mean() for one, other in pairwise(features)]).sum()).backward()
+    assert reference.linear.weight.grad is not None
+    expected = reference.linear.weight - 0.1 * reference.linear.weight.grad
+    assert torch.allclose(encoder.backbone(Route.DENSE).get_parameter("linear.weight"), expected, atol=1e-6)
+
+
+def test_three_views_train_by_their_routes_and_the_gated_ones_share_the_gating_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    objective = Distance()
+    trainer, _ = by_hand(objective, Random(), (Route.GATED, Route.DENSE, Route.GATED), epochs=2)
+    told: list[StepMetrics] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "on_step", told.append)
+    trainer.watchers = [watcher]
+    trainer.fit()
+    assert set(objective.routes) == {(Route.GATED, Route.DENSE, Route.GATED)}
+    # the gates of Random do not look at the image, so that both gated views have one loss, whose mean is the term
+    ratio = told[0].values["cost_ratio"]
+    assert told[0].values["terms/rate"] == pytest.approx((ratio - 0.9) ** 2)
+
+
+def test_an_objective_of_two_views_is_refused_more() -> None:
+    class OfTwo(Distance):
+        views = 2
+
+    with pytest.raises(ConfigError, match="routes dense,dense,dense: the objective OfTwo takes 2 views, not 3"):
+        by_hand(OfTwo(), routes=(Route.DENSE,) * 3)
+
+
+def test_a_config_of_more_views_than_the_objective_takes_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_dc.training.from_config.build_network", lambda _config: pytest.fail("built"))
+    with pytest.raises(
+        ConfigError, match=r"^routes dense,gated,dense: objective 'vicreg' of ssl-dc \S+ takes 2 views, not 3$"
+    ):
+        ssl_dc.train({**TINY, "routes": ["dense", "gated", "dense"]}, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
@@ -540,11 +593,9 @@ def test_accumulation_calls_the_optimiser_once_a_batch(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_names_step_and_term_and_keeps_the_resume_point(tmp_path: Path) -> None:
     trainer, _ = by_hand(Distance(broken_from=2), epochs=3, batch_size=4, checkpoint_every=1)
-    trainer.checkpoints = CheckpointStore(tmp_path, keep=1)
     listener = Listener()
-    trainer.watchers = [listener]
     with pytest.raises(RunError, match=r"step 3: the loss is nan; not finite: distance\.") as caught:
-        trainer.fit()
+        trainer.fit(watchers=[listener], checkpoints=CheckpointStore(tmp_path, keep=1))
     assert caught.value.exit_status == 1
     assert "step-00000002" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
@@ -569,10 +620,9 @@ def test_a_full_disk_ends_training_with_a_message(tmp_path: Path, monkeypatch: p
         raise OSError(28, os.strerror(28))
 
     trainer, _ = by_hand()
-    trainer.checkpoints = CheckpointStore(tmp_path)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match=r"learner\.safetensors.*MiB.*No space left"):
-        trainer.fit()
+        trainer.fit(checkpoints=CheckpointStore(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -593,7 +643,7 @@ class Unreadable(ArrayImages):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_cannot_be_read_ends_training_with_its_name(workers: int) -> None:
     trainer, _ = by_hand(workers=workers)
-    trainer.batches.pairs.images = Unreadable(np.zeros((8, 4, 4, 3), np.uint8), None)
+    trainer.batches.view_sets.images = Unreadable(np.zeros((8, 4, 4, 3), np.uint8), None)
     with pytest.raises(DataError) as caught:
         trainer.fit()
     assert str(caught.value) == "image cats/3.png cannot be read: truncated."
