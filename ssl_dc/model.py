@@ -119,7 +119,7 @@ class Model(nn.Module):
         Raises:
             RunError: If the route is gated and the model has no gates.
         """
-        if route is Route.GATED:
+        if route.gated:
             self._need_gates()
         encoded: Encoded = self.encoder(_checked(images).to(self.device, self.dtype), route)
         return encoded

@@ -312,7 +312,7 @@ def test_features_are_those_of_evaluation_mode_whatever_mode_the_model_is_in() -
     assert not it.encoder.backbone(Route.DENSE).get_submodule("conv1").training
 
 
-@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("route", Route.BOTH)
 def test_calling_the_model_gives_features_to_train_on(route: Route) -> None:
     it = model().train()
     features, masks = it(images(), route)

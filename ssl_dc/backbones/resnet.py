@@ -40,16 +40,30 @@ def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 
     return conv
 
 
+SAFE_CHANNELS = 16
+"""Input channels from which on torch may be given a strided 1x1 convolution.
+
+With fewer of them, in channels-last layout on a CPU with AVX-512, its backward pass writes past the end of a buffer, which
+ends the process (uxlfoundation/oneDNN#6035).
+"""
+
+
 class Shortcut(nn.Module):
-    """The shortcut of a block whose output has another shape than its input: 1x1 convolution and norm."""
+    """The shortcut of a block whose output has another shape than its input: 1x1 convolution and norm.
+
+    Where torch cannot be given the stride (:data:`SAFE_CHANNELS`), the pixels that it would skip are dropped first.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm_factory: NormFactory) -> None:
         super().__init__()
-        self.conv = convolution(in_channels, out_channels, kernel=1, stride=stride)
+        self.skip = stride if in_channels < SAFE_CHANNELS else 1
+        self.conv = convolution(in_channels, out_channels, kernel=1, stride=stride // self.skip)
         self.norm = norm_factory(out_channels, Position.DOWNSAMPLE)
 
     def forward(self, x: Tensor, route: Route) -> Tensor:
         """The shortcut (N, out, H / stride, W / stride) of x (N, in, H, W)."""
+        if self.skip > 1:
+            x = x[:, :, :: self.skip, :: self.skip]
         shortcut: Tensor = self.norm(self.conv(x), route)
         return shortcut
 

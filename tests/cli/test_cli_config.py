@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from helpers.command_line import done, message, parsed, refused
+import pytest
+
+from helpers.command_line import call, done, message, parsed, refused
 from ssl_dc.cli.options import NAMED
 from ssl_dc.config import dump, file_layer, override_layer, resolve
 

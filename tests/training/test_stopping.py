@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,9 +20,10 @@ from click.testing import CliRunner
 
 import ssl_dc
 from ssl_dc.cli import main
+from ssl_dc.data.workers import prepare_worker
 from ssl_dc.errors import Stopped
 from ssl_dc.trackers.base import StepMetrics, Watcher
-from ssl_dc.training.stopping import ECHO_SECONDS, StopSignals, leave_signals_to_the_main_process
+from ssl_dc.training.stopping import ECHO_SECONDS, StopSignals
 
 SETTINGS: dict[str, Any] = {
     "data.limit": 64,
@@ -143,18 +145,25 @@ def test_training_in_another_thread_hears_no_signals(tmp_path: Path) -> None:
     assert failures == []
 
 
-def test_a_process_that_prepares_images_lives_through_the_first_signal() -> None:
-    child = os.fork()
-    if child == 0:
-        leave_signals_to_the_main_process(0)
+def test_a_process_that_prepares_images_ends_when_its_main_process_says_so_and_by_nobody_else() -> None:
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+
+    def prepare() -> None:
+        prepare_worker(0)
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(ECHO_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(1)  # not reached
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 143
+        os.kill(os.getpid(), signal.SIGTERM)  # from another than the main process
+        ready.set()
+        signal.pause()
+
+    worker = context.Process(target=prepare, daemon=True)
+    worker.start()
+    assert ready.wait(60)
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
 
 
 def test_resume_points_are_written_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
