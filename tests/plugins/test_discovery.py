@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from ssl_dc.cli import main
+from helpers.command_line import call
+from helpers.start_up import start_up
 from ssl_dc.errors import PluginError
 from ssl_dc.plugins.discovery import BUILT_IN, ONLY_PLUGINS, Plugin, chosen_plugins, file_plugin
 from ssl_dc.plugins.registry import Registry, registry
@@ -76,10 +75,6 @@ def fresh() -> Iterator[None]:
     registry.cache_clear()
     yield
     registry.cache_clear()
-
-
-def call(*words: str) -> Result:
-    return CliRunner().invoke(main, list(words))
 
 
 def distributions(plugins: list[Plugin]) -> list[str]:
@@ -177,28 +172,17 @@ def test_a_qualified_name_is_kept_in_the_config_and_finds_the_part_again(install
     assert call("evaluate", str(run)).exit_code == 0
 
 
-def test_help_with_twenty_plugins_imports_their_modules_and_nothing_more(install: Install) -> None:
+def test_help_with_twenty_plugins_imports_their_modules_and_nothing_more(install: Install, tmp_path: Path) -> None:
     names = [f"acme-{number}" for number in range(20)]
     install({name: {"a": LIGHT.format(name=name)} for name in names})
     site = next(path for path in sys.path if path.endswith("site"))
     environment = {
-        **os.environ,
         "PYTHONPATH": os.pathsep.join([site, os.environ.get("PYTHONPATH", "")]),
         ONLY_PLUGINS: ",".join(names),
     }
-
-    def modules(*words: str) -> set[str]:
-        script = f"import sys; from ssl_dc.cli import main; main({words}, standalone_mode=False); print(*sys.modules)"
-        said = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
-        )
-        *help_text, imported = said.stdout.splitlines()
-        assert ("--no-plugins" in words) == ("hello-acme-19" not in "".join(help_text))
-        return set(imported.split())
-
-    without = modules("--no-plugins", "--help")
-    assert modules("--help") - without == {f"fake_acme_{number}_a" for number in range(20)}
-    assert without.isdisjoint({"torch", "numpy", "pydantic", "rich", "ruamel.yaml"})
+    counted = start_up(tmp_path, "--help", **environment)
+    assert "hello-acme-19" in counted.stdout
+    assert counted.packages == {"click", "pluggy", "ssl_dc", *(f"fake_acme_{number}_a" for number in range(20))}
 
 
 LIGHT = """

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from ssl_dc.cli import main
+from helpers.command_line import call
 from ssl_dc.errors import ConfigError, PluginError
 from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import registry
@@ -38,10 +37,6 @@ class Outcomes:
             self.of_calls.append(report.outcome)
         if report.failed:
             self.failures.append(f"{report.nodeid}: {report.longreprtext}")
-
-
-def call(*words: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.mark.parametrize("kind", KINDS)
