@@ -91,7 +91,7 @@ def test_the_environment_names_the_packages_that_are_loaded(install: Install, mo
     assert distributions(chosen_plugins()) == [BUILT_IN]
     monkeypatch.setenv("SSL_DC_PLUGINS", "acme-losses,missing")
     with pytest.raises(
-        PluginError, match="SSL_DC_PLUGINS names missing, which brings no plugin here; there are: acme-losses"
+        PluginError, match="SSL_DC_PLUGINS names missing, which brings no plugin; distributions that do: acme-losses"
     ):
         chosen_plugins()
 

@@ -129,8 +129,8 @@ def test_the_command_that_comes_last_has_options_that_there_are(
         ("spread_", "the last one a letter or a digit"),
         ("größe", "a name is a letter"),
         ("a²", "a name is a letter"),
-        ("class", "class is a word of Python's own"),
-        ("none", "None is a word of Python's own"),
+        ("class", "class is a keyword of Python"),
+        ("none", "None is a keyword of Python"),
         ("vicreg", "name 'vicreg' is taken: there is the objective 'vicreg' of ssl-dc "),
     ],
 )
