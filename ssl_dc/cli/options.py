@@ -132,7 +132,9 @@ class Setting:
 
 SETTINGS = [
     *(Setting(f"--{kind}", f"{kind}.name", KINDS[kind].section or "") for kind in config_sections()),
-    Setting("--budget", "budget.target", "Share of the dense cost for the gated route: 0.3, or several: 0.1:0.9.", Number()),
+    Setting(
+        "--budget", "budget.target", "Share of the dense cost for the gated route: 0.3, or several: 0.1:0.9.", Number()
+    ),
     Setting("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
     Setting("--width", "backbone.width", "Channels of the backbone's first stage.", Number()),
     Setting("--stem", "backbone.stem", "First layers of the backbone."),
