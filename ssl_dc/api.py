@@ -228,7 +228,8 @@ def _free_folder(config: RunConfig) -> Path:
     Raises:
         RunError: If it cannot be made.
     """
-    budget = "" if config.budget.target is None else f"-{config.budget.target:g}"
+    budgets = config.budget.budgets
+    budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
     name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
     for number in itertools.count(1):
         path = Path("runs") / (name if number == 1 else f"{name}-{number}")

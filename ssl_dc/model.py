@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -131,13 +132,20 @@ class Model(nn.Module):
         """Features (N, feature_dim) of images (N, 3, H, W) by the dense route; each image as :attr:`transform` gives it."""
         return self._evaluated(images, Route.DENSE).features
 
-    def gated(self, images: Tensor) -> GatedFeatures:
+    def gated(self, images: Tensor, budget: float | Sequence[float] | None = None) -> GatedFeatures:
         """Features and cost of images (N, 3, H, W) by the gated route; each image as :attr:`transform` gives it.
+
+        Args:
+            images: The images.
+            budget: What they may cost, as a share of the dense cost in (0, 1]: one number, or one for each image. By
+                default the budget that the model was trained for, or the usual one of several. The gates are calibrated at
+                the budgets of training; between two of them the thresholds are interpolated.
 
         Raises:
             RunError: If the model has no gates.
+            ValueError: If a budget is outside (0, 1].
         """
-        features, masks = self._evaluated(images, Route.GATED)
+        features, masks = self._evaluated(images, Route.GATED if budget is None else Route.at(budget))
         trace = Trace(masks, self._cost_at(image_size_of(images)))
         return GatedFeatures(features, trace.macs(), trace.ratio(), masks)
 

@@ -16,6 +16,8 @@
     Versions, device and code that the run was started with.
 ``result.json``
     What was learned and what it costs.
+``traceback.txt``
+    The traceback of the exception that a part raised, if one ended the run.
 ``checkpoints/``
     Resume points.
 ``.lock``
@@ -30,6 +32,7 @@ import platform
 import shutil
 import stat
 import subprocess
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -43,6 +46,7 @@ from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.atomic_files import is_partial, read_text, write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
+from ssl_dc.distributed import rank
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
@@ -71,6 +75,7 @@ class RunFolder:
         self.metrics_file = path / "metrics.jsonl"
         self.environment_file = path / "environment.json"
         self.result_file = path / "result.json"
+        self.traceback_file = path / "traceback.txt"
         self.checkpoints = path / "checkpoints"
 
     @classmethod
@@ -220,6 +225,12 @@ class RunFolder:
         network = build_network(config)
         fill(network.encoder, tensors, self.model_file)
         return Model(config, network.encoder, network.cost).to(device)
+
+    def save_traceback(self, error: BaseException) -> Path:
+        """Write the traceback of an exception; the file, which is another one for each process of a launch."""
+        file = self.traceback_file if rank() == 0 else self.traceback_file.with_suffix(f".{rank()}.txt")
+        write_text(file, "".join(traceback.format_exception(error)))
+        return file
 
     def save_result(self, result: dict[str, Any]) -> None:
         """Write what was learned."""

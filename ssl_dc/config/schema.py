@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -26,9 +26,9 @@ from ssl_dc.routes import Route
 
 
 def _slot(kind: str) -> BeforeValidator:
-    """Validates a section by the options of the part that it names, which only then are imported.
+    """Validates a section by the options of the part that it names, and imports these options only then.
 
-    A qualified name, ``package:name``, is kept as it is: the saved config must find the same part again.
+    A qualified name, ``package:name``, is kept, so that the saved config finds the same part again.
     """
 
     def check(section: Any) -> Any:
@@ -70,20 +70,90 @@ def _at_least_two(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     return routes
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A share of the dense cost."""
+
+USUAL_BUDGET = 0.3
+"""Of several budgets, the one nearest to this is meant where none is named."""
+
+GRID_STEP = 0.1
+"""Distance of the budgets of a range."""
+
+
+def budget_grid(text: str | Sequence[Any]) -> tuple[float, ...]:
+    """The budgets that a range, ``0.1:0.9``, or a list, ``0.1,0.3,0.5``, means: ascending, each once.
+
+    Raises:
+        ValueError: If it is neither, or has fewer than two budgets.
+    """
+    is_range = isinstance(text, str) and text.count(":") == 1
+    words = text.split(":" if is_range else ",") if isinstance(text, str) else text
+    try:
+        numbers = [float(word) for word in words]
+    except (TypeError, ValueError):
+        numbers = []
+    if is_range and len(numbers) == 2:
+        low, high = numbers
+        steps = max(1, round((high - low) / GRID_STEP)) if 0 < low < high <= 1 else 0
+        numbers = [round(low + (high - low) * step / steps, 6) for step in range(steps + 1)] if steps else []
+    grid = tuple(sorted(set(numbers)))
+    if len(grid) < 2 or not (grid[0] > 0 and grid[-1] <= 1) or (isinstance(text, str) and text.count(":") > 1):
+        raise ValueError(
+            f"target: {text!r} is no budget; allowed: a number above 0, at most 1; a range such as 0.1:0.9; or several"
+            " numbers such as 0.1,0.3,0.5"
+        )
+    return grid
+
+
 class BudgetConfig(Strict):
-    """What the gated route may cost, and how it is held to it."""
+    """What the gated route may cost, and how training holds it to that."""
 
     target: float | None = Field(
-        0.3, gt=0, le=1, description="Budget t_d: the share of the dense cost that the gated route may pay."
+        0.3,
+        gt=0,
+        le=1,
+        description="Budget t_d: the share of the dense cost that the gated route may pay. A range, 0.1:0.9, or several"
+        " budgets train one network for all of them: they become the grid, and the one nearest to 0.3 the target.",
+    )
+    grid: tuple[Share, ...] | None = Field(
+        None,
+        min_length=2,
+        description="Budgets that one network is trained for, ascending: each step draws one. The target is among them.",
     )
     control: Literal["adaptive", "penalty"] = Field(
         "adaptive",
         description="'adaptive' steers what evaluation mode pays to the budget; 'penalty' is the paper's penalty alone.",
     )
 
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The budgets that the network is trained for, ascending; none without a target."""
+        return self.grid or (() if self.target is None else (self.target,))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several(cls, said: Any) -> Any:
+        """Take a range or a list in place of the target."""
+        if isinstance(said, Mapping) and isinstance(said.get("target"), (str, list, tuple)):
+            grid = budget_grid(said["target"])
+            return {**said, "grid": grid, "target": min(grid, key=lambda budget: abs(budget - USUAL_BUDGET))}
+        return said
+
+    @model_validator(mode="after")
+    def _fits_grid(self) -> BudgetConfig:
+        if self.grid is None:
+            return self
+        if list(self.grid) != sorted(set(self.grid)):
+            raise ValueError(f"grid: budgets must ascend, each once, not {', '.join(map(str, self.grid))}")
+        if self.target not in self.grid:
+            raise ValueError(f"target: {self.target} is none of the grid's budgets, {', '.join(map(str, self.grid))}")
+        if self.control != "adaptive":
+            raise ValueError("control: 'penalty' holds one budget; several need 'adaptive'")
+        return self
+
 
 class TrainingConfig(Strict):
-    """How long, how fast and on what the network is trained."""
+    """Length, batches, precision and checks of a training."""
 
     epochs: int = Field(500, ge=1, description="Passes over the training images.")
     batch_size: int = Field(
@@ -91,15 +161,18 @@ class TrainingConfig(Strict):
         ge=2,
         description="Images a step, over all processes and accumulation steps together: the global batch.",
     )
-    accumulation: int = Field(1, ge=1, description="Parts that a step's batch is computed in, to save memory.")
+    accumulation: int = Field(1, ge=1, description="Into how many parts a step divides its batch, to save memory.")
     warmup_share: float = Field(
         0.02,
         ge=0,
         le=1,
-        description="Share of the training in which the learning rate rises from a hundredth of its peak: 10 of 500"
-        " epochs.",
+        description="Share of the training in which the learning rate rises from a hundredth of its peak. The default"
+        " is 10 of 500 epochs.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
+    dense_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps, drawn at random, in which every view is dense."
+    )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
     workers: int = Field(2, ge=0, description="Processes that prepare images; 0 prepares them in the training process.")
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.")
@@ -107,18 +180,19 @@ class TrainingConfig(Strict):
         None, ge=1, description="Steps between two resume points, besides the one at the end of each epoch."
     )
     checkpoint_minutes: float | None = Field(
-        10.0, gt=0, description="Minutes after which a resume point is written, besides those by steps and epochs."
+        10.0, gt=0, description="Minutes between two resume points, besides those by steps and epochs."
     )
-    keep_checkpoints: int = Field(2, ge=1, description="Resume points that are kept.")
+    keep_checkpoints: int = Field(2, ge=1, description="How many resume points are kept.")
     on_not_finite: Literal["stop", "skip"] = Field(
         "stop",
-        description="A loss or gradient that is not finite: 'stop' ends the run, 'skip' leaves the step's update out.",
+        description="A loss or gradient that is not finite: 'stop' ends the run, 'skip' skips the update of that step.",
     )
     on_collapse: Literal["warn", "stop"] = Field(
-        "warn", description="An embedding that is nearly the same for all images; looked for every log_every steps."
+        "warn", description="An embedding that is nearly the same for all images. It is looked for every log_every steps."
     )
     on_stuck_gates: Literal["warn", "stop"] = Field(
-        "warn", description="Gates that are all shut, or all open below a budget of 1; looked for every log_every steps."
+        "warn",
+        description="Gates that are all shut, or all open at a budget below 1. They are looked for every log_every steps.",
     )
 
     @model_validator(mode="after")
@@ -134,7 +208,7 @@ if TYPE_CHECKING:
     _by_default: Any = None
 
     class _Sections(Strict):
-        """What the rows of the kinds make, for type checkers. A test holds it to them."""
+        """The sections of parts, for type checkers. A test holds them equal to the rows of the kinds."""
 
         objective: PartOptions = _by_default
         gating: GatingOptions = _by_default
@@ -149,7 +223,7 @@ if TYPE_CHECKING:
 else:
 
     def _section(kind):
-        """The type of a part's section, and its field. Left empty, it means the default part with its default options."""
+        """The type and the field of a part's section. Left empty, it means the default part with its default options."""
         base = import_string(kind.options)
         return Annotated[SerializeAsAny[base], _slot(kind.name)], Field(default={}, description=kind.section)
 
@@ -157,9 +231,9 @@ else:
 
 
 class RunConfig(_Sections):
-    """Everything that decides what a run computes; a saved one re-creates the run.
+    """Everything that decides what a run computes. A saved config makes the same run again.
 
-    It has a section for every kind of part that a run is composed of (:mod:`ssl_dc.plugins.kinds`), and these.
+    It has a section for each kind of part that :mod:`ssl_dc.plugins.kinds` gives one, and those below.
     """
 
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
