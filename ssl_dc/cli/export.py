@@ -9,6 +9,7 @@ import click
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import ConfigError
+from ssl_dc.printable import printable
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
 """Kept here so that help imports no torch (a test holds them equal to those there are)."""
@@ -89,4 +90,4 @@ def command(
     if as_json:
         print_json(written)
     else:
-        click.echo(f"written: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+        click.echo(f"written: {printable(str(path))} ({path.stat().st_size / 2**20:.1f} MiB)")
