@@ -205,6 +205,14 @@ class Cell:
         taken = steps.exists() and steps.stat().st_size > 0
         return taken and len(self.image_workers()) == self.workers * self.processes
 
+    def importing(self) -> bool:
+        """Whether all that train have read the command line, and now import torch."""
+        with suppress(OSError):
+            ranks = self.ranks()
+            maps = [Path(f"/proc/{rank}/maps").read_text() for rank in ranks]
+            return len(ranks) == self.processes and all("libtorch_cpu" in text for text in maps)
+        return False
+
     def told(self) -> bool:
         """Whether a process has said why it ends, or all have ended."""
         return any(self.way.said in log for log in self.logs()) or self.process.poll() is not None
@@ -214,8 +222,7 @@ class Cell:
         if self.way.act is None:
             began = self.wait(self.told, START_SECONDS)
         elif self.way.at_start:
-            began = self.wait(lambda: len(self.alive()) > (self.processes > 1) * self.processes, START_SECONDS)
-            time.sleep(1.0)  # the interpreter listens to signals only when the command line is imported
+            began = self.wait(self.importing, START_SECONDS)
         else:
             began = self.wait(lambda: self.running() or self.process.poll() is not None, START_SECONDS)
         if not began or (self.way.act and self.process.poll() is not None):
@@ -237,7 +244,8 @@ class Cell:
             shown = str(status)
         else:
             told = [path.read_text() for path in sorted(self.place.glob("status-*"))]
-            right = status != 0 and all(int(each) == self.way.status for each in told) and (bool(told) or not self.way.said)
+            right = status != 0 and all(int(each) == self.way.status for each in told)
+            right = right and (bool(told) or self.way.at_start or not self.way.said)
             shown = " ".join(told) or f"launcher {status}"
         logs = self.logs()
         if any("Traceback" in log for log in logs):
@@ -296,7 +304,7 @@ WAYS = [
     Way("SIGTERM to all processes", 143, act=to_all(signal.SIGTERM), said="stopped by SIGTERM after step"),
     Way("SIGTERM to the command alone", 143, act=to_the_command(signal.SIGTERM), said="stopped by SIGTERM after step"),
     Way("SIGTERM before the first step", 143, act=to_all(signal.SIGTERM), at_start=True, said="stopped by SIGTERM"),
-    Way("a worker is killed (-9)", 1, act=kill_image_worker, said="was killed by a signal: Killed", workers=(1, 2)),
+    Way("a worker is killed (-9)", 1, act=kill_image_worker, said="ssl-dc: a process that prepares images", workers=(1, 2)),
     Way("the training process is killed (-9)", -9, act=kill_rank(0), processes=(1,)),
     Way("the first of two processes is killed (-9)", 1, act=kill_rank(0), said="another process", processes=(2,)),
     Way("the second of two processes is killed (-9)", 1, act=kill_rank(1), said="another process", processes=(2,)),

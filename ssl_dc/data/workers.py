@@ -42,6 +42,10 @@ def loaded(loader: DataLoader[T]) -> Generator[T, None, None]:
         yield from batches
     except DataError as error:
         raise DataError(_text_of_worker_error(error)) from None
+    except (ConnectionError, EOFError) as error:
+        if not loader.num_workers or str(error).startswith("Caught "):  # raised by the data set itself
+            raise
+        raise RunError(_death()) from error  # while it handed a batch over
     finally:
         _end_workers(batches)
 
@@ -147,14 +151,18 @@ def _reason_of_death(text: str) -> str | None:
     """What a message of torch says about its worker processes, in words; None if it speaks of something else."""
     if re.search(r"shared memory|unable to (allocate|resize|write to file) .*/torch_|Bus error", text):
         return f"a process that prepares images has no room. {SHARED_MEMORY} {ADVICE}"
-    if found := re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) is killed by signal: (.*?)\.(?:\s|$)", text):
-        return (
-            f"a process that prepares images (pid {found[1]}) was killed by a signal: {found[2]}. The system kills"
-            f" processes when memory runs out; fewer workers need less of it. {ADVICE}"
-        )
-    if found := re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) exited unexpectedly", text):
-        return f"a process that prepares images (pid {found[1]}) ended unexpectedly. {ADVICE}"
+    if found := re.search(
+        r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: \w+|exited unexpectedly)", text
+    ):
+        return _death(f" (pid {found[1]}) {found[2]}")
     return None
+
+
+def _death(what: str = " ended unexpectedly") -> str:
+    return (
+        f"a process that prepares images{what}. The system kills processes when memory runs out; fewer workers need less of"
+        f" it. {ADVICE}"
+    )
 
 
 def _text_of_worker_error(error: DataError) -> str:
