@@ -330,6 +330,15 @@ def pictures(place: Path) -> None:
     (place / "train" / "cat" / "3.png").write_bytes(b"broken")
 
 
+def can_mount() -> bool:
+    """Whether a small disk can be mounted here, which needs root."""
+    with tempfile.TemporaryDirectory() as place:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], capture_output=True, check=False)  # noqa: S607
+        if mounted.returncode == 0:
+            subprocess.run(["umount", place], check=True)  # noqa: S607
+    return mounted.returncode == 0
+
+
 def tried(way: Way, workers: int, processes: int) -> tuple[bool, str]:
     """Run one cell, in a folder of its own."""
     place = Path(tempfile.mkdtemp(prefix="early-ends-"))
