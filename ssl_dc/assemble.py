@@ -15,6 +15,7 @@ from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, PluginError, SslDcError
 from ssl_dc.gating.base import GateFactory, GatingScheme, set_budgets
 from ssl_dc.gating.cost import CostModel
+from ssl_dc.named_parts import NamedParts
 from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
@@ -77,10 +78,15 @@ def build_network(config: RunConfig) -> Network:
     Raises:
         ConfigError: If the backbone has no gate site of the gating scheme's kind, or the budget is below what the network
             costs with every gate shut.
+        PluginError: If the backbone's gate sites name layers that it does not have.
+        PartError: If a part raises an exception.
     """
     encoder, gating = build_encoder(config)
     _check_sites(config, encoder, gating)
-    network = Network(encoder, gating, encoder.cost_model(config.data.image_size))
+    parts = NamedParts({"encoder": encoder, "gating": gating}, registered_parts(config))
+    with parts.blamed(lambda: "while the cost is counted"):
+        network = Network(encoder, gating, encoder.cost_model(config.data.image_size))
+    _check_cost(config, network)
     _check_budget(config, network.cost)
     return network
 
@@ -142,6 +148,12 @@ def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> N
         f"gating {config.gating.name!r} acts on {gating.granularity} sites, of which backbone {config.backbone.name!r} has"
         f" none (it has: {', '.join(has) or 'no gate sites at all'})"
     )
+
+
+def _check_cost(config: RunConfig, network: Network) -> None:
+    points = network.encoder.backbone(Route.GATED).gate_points()
+    for gap in network.cost.gaps(point.site for point in points if point.gate is not None):
+        raise PluginError(f"{registry().find('backbone', config.backbone.name)}: {gap}")
 
 
 def _check_budget(config: RunConfig, cost: CostModel) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ssl_dc.devices import in_float64
+from ssl_dc.gating.sites import GateSite
 
 ImageSize = int | tuple[int, int]
 """The side of a square image, or height and width, in pixels."""
@@ -68,6 +69,21 @@ class CostModel:
     def floor_ratio(self) -> float:
         """Smallest possible share of the dense cost."""
         return self.floor_macs / self.dense_macs
+
+    def gaps(self, sites: Iterable[GateSite]) -> list[str]:
+        """What is missing for the cost of gated sites to be right, in words; nothing if all is there."""
+        layers = {layer.name for layer in self.layers}
+        found = []
+        for site in sites:
+            unknown = [layer for layer in site.layers if layer not in layers]
+            found += [
+                f"{site.name} is said to save {layer!r}, a layer that the dense route does not run" for layer in unknown
+            ]
+            if not site.layers:
+                found.append(f"{site.name} names no layers that its gate saves")
+            if self.channels.get(site.name) != site.channels:
+                found.append(f"cost_model does not count the {site.channels} channels of {site.name}")
+        return found
 
     def gated_macs(self, masks: Mapping[str, Tensor]) -> Tensor:
         """Cost of the gated route, F^R of the paper, for each image.
