@@ -116,8 +116,9 @@ class NamedParts:
         owners = self._owners()
         for package, frame, _ in frames:
             part = frame.f_locals.get("self")
-            if id(part) in owners and package == _top(type(part).__module__) and package not in _OURS:
-                return self.name(*owners[id(part)]), _place(frames, package)
+            owner = owners.get(id(part)) or _owner(part)  # the cost is counted on a copy
+            if owner is not None and package == _top(type(part).__module__) and package not in _OURS:
+                return self.name(*owner), _place(frames, package)
         strangers = {_package(each.part.target): str(each) for each in self._strangers()}
         for package, _, _ in frames:
             if package in strangers:
@@ -133,10 +134,8 @@ class NamedParts:
         for number, (file, line, function, _) in reversed(list(enumerate(frames))):
             kinds = [kind for kind, root in roots.items() if _is_inside(file, root)]
             if kinds:
-                outside = (
-                    code for caller, _, _, code in reversed(frames[:number]) if not _is_inside(caller, roots[kinds[0]])
-                )
-                call = next(outside, "")
+                root = roots[kinds[0]]
+                call = next((code for caller, _, _, code in reversed(frames[:number]) if not _is_inside(caller, root)), "")
                 called = [kind for kind in kinds if _CALLED_BY[kind].search(call)] or kinds
                 return " or ".join(map(self.name, called)), _Place(file, int(line), function)
         return None
@@ -171,10 +170,13 @@ def _is_inside(file: str, root: str) -> bool:
     return file == root or file.startswith(root + sep)
 
 
+def _owner(module: object) -> tuple[str, object] | None:
+    """The kind of part that a module is, and the module; None if it is none of its own."""
+    return next(((kind, module) for base, kind in _MODULES.items() if isinstance(module, base)), None)
+
+
 def _add_modules(module: nn.Module, owner: tuple[str, object], owners: dict[int, tuple[str, object]]) -> None:
-    for base, kind in _MODULES.items():
-        if isinstance(module, base):
-            owner = (kind, module)
+    owner = _owner(module) or owner
     owners[id(module)] = owner
     for child in module.children():
         _add_modules(child, owner, owners)
