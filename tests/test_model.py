@@ -316,7 +316,7 @@ def test_features_are_those_of_evaluation_mode_whatever_mode_the_model_is_in() -
 def test_calling_the_model_gives_features_to_train_on(route: Route) -> None:
     it = model().train()
     features, masks = it(images(), route)
-    assert bool(masks) == (route is Route.GATED)
+    assert bool(masks) == route.gated
     features.square().sum().backward()
     assert it.encoder.backbone(route).get_parameter("conv1.weight").grad.abs().sum() > 0
     with pytest.raises(RunError, match="'none'"):

@@ -9,8 +9,8 @@ import click
 from click.exceptions import NoSuchOption
 
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.model_options import model_options
 from ssl_dc.cli.options import PartOption, device_option, json_option, print_json
+from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
 from ssl_dc.plugins.kinds import default_part
@@ -35,7 +35,7 @@ class ProtocolCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, and the protocol's."""
         with reported():
-            return [*super().get_params(ctx), *model_options(options_model(ctx.meta.get("protocol", DEFAULT)))]
+            return [*super().get_params(ctx), *part_options(options_model(ctx.meta.get("protocol", DEFAULT)))]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the protocols."""
