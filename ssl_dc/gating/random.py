@@ -33,8 +33,8 @@ class RandomGate(Gate):
 
     @property
     def macs(self) -> int:
-        """The draw is not counted: it stands for a choice that costs nothing."""
-        return 0
+        """Cost of the random sums that the hash is made of."""
+        return self.sums.numel()
 
     def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
         """The mask (N, channels)."""
