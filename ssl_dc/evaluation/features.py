@@ -1,4 +1,4 @@
-"""Features of a whole set of images, on each route, with what they cost."""
+"""Features of a whole set of images, on each route, with their cost."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ssl_dc.routes import Route
 
 @dataclass(frozen=True)
 class Features:
-    """What one route makes of a set of images.
+    """The features of a set of images by one route.
 
     Attributes:
         features: (n, feature_dim) float32.
-        macs: What each image cost, (n,) float64, in MACs.
-        masks: For each gated site the masks (n, channels) bool; empty on the dense route.
+        macs: Cost of each image, (n,) float64, in MACs.
+        masks: The masks (n, channels), bool, of each gated site by its name. The dense route has none.
     """
 
     features: npt.NDArray[np.float32]
@@ -37,13 +37,13 @@ class Features:
 def extract(
     model: Model, images: ImageSet, routes: Sequence[Route], *, batch_size: int = 256, workers: int = 0
 ) -> dict[Route, Features]:
-    """The features of all images, not augmented, in evaluation mode, on each of the routes.
+    """The features of all images by each route, in evaluation mode, without augmentation.
 
     Args:
-        model: The model; runs where its weights are.
-        images: The images, each decoded once.
-        routes: Which routes to take.
-        batch_size: Images at a time.
+        model: The model. Features are computed on its device.
+        images: The images. Each is decoded once for all routes.
+        routes: The routes.
+        batch_size: Images that are computed at once.
         workers: Processes that prepare images.
     """
     return extract_prepared(model, Prepared(images, model.transform), routes, batch_size=batch_size, workers=workers)
@@ -52,13 +52,13 @@ def extract(
 def extract_prepared(
     model: Model, prepared: Dataset[Tensor], routes: Sequence[Route], *, batch_size: int = 256, workers: int = 0
 ) -> dict[Route, Features]:
-    """The features of images that are tensors already, in evaluation mode; each batch goes by all of the routes.
+    """The features of prepared images by each route, in evaluation mode.
 
     Args:
-        model: The model; runs where its weights are.
-        prepared: For each number from 0 an image (3, H, H), normalised as the model's.
-        routes: Which routes to take.
-        batch_size: Images at a time.
+        model: The model. Features are computed on its device.
+        prepared: Images (3, H, W) by number, as ``model.transform`` gives them.
+        routes: The routes.
+        batch_size: Images that are computed at once.
         workers: Processes that prepare images.
 
     Raises:
@@ -78,7 +78,7 @@ def extract_prepared(
 
 
 def _check_finite(route: Route, features: npt.NDArray[np.float32]) -> None:
-    """Refuse features that nothing can be learned from.
+    """Refuse features that are not finite.
 
     Raises:
         RunError: If some are not finite.
@@ -86,8 +86,8 @@ def _check_finite(route: Route, features: npt.NDArray[np.float32]) -> None:
     bad = int((~np.isfinite(features).all(axis=1)).sum())
     if bad:
         raise RunError(
-            f"the features of the {route} route are not finite, for {bad:,} of {len(features):,} images: the network's"
-            " weights are of no use. A lower optimizer.lr often helps."
+            f"the features of {bad:,} of {len(features):,} images are not finite on the {route} route, so the network is of"
+            " no use. A lower optimizer.lr often helps."
         )
 
 
@@ -98,7 +98,7 @@ def labels_of(images: ImageSet) -> Labels:
         DataError: If it has none.
     """
     if images.labels is None:
-        raise DataError("these images have no labels, which an evaluation needs")
+        raise DataError("an evaluation needs labels, and these images have none")
     return images.labels
 
 

@@ -1,4 +1,4 @@
-"""What a training run reports at its end: kNN-1 of each route, trained and untrained, and what each costs."""
+"""The report at the end of a training: kNN-1 and cost of each route, trained and untrained."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Outcome(Report):
     """The end of a run.
 
     Attributes:
-        routes: What each route reaches and costs.
-        measured_on: Which images, in words.
+        routes: Accuracy and cost of each route.
+        measured_on: The images that were measured, in words.
         dense_macs: Cost of the dense route, for one image.
-        budget: What was asked for, as a share of the dense cost; None without gates.
+        budget: The budget that was asked for, as a share of the dense cost; None without gates.
     """
 
     routes: dict[Route, RouteOutcome]

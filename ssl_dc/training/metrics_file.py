@@ -10,9 +10,9 @@ from ssl_dc.trackers.base import StepMetrics, Watcher
 
 
 class MetricsFile(Watcher):
-    """Appends each logged step to a file; a resumed run first drops the lines after its resume point.
+    """Appends each logged step to a file. A resumed run first removes the lines of later steps.
 
-    Speed is left out: the same config gives the same file.
+    The speed is not written, so that the same config gives the same file.
 
     Args:
         path: The file.
@@ -22,7 +22,7 @@ class MetricsFile(Watcher):
         self.path = path
 
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
-        """Keep the lines of the steps that were taken for good."""
+        """Remove the lines of the steps after the resume point."""
         if self.path.exists():
             text = read_bytes(self.path).decode("utf-8", errors="replace")
             kept = [line for line in text.splitlines() if _step(line) <= step]
@@ -39,7 +39,7 @@ class MetricsFile(Watcher):
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite for one that was cut short when the run was killed."""
+    """The step of a line; infinite if the line is incomplete, as when the run was killed."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
