@@ -18,7 +18,7 @@ from ssl_dc.views.pixels import evaluation_transform
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ssl_dc.compiled.executor import Backend, Executor
+    from ssl_dc.compiled.executor import Executor
     from ssl_dc.encoders.base import Encoder
 
 
@@ -100,7 +100,7 @@ class Model:
         trace = Trace(masks, cost)
         return GatedFeatures(features, trace.macs(), trace.ratio(), masks)
 
-    def compile_gated(self, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
+    def compile_gated(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """The gated route compiled for this CPU: only what the masks keep is computed.
 
         ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding.
@@ -116,11 +116,11 @@ class Model:
         self._need_gates()
         return self._compiled(Route.GATED, threads, backend)
 
-    def compile_dense(self, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
+    def compile_dense(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """The dense route compiled for this CPU; see :meth:`compile_gated`."""
         return self._compiled(Route.DENSE, threads, backend)
 
-    def _compiled(self, route: Route, threads: int | None, backend: Backend) -> Executor:
+    def _compiled(self, route: Route, threads: int | None, backend: str) -> Executor:
         from ssl_dc.compiled.executor import compiled
 
         return compiled(self.encoder.backbone(route), route, threads=threads, backend=backend)

@@ -22,7 +22,8 @@ from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan_network import PlanNetwork
-from ssl_dc.compiled.slim import macs_of, parameters_of, slim
+from ssl_dc.compiled.plan_size import macs_of, parameters_of
+from ssl_dc.compiled.static import make_static as slim
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample

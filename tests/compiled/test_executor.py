@@ -317,7 +317,7 @@ def test_other_precisions_are_refused() -> None:
 
 
 def test_without_a_compiler_torch_runs_it_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel_module.kernel.cache_clear()
+    kernel_module._kernel.cache_clear()
     monkeypatch.setenv(kernel_module.NO_KERNEL, "1")
     encoder = random_encoder()
     executor = compiled(encoder.backbone(Route.GATED), Route.GATED)
@@ -326,7 +326,7 @@ def test_without_a_compiler_torch_runs_it_and_says_why(monkeypatch: pytest.Monke
     assert_same(encoder, Route.GATED, executor, torch.randn(1, 3, 32, 32))
     with pytest.raises(RunError, match="switched off"):
         compiled(encoder.backbone(Route.GATED), Route.GATED, backend="native")
-    kernel_module.kernel.cache_clear()
+    kernel_module._kernel.cache_clear()
 
 
 def test_a_model_compiles_its_routes() -> None:
