@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,10 +14,6 @@ from ssl_dc.evaluation.report import Report
 from ssl_dc.printable import printable
 from ssl_dc.reproduction.estimate import Estimate
 from ssl_dc.reproduction.plan import PlannedRun
-
-if TYPE_CHECKING:
-    from ssl_dc.bench.measure import Measured
-    from ssl_dc.bench.profile import Profile
 
 
 def print_outcome(outcome: Outcome) -> None:
@@ -75,43 +70,6 @@ def print_plan(runs: Sequence[tuple[PlannedRun, bool]], estimate: Estimate) -> N
     table.add_row("all that are left", "", "", _duration(estimate.total))
     _print(table)
     print(f"Times are estimates of the trainings alone, {estimate.basis}.")
-
-
-def print_bench(results: Sequence[Measured]) -> None:
-    """What was timed, a table a situation; milliseconds a batch."""
-    for result in results:
-        table = Table(title=f"{result.situation}: milliseconds")
-        for heading in ("way", "median", "p10", "p90", "images / s", "speed-up"):
-            table.add_column(heading, justify="left" if heading == "way" else "right")
-        for way in result.times.milliseconds:
-            timing = result.timing(way)
-            rate = 1000 * result.situation.batch / timing.median
-            times = (f"{value:.3f}" for value in (timing.median, timing.p10, timing.p90))
-            table.add_row(way, *times, f"{rate:,.1f}", f"{result.speed_up(way):.2f}")
-        _print(table)
-        print(f"speed-ups are over {result.fastest_dense!r}, the fastest dense way, in the same rounds")
-        if result.kept is not None and result.promise is not None and result.cost_ratio is not None:
-            print(
-                f"the gated route costs {result.cost_ratio:.4f} of the dense MACs, which promises {result.promise:.2f};"
-                f" the executor keeps {100 * result.kept:.0f} % of that"
-            )
-        for name, reason in result.unavailable.items():
-            print(printable(f"not measured: {name}: {reason}"))
-
-
-def print_profile(profile: Profile) -> None:
-    """Where the executor's time goes."""
-    table = Table(title=f"microseconds an image by the executor, batch 1, threads: {profile.threads}")
-    for heading in ("layer", "dense", "gated", "gated / dense", "MACs, gated / dense"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for layer in profile.layers:
-        ratio = f"{layer.gated / layer.dense:.3f}" if layer.dense else ""
-        share = "" if layer.share is None else f"{layer.share:.3f}"
-        table.add_row(_cell(layer.layer), f"{layer.dense:.1f}", f"{layer.gated:.1f}", ratio, share)
-    table.add_section()
-    table.add_row("all", f"{profile.dense:.1f}", f"{profile.gated:.1f}", f"{profile.gated / profile.dense:.3f}", "")
-    _print(table)
-    print(f"gated: mean over {profile.images} held-out images")
 
 
 def _duration(seconds: float | None) -> str:

@@ -32,8 +32,8 @@ class Runner(Protocol):
             images: (N, 3, H, W) float32 on the backend's device; N may be 0.
 
         Returns:
-            Features (N, feature_dim) float32, and whether each entry of each mask is open: (N, entries) uint8 in {0, 1}, the
-            sites in the order of ``plan.sites``. Both on the CPU.
+            Features (N, feature_dim) float32, and whether each entry of each mask is open: (N, entries) uint8 in {0, 1},
+            the sites in the order of ``plan.sites``. Both on the CPU.
         """
 
     def seconds(self, image: Tensor) -> Tensor:

@@ -65,8 +65,8 @@ class _OneRoute(nn.Module):
 class _Tracer(fx.Tracer):
     """Records the calls of a network in a graph; a gate site or a norm is one call.
 
-    ``fx.Tracer.trace`` replaces ``nn.Module.__call__`` and ``__getattr__`` for the whole process while it runs, which breaks
-    the networks of other threads. Here only the forwards of the given network are replaced.
+    ``fx.Tracer.trace`` replaces ``nn.Module.__call__`` and ``__getattr__`` for the whole process while it runs, which
+    breaks the networks of other threads. Here only the forwards of the given network are replaced.
 
     Args:
         network: Must belong to the caller alone.
@@ -139,7 +139,7 @@ class _Bound:
     kwargs: dict[str, Any]
 
     def __call__(self, *values: Any) -> Any:
-        args, kwargs = fx.node.map_aggregate(
+        args, kwargs = _with_leaves(
             (self.args, self.kwargs), lambda leaf: values[leaf.index] if isinstance(leaf, _Operand) else leaf
         )
         return self.function(*args, **kwargs)
@@ -260,7 +260,9 @@ class _Translation:
     def _call(self, node: fx.Node, function: Callable[..., Any]) -> Call:
         """A node as a call of torch."""
         operands = {argument: _Operand(index) for index, argument in enumerate(node.all_input_nodes)}
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda argument: operands[argument])
+        args, kwargs = _with_leaves(
+            (node.args, node.kwargs), lambda leaf: operands[leaf] if isinstance(leaf, fx.Node) else leaf
+        )
         return Call(output=node.name, function=_Bound(function, args, kwargs), arguments=self._names(node))
 
     def _names(self, node: fx.Node) -> tuple[str, ...]:
@@ -272,6 +274,11 @@ class _Translation:
     def _add(self, step: Step) -> str:
         self.steps.append(step)
         return step.output
+
+
+def _with_leaves(arguments: Any, change: Callable[[Any], Any]) -> Any:
+    """Arguments with each value changed, inside lists, tuples, mappings and slices as well."""
+    return fx.node.map_aggregate(arguments, change)
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:

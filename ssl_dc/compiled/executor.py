@@ -136,8 +136,8 @@ def _rebuilt(plan: Plan, cost_model: Callable[[int], CostModel], threads: int, b
 def compiled(backbone: Backbone, route: Route, *, threads: int | None = None, backend: str = AUTO) -> Executor:
     """One route of a backbone, compiled: norms are folded, and only what the masks keep is computed.
 
-    The results are those of the backbone in evaluation mode, within float32 rounding. The backbone itself is not changed, and
-    later changes of its weights do not change the executor.
+    The results are those of the backbone in evaluation mode, within float32 rounding. The backbone itself is not changed,
+    and later changes of its weights do not change the executor.
 
     Args:
         backbone: Float32, on the CPU.
@@ -168,7 +168,9 @@ def _without_memory(backbone: Backbone) -> Backbone:
     """A copy that has shapes but no values, enough to count MACs."""
     tensors = (*backbone.parameters(), *backbone.buffers())
     empty = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}
-    parameters = {id(parameter): nn.Parameter(empty[id(parameter)], requires_grad=False) for parameter in backbone.parameters()}
+    parameters = {
+        id(parameter): nn.Parameter(empty[id(parameter)], requires_grad=False) for parameter in backbone.parameters()
+    }
     return copy.deepcopy(backbone, empty | parameters).to("meta")
 
 

@@ -11,8 +11,8 @@ from types import TracebackType
 class ForkSafeLock:
     """A mutual exclusion of threads that is free again in a forked child.
 
-    A fork copies a lock as it is, but of all threads only the one that forks. A lock that another thread holds at that moment
-    would never be released in the child.
+    A fork copies a lock as it is, but of all threads only the one that forks. A lock that another thread holds at that
+    moment would never be released in the child.
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,8 @@ def kernel() -> Kernel:
     """The kernel of this machine; it is compiled if it is not kept yet.
 
     Raises:
-        RunError: If it is switched off, there is no C compiler, or the kernel cannot be compiled or loaded; with the reason.
+        RunError: If it is switched off, there is no C compiler, or the kernel cannot be compiled or loaded; with the
+            reason.
     """
     with _one_thread:  # threads that want it at once need only one
         return _kernel()

@@ -91,7 +91,9 @@ def keep_library(folder: int, name: str, library: bytes) -> None:
     """
     partial = f".{name}.{secrets.token_hex(8)}"
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        descriptor = os.open(
+            partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
+        )
         try:
             with open(descriptor, "wb") as file:
                 file.write(library + _digest(name, library))

@@ -7,6 +7,7 @@ from ctypes import POINTER, Structure, c_int, c_int32, c_int64, c_void_p
 
 from ssl_dc.errors import RunError
 
+
 class Activation(Structure):
     """The place of an activation in the arena."""
 

@@ -207,7 +207,12 @@ class NativeProgram:
         rule = weights.rule(step)
         if rule is None:
             return
-        op.kind, op.x, op.site, op.hidden = GATE, self._arena.activation(step.input), self._sites[step.site.name], rule.hidden
+        op.kind, op.x, op.site, op.hidden = (
+            GATE,
+            self._arena.activation(step.input),
+            self._sites[step.site.name],
+            rule.hidden,
+        )
         op.weight, op.bias, op.weight2, op.bias2 = (tensor.data_ptr() for tensor in rule.tensors)
 
     def _convolve(self, op: Op, step: Conv, weights: Weights) -> None:

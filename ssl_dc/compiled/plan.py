@@ -245,7 +245,10 @@ class Plan:
 
 
 def last_reads(plan: Plan) -> dict[str, int]:
-    """Index of the last step that reads each value: ``len(steps)`` for the output, the producing step if nothing reads it."""
+    """Index of the last step that reads each value.
+
+    It is ``len(steps)`` for the output, and that of the producing step for a value that nothing reads.
+    """
     last = {step.output: index for index, step in enumerate(plan.steps)}
     for index, step in enumerate(plan.steps):
         for value in step.inputs:

@@ -21,9 +21,9 @@ def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: f
         open_shares: For each site the share of images for which each entry of its mask is open, (channels,), in [0, 1].
         min_open_share: Entries that are open for a smaller share of the images are removed, in [0, 1].
         multiple: The number of channels that stay at a site is rounded up to a multiple of this; those that are open most
-            often come first. At least one multiple stays, since a convolution needs an output. Runtimes compute whole vectors
-            of channels, often 16, so channels that fill up a vector cost no time. They seldom help either: the gates seldom
-            open them.
+            often come first. At least one multiple stays, since a convolution needs an output. Runtimes compute whole
+            vectors of channels, often 16, so channels that fill up a vector cost no time. They seldom help either: the
+            gates seldom open them.
 
     Raises:
         ValueError: If ``min_open_share`` is not in [0, 1].

@@ -53,7 +53,9 @@ class TorchRunner:
         run = EagerRun(self.plan)
         features = run(images)
         masks = [run.masks[site.name] for site in self.plan.sites]
-        return features, torch.cat(masks, dim=1).to(torch.uint8) if masks else torch.empty(len(images), 0, dtype=torch.uint8)
+        return features, torch.cat(masks, dim=1).to(torch.uint8) if masks else torch.empty(
+            len(images), 0, dtype=torch.uint8
+        )
 
     def seconds(self, image: Tensor) -> Tensor:  # noqa: ARG002
         """Torch keeps no times of single steps.
