@@ -20,14 +20,15 @@ from ssl_dc.data.base import Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.data.unreadable import Readable
+from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.errors import DataError, PluginError, RunError, Stopped
 from ssl_dc.evaluation import drawing
-from ssl_dc.evaluation.checked_options import protocol_options
 from ssl_dc.evaluation.gate_statistics import GateStatistics
+from ssl_dc.evaluation.options import protocol_options
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.evaluation.projection import Projection
-from ssl_dc.evaluation.protocols import Evaluation
 from ssl_dc.evaluation.report import Report
+from ssl_dc.evaluation.scores import Evaluation
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
@@ -78,6 +79,7 @@ def train(
         RunError: If training fails; what was saved before is kept.
         Stopped: If SIGTERM or SIGINT asked for it; the last step is saved, :func:`resume` goes on.
     """
+    refuse_unguarded_script()
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     if output is not None:
         RunFolder.check_free(Path(output))

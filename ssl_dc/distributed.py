@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from ssl_dc.errors import RunError
+
+_BROKEN_CONNECTION = re.compile(r"gloo|Connection (closed|reset|refused)|Broken pipe", re.IGNORECASE)
+"""What the message of a failed exchange is known by, where torch has no exception of its own for it."""
 
 
 def world_size() -> int:
@@ -52,6 +60,23 @@ def gather_batch(local: Tensor) -> Tensor:
 def local_rows(gathered: Tensor, rows: int) -> Tensor:
     """The ``rows`` rows of a global batch that this process contributed."""
     return gathered[rank() * rows : (rank() + 1) * rows]
+
+
+@contextmanager
+def peer_failures() -> Iterator[None]:
+    """Tell what happened where another process of the launch has ended in the middle of an exchange.
+
+    Raises:
+        RunError: If one has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not (isinstance(error, dist.DistError) or _BROKEN_CONNECTION.search(str(error))):
+            raise
+        raise RunError(
+            "another process of this launch has ended, and this one cannot go on without it; the other says why"
+        ) from error
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

@@ -47,5 +47,9 @@ class Stopped(SslDcError):  # noqa: N818  # nothing went wrong
         self.exit_status = 128 + number
 
 
+class Terminated(SystemExit):  # nothing went wrong
+    """SIGTERM came where nothing is left to save: this process ends at once, with status 143."""
+
+
 class OldNameWarning(FutureWarning):
     """A setting was given by a name that the next minor release does not know."""

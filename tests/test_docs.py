@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from ssl_dc.cli import main
+from ssl_dc.config import resolve, uniform_layer
+from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
+from ssl_dc.run_folder import RunFolder
 from ssl_dc.testing import run_checks
+from ssl_dc.testing.protocol import SMALL
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
@@ -81,24 +88,49 @@ def test_the_script_of_the_library_page_runs_as_it_stands(tmp_path: Path) -> Non
     assert re.fullmatch(r"gated features \(1797, 16\) at 0\.(3[89]|4[012])\d of the dense cost\n", said.stdout)
 
 
-def test_the_plugin_of_the_page_keeps_every_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for block in blocks(REPOSITORY / "docs" / "plugins.md", "python"):
-        written = re.match(r"# (spread/\w+\.py):", block)
+@contextmanager
+def installed(page: str, package: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The plugin that a page shows, file by file, as if its package were installed."""
+    for block in blocks(REPOSITORY / "docs" / page, "python"):
+        written = re.match(rf"# ({package}/\w+\.py)\b", block)
         if written:
-            file = tmp_path / written.group(1)
+            file = folder / written.group(1)
             file.parent.mkdir(exist_ok=True)
             file.write_text(block)
-    info = tmp_path / "ssl_dc_spread-0.1.0.dist-info"
+    info = folder / f"ssl_dc_{package}-0.1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ssl-dc-spread\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[ssl_dc]\nspread = spread\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ssl-dc-{package}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[ssl_dc]\n{package} = {package}\n")
+    monkeypatch.syspath_prepend(str(folder))
     registry.cache_clear()
     try:
-        outcomes = run_checks(registry().find("objective", "spread"))
+        yield
     finally:
         registry.cache_clear()
-        for module in [name for name in sys.modules if name.partition(".")[0] == "spread"]:
+        for module in [name for name in sys.modules if name.partition(".")[0] == package]:
             del sys.modules[module]
+
+
+def test_the_plugin_of_the_page_keeps_every_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with installed("plugins.md", "spread", tmp_path, monkeypatch):
+        outcomes = run_checks(registry().find("objective", "spread"))
     assert [outcome for outcome in outcomes if outcome.state == "failed"] == []
     assert [outcome.name for outcome in outcomes if outcome.state != "passed"] == ["compiles_whole_if_it_claims_to"]
+
+
+def test_the_protocol_of_the_page_keeps_every_promise_and_is_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolve([uniform_layer(SMALL, "test")]).config
+    run = RunFolder.create(tmp_path / "run", config)
+    run.save_model(Model.untrained(config).encoder)
+    with installed("evaluation.md", "deviation", tmp_path, monkeypatch):
+        outcomes = run_checks(registry().find("protocol", "deviation"))
+        words = ["evaluate", str(run.path), "--protocol", "deviation", "--images", "12"]
+        table, plain = (CliRunner().invoke(main, [*words, *more]) for more in ([], ["--json"]))
+        told = CliRunner().invoke(main, ["evaluate", "--protocol", "deviation", "--help"])
+    assert [outcome for outcome in outcomes if outcome.state == "failed"] == []
+    assert "its_picture_is_drawn" in [outcome.name for outcome in outcomes if outcome.state != "passed"]
+    assert "features of 12 held-out images" in table.stdout, table.stderr
+    assert set(json.loads(plain.stdout)["routes"]) == {"dense", "gated"}
+    assert "--images" in told.stdout

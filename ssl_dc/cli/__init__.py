@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ssl_dc import __version__
-from ssl_dc.cli.messages import reported
+from ssl_dc.cli.messages import keep_standard_streams, reported
 from ssl_dc.errors import OldNameWarning, PluginError
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
 from ssl_dc.plugins.registry import registry
@@ -22,6 +22,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, with what the reading of the command line itself can come upon told readably too."""
+        keep_standard_streams()
         with reported():
             return super().main(*args, **kwargs)
 

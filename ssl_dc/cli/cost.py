@@ -26,11 +26,11 @@ def command(run: Path | None, layers: list[Layer], as_json: bool) -> None:
     if run is not None and any(layer.values for layer in layers):
         raise ConfigError("cost takes a run folder, or the options of a network, not both")
     network = resolve(layers, unnamed_data_recipe=False).config
-    from ssl_dc.cli.tables import print_cost
+    from ssl_dc.cli.tables import print_report
     from ssl_dc.evaluation.cost import cost_of_network, cost_of_run
 
     table = cost_of_run(run) if run is not None else cost_of_network(network)
     if as_json:
         print_json(table.as_json())
     else:
-        print_cost(table)
+        print_report(table)

@@ -13,7 +13,7 @@ from ssl_dc.cli.model_options import model_options
 from ssl_dc.cli.options import PartOption, json_option, print_json
 from ssl_dc.config.schema import DEFAULT_PART
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.checked_options import not_an_option, options_model, protocol_options
+from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
 from ssl_dc.plugins.registry import registry
 
 DEFAULT = DEFAULT_PART["protocol"]

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ssl_dc.errors import SslDcError
+from ssl_dc.errors import SslDcError, Terminated
 from ssl_dc.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+UNEXPECTED = "This is a fault in the code named above, not in your call."
+"""Ends the message of an error that nobody has foreseen."""
+MOST_CALLERS = 8
+"""Callers that such a message names, the innermost ones."""
+LONGEST_TEXT = 2000
+"""Characters of its own text that it shows."""
 
 
 def readable_errors(command: F) -> F:
@@ -30,14 +42,19 @@ def readable_errors(command: F) -> F:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn what a user can mend into one message on standard error and the right exit status."""
+    """Turn whatever goes wrong into one message on standard error and the right exit status, without a traceback."""
     try:
-        yield
-        sys.stdout.flush()  # what cannot be written is to be known while it can be told
+        with _sigterm_heard():
+            yield
+            sys.stdout.flush()  # what cannot be written is to be known while it can be told
     except SslDcError as error:
         _end(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _end("interrupted; a training goes on from its last resume point by: ssl-dc train --resume RUN", 130)
+        _end(f"interrupted. {_GO_ON}", 128 + signal.SIGINT)
+    except Terminated:
+        _end(f"stopped by SIGTERM. {_GO_ON}", 128 + signal.SIGTERM)
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
     except BrokenPipeError:
         # the reader of our output went away, as with `| head`; nothing is left to say
         _drop_standard_output()
@@ -46,18 +63,80 @@ def reported() -> Iterator[None]:
         _drop_standard_output()
         where = f": {error.filename}" if error.filename else ""
         _end(f"{error.strerror or error}{where}", 1)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
-            raise
-        _end(
-            f"there is not enough memory for this: {str(error).splitlines()[0] if str(error) else 'no more is to be had'}",
-            1,
-        )
+    except Exception as error:
+        if _is_lack_of_memory(error):
+            text = str(error).splitlines()[0] if str(error) else "no more is to be had"
+            _end(f"there is not enough memory for this: {text}", 1)
+        _end(unexpected(error), 1)
+
+
+_GO_ON = "A training goes on from its last resume point by: ssl-dc train --resume RUN"
+
+
+@contextmanager
+def _sigterm_heard() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, with a message, wherever nothing else listens to it."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # a handler's arguments
+        raise Terminated(128 + number)
+
+    signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def unexpected(error: Exception) -> str:
+    """An error that nobody has foreseen, such as one that a plugin raises: what it is, where it was raised, who called."""
+    kind, text, frames = _of_worker(str(error)) or (
+        type(error).__name__,
+        str(error)[:LONGEST_TEXT],
+        [(frame.filename, frame.lineno or 0, frame.name) for frame in traceback.extract_tb(error.__traceback__)],
+    )
+    own = [frame for frame in reversed(frames) if not _LIBRARIES.search(frame[0])] or frames[-1:]
+    lines = [f"{name} ({file}:{line})" for file, line, name in own[:MOST_CALLERS]]
+    where = "\n  called by ".join(lines)
+    return f"{kind}: {text}\n  raised in {where}\n{UNEXPECTED}" if where else f"{kind}: {text}"
+
+
+_LIBRARIES = re.compile(r"[/\\](torch|click|accelerate|functools\.py|contextlib\.py)([/\\]|$)|^<frozen")
+"""Files of callers that say nothing to whom a message is for."""
+_WORKER_FRAME = re.compile(r'^  File "(.*)", line (\d+), in (.*)$', re.MULTILINE)
+
+
+def _of_worker(text: str) -> tuple[str, str, list[tuple[str, int, str]]] | None:
+    """Kind, text and callers of an error that torch hands on from a process that prepares images; None for others."""
+    if not re.match(r"Caught \w+ in ", text):
+        return None
+    frames = [(file, int(line), name) for file, line, name in _WORKER_FRAME.findall(text)]
+    last = text.rstrip().splitlines()[-1]
+    kind, _, said = last.partition(": ")
+    return kind, said, frames
 
 
 def _end(message: str, status: int) -> NoReturn:
     click.echo(f"ssl-dc: {printable(message)}", err=True)
     sys.exit(status)
+
+
+def keep_standard_streams() -> None:
+    """Put the null device where standard input, output or error were closed.
+
+    Otherwise the next file that is opened takes the number of a closed one, and a library's warnings are written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # as long as the process lives
 
 
 def _drop_standard_output() -> None:

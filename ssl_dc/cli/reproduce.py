@@ -72,7 +72,7 @@ def command(
     request = request_for(name, Scope(scale, dataset, data_root, budgets, range(seeds)), to, to_root)
     runs = list(request.runs())
     from ssl_dc.cli.progress import make_progress
-    from ssl_dc.cli.tables import print_plan
+    from ssl_dc.cli.tables import print_report
     from ssl_dc.reproduction.estimate import estimate
     from ssl_dc.reproduction.products import product_of
     from ssl_dc.reproduction.runner import Store
@@ -81,7 +81,7 @@ def command(
     product = product_of(request, store, shlex.join(["ssl-dc", *sys.argv[1:]]))
     if dry_run:
         listed = [(run, product.has(run)) for run in runs]
-        print_plan(listed, estimate(dataset, listed, store.images_per_second))
+        print_report(estimate(dataset, listed, store.images_per_second))
         return
     product.check()
     click.echo(request.title, err=True)

@@ -1,105 +1,137 @@
-"""Results as tables for people."""
+"""The one printer of results: tables for people, at any width."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from ssl_dc.evaluation.cost import CostTable
-from ssl_dc.evaluation.outcome import Outcome
-from ssl_dc.evaluation.report import Report
+from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.printable import printable
-from ssl_dc.reproduction.estimate import Estimate
-from ssl_dc.reproduction.plan import PlannedRun
 
+WITHOUT_LIMIT = 10_000
+"""Columns of an output that is no terminal: a table there is as wide as it needs."""
 
-def print_outcome(outcome: Outcome) -> None:
-    """What a training run reports at its end."""
-    table = Table(title=f"kNN-1 and cost, on {outcome.measured_on}")
-    for heading in ("route", "top-1 %", "untrained %", "MACs an image", "share of dense cost"):
-        table.add_column(heading, justify="left" if heading == "route" else "right")
-    for route, reached in outcome.routes.items():
-        accuracies = ("-" if top1 is None else f"{top1:.2f}" for top1 in (reached.knn1, reached.knn1_untrained))
-        table.add_row(str(route), *accuracies, f"{reached.macs:,.0f}", f"{reached.ratio:.4f}")
-    _print(table)
-    if outcome.budget is not None:
-        print(f"budget asked for: {outcome.budget:g} of the dense cost, {outcome.dense_macs:,} MACs")
+NARROWEST_TEXT = 24
+"""Columns that a cell of words keeps when its lines are broken; numbers and single words are never broken."""
+
+GAP = 2
+"""Columns between two columns of a table."""
+
+_NUMBER = re.compile(r"[-+±~]?\.?\d.*|-|", re.DOTALL)
+"""How a cell of a column of numbers begins; ``-`` and nothing stand for a number that there is not."""
 
 
 def print_report(report: Report) -> None:
-    """What an evaluation protocol says of a run."""
-    for shown in report.tables():
-        table = Table(title=_cell(shown.title))
-        for number, heading in enumerate(shown.columns):
-            table.add_column(_cell(heading), justify="right" if number else "left")
-        for row in shown.rows:
-            table.add_row(*map(_cell, row))
-        if shown.total is not None:
-            table.add_section()
-            table.add_row(*map(_cell, shown.total))
-        _print(table)
-        if shown.note:
-            print(printable(shown.note))
+    """Print a report's tables to standard output."""
+    for table in report.tables():
+        print_table(table)
 
 
-def print_cost(cost: CostTable) -> None:
-    """The cost of a network, layer by layer."""
-    table = Table(title=_cell(f"MACs for one image: {cost.network}"))
-    for heading in ("layer", "dense", "gated", "gated / dense"):
-        table.add_column(heading, justify="left" if heading == "layer" else "right")
-    for row in cost.rows:
-        share = f"{row.gated_macs / row.dense_macs:.3f}" if row.dense_macs else ""
-        table.add_row(_cell(row.layer), f"{row.dense_macs:,}", f"{row.gated_macs:,.0f}", share)
-    table.add_section()
-    table.add_row("all", f"{cost.dense_macs:,}", f"{cost.gated_macs:,.0f}", f"{cost.ratio:.4f}")
-    _print(table)
-    print(f"gated: {cost.gated_is}")
+def print_table(table: ReportTable) -> None:
+    """Print a table to standard output: in columns if they fit, else one block a row.
 
-
-def print_plan(runs: Sequence[tuple[PlannedRun, bool]], estimate: Estimate) -> None:
-    """The runs of a table: which are done, and how much computing is left."""
-    table = Table(title=f"{len(runs)} runs, {sum(done for _, done in runs)} done")
-    for heading in ("run", "epochs", "done", "estimated time"):
-        table.add_column(heading, justify="right" if heading in {"epochs", "estimated time"} else "left")
-    for (run, done), seconds in zip(runs, estimate.seconds, strict=True):
-        table.add_row(run.name, str(run.config.training.epochs), "yes" if done else "", "" if done else _duration(seconds))
-    table.add_section()
-    table.add_row("all that are left", "", "", _duration(estimate.total))
-    _print(table)
-    print(f"Times are estimates of the trainings alone, {estimate.basis}.")
-
-
-def _duration(seconds: float | None) -> str:
-    """A time in words, to the minute; one too short for that in seconds."""
-    if seconds is None:
-        return "unknown"
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    days, hours = divmod(minutes // 60, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number)
+    Columns fit if no number, and no single word, has to be broken. A terminal's width counts, or else the variable COLUMNS
+    if it is set; without either there is no limit.
+    """
+    console = _console()
+    console.print(Text(printable(table.title), style="italic"))
+    widths = _widths(table, console.width)
+    if widths is None:
+        _print_blocks(console, table)
+    else:
+        console.print(_in_columns(table, widths))
+    if table.note:
+        console.print(Text(printable(table.note)))
 
 
 def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Rows of plain values under their column names."""
-    table = Table(*columns, title=_cell(title), title_justify="left")
-    for row in rows:
-        table.add_row(*(_cell(str(row[column])) for column in columns))
-    _print(table)
+    """Print rows of plain values under their column names."""
+    print_table(ReportTable(title, columns, [[str(row[column]) for column in columns] for row in rows]))
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
+        return console
+    return Console(highlight=False, width=WITHOUT_LIMIT)
+
+
+def _all_rows(table: ReportTable) -> list[Sequence[str]]:
+    return [*table.rows, *([] if table.total is None else [table.total])]
+
+
+def _widths(table: ReportTable, available: int) -> list[int] | None:
+    """The width of each column's text, or None if the columns do not fit."""
+    columns = [[printable(row[number]) for row in _all_rows(table)] for number in range(len(table.columns))]
+    headings = [printable(heading) for heading in table.columns]
+    wanted = [max(map(_longest_line, (heading, *cells))) for heading, cells in zip(headings, columns, strict=True)]
+    widths = [
+        max(_longest_word(heading), *map(_narrowest, cells), 0) for heading, cells in zip(headings, columns, strict=True)
+    ]
+    free = available - GAP * (len(widths) - 1) - sum(widths)
+    if free < 0:
+        return None
+    while free > 0 and widths != wanted:
+        neediest = max(range(len(widths)), key=lambda number: wanted[number] - widths[number])
+        widths[neediest] += 1
+        free -= 1
+    return widths
+
+
+def _narrowest(cell: str) -> int:
+    """The least width of a cell: that of its longest word, or more, so that words do not stand one below another."""
+    if _NUMBER.fullmatch(cell):
+        return _longest_line(cell)
+    return max(_longest_word(cell), min(_longest_line(cell), NARROWEST_TEXT))
+
+
+def _longest_line(text: str) -> int:
+    return max((cell_len(line) for line in text.splitlines()), default=0)
+
+
+def _longest_word(text: str) -> int:
+    return max((cell_len(word) for word in text.split()), default=0)
+
+
+def _in_columns(table: ReportTable, widths: Sequence[int]) -> Table:
+    """The table, its numbers set to the right."""
+    # A divider of the box is one space wide; padding to the right of each cell makes the rest of the gap.
+    shown = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for number, (heading, width) in enumerate(zip(table.columns, widths, strict=True)):
+        numbers = number > 0 and all(_NUMBER.fullmatch(row[number]) for row in _all_rows(table))
+        shown.add_column(_cell(heading), justify="right" if numbers else "left", width=width)
+    for row in table.rows:
+        shown.add_row(*map(_cell, row))
+    if table.total is not None:
+        shown.add_section()
+        shown.add_row(*map(_cell, table.total))
+    return shown
+
+
+def _print_blocks(console: Console, table: ReportTable) -> None:
+    """One block a row: its first cell, and below it each other cell beside its heading."""
+    first, *others = map(printable, table.columns)
+    beside = max(map(cell_len, others), default=0)
+    for row in _all_rows(table):
+        head, *cells = map(printable, row)
+        console.print(Text(f"{first}: {head}", style="bold"))
+        block = Table.grid(padding=(0, GAP, 0, 0))
+        block.add_column(width=beside + GAP)
+        block.add_column(overflow="fold")
+        for heading, cell in zip(others, cells, strict=True):
+            if cell:
+                block.add_row(Text(f"{' ' * GAP}{heading}"), Text(cell))
+        console.print(block)
 
 
 def _cell(text: str) -> str:
     """Text as it is: neither rich's markup nor the terminal's escape sequences mean anything in it."""
     return escape(printable(text))
-
-
-def _print(table: Table) -> None:
-    """To standard output, as wide as the table needs when nobody's terminal limits it."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)

@@ -40,7 +40,7 @@ def command(
     if accept_changed_data and resume is None:
         raise ConfigError("--accept-changed-data: a new run has no data to compare with; it belongs to --resume")
     run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(resolve(layers), output)
-    from ssl_dc.cli.tables import print_outcome
+    from ssl_dc.cli.tables import print_report
     from ssl_dc.distributed import rank
 
     if rank() > 0:
@@ -48,7 +48,7 @@ def command(
     if as_json:
         print_json({"run": str(run.folder), **run.outcome.as_json()})
     else:
-        print_outcome(run.outcome)
+        print_report(run.outcome)
         click.echo(f"run: {run.folder}")
 
 

@@ -61,20 +61,65 @@ def spread(count: int) -> list[int]:
     return [round(number) for number in np.linspace(0, max(0, count - 1), min(count, 64))]
 
 
+class LeftOut:
+    """Files that a data set does not use, by the kind of reason.
+
+    Attributes:
+        reasons: For each kind, such as ``broken``, the reason for each path.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, dict[str, str]] = {}
+
+    def add(self, kind: str, path: str, reason: str) -> None:
+        """Take up a file or a folder."""
+        self.reasons.setdefault(kind, {})[path] = reason
+
+    def take_up(self, other: LeftOut) -> None:
+        """Take up all that another has."""
+        for kind, paths in other.reasons.items():
+            self.reasons.setdefault(kind, {}).update(paths)
+
+    def __str__(self) -> str:
+        """How many there are, such as "31 files left out: 22 not pictures, 9 broken"; empty if there are none."""
+        counts = sorted(((len(paths), kind) for kind, paths in self.reasons.items()), reverse=True)
+        of_files = [(count, kind) for count, kind in counts if "folders" not in kind]
+        total = sum(count for count, _ in of_files)
+        kinds = ", ".join(f"{count:,} {kind}" for count, kind in of_files)
+        files = [f"{total:,} {'file' if total == 1 else 'files'} left out: {kinds}"] if of_files else []
+        return "; ".join([*files, *(f"left out: {kind} ({count:,})" for count, kind in counts if "folders" in kind)])
+
+
+class Found(NamedTuple):
+    """What a data set found where it was told to look, for the user to check.
+
+    Attributes:
+        summary: What was understood, such as "1,204 pictures, no labels".
+        left_out: What is not used.
+    """
+
+    summary: str
+    left_out: LeftOut
+
+
 class Splits(NamedTuple):
     """A data set, opened.
 
     Attributes:
         train: What pre-training sees; may be unlabelled.
         evaluation_train: Labelled images that kNN and the linear classifier learn from.
-        test: Labelled images held out for what is reported.
-        classes: Names of the classes; labels index them.
+        test: Images held out for what is reported. Without labels, cost alone is measured on them.
+        classes: Names of the classes; labels index them. Empty without labels.
+        calibration: Images on which the gates' thresholds are set to meet the budget; None for those of ``train``.
+        found: What was understood of the user's files; None for a data set whose files are always the same.
     """
 
     train: ImageSet
     evaluation_train: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
+    calibration: ImageSet | None = None
+    found: Found | None = None
 
 
 class DataSet(ABC):

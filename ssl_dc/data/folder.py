@@ -1,51 +1,26 @@
-"""One's own images as files, in the usual layout of a folder a class; reading any image as RGB."""
+"""One's own pictures as files, in whatever folders they lie."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits
+from ssl_dc.data.base import DataSet, Found, ImageSet, Labels, LeftOut, Splits
+from ssl_dc.data.held_out import described, labelled_splits, unlabelled_splits
+from ssl_dc.data.listing import pictures_below
+from ssl_dc.data.options import FolderOptions
+from ssl_dc.data.pictures import read_rgb
 from ssl_dc.errors import DataError
+from ssl_dc.printable import name_of
 
-_LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg (or test/CLASS/*.jpg)"
-_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-_EXTENSIONS = ", ".join(IMG_EXTENSIONS)
-
-
-def read_rgb(source: str | BinaryIO, name: str) -> Image.Image:
-    """Read an image file of any mode as RGB; transparency is dropped, 16 bits a pixel become 8.
-
-    Only of the formats that photographs come in: of others Pillow runs another program on the file (Ghostscript on EPS). An
-    image of more pixels than :data:`PIL.Image.MAX_IMAGE_PIXELS` (89 million) is refused before it takes the memory.
-
-    Args:
-        source: Path or open file.
-        name: What to call it in messages.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(source, formats=_FORMATS)
-        with opened as image:
-            if image.mode.startswith("I"):  # Pillow would cut everything above 255 off
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            if "transparency" in image.info:  # Pillow warns if such a palette goes to RGB directly
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
-    except Exception as error:  # a damaged file may raise anything: OSError, SyntaxError, struct.error, ...
-        raise DataError(f"image {name} cannot be read: {error}.") from error
+_HELD_OUT = ("test", "val", "validation", "valid")
+"""Names of the folder that holds images out. The first that has classes is taken."""
+_LAYOUT = "pictures in any folders, or with labels: train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
 class FolderImages(ImageSet):
@@ -90,138 +65,120 @@ class FolderImages(ImageSet):
         return digest.hexdigest()
 
 
-class NoLabelledImages(ImageSet):
-    """Stands for labelled images that are not there: empty, and says why when its labels are asked for.
+class Folder(DataSet):
+    """The data set ``folder``: the pictures in a folder and in the folders below it.
 
-    It lets one pre-train on unlabelled images without having any to evaluate with.
+    Labels are taken from one layout only: ``train/CLASS/``, with at least two classes, and beside it ``val/CLASS/`` (or
+    ``test``, ``validation``, ``valid``; the first of them that has classes). Without such a folder a share of each class is
+    held out. In every other layout the pictures have no labels, and a share of them is held out to calibrate gates and to
+    measure cost. A folder ``train`` without classes is trained on alone; ``val`` or ``test`` beside it is held out.
 
     Args:
-        reason: The message of the error.
+        options: The folder; the share to hold out.
     """
 
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    @property
-    def labels(self) -> Labels | None:
-        """Never there.
-
-        Raises:
-            DataError: Always.
-        """
-        raise DataError(self._reason)
-
-    def __len__(self) -> int:
-        return 0
-
-    def image(self, index: int) -> Image.Image:  # noqa: ARG002  # there is none of any number
-        """Never there.
-
-        Raises:
-            DataError: Always.
-        """
-        raise DataError(self._reason)
-
-
-class Folder(DataSet):
-    """The data set ``folder``: a root with ``train`` and ``val`` or ``test``, in each a folder a class.
-
-    Where both are there, ``test`` is taken, unless it has no class folders (ImageNet's has none). A ``train``
-    that holds images but no folders is unlabelled: it can be pre-trained on, not evaluated. Names that begin
-    with a dot are left out; links are followed.
-    """
+    options: FolderOptions
 
     def open(self) -> Splits:
-        """List the images.
+        """List the pictures.
 
         Raises:
-            DataError: If the root is not given or not a folder, if a split or a class has no images, or if a
-                class is only in the held-out split.
+            DataError: If the root is not given or not a folder, if it holds no pictures, or if a class is held out that
+                has no training images.
         """
-        root = self._root()
-        train = root / "train"
-        classes, loose = _entries(train)
-        if not classes:
-            return _unlabelled(train, loose)
-        test = _held_out(root)
-        train_images = _labelled(train, classes)
-        return Splits(train_images, train_images, _labelled(test, classes), classes)
+        root = _root(self.options)
+        train = _subfolder(root, ("train",))
+        splits = self._labelled(root, train) if train else None
+        return splits or self._unlabelled(train or root, _subfolder(root, _HELD_OUT) if train else None)
 
-    def _root(self) -> Path:
-        root = self.options.root
-        if root is None:
-            raise DataError(f"data set 'folder' needs --data-root FOLDER, a folder that holds {_LAYOUT}.")
-        if not root.is_dir():
-            raise DataError(f"folder {root.absolute()} (--data-root) is not there; it should hold {_LAYOUT}.")
-        if not (root / "train").is_dir():
-            raise DataError(f"folder {root.absolute()} (--data-root) has no folder 'train'; it should hold {_LAYOUT}.")
-        return root.absolute()
+    def _labelled(self, root: Path, train: Path) -> Splits | None:
+        """The splits of a root whose folder ``train`` has classes; None if it has none."""
+        left_out = LeftOut()
+        of_class, loose = _by_class(train, left_out)
+        held_out, where = _held_out_by_class(root, left_out)
+        if len(of_class) < 2 or (loose and not held_out):
+            return None
+        for path in loose:
+            left_out.add("beside the class folders", path, f"it is in none of the class folders of {train}")
+        unknown = sorted(held_out.keys() - of_class.keys())
+        if unknown:
+            raise DataError(
+                f"folder {root / where} has classes that are not in 'train': {', '.join(map(name_of, unknown))};"
+                f" 'train' has {', '.join(map(name_of, of_class))}."
+            )
+        classes = tuple(of_class)
+        images = _labelled_images(of_class, classes)
+        if held_out:
+            splits = Splits(images, images, _labelled_images(held_out, classes), classes)
+        else:
+            splits = labelled_splits(images, classes, self.options.hold_out)
+            where = f"{self.options.hold_out:g} of each class, since there is no folder val"
+        return splits._replace(found=Found(f"{root}: {described(splits)} ({where})", left_out))
+
+    def _unlabelled(self, place: Path, beside: Path | None) -> Splits:
+        """The splits of a folder without classes, and of the one beside it that holds images out."""
+        left_out = LeftOut()
+        pictures = pictures_below(str(place), left_out)
+        broken = left_out.reasons.get("broken", {})
+        if not pictures:
+            raise DataError(f"folder {place} holds no pictures{_in_brackets(left_out)}; it should hold {_LAYOUT}.")
+        if broken and self.options.bad_images == "stop":
+            path, reason = next(iter(broken.items()))
+            raise DataError(f"image {path} cannot be read: {reason}. With --bad-images skip, it is left out.")
+        held_out = FolderImages(pictures_below(str(beside), left_out), None) if beside else None
+        splits = unlabelled_splits(FolderImages(pictures, None), held_out, self.options.hold_out, f"folder {place}")
+        return splits._replace(found=Found(f"{place}: {described(splits)}", left_out))
 
 
-def _unlabelled(train: Path, images: Sequence[str]) -> Splits:
-    if not images:
-        raise DataError(f"folder {train} holds no class folders and no images; {_expected('train/CLASS/')}.")
-    reason = (
-        f"evaluation needs labels, and folder {train} holds images without class folders: "
-        "sort the images into train/CLASS/ and val/CLASS/, or evaluate on another data set."
-    )
-    missing = NoLabelledImages(reason)
-    return Splits(FolderImages(images, None), missing, missing, ())
+def _root(options: FolderOptions) -> Path:
+    root = options.root
+    if root is None:
+        raise DataError(f"data set 'folder' needs --data-root FOLDER, a folder that holds {_LAYOUT}.")
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "is not there"
+        raise DataError(f"folder {root.absolute()} (--data-root) {what}; it should be a folder that holds {_LAYOUT}.")
+    return root.absolute()
 
 
-def _held_out(root: Path) -> Path:
-    """The folder of the held-out split: the first of ``test`` and ``val`` that has class folders."""
-    for name in ("test", "val"):
-        if (root / name).is_dir() and _entries(root / name)[0]:
-            return root / name
-    raise DataError(f"folder {root} has no held-out images in class folders; it should hold {_LAYOUT}.")
+def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of these folders that is in the root."""
+    return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _labelled(split: Path, classes: tuple[str, ...]) -> FolderImages:
-    """The images of a split whose labels index ``classes``."""
-    here, loose = _entries(split)
-    if loose:
-        raise DataError(
-            f"folder {split} holds {len(loose)} image(s) beside its class folders, "
-            f"such as {Path(loose[0]).name}; move each into the folder of its class, or away."
-        )
-    unknown = sorted(set(here) - set(classes))
-    if unknown:
-        raise DataError(
-            f"folder {split} has classes that are not in 'train': {', '.join(unknown)}; 'train' has {', '.join(classes)}."
-        )
-    paths: list[str] = []
-    labels: list[int] = []
-    for name in here:
-        images = _images_below(split / name)
-        if not images:
-            raise DataError(f"class folder {split / name} holds no images; {_expected('it')}.")
-        paths += images
-        labels += [classes.index(name)] * len(images)
+def _held_out_by_class(root: Path, left_out: LeftOut) -> tuple[dict[str, list[str]], str]:
+    """The images held out, by class, and the name of their folder: the first that has classes, if any has."""
+    for name in _HELD_OUT:
+        if (root / name).is_dir():
+            of_folder = LeftOut()
+            of_class, loose = _by_class(root / name, of_folder)
+            if of_class:
+                for path in loose:
+                    of_folder.add("beside the class folders", path, f"it is in none of the class folders of {root / name}")
+                left_out.take_up(of_folder)
+                return of_class, name
+    return {}, ""
+
+
+def _by_class(split: Path, left_out: LeftOut) -> tuple[dict[str, list[str]], list[str]]:
+    """The paths of the images in each class folder of a split, in the order of the names, and of those in none."""
+    of_class: dict[str, list[str]] = {}
+    loose = []
+    for path in pictures_below(str(split), left_out, trust_endings=True):
+        name, inside, _ = os.path.relpath(path, split).partition(os.sep)
+        if inside:
+            of_class.setdefault(name, []).append(path)
+        else:
+            loose.append(path)
+    return {name: of_class[name] for name in sorted(of_class)}, loose
+
+
+def _labelled_images(of_class: dict[str, list[str]], classes: tuple[str, ...]) -> FolderImages:
+    """The images of each class, with the numbers of their classes."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    paths = [path for images in of_class.values() for path in images]
+    labels = [numbers[name] for name, images in of_class.items() for _ in images]
     return FolderImages(paths, np.array(labels, dtype=np.int64))
 
 
-def _entries(folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """The names of the folders in a folder, and the paths of its images, both sorted."""
-    with os.scandir(folder) as scan:
-        entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    folders = tuple(entry.name for entry in entries if entry.is_dir())
-    return folders, [entry.path for entry in entries if entry.is_file() and _is_image(entry.name)]
-
-
-def _images_below(folder: Path) -> list[str]:
-    """The paths of all images in a folder and the folders in it, sorted."""
-    return sorted(
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if _is_image(name)
-    )
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
-
-
-def _expected(where: str) -> str:
-    return f"{where} should hold image files ({_EXTENSIONS})"
+def _in_brackets(left_out: LeftOut) -> str:
+    return f" ({left_out})" if left_out.reasons else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -86,12 +86,24 @@ class Stl10Options(DataOptions):
     std: Colour = Field(CIFAR10_STD, description="Standard deviation of the channels.")
 
 
+HoldOut = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=0.5,
+        description="Share of the training images that is held out where the data set holds none out: of each class, or"
+        " of all images without labels (then at most 2,048, and none of fewer than 20).",
+    ),
+]
+
+
 class FolderOptions(DataOptions):
     """Options of the data set ``folder``: one's own images. Its recipe is the paper's for ImageNet-100."""
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
     name: str = "folder"
+    hold_out: HoldOut = 0.1
 
 
 class ParquetOptions(DataOptions):
@@ -100,5 +112,6 @@ class ParquetOptions(DataOptions):
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
     name: str = "parquet"
+    hold_out: HoldOut = 0.1
     image_column: str = Field("image", description="Column of structs {bytes, path}, or of bytes.")
     label_column: str = Field("label", description="Column of integer labels.")

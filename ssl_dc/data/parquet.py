@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits, spread
-from ssl_dc.data.folder import read_rgb
 from ssl_dc.data.options import ParquetOptions
+from ssl_dc.data.pictures import read_rgb
 from ssl_dc.errors import DataError
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")

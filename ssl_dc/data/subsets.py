@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -74,23 +74,24 @@ def balanced_indices(labels: Labels | None, n_total: int, limit: int, seed: int)
     shuffled = np.random.default_rng(seed).permutation(n_total).astype(np.int64)
     if labels is not None:
         # Dealt in rounds: every class's first image of the shuffle, then every class's second, and so on.
-        shuffled = shuffled[np.argsort(_occurrence(labels[shuffled]), kind="stable")]
+        shuffled = shuffled[np.argsort(occurrence(labels[shuffled]), kind="stable")]
     return np.sort(shuffled[:limit])
 
 
-def _occurrence(labels: Labels) -> Indices:
+def occurrence(labels: Labels) -> Indices:
     """For each place, how many places before it have the same label."""
     by_class = np.argsort(labels, kind="stable")
     _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    occurrence = np.empty(len(labels), dtype=np.int64)
-    occurrence[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
-    return occurrence
+    places = np.empty(len(labels), dtype=np.int64)
+    places[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return places
 
 
 def open_splits(data_set: DataSet) -> Splits:
     """Open a data set and take the part of it that its options' ``limit`` and ``test_limit`` ask for.
 
-    With ``bad_images: skip``, what cannot be read is stood in for (:class:`ssl_dc.data.unreadable.Readable`).
+    Where images that cannot be read are to be skipped, others stand in for them
+    (:class:`ssl_dc.data.unreadable.Readable`).
 
     Where pre-training and evaluation learn from the same images, they still do.
 
@@ -99,22 +100,25 @@ def open_splits(data_set: DataSet) -> Splits:
     """
     splits = data_set.open()
     options = data_set.options
-    train = sample(splits.train, options.limit)
+    rule = options.bad_images
+
+    def part(images: ImageSet, limit: int | None) -> ImageSet:
+        return _readable(sample(images, limit), rule)
+
+    train = part(splits.train, options.limit)
     same = splits.evaluation_train is splits.train
-    parts = splits._replace(
+    return splits._replace(
         train=train,
-        evaluation_train=train if same else sample(splits.evaluation_train, options.limit),
-        test=sample(splits.test, options.test_limit),
+        evaluation_train=train if same else part(splits.evaluation_train, options.limit),
+        test=part(splits.test, options.test_limit),
+        calibration=None if splits.calibration is None else part(splits.calibration, None),
     )
-    return _readable(parts) if options.bad_images == "skip" else parts
 
 
-def _readable(splits: Splits) -> Splits:
-    """The splits, going on where an image cannot be read; those that are the same images stay the same."""
-    train = Readable(splits.train)
-    same = splits.evaluation_train is splits.train
-    evaluation_train = train if same else Readable(splits.evaluation_train)
-    return splits._replace(train=train, evaluation_train=evaluation_train, test=Readable(splits.test))
+def _readable(images: ImageSet, rule: Literal["stop", "skip"] | None) -> ImageSet:
+    """The images, with others in place of those that cannot be read, where the rule says so."""
+    skip = rule == "skip" or (rule is None and len(images) > 0 and images.labels is None)
+    return Readable(images) if skip else images
 
 
 def sample(images: ImageSet, limit: int | None) -> ImageSet:

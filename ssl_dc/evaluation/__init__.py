@@ -12,37 +12,37 @@ def ssl_dc_protocols() -> list[Part]:
     return [
         Part(
             name="knn",
-            target="ssl_dc.evaluation.named:knn",
+            target="ssl_dc.evaluation.knn:knn",
             options="ssl_dc.evaluation.options:KNNOptions",
             summary="Nearest neighbours among the training features.",
         ),
         Part(
             name="linear",
-            target="ssl_dc.evaluation.named:linear",
+            target="ssl_dc.evaluation.linear:linear",
             options="ssl_dc.evaluation.options:LinearOptions",
             summary="A linear classifier on frozen features.",
         ),
         Part(
             name="transfer",
-            target="ssl_dc.evaluation.named:transfer",
+            target="ssl_dc.evaluation.transfer:transfer",
             options="ssl_dc.evaluation.options:TransferOptions",
             summary="A linear classifier on another data set.",
         ),
         Part(
             name="umap",
-            target="ssl_dc.evaluation.named:umap",
+            target="ssl_dc.evaluation.projection:umap",
             options="ssl_dc.evaluation.options:UMAPOptions",
             summary="A picture of the features by UMAP.",
         ),
         Part(
             name="tsne",
-            target="ssl_dc.evaluation.named:tsne",
+            target="ssl_dc.evaluation.projection:tsne",
             options="ssl_dc.evaluation.options:TSNEOptions",
             summary="A picture of the features by t-SNE.",
         ),
         Part(
             name="gates",
-            target="ssl_dc.evaluation.named:gates",
+            target="ssl_dc.evaluation.gate_statistics:gates",
             options="ssl_dc.evaluation.options:GatesOptions",
             summary="Which channels are used, by site and class.",
         ),

@@ -1,8 +1,8 @@
-"""The cost of a network as a table: each layer, dense and gated."""
+"""The cost of a network, dense and gated, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.evaluation.features import extract
+from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
@@ -22,23 +23,34 @@ TRAINING_IMAGES = 1024
 
 @dataclass(frozen=True)
 class CostRow:
-    """One layer: its dense and its mean gated MACs for one image."""
+    """The cost of one layer for one image.
+
+    Attributes:
+        layer: The layer's name.
+        dense_macs: MACs on the dense route; 0 for a gate, which the dense route does not run.
+        gated_macs: Mean MACs on the gated route.
+    """
 
     layer: str
     dense_macs: int
     gated_macs: float
 
+    def cells(self) -> tuple[str, ...]:
+        """The cells of a table's row."""
+        share = f"{self.gated_macs / self.dense_macs:.3f}" if self.dense_macs else ""
+        return (self.layer, f"{self.dense_macs:,}", f"{self.gated_macs:,.0f}", share)
+
 
 @dataclass(frozen=True)
-class CostTable:
-    """Dense and gated cost of a network.
+class CostTable(Report):
+    """Dense and gated cost of a network for one image.
 
     Attributes:
-        network: What was counted, in words.
-        gated_is: How the gated cost came about, in words.
-        rows: Each layer; a gate has no dense cost.
-        gated_macs: Mean gated cost of the whole.
-        dense_macs: Dense cost of the whole.
+        network: The network, in words.
+        gated_is: Which images the gated cost is of, in words.
+        rows: The cost of each layer.
+        dense_macs: MACs of the dense route.
+        gated_macs: Mean MACs of the gated route.
     """
 
     network: str
@@ -53,7 +65,7 @@ class CostTable:
         return self.gated_macs / self.dense_macs
 
     def as_json(self) -> dict[str, Any]:
-        """The table as plain values."""
+        """The cost as plain values."""
         return {
             "network": self.network,
             "gated_is": self.gated_is,
@@ -64,6 +76,18 @@ class CostTable:
                 {"layer": row.layer, "dense_macs": row.dense_macs, "gated_macs": round(row.gated_macs)} for row in self.rows
             ],
         }
+
+    def tables(self) -> Sequence[ReportTable]:
+        """The cost of each layer, and of all."""
+        return [
+            ReportTable(
+                f"MACs for one image: {self.network}",
+                ("layer", "dense", "gated", "gated / dense"),
+                [row.cells() for row in self.rows],
+                total=("all", f"{self.dense_macs:,}", f"{self.gated_macs:,.0f}", f"{self.ratio:.4f}"),
+                note=f"gated: {self.gated_is}",
+            )
+        ]
 
 
 def cost_of_network(config: RunConfig) -> CostTable:

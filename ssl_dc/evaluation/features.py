@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_dc.data.base import ImageSet, Labels
 from ssl_dc.data.prepared import Prepared
+from ssl_dc.data.workers import loaded, prepare_worker, worker_failures
 from ssl_dc.errors import DataError, RunError
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
@@ -65,10 +66,12 @@ def extract_prepared(
     """
     device = next(model.encoder.parameters()).device
     parts: dict[Route, list[Features]] = {route: [] for route in routes}
-    for batch in DataLoader(prepared, batch_size=batch_size, num_workers=workers):
-        x = batch.to(device, memory_format=torch.channels_last)
-        for route in routes:
-            parts[route].append(_gated(model, x) if route is Route.GATED else _dense(model, x))
+    loader = DataLoader(prepared, batch_size=batch_size, num_workers=workers, worker_init_fn=prepare_worker)
+    with worker_failures():
+        for batch in loaded(loader):
+            x = batch.to(device, memory_format=torch.channels_last)
+            for route in routes:
+                parts[route].append(_gated(model, x) if route is Route.GATED else _dense(model, x))
     joined = {route: _joined(some) for route, some in parts.items()}
     for route, some in joined.items():
         _check_finite(route, some.features)

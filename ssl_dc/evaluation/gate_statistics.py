@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ssl_dc.data.base import Labels
-from ssl_dc.evaluation.drawing import draw_gate_map
+from ssl_dc.errors import ConfigError
+from ssl_dc.evaluation.drawing import NAMED_CLASSES
+from ssl_dc.evaluation.features import extract, labels_of
+from ssl_dc.evaluation.options import GatesOptions
 from ssl_dc.evaluation.report import Report, ReportTable
+from ssl_dc.evaluation.scores import own_splits
+from ssl_dc.model import Model
+from ssl_dc.routes import Route
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,7 +138,7 @@ class GateStatistics(Report):
         return [
             ReportTable(
                 f"gates on {self.images:,} held-out images",
-                ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "a class, mean"),
+                ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "per class"),
                 [site.row() for site in self.sites],
                 total=self.whole.row(),
                 note="dead: on for less than 1 % of the images; always on: for more than 99 %; dynamic: neither",
@@ -142,6 +148,23 @@ class GateStatistics(Report):
     def draw(self) -> Figure:
         """The heat map: for each class and channel how often the channel is on."""
         return draw_gate_map(self)
+
+
+def gates(model: Model, options: GatesOptions) -> GateStatistics:  # noqa: ARG001  # a protocol's signature
+    """Run the protocol ``gates`` on the held-out images of the data set of the model's config.
+
+    Raises:
+        ConfigError: If the model has no gates.
+        DataError: If the images cannot be opened or have no labels.
+    """
+    if not model.has_gates:
+        raise ConfigError(
+            f"protocol gates: this model has no gates, it was trained with gating {model.config.gating.name!r}"
+        )
+    splits = own_splits(model)
+    labels = labels_of(splits.test)
+    gated = extract(model, splits.test, [Route.GATED], workers=model.config.training.workers)[Route.GATED]
+    return gate_statistics(gated.masks, labels, splits.classes)
 
 
 def gate_statistics(masks: Mapping[str, Masks], labels: Labels, classes: tuple[str, ...]) -> GateStatistics:
@@ -173,3 +196,53 @@ def _site(site: str, masks: Masks, labels: Labels, classes: int) -> SiteStatisti
 def _distinct(masks: Masks) -> int:
     """How many different rows there are; as bytes, which is many times faster than NumPy's sorting of rows."""
     return len({row.tobytes() for row in np.packbits(masks, axis=1)})
+
+
+def draw_gate_map(statistics: GateStatistics) -> Figure:
+    """The heat map of gate statistics: for each class (row) and channel (column) how often the channel is on.
+
+    Each site has a panel of its own; neighbouring sites of one channel, as whole-branch gates are, share one.
+    """
+    from matplotlib.figure import Figure
+
+    maps = _maps(statistics.sites)
+    classes = statistics.classes
+    height = min(max(1.2, 0.14 * len(classes)), 4.0)
+    figure = Figure(figsize=(10, (height + 0.55) * len(maps) + 0.8), layout="constrained")
+    grid = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
+    for axes, heat in zip(grid, maps, strict=True):
+        image = axes.imshow(heat.rates, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
+        axes.set_title(heat.title, fontsize="small", loc="left")
+        axes.tick_params(labelsize="x-small")
+        if heat.columns:
+            axes.set_xticks(range(len(heat.columns)), heat.columns, rotation=25, ha="right")
+        if len(classes) <= NAMED_CLASSES:
+            axes.set_yticks(range(len(classes)), classes)
+        else:
+            axes.set_ylabel("class", fontsize="small")
+    bar = figure.colorbar(image, ax=list(grid), fraction=0.03, aspect=40)
+    bar.set_label("share of images, on", fontsize="small")
+    bar.ax.tick_params(labelsize="small")
+    return figure
+
+
+class _Map(NamedTuple):
+    """One panel of the heat map: (classes, columns) rates; names of the columns where they are sites, not channels."""
+
+    title: str
+    rates: Rates
+    columns: tuple[str, ...] = ()
+
+
+def _maps(sites: Sequence[SiteStatistics]) -> list[_Map]:
+    maps: list[_Map] = []
+    for site in sites:
+        if site.channels > 1:
+            described = f"{site.channels} channels: {site.dead} dead, {site.always_on} always on, {site.dynamic} dynamic"
+            maps.append(_Map(f"{site.site}   ({described})", site.class_rates))
+        elif maps and maps[-1].columns:
+            last = maps.pop()
+            maps.append(_Map(last.title, np.hstack([last.rates, site.class_rates]), (*last.columns, site.site)))
+        else:
+            maps.append(_Map("gates of one channel each", site.class_rates, (site.site,)))
+    return maps

@@ -9,12 +9,34 @@ import numpy.typing as npt
 from sklearn.neighbors import KNeighborsClassifier
 
 from ssl_dc.data.base import Labels
+from ssl_dc.evaluation.options import KNNOptions
+from ssl_dc.evaluation.scores import Evaluation, FeatureArray, FeatureSets, evaluation, extract_splits, own_splits
+from ssl_dc.model import Model
 
 Metric = Literal["euclidean", "cosine"]
-FeatureArray = npt.NDArray[np.float32]
 
 TEMPERATURE = 0.07
 """How fast a neighbour's vote falls with its cosine distance."""
+
+
+def knn(model: Model, options: KNNOptions) -> Evaluation:
+    """Run the protocol ``knn`` on the data set of the model's config.
+
+    Raises:
+        DataError: If its images cannot be opened or have no labels.
+    """
+    return score_knn(extract_splits(model, own_splits(model)), k=options.k, metric=options.metric)
+
+
+def score_knn(sets: FeatureSets, *, k: int = 1, metric: Metric = "euclidean") -> Evaluation:
+    """Score each route by k-nearest neighbours; k = 1 and Euclidean distance unless told otherwise."""
+    accuracies = {
+        route: [
+            knn_accuracy(sets.train[route].features, sets.train_labels, test.features, sets.test_labels, k=k, metric=metric)
+        ]
+        for route, test in sets.test.items()
+    }
+    return evaluation("knn", {"k": k, "metric": metric}, sets, accuracies)
 
 
 def knn_accuracy(

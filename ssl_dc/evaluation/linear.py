@@ -7,14 +7,115 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_dc.data.base import Labels
-from ssl_dc.evaluation.knn import FeatureArray
+from ssl_dc.data.base import Labels, Splits
+from ssl_dc.errors import ConfigError
+from ssl_dc.evaluation.crops import CROP_SCALE, Crops
+from ssl_dc.evaluation.features import extract, extract_prepared, labels_of
+from ssl_dc.evaluation.options import LinearOptions
+from ssl_dc.evaluation.scores import (
+    Evaluation,
+    FeatureArray,
+    FeatureSets,
+    evaluation,
+    extract_splits,
+    own_splits,
+    route_score,
+)
+from ssl_dc.model import Model
 from ssl_dc.seeds import derived_seed
 
 LR = 0.3
 MOMENTUM = 0.9
 MILESTONES = (0.6, 0.8)
 """Shares of the training after which the learning rate falls to a tenth: epochs 60 and 80 of 100."""
+
+
+def linear(model: Model, options: LinearOptions) -> Evaluation:
+    """Run the protocol ``linear`` on the data set of the model's config.
+
+    Raises:
+        ConfigError: If ``crop_scale`` is given without ``augment``.
+        DataError: If its images cannot be opened or have no labels.
+    """
+    return linear_on(model, own_splits(model), options)
+
+
+def linear_on(model: Model, splits: Splits, options: LinearOptions) -> Evaluation:
+    """Run the protocol ``linear`` on given images; see :func:`linear`."""
+    if options.augment:
+        return score_linear_augmented(
+            model, splits, seeds=options.seeds, epochs=options.epochs, crop_scale=options.crop_scale or CROP_SCALE
+        )
+    if options.crop_scale is not None:
+        raise ConfigError("--crop-scale says how --augment crops; without it nothing is cropped")
+    return score_linear(extract_splits(model, splits), seeds=options.seeds, epochs=options.epochs)
+
+
+def score_linear(sets: FeatureSets, *, seeds: int = 5, epochs: int = 100) -> Evaluation:
+    """Score each route by a linear classifier of its own, over several seeds, on features computed once."""
+    accuracies = {
+        route: [
+            linear_accuracy(
+                sets.train[route].features,
+                sets.train_labels,
+                test.features,
+                sets.test_labels,
+                classes=sets.classes,
+                seed=seed,
+                epochs=epochs,
+            )
+            for seed in range(seeds)
+        ]
+        for route, test in sets.test.items()
+    }
+    return evaluation("linear", {"seeds": seeds, "epochs": epochs}, sets, accuracies)
+
+
+def score_linear_augmented(
+    model: Model,
+    splits: Splits,
+    *,
+    seeds: int = 5,
+    epochs: int = 100,
+    crop_scale: tuple[float, float] = CROP_SCALE,
+    crop_seed: int = 0,
+) -> Evaluation:
+    """As :func:`score_linear`, but the frozen encoder sees new random crops of the training images in every epoch.
+
+    An epoch's crops go through the encoder once, by each route. All classifiers learn from these features, each in its own
+    order: seeds differ in initial weights and order, not in the crops.
+
+    Args:
+        model: The model; it is not changed.
+        splits: Images to learn from, and held-out images, which are not augmented.
+        seeds: Classifiers of each route.
+        epochs: Passes over the training images.
+        crop_scale: Least and largest share of an image's area that a crop shows.
+        crop_seed: Seed of the crops.
+    """
+    train_labels, test_labels = labels_of(splits.evaluation_train), labels_of(splits.test)
+    data, workers = model.config.data, model.config.training.workers
+    crops = Crops(splits.evaluation_train, data.image_size, data.mean, data.std, scale=crop_scale, seed=crop_seed)
+    test = extract(model, splits.test, model.routes, workers=workers)
+    classifiers = {
+        route: [LinearClassifier(model.feature_dim, len(splits.classes), seed=seed, epochs=epochs) for seed in range(seeds)]
+        for route in model.routes
+    }
+    for epoch in range(epochs):
+        train = extract_prepared(model, crops.of_epoch(epoch), model.routes, workers=workers)
+        for route, some in classifiers.items():
+            for classifier in some:
+                classifier.epoch(train[route].features, train_labels)
+    routes = {
+        route: route_score(
+            [classifier.accuracy(test[route].features, test_labels) for classifier in some],
+            test[route],
+            model.cost.dense_macs,
+        )
+        for route, some in classifiers.items()
+    }
+    settings = {"seeds": seeds, "epochs": epochs, "augment": f"crops of {crop_scale[0]:g} to {crop_scale[1]:g}, flips"}
+    return Evaluation("linear", settings, len(train_labels), len(test_labels), routes)
 
 
 class LinearClassifier:

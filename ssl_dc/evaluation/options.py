@@ -1,13 +1,23 @@
-"""Options of the built-in evaluation protocols; each is an option of ``ssl-dc evaluate`` too."""
+"""The options of the evaluation protocols, and their check; nothing here imports torch.
+
+Each option of a protocol is an option of ``ssl-dc evaluate``, too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
+from ssl_dc.config.messages import readable_options
+from ssl_dc.errors import ConfigError, PluginError
 from ssl_dc.plugins.options import ProtocolOptions
+from ssl_dc.plugins.registry import registry
+
+OUTPUT = "output"
+"""The option that says where a picture goes; every protocol with a picture has it."""
 
 
 class KNNOptions(ProtocolOptions):
@@ -79,3 +89,67 @@ class GatesOptions(ProtocolOptions):
     picture: ClassVar[Literal["never", "asked", "always"]] = "asked"
 
     name: str = "gates"
+
+
+def protocol_options(name: str, given: Mapping[str, Any], *, drawn: bool = False) -> ProtocolOptions:
+    """The options of a protocol, checked, before anything is loaded or computed.
+
+    Args:
+        name: The protocol.
+        given: Those of its options that the caller names.
+        drawn: Whether its picture is asked for.
+
+    Raises:
+        ConfigError: If there is no such protocol, or an option is not its own (the message says whose it is), is missing or
+            has a wrong value.
+    """
+    model = options_model(name)
+    for option in [*given, *([OUTPUT] if drawn else [])]:
+        if not _accepts(model, option):
+            raise ConfigError(not_an_option(name, option))
+    for option, field in model.model_fields.items():
+        if field.is_required() and option not in given:
+            raise ConfigError(f"protocol {name} needs {_flag(option)}")
+    try:
+        options = model.model_validate({**given, "name": name.rpartition(":")[2]})
+    except ValidationError as error:
+        raise ConfigError(readable_options(error, model, flag=_flag)) from error
+    return options.model_copy(update={"name": name})
+
+
+def options_model(name: str) -> type[ProtocolOptions]:
+    """The model of a protocol's options.
+
+    Raises:
+        PluginError: If there is no such protocol, or its options are not :class:`ssl_dc.ProtocolOptions`.
+    """
+    model = registry().find("protocol", name).options_model()
+    if not issubclass(model, ProtocolOptions):
+        raise PluginError(f"evaluation protocol {name!r}: its options are not a subclass of ssl_dc.ProtocolOptions")
+    return model
+
+
+def not_an_option(name: str, option: str) -> str:
+    """What is wrong when a protocol is given an option that it does not have: whose it is, and what it has."""
+    owners = [other for other in registry().names("protocol") if _accepts(options_model(other), option)]
+    belongs = f"belongs to protocol {_listed(owners)}" if owners else "belongs to no protocol"
+    model = options_model(name)
+    mine = [*_own(model), *([OUTPUT] if model.picture != "never" else [])]
+    return f"{_flag(option)} {belongs}, not to {name}; {name} takes {_listed(map(_flag, mine)) or 'no options'}"
+
+
+def _accepts(model: type[ProtocolOptions], option: str) -> bool:
+    return option in _own(model) or (option == OUTPUT and model.picture != "never")
+
+
+def _own(model: type[ProtocolOptions]) -> Collection[str]:
+    return [option for option in model.model_fields if option != "name"]
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = list(names) or [""]
+    return f"{', '.join(first)} or {last}" if first else last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import Splits
 from ssl_dc.evaluation.cost import cost_images
 from ssl_dc.evaluation.features import extract
-from ssl_dc.evaluation.protocols import extract_splits, knn
+from ssl_dc.evaluation.knn import score_knn
+from ssl_dc.evaluation.report import Report, ReportTable
+from ssl_dc.evaluation.scores import extract_splits
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -30,9 +33,14 @@ class RouteOutcome:
     macs: float
     ratio: float
 
+    def cells(self) -> tuple[str, ...]:
+        """The cells of a table's row, after the route."""
+        accuracies = ("-" if top1 is None else f"{top1:.2f}" for top1 in (self.knn1, self.knn1_untrained))
+        return (*accuracies, f"{self.macs:,.0f}", f"{self.ratio:.4f}")
+
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Report):
     """The end of a run.
 
     Attributes:
@@ -53,6 +61,20 @@ class Outcome:
         plain["routes"] = {str(route): asdict(reached) for route, reached in self.routes.items()}
         return plain
 
+    def tables(self) -> Sequence[ReportTable]:
+        """What each route reaches and costs."""
+        asked = (
+            "" if self.budget is None else f"budget asked for: {self.budget:g} of the dense cost, {self.dense_macs:,} MACs"
+        )
+        return [
+            ReportTable(
+                f"kNN-1 and cost, on {self.measured_on}",
+                ("route", "top-1 %", "untrained %", "MACs an image", "share of dense cost"),
+                [(str(route), *reached.cells()) for route, reached in self.routes.items()],
+                note=asked,
+            )
+        ]
+
 
 def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
     """Evaluate a trained model and the one it started from, on held-out images if there are any."""
@@ -64,7 +86,7 @@ def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
 def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
     untrained = Model.untrained(config)
     untrained.encoder.to(next(model.encoder.parameters()).device)
-    after, before = (knn(extract_splits(each, splits, workers=config.training.workers)) for each in (model, untrained))
+    after, before = (score_knn(extract_splits(each, splits)) for each in (model, untrained))
     return {
         route: RouteOutcome(score.top1, before.routes[route].top1, score.macs, score.ratio)
         for route, score in after.routes.items()

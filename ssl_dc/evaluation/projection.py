@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.subsets import sample
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.drawing import Points, draw_panels
+from ssl_dc.evaluation.drawing import NAMED_CLASSES, add_class_legend, class_colours
 from ssl_dc.evaluation.features import extract, labels_of
-from ssl_dc.evaluation.knn import FeatureArray
+from ssl_dc.evaluation.options import ProjectionOptions
 from ssl_dc.evaluation.report import Report, ReportTable
+from ssl_dc.evaluation.scores import FeatureArray, own_splits
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Method = Literal["umap", "tsne"]
+
+Points = npt.NDArray[np.float32]
+"""Places in the plane, (n, 2)."""
+
+Panel = tuple[str, Mapping[Route, Points], Labels]
+"""One column of a figure: its title, the points (n, 2) of each route, the class (n,) of each point."""
+
+PANEL_INCHES = 2.6
+"""Side of a panel: small enough that titles and legend can be read when a row of panels is shown on a page."""
 
 LEAST_IMAGES = 10
 """Fewer have no neighbourhoods to lay out."""
@@ -73,9 +84,54 @@ class Projection(Report):
         return draw_panels(panels, classes=self.classes)
 
 
-def project(
-    model: Model, splits: Splits, method: Method, *, points: int = 2000, seed: int = 0, workers: int = 0
-) -> Projection:
+def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = (), rows: Sequence[Route] = tuple(Route)) -> Figure:
+    """Several projections in one figure, as the paper's Figure 2: a column for each, a row for each route.
+
+    Args:
+        panels: Title, points of each route and labels of each column, such as one for each budget.
+        classes: Names of the classes, for a legend; there is none without names, or with more than 20.
+        rows: All routes, from top to bottom; one that no panel has is left out.
+
+    Raises:
+        ValueError: If there are no panels.
+    """
+    from matplotlib.figure import Figure
+
+    if not panels:
+        raise ValueError("there is nothing to draw: no panels")
+    routes = [route for route in rows if any(route in points for _, points, _ in panels)]
+    size = max(len(classes), *(int(labels.max(initial=0)) + 1 for _, _, labels in panels))
+    figure = Figure(figsize=(PANEL_INCHES * len(panels) + 1.4, PANEL_INCHES * len(routes) + 0.6), layout="constrained")
+    grid = figure.subplots(len(routes), len(panels), squeeze=False)
+    for column, (title, points, labels) in enumerate(panels):
+        grid[min(routes.index(route) for route in points), column].set_title(title)
+        for row, route in enumerate(routes):
+            axes = grid[row, column]
+            if route not in points:  # a run without gates beside others
+                axes.axis("off")
+                continue
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column == 0:
+                axes.set_ylabel(str(route), fontsize="large")
+            xy = points[route]
+            axes.scatter(xy[:, 0], xy[:, 1], c=class_colours(size)[labels], s=max(2, min(20, 6000 / len(xy))), linewidths=0)
+    if 0 < len(classes) <= NAMED_CLASSES:
+        add_class_legend(figure, classes, class_colours(size))
+    return figure
+
+
+def umap(model: Model, options: ProjectionOptions) -> Projection:
+    """Run the protocol ``umap`` on the data set of the model's config; see :func:`project`."""
+    return project(model, own_splits(model), "umap", points=options.points)
+
+
+def tsne(model: Model, options: ProjectionOptions) -> Projection:
+    """Run the protocol ``tsne`` on the data set of the model's config; see :func:`project`."""
+    return project(model, own_splits(model), "tsne", points=options.points)
+
+
+def project(model: Model, splits: Splits, method: Method, *, points: int = 2000, seed: int = 0) -> Projection:
     """Lay out held-out images by their features, on each route of a model.
 
     Args:
@@ -83,8 +139,7 @@ def project(
         splits: The held-out images are taken, balanced over classes if there are more than ``points``.
         method: ``umap`` or ``tsne``.
         points: At most this many images.
-        seed: Of the method: the same seed gives the same picture.
-        workers: Processes that prepare images.
+        seed: Seed of the method: the same seed gives the same picture.
 
     Raises:
         ConfigError: If umap-learn is needed and not installed, or there are too few images.
@@ -95,7 +150,7 @@ def project(
     labels = labels_of(images)
     if len(images) < LEAST_IMAGES:
         raise ConfigError(f"{method} needs at least {LEAST_IMAGES} held-out images; there are {len(images)}")
-    features = extract(model, images, model.routes, workers=workers)
+    features = extract(model, images, model.routes, workers=model.config.training.workers)
     routes = {route: embedded(some.features, method, seed=seed) for route, some in features.items()}
     return Projection(method, seed, routes, labels, splits.classes)
 
@@ -114,14 +169,14 @@ def embedded(features: FeatureArray, method: Method, *, seed: int = 0) -> Points
     n = len(features)
     if method == "umap":
         # With a seed UMAP runs on one thread, and warns unless that is asked for.
-        umap = umap_module().UMAP(n_neighbors=min(UMAP_NEIGHBOURS, n - 1), random_state=seed, n_jobs=1)
+        layout = umap_module().UMAP(n_neighbors=min(UMAP_NEIGHBOURS, n - 1), random_state=seed, n_jobs=1)
         with _threads_kept():
-            return np.asarray(umap.fit_transform(features), dtype=np.float32)
+            return np.asarray(layout.fit_transform(features), dtype=np.float32)
     # Imported here: it takes longer than most evaluations need for their first result.
     from sklearn.manifold import TSNE
 
-    tsne = TSNE(perplexity=min(TSNE_PERPLEXITY, (n - 1) / 3), init="pca", random_state=seed)
-    return np.asarray(tsne.fit_transform(features), dtype=np.float32)
+    layout = TSNE(perplexity=min(TSNE_PERPLEXITY, (n - 1) / 3), init="pca", random_state=seed)
+    return np.asarray(layout.fit_transform(features), dtype=np.float32)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What an evaluation protocol gives back."""
+"""Results: each can be had as plain values, as tables for people and, for some, as a picture."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ReportTable:
     """A table for people.
 
     Attributes:
-        title: Above it.
-        columns: Headings; the first column is words, the others numbers.
-        rows: As many texts each as there are columns.
-        total: A row set apart below the others.
-        note: A line below it.
+        title: Stands above the table.
+        columns: Headings.
+        rows: One text for each column. An empty text means that there is no value.
+        total: A last row, set apart from the others.
+        note: Text below the table; it may have several lines.
     """
 
     title: str
@@ -33,20 +33,20 @@ class ReportTable:
 
 
 class Report(ABC):
-    """What a protocol says of a model."""
+    """A result: of a training, an evaluation protocol, a cost, a measurement."""
 
     @abstractmethod
     def as_json(self) -> dict[str, Any]:
-        """The report as plain values: everything that is in it."""
+        """Everything that is in the report, as plain values."""
 
     @abstractmethod
     def tables(self) -> Sequence[ReportTable]:
         """The report as tables for people."""
 
     def draw(self) -> Figure:
-        """The report as a picture, where the protocol's options say that there is one.
+        """The report as a picture. A protocol's options say whether its report has one.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If the report has no picture.
         """
         raise ConfigError(f"a {type(self).__name__} has no picture")

@@ -7,6 +7,7 @@ are resized to the size it was trained at and normalised with the colours it was
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,26 @@ from ssl_dc.config import Layer, resolve
 from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import ConfigError, DataError
+from ssl_dc.evaluation.linear import linear_on
+from ssl_dc.evaluation.options import TransferOptions
+from ssl_dc.evaluation.scores import Evaluation
+from ssl_dc.model import Model
 
 PREPARATION = {"image_size", "mean", "std"}
 """Options of data sets that a transfer takes from the model."""
+
+
+def transfer(model: Model, options: TransferOptions) -> Evaluation:
+    """Run the protocol ``transfer``; the model's own data set is not opened.
+
+    Raises:
+        ConfigError: As :func:`ssl_dc.evaluation.linear.linear`, or if there is no such data set or option.
+        DataError: If the data set's images cannot be opened or have no labels.
+    """
+    splits = target_splits(options.to, root=options.to_root, limit=options.to_limit, settings=options.to_set)
+    scored = linear_on(model, splits, options)
+    where = {} if options.to_root is None else {"to_root": str(options.to_root)}
+    return replace(scored, protocol="transfer", settings={"to": options.to, **where, **scored.settings})
 
 
 def target_splits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -49,6 +50,13 @@ class GatingOptions(PartOptions):
     gates: ClassVar[bool] = True
 
 
+def _divide(colour: Colour) -> str:
+    """What to do with a colour that is given for values of 0 to 255."""
+    return (
+        f"; of values of 0 to 255, divide by 255: {[round(value / 255, 4) for value in colour]}" if max(colour) > 1 else ""
+    )
+
+
 class DataOptions(PartOptions):
     """Base of the options of every data set.
 
@@ -66,20 +74,39 @@ class DataOptions(PartOptions):
         description="Use only this many training images, the same number of each class where labels are known.",
     )
     test_limit: int | None = Field(None, ge=1, description="Use only this many test images, likewise.")
-    bad_images: Literal["stop", "skip"] = Field(
-        "stop",
+    bad_images: Literal["stop", "skip"] | None = Field(
+        None,
         description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"
-        " stand in for it, counted and listed.",
+        " stand in for it, counted and listed. Not set, it is 'stop' for images with labels, 'skip' for those without.",
     )
     image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
     mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
-    std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0.")
+    std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0, at most 1.")
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _of_the_user(cls, root: Any) -> Any:
+        """Refuse what is no path; ``~`` is the user's home, as in a shell."""
+        if not isinstance(root, (str, Path)):
+            return root
+        if not str(root):
+            raise ValueError("is empty; name a folder")
+        if "\0" in str(root):
+            raise ValueError("holds a NUL character, which no path may")
+        return os.path.expanduser(root)
+
+    @field_validator("mean")
+    @classmethod
+    def _of_shares(cls, mean: Colour) -> Colour:
+        if min(mean) < 0 or max(mean) > 1:
+            raise ValueError(f"each must be in [0, 1]{_divide(mean)}")
+        return mean
 
     @field_validator("std")
     @classmethod
     def _above_zero(cls, std: Colour) -> Colour:
-        if min(std) <= 0:
-            raise ValueError("each must be above 0")
+        if min(std) <= 0 or max(std) > 1:
+            raise ValueError(f"each must be above 0 and at most 1{_divide(std)}")
         return std
 
 

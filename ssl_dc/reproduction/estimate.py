@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
+from typing import Any
 
 from torch import nn
 
 from ssl_dc.assemble import build_network, build_objective
 from ssl_dc.config import RunConfig
+from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.reproduction.plan import PlannedRun
 
 TRAINING_IMAGES = {
@@ -32,44 +34,80 @@ VIEWS = 2
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The time of trainings not yet done.
+class Estimate(Report):
+    """The runs of a table or figure, and the time of those not yet done.
 
     Attributes:
-        seconds: Of each run, in the order given; 0 for one that is done, None where the number of images is not known.
+        runs: The runs.
+        done: For each run, whether it is done.
+        seconds: Estimated time of each run's training; 0 if it is done, None if its number of images is not known.
         basis: What the estimate rests on, in words.
     """
 
+    runs: Sequence[PlannedRun]
+    done: Sequence[bool]
     seconds: Sequence[float | None]
     basis: str
 
     @property
     def total(self) -> float | None:
-        """Of all runs together; None where one is not known."""
+        """Estimated time of all runs together; None if that of one is not known."""
         known = [seconds for seconds in self.seconds if seconds is not None]
         return sum(known) if len(known) == len(self.seconds) else None
+
+    def as_json(self) -> dict[str, Any]:
+        """The estimate as plain values."""
+        return {
+            "basis": self.basis,
+            "seconds": self.total,
+            "runs": [
+                {"run": run.name, "epochs": run.config.training.epochs, "done": done, "seconds": seconds}
+                for run, done, seconds in zip(self.runs, self.done, self.seconds, strict=True)
+            ],
+        }
+
+    def tables(self) -> Sequence[ReportTable]:
+        """Which runs are done, and how long the others may take."""
+        rows = [
+            (run.name, str(run.config.training.epochs), "yes" if done else "", "" if done else _in_words(seconds))
+            for run, done, seconds in zip(self.runs, self.done, self.seconds, strict=True)
+        ]
+        return [
+            ReportTable(
+                f"{len(self.runs)} runs, {sum(self.done)} done",
+                ("run", "epochs", "done", "estimated time"),
+                rows,
+                total=("all that are left", "", "", _in_words(self.total)),
+                note=f"Times are estimates of the trainings alone, {self.basis}.",
+            )
+        ]
 
 
 def estimate(
     dataset: str, runs: Iterable[tuple[PlannedRun, bool]], speed: Callable[[PlannedRun], float | None]
 ) -> Estimate:
-    """The time that the trainings of a table or figure will take; evaluation comes on top.
+    """Estimate how long the trainings of a table or figure will take; evaluation comes on top.
 
     Args:
         dataset: The data set that the runs are on.
         runs: Each run, and whether it is done.
-        speed: The images that a run trained on in a second, if it was trained here.
+        speed: Gives the images a second that a run was trained at, if it was trained here.
     """
-    runs = list(runs)
-    measured = {run.name: reached for run, _ in runs if (reached := speed(run))}
-    rates = [measured[run.name] * macs_per_image(run.config) for run, _ in runs if run.name in measured]
+    listed = list(runs)
+    measured = {run.name: reached for run, _ in listed if (reached := speed(run))}
+    rates = [measured[run.name] * macs_per_image(run.config) for run, _ in listed if run.name in measured]
     rate = median(rates) if rates else MACS_PER_SECOND
     basis = (
         f"from the speed of {len(rates)} runs in this folder"
         if rates
         else "from what 2 CPU cores do: a rough guess elsewhere"
     )
-    return Estimate([0.0 if done else _seconds(dataset, run, rate) for run, done in runs], basis)
+    return Estimate(
+        runs=[run for run, _ in listed],
+        done=[done for _, done in listed],
+        seconds=[0.0 if done else _seconds(dataset, run, rate) for run, done in listed],
+        basis=basis,
+    )
 
 
 def macs_per_image(config: RunConfig) -> int:
@@ -103,3 +141,15 @@ def _seconds(dataset: str, run: PlannedRun, macs_per_second: float) -> float | N
 def _images(dataset: str, run: PlannedRun) -> int | None:
     counts = [n for n in (TRAINING_IMAGES.get(dataset), run.config.data.limit) if n is not None]
     return min(counts, default=None)
+
+
+def _in_words(seconds: float | None) -> str:
+    """A time in words, to the minute; one under a minute in seconds."""
+    if seconds is None:
+        return "unknown"
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    days, hours = divmod(minutes // 60, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssl_dc import api
-from ssl_dc.evaluation.drawing import check_matplotlib, draw_panels, save
+from ssl_dc.evaluation.drawing import check_matplotlib, save
 from ssl_dc.evaluation.gate_statistics import GateStatistics
-from ssl_dc.evaluation.projection import Projection, umap_module
+from ssl_dc.evaluation.projection import Projection, draw_panels, umap_module
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import FigureRequest
 from ssl_dc.reproduction.runner import Store

@@ -13,7 +13,7 @@ from ssl_dc import api
 from ssl_dc.atomic_files import write_text
 from ssl_dc.config.layers import flattened
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.protocols import Evaluation
+from ssl_dc.evaluation.scores import Evaluation
 from ssl_dc.reproduction.plan import PlannedRun, data_part
 from ssl_dc.reproduction.systems import PaperMetric
 from ssl_dc.trackers.base import StepMetrics, Watcher

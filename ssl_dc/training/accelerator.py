@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
 
+from ssl_dc.data.workers import when_parent_ends
 from ssl_dc.errors import ConfigError
+
+_MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where mpirun tells a process how many it has started."""
+
+_OTHER_LOOPS = (
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+    "ACCELERATE_USE_SAGEMAKER",
+)
+"""Variables by which Accelerate would train in another way than the config says."""
 
 
 def make_accelerator(precision: str) -> Accelerator:
     """An accelerator for this process's place in the launch.
+
+    The config alone decides what is computed. A process may make several accelerators one after the other, also of
+    different precision.
 
     Args:
         precision: ``no``, ``fp16`` or ``bf16``.
@@ -24,11 +44,15 @@ def make_accelerator(precision: str) -> Accelerator:
         raise ConfigError(
             "training.precision = 'fp16': there is no GPU here, where it would stay float32; allowed: no, bf16"
         )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    # without cpu=True a launch on a machine without GPU makes separate worlds that each believe to be alone
+    launched = _launched_processes()
+    _refuse_other_loops()
+    AcceleratorState._reset_state()  # it remembers the precision of an earlier training of this process
     accelerator = Accelerator(
         mixed_precision=precision,
+        # without cpu=True a launch on a machine without GPU makes separate worlds that each believe to be alone
         cpu=launched > 1 and no_gpu,
+        # said here, because ACCELERATE_GRADIENT_ACCUMULATION_STEPS would divide the gradients once more
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         # a step may leave a route unused, and with it the norms and gates of that route
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
@@ -37,4 +61,53 @@ def make_accelerator(precision: str) -> Accelerator:
             f"launched as {launched} processes, but they train as {accelerator.num_processes}; launch with"
             " torchrun, or with accelerate launch on a machine with that many GPUs"
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_launcher()
     return accelerator
+
+
+def _launched_processes() -> int:
+    """How many processes the launcher has started, 1 without a launcher.
+
+    Raises:
+        ConfigError: If they could not find one another.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) < 1:
+        raise ConfigError(f"the environment variable WORLD_SIZE is {size!r}; a launcher sets it to a number, from 1 on")
+    for variable in _MPI_SIZES:
+        started = os.environ.get(variable, "1")
+        if started not in ("1", size):
+            raise ConfigError(
+                f"mpirun has started {started} processes ({variable}), each of which would train a whole run of its own;"
+                " launch with torchrun instead"
+            )
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if int(size) > 1 and missing:
+        raise ConfigError(
+            f"the environment variable WORLD_SIZE is {size}, but {', '.join(missing)} is not set; launch with torchrun,"
+            " which sets them all"
+        )
+    return int(size)
+
+
+def _refuse_other_loops() -> None:
+    """Refuse settings in the environment that would change what is computed.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    found = [name for name in _OTHER_LOOPS if os.environ.get(name, "false").lower() in ("1", "true", "yes", "on")]
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() not in ("", "no"):
+        found.append("ACCELERATE_DYNAMO_BACKEND")
+    if found:
+        raise ConfigError(
+            f"{', '.join(found)}: set in the environment (by accelerate config?), but the config alone decides how a run"
+            " trains; unset it, or launch with torchrun"
+        )
+
+
+@functools.cache
+def _end_with_launcher() -> None:
+    """Hear of it when the launcher dies alone: this process then ends as at SIGTERM, its step saved."""
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet
+from ssl_dc.data.workers import loaded, prepare_worker
 from ssl_dc.distributed import rank, world_size
-from ssl_dc.errors import ConfigError, DataError
+from ssl_dc.errors import ConfigError
 from ssl_dc.training.sampling import GlobalBatches, ViewPairs
-from ssl_dc.training.stopping import leave_signals_to_the_main_process
 from ssl_dc.views.base import Views
 
 Views2 = Sequence[Tensor]
@@ -72,9 +72,9 @@ class ViewBatches(Batches):
             batch_sampler=_RestOfRun(self, first_step),
             num_workers=self.training.workers,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=leave_signals_to_the_main_process,
+            worker_init_fn=prepare_worker,
         )
-        yield from _readable(loader)
+        yield from loaded(loader)
 
 
 class LoaderBatches(Batches):
@@ -131,11 +131,3 @@ class _RestOfRun:
                 accumulation=batches.training.accumulation,
                 start_step=start_step if epoch == first_epoch else 0,
             )
-
-
-def _readable(loader: Iterable[Views2]) -> Iterator[Views2]:
-    """The loader's batches; what a worker says of bad data without the traceback that torch puts around it."""
-    try:
-        yield from loader
-    except DataError as error:
-        raise DataError(str(error).rpartition("DataError: ")[2].strip()) from None

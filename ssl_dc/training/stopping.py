@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ssl_dc.distributed import world_size
+from ssl_dc.errors import Terminated
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What is heard: a scheduler's preemption, and Ctrl-C."""
@@ -25,8 +25,8 @@ class StopSignals:
     """Hears signals while it is entered; the loop asks after each step whether one came.
 
     The first is only remembered, so that the step can end and be saved. A second one stops at once: by
-    :class:`KeyboardInterrupt` for SIGINT, :class:`SystemExit` for SIGTERM. Only a process's main thread can hear signals;
-    in another, nothing is heard here.
+    :class:`KeyboardInterrupt` for SIGINT, :class:`ssl_dc.errors.Terminated` for SIGTERM. Only the main thread of a process
+    can hear signals; in another thread this class hears nothing.
     """
 
     def __init__(self) -> None:
@@ -59,24 +59,7 @@ class StopSignals:
             _stop_at_once(number)
 
 
-def leave_signals_to_the_main_process(worker: int) -> None:  # noqa: ARG001  # what a DataLoader calls in each worker
-    """Let a process that prepares images live through a signal that is sent to all, until the step is done and saved.
-
-    Ctrl-C goes to a terminal's whole foreground group, and schedulers signal whole jobs. A second SIGTERM ends it, as when
-    the main process wants it gone.
-    """
-    since: list[float] = []
-
-    def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if since and time.monotonic() - since[0] >= ECHO_SECONDS:
-            os._exit(128 + number)
-        since.append(time.monotonic())
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, hear)
-
-
 def _stop_at_once(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise SystemExit(128 + number)
+    raise Terminated(128 + number)

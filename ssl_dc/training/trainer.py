@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 
 from ssl_dc.config.schema import BudgetConfig, TrainingConfig
 from ssl_dc.data.base import ImageSet
-from ssl_dc.distributed import gather_batch, rank, world_size
+from ssl_dc.data.workers import worker_failures
+from ssl_dc.distributed import gather_batch, peer_failures, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
 from ssl_dc.gating.base import GatingScheme, gates_of
@@ -124,7 +125,7 @@ class Trainer:
             RunError: If the loss is no longer finite, or a resume point cannot be written.
             Stopped: If a signal asked for it.
         """
-        with StopSignals() as stop:
+        with StopSignals() as stop, worker_failures(), peer_failures():
             self._restore()
             self._tell("on_start", self.step, self.total_steps)
             try:

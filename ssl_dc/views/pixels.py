@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL.Image import Resampling
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +50,20 @@ def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable
 
 def _evaluation_view(image: Image, image_size: int, normalise: Normalise) -> Tensor:
     if image.size != (image_size, image_size):
-        resized = F.resize(image, [image_size], interpolation=InterpolationMode.BICUBIC, antialias=True)
-        image = F.center_crop(resized, [image_size, image_size])
+        image = _middle_square(image, image_size)
     return normalise(image)
+
+
+def _middle_square(image: Image, side: int) -> Image:
+    """The middle of an image whose shorter side is resized to ``side``: (side, side).
+
+    It is what torchvision's resize and centre crop give. But nothing outside the square is resized: the whole of a strip of
+    1 x 15,000 pixels would take gigabytes.
+    """
+    width, height = image.size
+    shorter = min(width, height)
+    resized_width, resized_height = side * width // shorter, side * height // shorter
+    left, top = round((resized_width - side) / 2), round((resized_height - side) / 2)
+    across, down = width / resized_width, height / resized_height
+    box = (left * across, top * down, (left + side) * across, (top + side) * down)
+    return image.resize((side, side), Resampling.BICUBIC, box=box)

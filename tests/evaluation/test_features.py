@@ -11,12 +11,13 @@ from ssl_dc.data.base import Splits
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.errors import DataError, RunError
 from ssl_dc.evaluation.features import extract, extract_prepared, labels_of
-from ssl_dc.evaluation.linear import linear_accuracy
-from ssl_dc.evaluation.protocols import extract_splits, knn, linear
+from ssl_dc.evaluation.knn import score_knn
+from ssl_dc.evaluation.linear import linear_accuracy, score_linear
+from ssl_dc.evaluation.scores import extract_splits
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
-SETTINGS = {"backbone.width": 4, "data.image_size": 8, "objective.expander_width": 16}
+SETTINGS = {"backbone.width": 4, "data.image_size": 8, "objective.expander_width": 16, "training.workers": 0}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def splits() -> Splits:
 
 def test_knn_of_a_set_on_itself_is_perfect_on_both_routes(model: Model, splits: Splits) -> None:
     itself = splits._replace(test=splits.evaluation_train)
-    evaluation = knn(extract_splits(model, itself))
+    evaluation = score_knn(extract_splits(model, itself))
     assert {score.top1 for score in evaluation.routes.values()} == {100.0}
     assert {score.std for score in evaluation.routes.values()} == {None}
     assert (evaluation.protocol, evaluation.train_images, evaluation.test_images) == ("knn", 40, 40)
@@ -89,7 +90,7 @@ def test_knn_of_a_set_on_itself_is_perfect_on_both_routes(model: Model, splits: 
 
 def test_cost_is_of_the_test_images(model: Model, splits: Splits) -> None:
     sets = extract_splits(model, splits)
-    for evaluation in (knn(sets), linear(sets, seeds=1, epochs=1)):
+    for evaluation in (score_knn(sets), score_linear(sets, seeds=1, epochs=1)):
         gated, dense = evaluation.routes[Route.GATED], evaluation.routes[Route.DENSE]
         assert gated.macs == pytest.approx(float(model.gated(stacked(model, images(24, seed=1))).macs.mean()))
         assert gated.ratio == pytest.approx(gated.macs / model.cost.dense_macs)
@@ -99,7 +100,7 @@ def test_cost_is_of_the_test_images(model: Model, splits: Splits) -> None:
 
 def test_linear_is_mean_and_deviation_over_seeds(model: Model, splits: Splits) -> None:
     sets = extract_splits(model, splits)
-    several = linear(sets, seeds=4, epochs=3)
+    several = score_linear(sets, seeds=4, epochs=3)
     for route in model.routes:
         assert splits.evaluation_train.labels is not None
         assert splits.test.labels is not None
@@ -117,11 +118,11 @@ def test_linear_is_mean_and_deviation_over_seeds(model: Model, splits: Splits) -
         ]
         assert several.routes[route].top1 == pytest.approx(np.mean(reached))
         assert several.routes[route].std == pytest.approx(np.std(reached, ddof=1))
-    assert linear(sets, seeds=1, epochs=1).routes[Route.DENSE].std is None
+    assert score_linear(sets, seeds=1, epochs=1).routes[Route.DENSE].std is None
 
 
 def test_routes_can_be_chosen(model: Model, splits: Splits) -> None:
-    assert set(knn(extract_splits(model, splits, routes=[Route.GATED])).routes) == {Route.GATED}
+    assert set(score_knn(extract_splits(model, splits, routes=[Route.GATED])).routes) == {Route.GATED}
 
 
 def test_features_that_are_not_finite_are_refused() -> None:

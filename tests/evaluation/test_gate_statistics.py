@@ -12,8 +12,8 @@ from click.testing import CliRunner
 import ssl_dc
 from ssl_dc.cli import main
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.drawing import draw_gate_map, save
-from ssl_dc.evaluation.gate_statistics import GateStatistics, gate_statistics
+from ssl_dc.evaluation.drawing import save
+from ssl_dc.evaluation.gate_statistics import GateStatistics, draw_gate_map, gate_statistics
 
 TINY = {
     "data.limit": 64,

@@ -19,11 +19,10 @@ from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.errors import ConfigError, DataError
-from ssl_dc.evaluation import protocols
+from ssl_dc.evaluation import linear
 from ssl_dc.evaluation.crops import Crops
 from ssl_dc.evaluation.features import extract, extract_prepared
-from ssl_dc.evaluation.linear import LinearClassifier
-from ssl_dc.evaluation.protocols import linear_augmented
+from ssl_dc.evaluation.linear import LinearClassifier, score_linear_augmented
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
@@ -107,7 +106,7 @@ def test_scales_that_are_none_are_refused(scale: tuple[float, float]) -> None:
 
 def test_the_encoder_is_frozen_and_its_statistics_too(model: Model) -> None:
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    linear_augmented(model, splits(), seeds=2, epochs=2)
+    score_linear_augmented(model, splits(), seeds=2, epochs=2)
     after = model.encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert not model.encoder.training
@@ -121,8 +120,8 @@ def test_each_epoch_has_new_features_on_both_routes_in_one_pass(model: Model, mo
         passes.append(extract_prepared(*args, **kwargs))
         return passes[-1]
 
-    monkeypatch.setattr(protocols, "extract_prepared", recorded)
-    evaluation = linear_augmented(model, splits(), seeds=3, epochs=4)
+    monkeypatch.setattr(linear, "extract_prepared", recorded)
+    evaluation = score_linear_augmented(model, splits(), seeds=3, epochs=4)
     assert len(passes) == 4  # not 4 x 3 seeds x 2 routes
     assert {tuple(found) for found in passes} == {(Route.DENSE, Route.GATED)}
     for route in model.routes:
@@ -132,8 +131,8 @@ def test_each_epoch_has_new_features_on_both_routes_in_one_pass(model: Model, mo
 
 def test_the_result_is_that_of_classifiers_fed_by_hand(model: Model) -> None:
     data = splits()
-    evaluation = linear_augmented(model, data, seeds=2, epochs=3, crop_seed=7)
-    assert evaluation == linear_augmented(model, data, seeds=2, epochs=3, crop_seed=7)
+    evaluation = score_linear_augmented(model, data, seeds=2, epochs=3, crop_seed=7)
+    assert evaluation == score_linear_augmented(model, data, seeds=2, epochs=3, crop_seed=7)
     own = model.config.data
     assert data.evaluation_train.labels is not None
     assert data.test.labels is not None
@@ -161,7 +160,7 @@ def test_the_crop_seed_matters(model: Model) -> None:
 def test_images_without_labels_are_refused_before_anything_is_computed(model: Model) -> None:
     nameless = ArrayImages(np.zeros((4, 8, 8, 3), np.uint8), None)
     with pytest.raises(DataError, match="labels"):
-        linear_augmented(model, Splits(nameless, nameless, nameless, ()))
+        score_linear_augmented(model, Splits(nameless, nameless, nameless, ()))
 
 
 # the command

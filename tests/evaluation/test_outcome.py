@@ -15,8 +15,9 @@ from ssl_dc.assemble import build_data_set
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
+from ssl_dc.evaluation.knn import score_knn
 from ssl_dc.evaluation.outcome import outcome
-from ssl_dc.evaluation.protocols import extract_splits, knn
+from ssl_dc.evaluation.scores import extract_splits
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
@@ -47,8 +48,8 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
 def test_untrained_accuracy_is_that_of_the_network_training_started_from(tmp_path: Path) -> None:
     run = ssl_dc.train(DIGITS, output=tmp_path / "run")
     splits = open_splits(build_data_set(run.model.config))
-    before = knn(extract_splits(Model.untrained(run.model.config), splits))
-    after = knn(extract_splits(run.model, splits))
+    before = score_knn(extract_splits(Model.untrained(run.model.config), splits))
+    after = score_knn(extract_splits(run.model, splits))
     for route in (Route.DENSE, Route.GATED):
         reached = run.outcome.routes[route]
         assert reached.knn1 == after.routes[route].top1

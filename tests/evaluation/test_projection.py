@@ -16,8 +16,8 @@ from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.drawing import FORMATS, check_drawable, draw_panels, save
-from ssl_dc.evaluation.projection import Method, embedded, project
+from ssl_dc.evaluation.drawing import FORMATS, check_drawable, save
+from ssl_dc.evaluation.projection import Method, draw_panels, embedded, project
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder

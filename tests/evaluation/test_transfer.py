@@ -15,8 +15,9 @@ import ssl_dc
 from ssl_dc.cli import main
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError, DataError
-from ssl_dc.evaluation.checked_options import options_model
-from ssl_dc.evaluation.protocols import extract_splits, linear
+from ssl_dc.evaluation.linear import score_linear
+from ssl_dc.evaluation.options import options_model
+from ssl_dc.evaluation.scores import extract_splits
 from ssl_dc.evaluation.transfer import target_splits
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
@@ -92,7 +93,7 @@ def test_images_have_the_models_size_and_normalisation(run: Path, colours: Path,
 
 def test_it_is_the_linear_protocol_on_the_other_data(run: Path, colours: Path) -> None:
     found = ssl_dc.evaluate(run, "transfer", to="folder", to_root=colours, seeds=2, epochs=5)
-    expected = linear(extract_splits(ssl_dc.load(run), target_splits("folder", root=colours)), seeds=2, epochs=5)
+    expected = score_linear(extract_splits(ssl_dc.load(run), target_splits("folder", root=colours)), seeds=2, epochs=5)
     assert found.routes == expected.routes
     assert set(found.routes) == {Route.DENSE, Route.GATED}
     assert found.protocol == "transfer"

@@ -1,0 +1,206 @@
+"""The processes that prepare images: what they do about signals, how they end, and what their failures mean in words.
+
+Whatever ends a training or an evaluation, these processes end with it. None of them outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
+
+from torch.utils.data import DataLoader
+
+from ssl_dc.errors import DataError, RunError
+
+T = TypeVar("T")
+
+PARENT_SECONDS = 0.5
+"""How often a process looks whether its parent is still there."""
+
+
+def loaded(loader: DataLoader[T]) -> Generator[T, None, None]:
+    """The batches of a loader; its processes have ended when this generator has ended, however that comes about.
+
+    Args:
+        loader: Made with :func:`prepare_worker` as ``worker_init_fn``.
+
+    Raises:
+        DataError: If an image cannot be read, here or in a worker.
+        RunError: If the workers cannot be started.
+    """
+    batches = _started(loader)
+    try:
+        yield from batches
+    except DataError as error:
+        raise DataError(_text_of_worker_error(error)) from None
+    finally:
+        _end_workers(batches)
+
+
+ADVICE = "With training.workers=0 (--workers 0) the training process prepares the images itself."
+
+
+def _started(loader: DataLoader[T]) -> Iterator[T]:
+    if not loader.num_workers:
+        return iter(loader)
+    refuse_unguarded_script()
+    _check_main_guard()
+    try:
+        _try_channels(loader.num_workers)
+        return iter(loader)
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        room = f" {SHARED_MEMORY}" if getattr(error, "errno", None) == errno.ENOSPC else ""
+        raise RunError(f"the processes that prepare images cannot be started: {reason}.{room} {ADVICE}") from error
+
+
+SHARED_MEMORY = "Shared memory (/dev/shm) is too small: give it more room (docker run --shm-size 1g) or use fewer workers."
+
+
+def _try_channels(workers: int) -> None:
+    """Make and drop what workers are spoken to by. Where torch cannot make it, it leaves a traceback behind at exit."""
+    made = [multiprocessing.Event(), *(multiprocessing.Queue() for _ in range(workers + 1))]
+    made.clear()
+
+
+def refuse_unguarded_script() -> None:
+    """End a process that runs its script's training call again because the script lacks a main guard.
+
+    Python starts processes so under the start methods ``spawn`` and ``forkserver``: each first runs the script's other
+    lines.
+    """
+    if _runs_its_script_again():
+        os._exit(1)  # heard by the main process, in _check_main_guard
+
+
+def _runs_its_script_again() -> bool:
+    return bool(getattr(multiprocessing.current_process(), "_inheriting", False))
+
+
+def _check_main_guard() -> None:
+    """Try with a process that does nothing whether a process can be started from this script.
+
+    Without the trial a large data set would be written to a process that has ended, which waits for ever.
+
+    Raises:
+        RunError: If the script lacks a main guard.
+    """
+    main = sys.modules["__main__"]
+    of_a_script = getattr(main, "__file__", None) is not None and getattr(main, "__spec__", None) is None
+    if multiprocessing.get_start_method() == "fork" or not of_a_script:
+        return
+    trial = multiprocessing.Process(target=_do_nothing)
+    trial.start()
+    trial.join()
+    if trial.exitcode != 0:
+        raise RunError(
+            "the processes that prepare images cannot be started, because each of them first runs the lines of your script."
+            f" Put the call that trains below `if __name__ == '__main__':`. {ADVICE}"
+        )
+
+
+def _do_nothing() -> None:
+    """What the trial process does."""
+
+
+def _end_workers(batches: Iterator[Any]) -> None:
+    """End the processes behind an iterator of a loader; an iterator without processes is left alone."""
+    workers = list(getattr(batches, "_workers", ()))
+    if not workers:
+        return
+    with suppress(RuntimeError):  # torch may report in here that a worker has died, which is no news now
+        for worker in workers:
+            worker.terminate()  # obeyed at once, because it comes from this process
+    with suppress(RuntimeError):
+        batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
+
+
+@contextmanager
+def worker_failures() -> Iterator[None]:
+    """Tell what happened where a process that prepares images dies. Torch raises that in the middle of anything.
+
+    Raises:
+        RunError: If one was killed, or shared memory ran out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if reason := _reason_of_death(str(error)):
+            raise RunError(reason) from None
+        raise
+
+
+def _reason_of_death(text: str) -> str | None:
+    """What a message of torch says about its worker processes, in words; None if it speaks of something else."""
+    if re.search(r"shared memory|unable to (allocate|resize|write to file) .*/torch_|Bus error", text):
+        return f"a process that prepares images has no room. {SHARED_MEMORY} {ADVICE}"
+    if found := re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) is killed by signal: (.*?)\.(?:\s|$)", text):
+        return (
+            f"a process that prepares images (pid {found[1]}) was killed by a signal: {found[2]}. The system kills"
+            f" processes when memory runs out; fewer workers need less of it. {ADVICE}"
+        )
+    if found := re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) exited unexpectedly", text):
+        return f"a process that prepares images (pid {found[1]}) ended unexpectedly. {ADVICE}"
+    return None
+
+
+def _text_of_worker_error(error: DataError) -> str:
+    """The message of an error that may come from a worker, without the traceback that torch puts in front of it."""
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    *_, last = re.split(rf"^(?:[\w.]*\.)?{type(error).__name__}: ", text, flags=re.MULTILINE)
+    return last.strip()
+
+
+def prepare_worker(number: int) -> None:  # noqa: ARG001  # what a DataLoader calls in each worker
+    """Let a process that prepares images end when its main process wants it or is gone, and by no other request.
+
+    Ctrl-C goes to a terminal's whole foreground group, and schedulers signal whole jobs. A worker lives through these,
+    because the main process still has a step to end and to save.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        _in_background(_end_on_request)
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the main process then ends it by SIGKILL
+    when_parent_ends(lambda: os._exit(1))
+
+
+def _end_on_request() -> NoReturn:
+    """End this process when its main process sends SIGTERM; swallow those of others."""
+    main = multiprocessing.parent_process()
+    while True:
+        told = signal.sigwaitinfo({signal.SIGTERM})
+        if main is not None and told.si_pid == main.pid:
+            os._exit(0)  # torch takes any other status for a failure
+
+
+def when_parent_ends(act: Callable[[], None]) -> None:
+    """Call a function, in a thread of its own, once the process that started this one has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_SECONDS)
+        act()
+
+    _in_background(watch)
+
+
+def _in_background(function: Callable[[], None]) -> None:
+    threading.Thread(target=function, daemon=True).start()
