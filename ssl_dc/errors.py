@@ -53,3 +53,7 @@ class Terminated(SystemExit):  # nothing went wrong
 
 class OldNameWarning(FutureWarning):
     """A setting was given by a name that the next minor release does not know."""
+
+
+class SlowerWarning(UserWarning):
+    """Something works, but more slowly than it could; the text says why."""

@@ -6,7 +6,6 @@ The dense route runs in every runtime there is, the gated route as training runs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ssl_dc.bench.runtimes import RUNTIMES, Run, Unavailable, runtime_or_reason
 from ssl_dc.bench.timing import Times, Timing, in_turns
+from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 
@@ -145,7 +145,7 @@ def measure(
         runtimes: Names of the dense runtimes, from ``RUNTIMES``.
     """
     batches = _batches(images, situation.batch)
-    with _torch_threads(situation.threads):
+    with torch_threads(situation.threads):
         runs: dict[str, Run] = {}
         unavailable = {}
         for name in runtimes:
@@ -173,14 +173,3 @@ def _batches(images: Tensor, size: int) -> list[Tensor]:
     count = -(-len(images) // size)
     numbers = torch.arange(count * size) % len(images)
     return [images[some] for some in numbers.split(size)]
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    """Set the number of threads that torch uses, while this lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

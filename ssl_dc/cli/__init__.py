@@ -11,7 +11,7 @@ import click
 
 from ssl_dc import __version__
 from ssl_dc.cli.messages import keep_standard_streams, reported
-from ssl_dc.errors import OldNameWarning, PluginError
+from ssl_dc.errors import OldNameWarning, PluginError, SlowerWarning
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
 from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
@@ -81,7 +81,7 @@ _show_any = warnings.showwarning
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Our own warnings as one line for users, others as ever."""
-    if issubclass(category, OldNameWarning):
+    if issubclass(category, (OldNameWarning, SlowerWarning)):
         click.echo(f"ssl-dc: {printable(str(message))}", err=True)
     else:
         _show_any(message, category, *where, **more)

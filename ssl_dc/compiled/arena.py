@@ -13,6 +13,7 @@ from ssl_dc.compiled.eager import compute
 from ssl_dc.compiled.kernel_interface import Activation
 from ssl_dc.compiled.layout import COLUMNS, kind_of, padded
 from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, last_reads
+from ssl_dc.errors import RunError
 
 ALIGNMENT = 16
 """Floats in a cache line. Every activation begins at the start of one."""
@@ -22,6 +23,9 @@ def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, .
     """The shape of each value for one image with all channels kept.
 
     The shape is () for a value that is not a float32 tensor (1, C) or (1, C, H, W).
+
+    Raises:
+        RunError: If a value has another shape where a branch is shut.
     """
     values: dict[str, Any] = {plan.input: torch.zeros(1, 3, *image_size)}
     shapes: dict[str, tuple[int, ...]] = {plan.input: tuple(values[plan.input].shape)}
@@ -38,7 +42,9 @@ def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, .
             )
         values[step.output] = value
         fits = isinstance(value, Tensor) and value.dtype is torch.float32 and value.ndim in (2, 4) and len(value) == 1
-        shapes[step.output] = tuple(value.shape) if fits else ()
+        shape = tuple(value.shape) if fits else ()
+        if shapes.setdefault(step.output, shape) != shape:
+            raise RunError(f"{step.output}: a gated branch is added to a value of another shape, which cannot be compiled")
         for name in step.inputs:
             if last[name] == index:
                 values.pop(name, None)

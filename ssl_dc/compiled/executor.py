@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fork_safe import ForkSafeLock
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan import Conv, Plan, Step
+from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.gating.sites import GateSite
@@ -87,6 +89,7 @@ class Executor:
         self._cost_model = cost_model
         self._costs: dict[int, CostModel] = {}
         self._one_call_at_a_time = ForkSafeLock()
+        self._process = os.getpid()
 
     @property
     def plan(self) -> Plan:
@@ -104,11 +107,19 @@ class Executor:
         """
         _check_images(images, self._device)
         with self._one_call_at_a_time:
-            features, opened = self._runner(images)
+            if os.getpid() == self._process:
+                features, opened = self._run(images)
+            else:  # torch's own threads did not survive the fork; torch would wait for them for ever
+                with torch_threads(1):
+                    features, opened = self._run(images)
+        return Executed(features, opened, self.plan.sites, self._cost(images.shape[-1]))
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, opened = self._runner(images)
         if not math.isfinite(float(images.sum())):
             # a NaN may lie where nothing is computed, so the features would not show it
             features[~images.flatten(1).isfinite().all(dim=1).cpu()] = torch.nan
-        return Executed(features, opened, self.plan.sites, self._cost(images.shape[-1]))
+        return features, opened
 
     def seconds_of_steps(self, image: Tensor) -> Tensor:
         """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that is not run.

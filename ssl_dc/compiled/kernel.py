@@ -18,7 +18,7 @@ from pathlib import Path
 from ssl_dc.compiled.fork_safe import ForkSafeLock
 from ssl_dc.compiled.kernel_cache import CacheError, cache_folder, keep_library, load_library, read_library
 from ssl_dc.compiled.kernel_interface import Kernel
-from ssl_dc.errors import RunError
+from ssl_dc.errors import RunError, SlowerWarning
 
 NO_KERNEL = "SSL_DC_NO_KERNEL"
 """Environment variable. If it is set and not empty, nothing is compiled and torch runs every plan."""
@@ -65,7 +65,8 @@ def _kernel() -> Kernel:
                 library = _compile(compiler, source)
                 keep_library(folder, name, library)
     except CacheError as error:
-        warnings.warn(f"the compiled kernel is not kept, so each process compiles it anew: {error}", stacklevel=3)
+        told = f"the compiled kernel is not kept, so each process compiles it anew, which takes seconds: {error}"
+        warnings.warn(told, SlowerWarning, stacklevel=3)
         library = library or _compile(compiler, source)
     return Kernel(load_library(library))
 

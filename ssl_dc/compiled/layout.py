@@ -67,10 +67,11 @@ class Weights:
 
     def plan_with(self, plan: Plan) -> Plan:
         """The plan with weights (out, in, h, w) again, after :func:`without_weights`."""
-        convolutions: dict[Step, tuple[Step]] = {
-            step: (replace(step, weight=self._original(step)),) for step in plan.steps if isinstance(step, Conv)
-        }
-        return plan.exchanged(convolutions)
+        return plan.exchanged({step: (self.step_with(step),) for step in plan.steps})
+
+    def step_with(self, step: Step) -> Step:
+        """A step of the plan with its weight (out, in, h, w) again; one without a weight as it is."""
+        return replace(step, weight=self._original(step)) if isinstance(step, Conv) else step
 
     def _original(self, step: Conv) -> Tensor:
         """The weight (out, in, h, w) of a convolution, taken out of its layout."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,12 +37,14 @@ class NativeProgram:
     def __init__(self, plan: Plan, image_size: tuple[int, int], kernel: Kernel, weights: Weights, threads: int) -> None:
         self.plan, self.kernel = plan, kernel
         self.threads = max(1, min(threads, kernel.max_threads))
-        shapes = shapes_of(plan, image_size)
+        self._shapes = shapes = shapes_of(plan, image_size)
         self._arena = Arena(plan, shapes, kernel.vector)
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
         ops = [self._op(step, weights) for step in plan.steps]
         self._host_steps = {
-            index: step for index, (step, op) in enumerate(zip(plan.steps, ops, strict=True)) if op.kind == HOST
+            index: weights.step_with(step)
+            for index, (step, op) in enumerate(zip(plan.steps, ops, strict=True))
+            if op.kind == HOST
         }
         self._ops = (Op * len(ops))(*ops)
         widths = [site.channels for site in plan.sites]
@@ -60,7 +62,7 @@ class NativeProgram:
             self._arena.activation(plan.input),
             self._arena.place(plan.output).offset,
         )
-        self._scratch = self._scratch_floats(shapes)
+        self._scratch = self._scratch_floats()
         self._images = [self._image_memory()]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,6 +109,8 @@ class NativeProgram:
     def _side_by_side(self, images: Tensor, features: Tensor, opened: Tensor) -> None:
         """Run a batch with host steps: all images reach a host step before it is done for all of them together."""
         positions = torch.zeros(len(images), dtype=torch.int32)
+        for memory in self._images:
+            memory.elsewhere.clear()
         while True:
             self._run_many(images, features, opened, len(images), positions)
             index = int(positions.min())
@@ -115,8 +119,6 @@ class NativeProgram:
             waiting = (positions == index).nonzero().flatten()
             self._do(self._host_steps[index], [self._images[number] for number in waiting.tolist()])
             positions[waiting] = index + 1
-        for memory in self._images:
-            memory.elsewhere.clear()
 
     def _run_many(self, images: Tensor, features: Tensor, opened: Tensor, memories: int, positions: Tensor | None) -> None:
         while len(self._images) < memories:
@@ -166,7 +168,7 @@ class NativeProgram:
     def _image_memory(self) -> _ImageMemory:
         return _ImageMemory(self._site_table, self._arena.floats, self._scratch, self.n_masks, len(self._sites))
 
-    def _scratch_floats(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    def _scratch_floats(self) -> int:
         """Floats that an operation needs beside its activations: those of the most demanding one."""
         floats = 0
         for step, op in zip(self.plan.steps, self._ops, strict=True):
@@ -175,7 +177,7 @@ class NativeProgram:
             if op.kind in (GATE, MEAN):
                 hidden = padded(op.hidden, self.kernel.vector)
                 floats = max(
-                    floats, (self.kernel.parts + 1) * padded(shapes[step.inputs[0]][1], self.kernel.vector) + hidden
+                    floats, (self.kernel.parts + 1) * padded(self._shapes[step.inputs[0]][1], self.kernel.vector) + hidden
                 )
         return floats
 
@@ -216,6 +218,8 @@ class NativeProgram:
         op.weight, op.bias, op.weight2, op.bias2 = (tensor.data_ptr() for tensor in rule.tensors)
 
     def _convolve(self, op: Op, step: Conv, weights: Weights) -> None:
+        if step.residual is not None and self._shapes[step.residual] != self._shapes[step.output]:
+            return  # torch broadcasts the residual; the kernel does not
         op.kind = kind_of(step)
         op.x = self._arena.activation(step.input)
         op.relu, op.step = int(step.relu), step.stride
