@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 
 import pytest
 
@@ -22,9 +23,17 @@ def test_a_way_is_told_the_call() -> None:
     assert seen[WARM_UP:] == list(range(2 * (CALLS + 1)))
 
 
-def test_milliseconds() -> None:
-    times = in_turns({"sleeps": lambda _: time.sleep(0.02)}, seconds=0, min_rounds=3)
-    assert 20 <= times.timing("sleeps").median < 200
+def test_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(count(step=0.02))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    times = in_turns({"one tick": lambda _: None}, seconds=0, min_rounds=3)
+    assert times.timing("one tick").median == pytest.approx(20)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_times_that_have_no_end_are_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds must be finite"):
+        in_turns({"a": print}, seconds=seconds)
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:

@@ -77,7 +77,19 @@ def test_bench_times_every_way(run: Path) -> None:
     assert fastest["p10"] <= fastest["median"] <= fastest["p90"]
     kept = single["ways"]["gated: executor"]["speed_up"] / single["promised_speed_up"]
     assert single["kept_share_of_promise"] == pytest.approx(kept)
+    faster = single["ways"]["dense: executor"]["median"] / single["ways"]["gated: executor"]["median"]
+    assert single["gates_save_time"] is (faster > 1) or faster == pytest.approx(1, rel=0.2)
     assert "measuring batch 1, 1 thread (1 of 2)" in result.stderr
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "0", "soon"])
+def test_bench_refuses_seconds_that_are_no_time(seconds: str, run: Path) -> None:
+    assert "Invalid value for '--seconds'" in refused("bench", run, "--seconds", seconds)
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "-0.1", "1.1", "few"])
+def test_export_refuses_shares_that_are_none(share: str, run: Path) -> None:
+    assert "Invalid value for '--static'" in refused("export", run, "--route", "gated", "--static", share)
 
 
 def test_bench_as_a_table(run: Path) -> None:

@@ -62,6 +62,13 @@ def test_what_is_open_as_often_as_asked_stays() -> None:
     assert macs_of(whole, 32) == macs_of(full, 32) == encoder.cost_model(32).dense_macs
 
 
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.1, 1.1])
+def test_shares_that_are_none_are_refused(share: float) -> None:
+    full = fuse(capture(random_encoder().backbone(Route.GATED), Route.GATED))
+    with pytest.raises(ValueError, match=r"min_open_share must be in \[0, 1\]"):
+        make_static(full, {site.name: torch.ones(site.channels) for site in full.sites}, share)
+
+
 def test_a_plan_with_decisions_is_no_plain_network() -> None:
     with pytest.raises(ValueError, match="decisions"):
         PlanNetwork(fuse(capture(random_encoder().backbone(Route.GATED), Route.GATED)))
