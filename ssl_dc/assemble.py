@@ -13,13 +13,15 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, PluginError, SslDcError
-from ssl_dc.gating.base import GateFactory, GatingScheme
+from ssl_dc.gating.base import GateFactory, GatingScheme, set_budgets
+from ssl_dc.gating.cost import CostModel
 from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
-from ssl_dc.plugins.registry import registry
+from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.views.base import Views
@@ -56,19 +58,35 @@ def build(kind: str, options: PartOptions, base: type[T], *arguments: Any) -> T:
 
 @dataclass(frozen=True)
 class Network:
-    """The encoder of a config, and the scheme that its gates come from."""
+    """The network of a config.
+
+    Attributes:
+        encoder: The encoder.
+        gating: The scheme that its gates come from.
+        cost: What the encoder costs at the config's image size. It is counted once, here, and handed on.
+    """
 
     encoder: Encoder
     gating: GatingScheme
+    cost: CostModel
 
 
 def build_network(config: RunConfig) -> Network:
-    """The untrained encoder, its weights drawn by the config's seed.
+    """Build the untrained network of a config. The config's seed decides its weights.
 
     Raises:
-        ConfigError: If the gating scheme finds no gate site of its kind in the backbone, or the budget is below what the
-            network costs with every gate shut.
+        ConfigError: If the backbone has no gate site of the gating scheme's kind, or the budget is below what the network
+            costs with every gate shut.
     """
+    encoder, gating = build_encoder(config)
+    _check_sites(config, encoder, gating)
+    network = Network(encoder, gating, encoder.cost_model(config.data.image_size))
+    _check_budget(config, network.cost)
+    return network
+
+
+def build_encoder(config: RunConfig) -> tuple[Encoder, GatingScheme]:
+    """Build the untrained encoder and its gating scheme, without counting the cost or checking that the parts fit."""
     seed_everything(config.seed, _INITIALISATION)
     gating = build("gating", config.gating, GatingScheme)
     norms = build("norm", config.norm, NormPolicy)
@@ -77,10 +95,9 @@ def build_network(config: RunConfig) -> Network:
         return build("backbone", config.backbone, Backbone, norms.layer, gate_factory)
 
     encoder = build("encoder", config.encoder, Encoder, make_backbone, gating)
-    network = Network(encoder, gating)
-    _check_sites(config, network)
-    _check_budget(config, network)
-    return network
+    if config.budget.budgets:
+        set_budgets(encoder, config.budget.budgets, config.budget.target)
+    return encoder, gating
 
 
 def build_objective(config: RunConfig, feature_dim: int) -> Objective:
@@ -104,6 +121,11 @@ def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Opti
     return build("optimizer", config.optimizer, Optimizer, groups, peak_lr(config))
 
 
+def registered_parts(config: RunConfig) -> dict[str, Registered]:
+    """The records of the parts that a config names, by kind."""
+    return {kind: registry().find(kind, getattr(config, kind).name) for kind in KINDS if hasattr(config, kind)}
+
+
 def peak_lr(config: RunConfig) -> float:
     """Peak learning rate: ``optimizer.lr``, scaled to the global batch where the config says so."""
     if config.optimizer.lr_scaling == "none":
@@ -111,24 +133,21 @@ def peak_lr(config: RunConfig) -> float:
     return config.optimizer.lr * config.training.batch_size / 256
 
 
-def _check_sites(config: RunConfig, network: Network) -> None:
-    granularity = network.gating.granularity
-    points = network.encoder.backbone(Route.GATED).gate_points()
-    if granularity is None or any(point.gate is not None for point in points):
+def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> None:
+    points = encoder.backbone(Route.GATED).gate_points()
+    if gating.granularity is None or any(point.gate is not None for point in points):
         return
     has = sorted({str(point.site.granularity) for point in points})
     raise ConfigError(
-        f"gating {config.gating.name!r} acts on {granularity} sites, of which backbone {config.backbone.name!r} has none"
-        f" (it has: {', '.join(has) or 'no gate sites at all'})"
+        f"gating {config.gating.name!r} acts on {gating.granularity} sites, of which backbone {config.backbone.name!r} has"
+        f" none (it has: {', '.join(has) or 'no gate sites at all'})"
     )
 
 
-def _check_budget(config: RunConfig, network: Network) -> None:
-    if config.budget.target is None:
-        return
-    floor = network.encoder.cost_model(config.data.image_size).floor_ratio
-    if config.budget.target < floor:
+def _check_budget(config: RunConfig, cost: CostModel) -> None:
+    least = min(config.budget.budgets, default=1.0)
+    if least < cost.floor_ratio:
         raise ConfigError(
-            f"budget.target = {config.budget.target:g}: below what {config.backbone.name} at {config.data.image_size} px"
-            f" costs with every gate shut; allowed: {floor:.5f} to 1"
+            f"budget.target = {least:g}: below what {config.backbone.name} at {config.data.image_size} px"
+            f" costs with every gate shut; allowed: {cost.floor_ratio:.5f} to 1"
         )

@@ -1,35 +1,38 @@
-"""A trained encoder, ready to use: features of images, dense or gated, and what they cost."""
+"""A trained encoder, ready to use: features of images by the dense or the gated route, and what they cost."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssl_dc.assemble import build_network
+from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.config import RunConfig
+from ssl_dc.data.inputs import Pictures, batches_of
 from ssl_dc.errors import RunError
+from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import gates_of
-from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.cost import CostModel, ImageSize, Trace, image_size_of
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from ssl_dc.backbones.base import Backbone
     from ssl_dc.compiled.executor import Executor
-    from ssl_dc.encoders.base import Encoder
+    from ssl_dc.encoders.base import Encoded, Encoder
 
 
 class GatedFeatures(NamedTuple):
     """What the gated route gives.
 
     Attributes:
-        features: (N, feature_dim).
-        macs: What each image cost, (N,), in MACs.
-        ratio: The same as a share of the dense cost, (N,), in (0, 1].
-        masks: For each gated site the mask (N, channels), in {0, 1}.
+        features: (N, feature_dim), in the model's dtype.
+        macs: What each image cost, (N,), in MACs: whole numbers in float64.
+        ratio: The same as a share of the dense cost, (N,), above 0, in float32.
+        masks: The mask (N, channels) of each gated site, in {0, 1}, by the site's name.
     """
 
     features: Tensor
@@ -38,33 +41,71 @@ class GatedFeatures(NamedTuple):
     masks: dict[str, Tensor]
 
 
-class Model:
-    """An encoder in evaluation mode.
+class Model(nn.Module):
+    """A trained encoder with its config and its cost.
+
+    A model is a torch module. It moves (``model.to("cuda")``, ``model.to(torch.bfloat16)``), gives its ``parameters()`` and
+    its ``state_dict()``, and can be copied and pickled. It is made in evaluation mode. :meth:`dense` and :meth:`gated` give
+    features in evaluation mode, without a gradient, whatever mode the model is in. Calling the model itself is for further
+    training: it gives features with a gradient, in the model's own mode.
+
+    Images may be on any device and of any floating dtype; they are brought to the model's.
 
     Args:
-        config: The config it was built from.
-        encoder: The encoder; put in evaluation mode.
+        config: The config that the encoder was built from.
+        encoder: The encoder; it is put in evaluation mode and in the memory format ``channels_last``.
+        cost: What the encoder costs at the config's image size; it is counted if it is not given.
 
     Attributes:
-        cost: The cost model, at the image size of the config.
+        config: The config.
+        encoder: The encoder.
+        cost: The cost model, at the config's image size.
+        transform: Turns a picture into what the network sees: float32 (3, image_size, image_size), normalised. It takes
+            paths, PIL images of any mode, arrays and tensors (:func:`ssl_dc.data.inputs.picture_of`), and N of them in a
+            list, which gives (N, 3, image_size, image_size). It holds nothing of the network, so that processes that
+            prepare images can be sent it.
     """
 
-    def __init__(self, config: RunConfig, encoder: Encoder) -> None:
+    def __init__(self, config: RunConfig, encoder: Encoder, cost: CostModel | None = None) -> None:
+        super().__init__()
         self.config = config
-        self.encoder = encoder.eval()
-        self.encoder.to(memory_format=torch.channels_last)
-        self.cost = encoder.cost_model(config.data.image_size)
-        self._transform = evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
+        self.encoder = encoder
+        self.cost = encoder.cost_model(config.data.image_size) if cost is None else cost
+        self.transform = evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
+        self._costs: dict[ImageSize, CostModel] = {config.data.image_size: self.cost}
+        self.to(memory_format=torch.channels_last)
+        self.eval()
 
     @classmethod
-    def untrained(cls, config: RunConfig) -> Model:
-        """The model that training by this config starts from."""
-        return cls(config, build_network(config).encoder)
+    def untrained(cls, config: RunConfig, cost: CostModel | None = None) -> Model:
+        """The model that training by a config starts from.
+
+        Args:
+            config: The config.
+            cost: The cost model of the config's network, where it is known already.
+
+        Raises:
+            ConfigError: If the parts do not fit one another, or the budget cannot be met.
+        """
+        if cost is not None:  # then a network of this config was built and checked before
+            return cls(config, build_encoder(config)[0], cost)
+        network = build_network(config)
+        return cls(config, network.encoder, network.cost)
 
     @property
     def feature_dim(self) -> int:
         """Width of the features."""
         return self.encoder.feature_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and features are computed."""
+        return next(self.encoder.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What features are computed in."""
+        return next(self.encoder.parameters()).dtype
 
     @property
     def has_gates(self) -> bool:
@@ -76,39 +117,68 @@ class Model:
         """The routes that the model has."""
         return (Route.DENSE, Route.GATED) if self.has_gates else (Route.DENSE,)
 
-    def transform(self, image: Image) -> Tensor:
-        """An RGB image as the network sees it: float32 (3, image_size, image_size), normalised."""
-        return self._transform(image)
+    def forward(self, images: Tensor, route: Route = Route.DENSE) -> Encoded:
+        """Features and masks of images (N, 3, H, W) by a route, with a gradient, in the model's own mode.
 
-    @torch.no_grad()
+        Raises:
+            RunError: If the route is gated and the model has no gates.
+        """
+        if route.gated:
+            self._need_gates()
+        encoded: Encoded = self.encoder(_checked(images).to(self.device, self.dtype), route)
+        return encoded
+
     def dense(self, images: Tensor) -> Tensor:
-        """Features (N, feature_dim) of images (N, 3, H, W), each as :meth:`transform` gives it, by the dense route."""
-        features: Tensor = self.encoder(_checked(images), Route.DENSE).features
-        return features
+        """Features (N, feature_dim) of images (N, 3, H, W) by the dense route; each image as :attr:`transform` gives it."""
+        return self._evaluated(images, Route.DENSE).features
 
-    @torch.no_grad()
-    def gated(self, images: Tensor) -> GatedFeatures:
-        """Features and cost of images (N, 3, H, W), each as :meth:`transform` gives it, by the gated route.
+    def gated(self, images: Tensor, budget: float | Sequence[float] | None = None) -> GatedFeatures:
+        """Features and cost of images (N, 3, H, W) by the gated route; each image as :attr:`transform` gives it.
+
+        Args:
+            images: The images.
+            budget: What they may cost, as a share of the dense cost in (0, 1]: one number, or one for each image. By
+                default the budget that the model was trained for, or the usual one of several. The gates are calibrated at
+                the budgets of training; between two of them the thresholds are interpolated.
 
         Raises:
             RunError: If the model has no gates.
+            ValueError: If a budget is outside (0, 1].
         """
-        self._need_gates()
-        features, masks = self.encoder(_checked(images), Route.GATED)
-        size = images.shape[-1]
-        cost = self.cost if size == self.config.data.image_size else self.encoder.cost_model(size)
-        trace = Trace(masks, cost)
+        features, masks = self._evaluated(images, Route.GATED if budget is None else Route.at(budget))
+        trace = Trace(masks, self._cost_at(image_size_of(images)))
         return GatedFeatures(features, trace.macs(), trace.ratio(), masks)
 
-    def compile_gated(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
-        """The gated route compiled for this CPU: only what the masks keep is computed.
-
-        ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding.
+    def features(self, pictures: Pictures, route: Route | str = Route.DENSE, *, batch_size: int = 64) -> Tensor:
+        """Features (N, feature_dim) of pictures in any form, by a route; one picture gives (1, feature_dim).
 
         Args:
-            threads: How many work at once; by default as many as torch uses.
-            backend: ``native`` (compiled on first use by the machine's C compiler), ``torch`` (slower), or ``auto``: native
-                where that can be had.
+            pictures: A path, a PIL image, an array or a tensor, or a list of them (:func:`ssl_dc.data.inputs.pictures_of`).
+                Of a folder the pictures are taken in the order of :func:`ssl_dc.pictures_in`. A tensor of floats
+                (N, 3, H, W) is taken as :attr:`transform` gives it.
+            route: The route, or its name, such as ``gated``.
+            batch_size: Pictures that are computed at once.
+
+        Raises:
+            DataError: If a file cannot be read.
+            RunError: If the route is gated and the model has no gates.
+            TypeError: If something is no picture.
+            ValueError: If an array or tensor has the shape or the values of none, there are no pictures, or no such route.
+        """
+        way = Route.parse(route) if isinstance(route, str) else route
+        batches = batches_of(pictures, self.transform, batch_size)
+        return torch.cat([self._evaluated(batch, way).features for batch in batches])
+
+    def compile_gated(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
+        """Compile the gated route for this machine's CPU: only what the masks keep is computed.
+
+        ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding. The
+        weights are copied, in float32, to the CPU; the model stays where it is.
+
+        Args:
+            threads: How many threads work at once; by default as many as torch uses.
+            backend: ``native`` (compiled on first use by the machine's C compiler), ``torch`` (slower), or ``auto``:
+                native where that can be had.
 
         Raises:
             RunError: If the model has no gates, or cannot be compiled; with the reason.
@@ -117,13 +187,47 @@ class Model:
         return self._compiled(Route.GATED, threads, backend)
 
     def compile_dense(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
-        """The dense route compiled for this CPU; see :meth:`compile_gated`."""
+        """Compile the dense route for this machine's CPU; see :meth:`compile_gated`."""
         return self._compiled(Route.DENSE, threads, backend)
+
+    def __repr__(self) -> str:
+        """What a user asks a model: its network, routes, size and cost."""
+        config, backbone = self.config, self.config.backbone
+        width = f", width {backbone.width}" if hasattr(backbone, "width") else ""
+        gating = f" ({config.gating.name}, budget {config.budget.target:g})" if config.budget.target is not None else ""
+        least = f", at least {self.cost.floor_macs:,} gated" if self.has_gates else ""
+        lines = (
+            f"network: {backbone.name}{width}, {config.data.image_size} px, encoder {config.encoder.name}",
+            f"routes: {', '.join(map(str, self.routes))}{gating}",
+            f"parameters: {sum(p.numel() for p in self.parameters()):,}, {_short(self.dtype)} on {self.device}",
+            f"MACs an image: {self.cost.dense_macs:,} dense{least}",
+        )
+        return "Model(\n" + "".join(f"  {line}\n" for line in lines) + ")"
+
+    @torch.no_grad()
+    def _evaluated(self, images: Tensor, route: Route) -> Encoded:
+        if not self.training:
+            return self.forward(images, route)
+        with evaluation_mode(self):
+            return self.forward(images, route)
+
+    def _cost_at(self, size: ImageSize) -> CostModel:
+        """The cost model at an image size, counted when it is first asked for."""
+        if size not in self._costs:
+            self._costs[size] = self.encoder.cost_model(size)
+        return self._costs[size]
 
     def _compiled(self, route: Route, threads: int | None, backend: str) -> Executor:
         from ssl_dc.compiled.executor import compiled
 
-        return compiled(self.encoder.backbone(route), route, threads=threads, backend=backend)
+        return compiled(self._on_the_cpu(route), route, threads=threads, backend=backend)
+
+    def _on_the_cpu(self, route: Route) -> Backbone:
+        """The backbone of a route in float32 on the CPU: itself if it is that already, else a copy."""
+        backbone = self.encoder.backbone(route)
+        if self.device.type == "cpu" and self.dtype is torch.float32:
+            return backbone
+        return copy.deepcopy(backbone).to("cpu", torch.float32)
 
     def _need_gates(self) -> None:
         if not self.has_gates:
@@ -133,7 +237,11 @@ class Model:
 def _checked(images: Tensor) -> Tensor:
     if not isinstance(images, Tensor) or not images.is_floating_point():
         given = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be a tensor of floats (N, 3, H, H), each as Model.transform gives it, not {given}")
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images must have the shape (N, 3, H, H), not {tuple(images.shape)}")
+        raise TypeError(f"images must be a tensor of floats (N, 3, H, W), each as Model.transform gives it, not {given}")
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise ValueError(f"images must have the shape (N, 3, H, W), not {tuple(images.shape)}")
     return images
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

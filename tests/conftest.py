@@ -7,15 +7,23 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+# The networks of the tests are so small that a second thread only waits; on a busy machine it costs tenfold. Set before
+# torch is imported, and inherited by every process that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
-import torch
 
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
-# the networks of the tests are so small that a second thread only waits; on a busy machine it costs tenfold
-torch.set_num_threads(1)
-
 REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    import torch  # not at the top: with pytest-xdist the process that hands out the tests has no need of it
+
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device; torch finds none here")
 
 
 @pytest.fixture(scope="session")

@@ -87,10 +87,10 @@ def test_config_trains(name: str) -> None:
         assert getattr(config, kind).name == getattr(original, kind).name, kind
     assert (config.routes, config.budget) == (original.routes, original.budget)
     losses = Losses()
-    trainer = trainer_from_config(config, open_splits(build_data_set(config)).train, [losses])
+    trainer = trainer_from_config(config, open_splits(build_data_set(config)).train)
     encoder = trainer.learner.encoder
     before = [parameter.detach().clone() for parameter in encoder.parameters()]
-    trainer.fit()
+    trainer.fit(watchers=[losses])
     assert len(losses.values) == 2 * config.training.epochs
     assert all(loss > 0 for loss in losses.values)
     assert any(not torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True))

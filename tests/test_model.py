@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import multiprocessing
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_dc import Model, RunError
+import ssl_dc
+from ssl_dc import ConfigError, Model, RunError
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
@@ -83,6 +89,35 @@ def test_images_of_another_size_cost_what_that_size_costs() -> None:
     assert larger.macs.min() > it.gated(images()).macs.max()
 
 
+def counted(it: Model, height: int, width: int) -> int:
+    """MACs of the convolutions that the dense route runs outside gates, from the shapes of their outputs."""
+    total = 0
+
+    def count(conv: torch.nn.Conv2d, _inputs: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        total += output.shape[2] * output.shape[3] * conv.weight.numel()
+
+    other = copy.deepcopy(it)
+    for module in other.encoder.backbone(Route.DENSE).modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    other.dense(torch.zeros(1, 3, height, width))
+    return total
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 24), (24, 8), (9, 14), (32, 16)])
+def test_images_that_are_not_square_cost_what_they_cost(height: int, width: int) -> None:
+    it = model()
+    wide = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
+    dense = counted(it, height, width)
+    gated = it.gated(wide)
+    assert torch.allclose(gated.ratio.double(), gated.macs / dense, atol=1e-6)
+    executed = it.compile_gated()(wide)
+    assert torch.equal(executed.macs, gated.macs)
+    assert torch.allclose(executed.features, gated.features, atol=1e-4)
+    assert it.compile_dense()(wide).macs.tolist() == [dense] * 4
+
+
 def test_a_model_without_gates_has_no_gated_route() -> None:
     it = model(gating__name="none")
     assert not it.has_gates
@@ -92,11 +127,11 @@ def test_a_model_without_gates_has_no_gated_route() -> None:
         it.gated(images())
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 8, 8, 3), (1, 3, 8, 9), (3,), (1, 2, 3, 8, 8)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 8, 8, 3), (1, 3, 0, 8), (3,), (1, 2, 3, 8, 8)], ids=str)
 def test_images_of_another_shape_are_refused_naming_it(shape: tuple[int, ...]) -> None:
     it = model()
     for route in (it.dense, it.gated):
-        with pytest.raises(ValueError, match=r"\(N, 3, H, H\)") as caught:
+        with pytest.raises(ValueError, match=r"\(N, 3, H, W\)") as caught:
             route(torch.zeros(shape))
         assert str(shape) in str(caught.value)
 
@@ -114,7 +149,7 @@ def test_transform_is_what_evaluation_sees() -> None:
 
 
 def test_transform_normalises_by_the_config() -> None:
-    it = model(data__mean=[0.0, 0.5, 1.0], data__std=[1.0, 0.5, 2.0])
+    it = model(data__mean=[0.0, 0.5, 1.0], data__std=[1.0, 0.5, 0.25])
     tensor = it.transform(Image.new("RGB", (8, 8), (255, 255, 255)))
     assert tensor[:, 0, 0].tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
 
@@ -137,5 +172,203 @@ def test_a_model_is_in_evaluation_mode() -> None:
 )
 def test_what_is_no_tensor_of_floats_is_refused_in_words(given: Any) -> None:
     for verb in (model().dense, model().gated):
-        with pytest.raises(TypeError, match=r"a tensor of floats \(N, 3, H, H\), each as Model.transform gives it, not "):
+        with pytest.raises(TypeError, match=r"a tensor of floats \(N, 3, H, W\), each as Model.transform gives it, not "):
             verb(given)
+
+
+# a torch module
+
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_model_computes_in_the_dtype_it_is_moved_to(dtype: torch.dtype) -> None:
+    exact, moved = model(), model().to(dtype)
+    assert (moved.device.type, moved.dtype) == ("cpu", dtype)
+    for given in (images(), images().to(dtype)):
+        gated = moved.gated(given)
+        for features, expected in (
+            (moved.dense(given), exact.dense(images())),
+            (gated.features, exact.gated(images()).features),
+        ):
+            assert features.dtype is dtype
+            assert torch.allclose(features.float(), expected, atol=0.1)
+        assert gated.macs.dtype is torch.float64
+        assert torch.equal(gated.macs, gated.macs.round())
+        assert set(torch.cat([mask.flatten() for mask in gated.masks.values()]).tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_float32_model_takes_images_of_any_floating_dtype(dtype: torch.dtype) -> None:
+    it, given = model(), images().to(dtype)
+    assert torch.equal(it.dense(given), it.dense(given.float()))
+    assert torch.equal(it.gated(given).features, it.gated(given.float()).features)
+
+
+def test_a_model_can_be_moved_to_a_device_without_memory() -> None:
+    it = model().to("meta")
+    assert it.device.type == "meta"
+    gated = it.gated(images())
+    assert {tensor.device.type for tensor in (it.dense(images()), gated.features, gated.macs, gated.ratio)} == {"meta"}
+
+
+def test_a_model_of_another_dtype_compiles_in_float32_and_stays_as_it_is() -> None:
+    it = model().to(torch.bfloat16)
+    compiled = it.compile_gated()(images())
+    assert it.dtype is torch.bfloat16
+    assert compiled.features.dtype is torch.float32
+    assert torch.allclose(compiled.features, it.float().gated(images()).features, atol=1e-4)
+
+
+def test_parameters_and_state_are_those_of_the_encoder() -> None:
+    it = model()
+    assert [id(p) for p in it.parameters()] == [id(p) for p in it.encoder.parameters()]
+    assert it.state_dict().keys() == {f"encoder.{name}" for name in it.encoder.state_dict()}
+
+
+def same(one: Model, other: Model) -> None:
+    """Two models that share no memory give the same, bit for bit."""
+    assert {p.data_ptr() for p in one.parameters()}.isdisjoint(p.data_ptr() for p in other.parameters())
+    assert one.cost == other.cost
+    assert not other.training
+    assert torch.equal(one.dense(images()), other.dense(images()))
+    for mine, theirs in zip(one.gated(images())[:3], other.gated(images())[:3], strict=True):
+        assert torch.equal(mine, theirs)  # type: ignore[arg-type]
+
+
+def test_a_state_dict_makes_another_model_the_same() -> None:
+    from safetensors.torch import load, save
+
+    it, other = model(seed=1), model(seed=2)
+    assert not torch.equal(it.dense(images()), other.dense(images()))
+    content = save({name: value.contiguous() for name, value in it.state_dict().items()})
+    other.load_state_dict(load(content))
+    same(it, other)
+
+
+@pytest.mark.parametrize("settings", [{}, {"gating__name": "convnet_aig"}, {"encoder__name": "double"}], ids=str)
+def test_a_copy_is_a_model_of_its_own(settings: dict[str, Any]) -> None:
+    it = model(**settings)
+    assert copy.deepcopy(it).config == it.config
+    same(it, copy.deepcopy(it))
+    same(it, pickle.loads(pickle.dumps(it)))
+    buffer = io.BytesIO()
+    torch.save(it, buffer)
+    buffer.seek(0)
+    same(it, torch.load(buffer, weights_only=False))
+
+
+def answer(it: Model, given: torch.Tensor, answers: Any) -> None:
+    gated = it.gated(given)
+    answers.put([tensor.numpy() for tensor in (it.dense(given), gated.features, gated.macs)])
+
+
+def test_a_model_may_be_sent_to_a_spawned_process() -> None:
+    it = model()
+    context = multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    process = context.Process(target=answer, args=(it, images(), answers))
+    process.start()
+    dense, features, macs = answers.get()
+    process.join(60)
+    assert process.exitcode == 0
+    assert np.allclose(dense, it.dense(images()), atol=1e-5)
+    assert np.allclose(features, it.gated(images()).features, atol=1e-5)
+    assert np.array_equal(macs, it.gated(images()).macs)
+
+
+def test_what_prepares_images_holds_nothing_of_the_network() -> None:
+    assert len(pickle.dumps(model().transform)) < 4096
+
+
+def test_it_says_what_it_is_in_a_few_lines() -> None:
+    it = model()
+    parameters = sum(p.numel() for p in it.encoder.parameters())
+    assert repr(it).splitlines() == [
+        "Model(",
+        "  network: resnet18, width 4, 8 px, encoder shared",
+        "  routes: dense, gated (dgnet, budget 0.3)",
+        f"  parameters: {parameters:,}, float32 on cpu",
+        f"  MACs an image: {it.cost.dense_macs:,} dense, at least {it.cost.floor_macs:,} gated",
+        ")",
+    ]
+    bare = repr(model(gating__name="none").to(torch.bfloat16))
+    assert "routes: dense\n" in bare
+    assert "bfloat16 on cpu" in bare
+    assert f"{it.cost.dense_macs:,} dense\n" in bare
+
+
+def test_features_are_those_of_evaluation_mode_whatever_mode_the_model_is_in() -> None:
+    it = model()
+    dense, gated = it.dense(images()), it.gated(images())
+    it.train()
+    it.encoder.backbone(Route.DENSE).get_submodule("conv1").eval()
+    before = {name: value.clone() for name, value in it.state_dict().items()}
+    assert torch.equal(it.dense(images()), dense)
+    assert torch.equal(it.gated(images()).features, gated.features)
+    assert all(torch.equal(value, before[name]) for name, value in it.state_dict().items())
+    assert it.training
+    assert not it.encoder.backbone(Route.DENSE).get_submodule("conv1").training
+
+
+@pytest.mark.parametrize("route", Route.BOTH)
+def test_calling_the_model_gives_features_to_train_on(route: Route) -> None:
+    it = model().train()
+    features, masks = it(images(), route)
+    assert bool(masks) == route.gated
+    features.square().sum().backward()
+    assert it.encoder.backbone(route).get_parameter("conv1.weight").grad.abs().sum() > 0
+    with pytest.raises(RunError, match="'none'"):
+        model(gating__name="none")(images(), Route.GATED)
+
+
+# loaded onto a device
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = {
+        "backbone.width": 4,
+        "data.image_size": 8,
+        "data.limit": 64,
+        "data.test_limit": 20,
+        "objective.expander_width": 16,
+        "training.batch_size": 32,
+        "training.epochs": 1,
+        "training.workers": 0,
+    }
+    return ssl_dc.train(settings, output=tmp_path_factory.mktemp("model") / "run").folder
+
+
+def test_a_run_is_loaded_onto_the_cpu_unless_told_otherwise(run: Path) -> None:
+    assert ssl_dc.load(run).device.type == "cpu"
+    assert ssl_dc.load(run, device="meta").device.type == "meta"
+    assert ssl_dc.load(run, device=torch.device("cpu")).device.type == "cpu"
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert ssl_dc.load(run, device="auto").device.type == best
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x", "", "xla"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(run: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"device '{device}' is not on this machine; allowed: auto, (cuda, )?.*cpu"):
+        ssl_dc.load(run, device=device)
+
+
+@pytest.mark.cuda
+def test_a_run_is_loaded_evaluated_and_compiled_on_cuda(run: Path) -> None:
+    it, there = ssl_dc.load(run), ssl_dc.load(run, device="cuda")
+    assert there.device.type == "cuda"
+    gated, expected = there.gated(images()), it.gated(images())
+    assert {tensor.device.type for tensor in (*gated[:3], *gated.masks.values())} == {"cuda"}  # type: ignore[union-attr]
+    assert torch.allclose(there.dense(images()).cpu(), it.dense(images()), atol=1e-2)
+    assert torch.allclose(gated.features.cpu(), expected.features, atol=1e-2)
+    assert torch.equal(gated.macs.cpu(), expected.macs)
+    assert there.to(torch.bfloat16).dense(images()).dtype is torch.bfloat16
+    assert torch.equal(
+        ssl_dc.load(run, device="cuda").compile_gated()(images()).features, it.compile_gated()(images()).features
+    )
+    on_cpu, on_cuda = (ssl_dc.evaluate(run, "knn", device=device) for device in ("cpu", "cuda"))
+    for route, score in on_cpu.routes.items():
+        assert on_cuda.routes[route].macs == pytest.approx(score.macs, rel=1e-3)
+        assert on_cuda.routes[route].top1 == pytest.approx(score.top1, abs=10)

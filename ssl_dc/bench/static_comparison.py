@@ -90,6 +90,7 @@ def compare_static(model: Model, min_open_share: float, *, multiple: int = 1) ->
         DataError: If the data set cannot be opened, or has no labels or no held-out images.
     """
     splits = open_splits(build_data_set(model.config))
+    labels_of(splits.evaluation_train)  # before anything is computed that cannot be compared without labels
     if len(splits.test) == 0:
         raise DataError("this data set has no held-out images, on which a static network could be compared")
     return compare_static_on(model, splits, min_open_share, multiple=multiple, workers=model.config.training.workers)

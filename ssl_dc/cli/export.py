@@ -84,7 +84,7 @@ def command(
 
     reports: list[Report]
     if min_open_share is None:
-        reports = [export(model, Route(route), file_format, path)]  # type: ignore[arg-type]  # click has checked it
+        reports = [export(model, Route.parse(route), file_format, path)]  # type: ignore[arg-type]  # click has checked it
     else:
         from ssl_dc.bench.static_comparison import compare_static
         from ssl_dc.export.description import description

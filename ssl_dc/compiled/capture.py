@@ -30,8 +30,11 @@ def capture(backbone: Backbone, route: Route) -> Plan:
     plan belongs to the copy.
 
     Raises:
+        ValueError: If the route has one budget for each image: a plan has the same for all.
         RunError: If the forward of the backbone cannot be traced, for example because it branches on computed values.
     """
+    if isinstance(route.budget, tuple):
+        raise ValueError(f"a compiled route has one budget for all images, not {route}")
     network = _OneRoute(_copy_sharing_convolutions(backbone).eval(), route)
     try:
         graph = _Tracer(network).record()
@@ -204,9 +207,15 @@ class _Translation:
 
     def _gate(self, node: fx.Node, point: GatePoint) -> str:
         activation = self._value(node.args[0])
-        if self.route is Route.DENSE or point.gate is None:
+        if not self.route.gated or point.gate is None:
             return activation
-        decision = Decide(output=point.site.name, input=self._value(node.args[1]), site=point.site, gate=point.gate)
+        decision = Decide(
+            output=point.site.name,
+            input=self._value(node.args[1]),
+            site=point.site,
+            gate=point.gate,
+            budget=self.route.budget,
+        )
         self.steps.insert(self._after(decision.input), decision)
         return self._add(Mask(output=node.name, input=activation, site=point.site))
 

@@ -64,7 +64,7 @@ class EagerRun:
 
 def decided(step: Decide, inputs: Sequence[Tensor]) -> Tensor:
     """The mask (N, channels) that a gate gives for the inputs (1, C, H, W) of N images, in one call of the gate."""
-    return cast(Tensor, step.gate(inputs[0] if len(inputs) == 1 else torch.cat(list(inputs))))
+    return cast(Tensor, step.gate(inputs[0] if len(inputs) == 1 else torch.cat(list(inputs)), step.threshold))
 
 
 def _runs(step: Step, kept: Mapping[str, Tensor]) -> bool:

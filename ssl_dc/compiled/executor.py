@@ -20,7 +20,7 @@ from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan import Conv, Plan, Step
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
-from ssl_dc.gating.cost import CostModel
+from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
 from ssl_dc.gating.sites import GateSite
 from ssl_dc.routes import Route
 
@@ -76,7 +76,7 @@ class Executor:
     """
 
     def __init__(
-        self, plan: Plan, cost_model: Callable[[int], CostModel], *, threads: int | None = None, backend: str = AUTO
+        self, plan: Plan, cost_model: Callable[[ImageSize], CostModel], *, threads: int | None = None, backend: str = AUTO
     ) -> None:
         self.threads = torch.get_num_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
@@ -87,7 +87,7 @@ class Executor:
         self._asked_for, self._device = backend, chosen.device
         self._runner = chosen.build(plan, self.threads)
         self._cost_model = cost_model
-        self._costs: dict[int, CostModel] = {}
+        self._costs: dict[ImageSize, CostModel] = {}
         self._one_call_at_a_time = ForkSafeLock()
         self._process = os.getpid()
 
@@ -112,7 +112,7 @@ class Executor:
             else:  # torch's own threads did not survive the fork; torch would wait for them for ever
                 with torch_threads(1):
                     features, opened = self._run(images)
-        return Executed(features, opened, self.plan.sites, self._cost(images.shape[-1]))
+        return Executed(features, opened, self.plan.sites, self._cost(image_size_of(images)))
 
     def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features, opened = self._runner(images)
@@ -134,13 +134,13 @@ class Executor:
         """The plan with its weights, from which the executor is built again: layouts depend on the machine."""
         return _rebuilt, (self._runner.whole_plan(), self._cost_model, self.threads, self._asked_for)
 
-    def _cost(self, size: int) -> CostModel:
+    def _cost(self, size: ImageSize) -> CostModel:
         if size not in self._costs:
             self._costs[size] = self._cost_model(size)
         return self._costs[size]
 
 
-def _rebuilt(plan: Plan, cost_model: Callable[[int], CostModel], threads: int, backend: str) -> Executor:
+def _rebuilt(plan: Plan, cost_model: Callable[[ImageSize], CostModel], threads: int, backend: str) -> Executor:
     return Executor(plan, cost_model, threads=threads, backend=backend)
 
 

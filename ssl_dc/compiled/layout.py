@@ -54,7 +54,7 @@ class Weights:
                 bias = _pad(step.bias, 0, kernel.vector)
                 self._convolutions[step.output] = (lay(step.weight, kernel), bias)
             elif isinstance(step, Decide):
-                rule = step.gate.pooled_rule()
+                rule = step.gate.pooled_rule(step.threshold)
                 self._rules[step.site.name] = None if rule is None else _rule_weights(rule, kernel)
 
     def convolution(self, step: Conv) -> tuple[Tensor, Tensor]:

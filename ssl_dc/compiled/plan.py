@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.sites import GateSite
+from ssl_dc.routes import Budget
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,16 +150,23 @@ class Decide(Step):
         input: Name of the value that the gate decides on.
         site: The site.
         gate: The gate.
+        budget: The budget of the route; None for the one that the network was trained for.
     """
 
     input: str
     site: GateSite
     gate: Gate
+    budget: Budget = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The value that the gate decides on."""
         return (self.input,)
+
+    @property
+    def threshold(self) -> Tensor:
+        """The thresholds of the gate at the budget."""
+        return self.gate.threshold_for(self.budget)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -27,7 +27,7 @@ def pictures_below(folder: str, left_out: LeftOut, *, trust_endings: bool = Fals
         Their paths, sorted.
     """
     pictures = []
-    for path, name in _files_below(folder, left_out):
+    for path, name in files_below(folder, left_out):
         hidden, ending = name.startswith("."), os.path.splitext(name)[1].lower()
         if ending in CAMERA_ENDINGS:
             left_out.add("raw camera files", path, "raw camera files are not read; export it as JPEG")
@@ -48,7 +48,7 @@ def _kind(fault: PictureError, ending: str, hidden: bool) -> str:
     return "broken" if meant and fault.kind == "not pictures" else fault.kind
 
 
-def _files_below(folder: str, left_out: LeftOut) -> Iterator[tuple[str, str]]:
+def files_below(folder: str, left_out: LeftOut) -> Iterator[tuple[str, str]]:
     """The path and name of each regular file below a folder; folders that links lead to come last."""
     listed: set[tuple[int, int]] = set()
     folders, links = [folder], list[str]()

@@ -4,53 +4,53 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits, spread
+from ssl_dc.data.base import DataSet, Found, ImageSet, Labels, LeftOut, Splits, spread
+from ssl_dc.data.held_out import described, labelled_splits, unlabelled_splits
 from ssl_dc.data.options import ParquetOptions
+from ssl_dc.data.parquet_files import HELD_OUT, LAYOUT, TRAIN, MemoryBound, ParquetFile, find_splits
 from ssl_dc.data.pictures import read_rgb
 from ssl_dc.errors import DataError
+from ssl_dc.printable import name_of
 
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.parquet$")
-_LAYOUT = (
-    "train.parquet and test.parquet (or validation.parquet, val.parquet), "
-    "or shards such as train-00000-of-00002.parquet, in it or in its folder 'data'"
-)
+MOST_CLASSES = 1_000_000
+"""Labels are numbers of classes; a larger one than this is something else."""
+_DEFAULTS = ParquetOptions()
 
 
 class ParquetImages(ImageSet):
     """Encoded images of one or more parquet files, decoded when asked for.
 
-    The encoded bytes lie in Arrow's buffers, which forked workers share. A pickled copy leaves them out and
-    reads the files again when its first image is asked for.
+    The encoded bytes lie in Arrow's buffers, which forked workers share. A pickled copy leaves them out and reads the files
+    again when its first image is asked for.
 
     Args:
         files: The files.
         column: Name of the column of images.
-        labels: (n,) int64.
-        encoded: Arrow's chunked array of n byte strings, read already.
+        labels: (n,) int64, or None.
+        bound: How much memory may be taken.
     """
 
-    def __init__(self, files: Sequence[Path], column: str, labels: Labels, encoded: Any) -> None:
-        self._files = tuple(files)
-        self._column = column
-        self._labels = labels
-        self._encoded = encoded
+    def __init__(self, files: Sequence[Path], column: str, labels: Labels | None, bound: MemoryBound) -> None:
+        self._files, self._column, self._labels = tuple(files), column, labels
+        self._encoded, self._ends = self._read(bound)
 
     @property
-    def labels(self) -> Labels:
-        """Class of each image, (n,) int64."""
+    def labels(self) -> Labels | None:
+        """Class of each image, (n,) int64, or None."""
         return self._labels
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return self._ends[-1]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_encoded": None}
@@ -60,7 +60,7 @@ class ParquetImages(ImageSet):
         import pyarrow.compute
 
         encoded = self._bytes()
-        digest = hashlib.sha256(np.ascontiguousarray(self._labels).data)
+        digest = hashlib.sha256(b"" if self._labels is None else np.ascontiguousarray(self._labels).data)
         digest.update(pyarrow.compute.binary_length(encoded).fill_null(-1).to_numpy().astype(np.int64).data)
         for index in spread(len(self)):
             digest.update(encoded[index].as_py() or b"")
@@ -70,9 +70,11 @@ class ParquetImages(ImageSet):
         """The image of that number, in RGB.
 
         Raises:
-            DataError: If it cannot be decoded.
+            DataError: If it cannot be decoded. The message names its file and its row.
         """
-        name = f"{index} of {self._files[0]}"
+        number = bisect_right(self._ends, index)
+        row = index - (self._ends[number - 1] if number else 0)
+        name = f"{row} of {self._files[number]}"
         encoded = self._bytes()[int(index)].as_py()
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the parquet file itself can be read.")
@@ -81,18 +83,31 @@ class ParquetImages(ImageSet):
     def _bytes(self) -> Any:
         """The encoded images, as Arrow's chunked array."""
         if self._encoded is None:
-            self._encoded = _encoded(_read(self._files, [self._column]), self._column, self._files[0])
+            self._encoded, _ = self._read(MemoryBound())
         return self._encoded
+
+    def _read(self, bound: MemoryBound) -> tuple[Any, list[int]]:
+        """The encoded images, and the number of the first image after each file."""
+        import pyarrow
+
+        of_files = [
+            file.read(self._column, _field_of_bytes(file, self._column), bound) for file in map(ParquetFile, self._files)
+        ]
+        ends = np.cumsum([sum(map(len, arrays)) for arrays in of_files]).tolist()
+        large = [array.cast(pyarrow.large_binary()) for arrays in of_files for array in arrays]
+        return pyarrow.chunked_array(large, pyarrow.large_binary()), ends
 
 
 class Parquet(DataSet):
-    """The data set ``parquet``: a folder with parquet files of the splits.
+    """The data set ``parquet``: parquet files in a folder, or one file.
 
-    The files are read into memory whole, encoded as they are. Class names are taken from the metadata that
-    Hugging Face's ``datasets`` writes; without it, classes are named by their numbers.
+    The files are read into memory whole, encoded as they are. Class names are taken from the metadata that Hugging Face's
+    ``datasets`` writes; without it, classes are named by their numbers. A held-out split whose labels are hidden (all
+    below 0) is passed over for the next one. Where none is held out, a share of the training images is. Without a column of
+    labels the images have none.
 
     Args:
-        options: The folder; names of the columns.
+        options: The folder; names of the columns; the share to hold out.
     """
 
     options: ParquetOptions
@@ -103,133 +118,150 @@ class Parquet(DataSet):
         Raises:
             DataError: If pyarrow is not installed, or the files or their columns are not as expected.
         """
-        root = self._root()
-        train_files = _files(root, ("train",))
-        train = self._images(train_files)
-        test_files = _files(root, ("test", "validation", "val"))
-        test = self._images(test_files)
-        classes = self._class_names(train_files[0]) or _numbers(train.labels)
-        for images, files in ((train, train_files), (test, test_files)):
-            _check_labels(images.labels, classes, str(files[0]))
-        return Splits(train, train, test, classes)
+        root = _root(self.options)
+        files = {split: _with_rows(paths) for split, paths in find_splits(root).items()}
+        train = files[TRAIN]
+        if not train:
+            raise DataError(f"the parquet files of the split {TRAIN} in {root} hold no images.")
+        bound = MemoryBound()
+        labels = self._labels(train, bound)
+        images = self._images(train, labels, bound)
+        if labels is None:
+            held_out = next((files[split] for split in HELD_OUT if files.get(split)), None)
+            beside = self._images(held_out, None, bound) if held_out else None
+            splits = unlabelled_splits(images, beside, self.options.hold_out, str(root))
+        else:
+            splits = self._labelled(images, labels, files, bound)
+        return splits._replace(found=Found(f"{root}: {described(splits)}", LeftOut()))
 
-    def _root(self) -> Path:
-        root = self.options.root
-        if root is None:
-            raise DataError(f"data set 'parquet' needs --data-root FOLDER, a folder that holds {_LAYOUT}.")
-        if not root.is_dir():
-            raise DataError(f"folder {root.absolute()} (--data-root) is not there; it should hold {_LAYOUT}.")
-        return root.absolute()
+    def _labelled(
+        self, images: ParquetImages, labels: Labels, files: Mapping[str, Sequence[ParquetFile]], bound: MemoryBound
+    ) -> Splits:
+        classes = _class_names(files[TRAIN], self.options.label_column) or _numbers(labels)
+        _check_labels(labels, classes, files[TRAIN][0])
+        for split in HELD_OUT:
+            of_split = files.get(split, ())
+            of_test = self._labels(of_split, bound) if of_split else None
+            if of_test is not None:
+                _check_labels(of_test, classes, of_split[0])
+                return Splits(images, images, self._images(of_split, of_test, bound), classes)
+        return labelled_splits(images, classes, self.options.hold_out)
 
-    def _images(self, files: tuple[Path, ...]) -> ParquetImages:
-        image, label = self.options.image_column, self.options.label_column
-        table = _read(files, [image, label])
-        encoded = _encoded(table, image, files[0])
-        labels = table.column(label)
-        if labels.null_count or not str(labels.type).startswith(("int", "uint")):
-            raise DataError(
-                f"column {label!r} of {files[0]} is of type {labels.type}, with "
-                f"{labels.null_count} values missing; it should hold an integer for each image."
-            )
-        return ParquetImages(files, image, labels.to_numpy().astype(np.int64), encoded)
+    def _images(self, files: Sequence[ParquetFile], labels: Labels | None, bound: MemoryBound) -> ParquetImages:
+        column = self._image_column(files[0])
+        return ParquetImages([file.path for file in files], column, labels, bound)
 
-    def _class_names(self, file: Path) -> tuple[str, ...]:
-        """The names in the metadata ``huggingface`` of a file, none if it has none."""
-        metadata = _parquet_module().read_schema(file).metadata or {}
-        try:
-            features = json.loads(metadata[b"huggingface"])["info"]["features"]
-            return tuple(str(name) for name in features[self.options.label_column]["names"])
-        except (KeyError, TypeError, ValueError):  # other programs may keep anything there
-            return ()
+    def _image_column(self, file: ParquetFile) -> str:
+        """The column of images: the one that the options name, or by default the only one that can be it."""
+        wanted = self.options.image_column
+        if wanted in file.names:
+            return wanted
+        candidates = [name for name in file.names if _is_struct_of_bytes(file.schema.field(file.names.index(name)).type)]
+        if wanted == _DEFAULTS.image_column and len(candidates) == 1:
+            return candidates[0]
+        raise DataError(_no_column(file, wanted))
 
-
-def _parquet_module() -> Any:
-    """``pyarrow.parquet``.
-
-    Raises:
-        DataError: If pyarrow is not installed.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError("data set 'parquet' needs pyarrow: pip install 'ssl-dc[parquet]'.") from None
-    return pyarrow.parquet
-
-
-def _files(root: Path, splits: Sequence[str]) -> tuple[Path, ...]:
-    """The files of the first of these splits that is there.
-
-    Raises:
-        DataError: If none is there, or a shard is missing.
-    """
-    for split in splits:
-        for folder in (root, root / "data"):
-            whole = folder / f"{split}.parquet"
-            if whole.is_file():
-                return (whole,)
-            shards = sorted(path for path in folder.glob(f"{split}-*.parquet") if _SHARD.search(path.name))
-            if shards:
-                _check_shards(shards)
-                return tuple(shards)
-    raise DataError(f"folder {root} has no parquet file of the split {' or '.join(splits)}; it should hold {_LAYOUT}.")
+    def _labels(self, files: Sequence[ParquetFile], bound: MemoryBound) -> Labels | None:
+        """The labels of a split, (n,) int64; None if there is no such column, or if all labels are hidden."""
+        column = self.options.label_column
+        if all(column not in file.names for file in files) and column == _DEFAULTS.label_column:
+            return None
+        labels = np.concatenate([_labels_of(file, column, bound) for file in files])
+        return None if labels.max() < 0 else labels
 
 
-def _check_shards(shards: Sequence[Path]) -> None:
-    numbers = [tuple(map(int, match.groups())) for path in shards if (match := _SHARD.search(path.name))]
-    total = numbers[0][1]
-    if numbers != [(number, total) for number in range(total)]:
-        raise DataError(
-            f"folder {shards[0].parent} should hold {total} shards beside {shards[0].name}, "
-            f"numbered 00000 to {total - 1:05d}, and has {', '.join(path.name for path in shards)}."
-        )
+def _root(options: ParquetOptions) -> Path:
+    root = options.root
+    if root is None:
+        raise DataError(f"data set 'parquet' needs --data-root FOLDER, a folder that holds {LAYOUT}.")
+    if not root.is_dir() and not root.is_file():
+        raise DataError(f"{root.absolute()} (--data-root) is not there; it should be a folder that holds {LAYOUT}.")
+    return root.absolute()
 
 
-def _read(files: Sequence[Path], columns: list[str]) -> Any:
-    """These columns of all files, one after the other, as one Arrow table."""
-    parquet = _parquet_module()
+def _with_rows(paths: Sequence[Path]) -> list[ParquetFile]:
+    """The files that hold rows. Others say nothing of the types of their columns."""
+    return [file for file in map(ParquetFile, paths) if len(file)]
+
+
+def _no_column(file: ParquetFile, column: str) -> str:
+    return (
+        f"{file.path} has no column {column!r}; its columns are {file.shown_names()}: set data.image_column and"
+        " data.label_column."
+    )
+
+
+def _labels_of(file: ParquetFile, column: str, bound: MemoryBound) -> Labels:
     import pyarrow
 
-    tables = []
+    if column not in file.names:
+        raise DataError(_no_column(file, column))
+    kind = file.type_of(column)
+    values = pyarrow.chunked_array(file.read(column, "", bound), kind) if pyarrow.types.is_integer(kind) else None
+    if values is None or values.null_count:
+        missing = "" if values is None else f", with {values.null_count} values missing"
+        raise DataError(
+            f"column {column!r} of {file.path} is of type {kind}{missing}; it should hold an integer for each image."
+        )
+    labels: npt.NDArray[np.integer[Any]] = values.to_numpy()
+    if labels.max(initial=0) > MOST_CLASSES:
+        raise DataError(
+            f"{file.path} holds the label {labels.max()} in column {column!r}; labels are numbers of classes, at most"
+            f" {MOST_CLASSES:,}. Without labels: name another file, or another data.label_column."
+        )
+    return np.asarray(labels, dtype=np.int64)
+
+
+def _field_of_bytes(file: ParquetFile, column: str) -> str:
+    """The field of a column's structs that holds the encoded images; empty if the column itself does.
+
+    Raises:
+        DataError: If there is no such column, or it holds something else.
+    """
+    import pyarrow
+
+    if column not in file.names:
+        raise DataError(_no_column(file, column))
+    kind = file.type_of(column)
+    if _is_struct_of_bytes(kind):
+        return "bytes"
+    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+        return ""
+    raise DataError(
+        f"column {column!r} of {file.path} is of type {name_of(str(kind))}; it should hold structs {{bytes, path}}, or"
+        " bytes."
+    )
+
+
+def _is_struct_of_bytes(kind: Any) -> bool:
+    import pyarrow
+
+    if not pyarrow.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
+        return False
+    inner = kind.field("bytes").type
+    return bool(pyarrow.types.is_binary(inner) or pyarrow.types.is_large_binary(inner))
+
+
+def _class_names(files: Sequence[ParquetFile], column: str) -> tuple[str, ...]:
+    """The names in the metadata ``huggingface`` of the files, none if they have none, or the same for two classes."""
     for file in files:
         try:
-            opened = parquet.ParquetFile(file)
-            missing = [name for name in columns if name not in opened.schema_arrow.names]
-            if missing:
-                raise DataError(
-                    f"{file} has no column {missing[0]!r}; its columns are "
-                    f"{', '.join(opened.schema_arrow.names)}: set data.image_column and data.label_column."
-                )
-            tables.append(opened.read(columns=columns))
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{file} cannot be read as a parquet file: {error}.") from error
-    try:
-        return pyarrow.concat_tables([table.replace_schema_metadata(None) for table in tables])
-    except pyarrow.ArrowException as error:
-        raise DataError(f"the shards beside {files[0]} differ in their columns: {error}.") from error
-
-
-def _encoded(table: Any, column: str, file: Path) -> Any:
-    """The byte strings of a column of structs {bytes, path}, or of bytes."""
-    import pyarrow
-    import pyarrow.compute
-
-    images = table.column(column)
-    if pyarrow.types.is_struct(images.type) and images.type.get_field_index("bytes") >= 0:
-        images = pyarrow.compute.struct_field(images, "bytes")
-    if not (pyarrow.types.is_binary(images.type) or pyarrow.types.is_large_binary(images.type)):
-        raise DataError(
-            f"column {column!r} of {file} is of type {images.type}; it should hold structs {{bytes, path}}, or bytes."
-        )
-    return images
+            features = json.loads((file.schema.metadata or {})[b"huggingface"])["info"]["features"]
+            names = tuple(str(name) for name in features[column]["names"])
+        except (KeyError, TypeError, ValueError, RecursionError):  # other programs may keep anything there
+            continue
+        if names and len(set(names)) == len(names):
+            return names
+    return ()
 
 
 def _numbers(labels: Labels) -> tuple[str, ...]:
     return tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
 
 
-def _check_labels(labels: Labels, classes: tuple[str, ...], where: str) -> None:
-    if not len(labels):
-        raise DataError(f"{where} holds no images.")
+def _check_labels(labels: Labels, classes: tuple[str, ...], file: ParquetFile) -> None:
     if labels.min() < 0 or labels.max() >= len(classes):
         wrong = labels[(labels < 0) | (labels >= len(classes))][0]
-        raise DataError(f"{where} holds the label {wrong}; labels of {len(classes)} classes are 0 to {len(classes) - 1}.")
+        raise DataError(
+            f"{file.path} holds the label {wrong}; labels of {len(classes)} classes are 0 to {len(classes) - 1}."
+        )

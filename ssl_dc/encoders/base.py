@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.gating.base import GateFactory
-from ssl_dc.gating.cost import CostModel
+from ssl_dc.gating.cost import CostModel, ImageSize
 from ssl_dc.routes import Route
 
 MakeBackbone = Callable[[GateFactory], Backbone]
@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """Sends a view through the backbone that its route belongs to."""
+    """Sends a view through the backbone of its route."""
 
     @abstractmethod
     def backbone(self, route: Route) -> Backbone:
@@ -45,6 +45,6 @@ class Encoder(nn.Module, ABC):
         """Features and masks of images (N, 3, H, W)."""
         return Encoded(*self.backbone(route)(images, route))
 
-    def cost_model(self, image_size: int) -> CostModel:
-        """The cost of the gated route's network, dense and gated, at one image size."""
+    def cost_model(self, image_size: ImageSize) -> CostModel:
+        """The cost of the gated route's network, dense and gated, for images of a size."""
         return self.backbone(Route.GATED).cost_model(image_size)

@@ -64,14 +64,13 @@ def extract_prepared(
     Raises:
         RunError: If features are not finite.
     """
-    device = next(model.encoder.parameters()).device
     parts: dict[Route, list[Features]] = {route: [] for route in routes}
     loader = DataLoader(prepared, batch_size=batch_size, num_workers=workers, worker_init_fn=prepare_worker)
     with worker_failures():
         for batch in loaded(loader):
-            x = batch.to(device, memory_format=torch.channels_last)
+            x = batch.to(model.device, memory_format=torch.channels_last)
             for route in routes:
-                parts[route].append(_gated(model, x) if route is Route.GATED else _dense(model, x))
+                parts[route].append(_gated(model, x) if route.gated else _dense(model, x))
     joined = {route: _joined(some) for route, some in parts.items()}
     for route, some in joined.items():
         _check_finite(route, some.features)

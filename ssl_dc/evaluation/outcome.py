@@ -57,9 +57,8 @@ class Outcome(Report):
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as plain values, as in ``result.json``."""
-        plain = asdict(self)
-        plain["routes"] = {str(route): asdict(reached) for route, reached in self.routes.items()}
-        return plain
+        routes = {str(route): asdict(reached) for route, reached in self.routes.items()}
+        return {**vars(self), "routes": routes}
 
     def tables(self) -> Sequence[ReportTable]:
         """What each route reaches and costs."""
@@ -78,14 +77,13 @@ class Outcome(Report):
 
 def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
     """Evaluate a trained model and the one it started from, on held-out images if there are any."""
-    held_out = len(splits.test) > 0
-    routes = _with_accuracy(config, model, splits) if held_out else _cost_only(config, model, splits)
+    labelled = len(splits.test) > 0 and splits.test.labels is not None
+    routes = _with_accuracy(config, model, splits) if labelled else _cost_only(config, model, splits)
     return Outcome(routes, cost_images(splits)[1], model.cost.dense_macs, config.budget.target)
 
 
 def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> dict[Route, RouteOutcome]:
-    untrained = Model.untrained(config)
-    untrained.encoder.to(next(model.encoder.parameters()).device)
+    untrained = Model.untrained(config, model.cost).to(model.device)
     after, before = (score_knn(extract_splits(each, splits)) for each in (model, untrained))
     return {
         route: RouteOutcome(score.top1, before.routes[route].top1, score.macs, score.ratio)

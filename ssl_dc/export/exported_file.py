@@ -71,12 +71,12 @@ def export(model: Model, route: Route, file_format: FileFormat, path: Path) -> E
         RunError: If the network cannot be exported, or the file cannot be written.
     """
     if file_format == "torchvision":
-        if route is Route.GATED:
+        if route.gated:
             raise ConfigError("torchvision's models have no gates: --format torchvision takes --route dense only")
         described = description(model, "dense")
         write_tensors(path, model.encoder.backbone(route).torchvision_state_dict(route), described)
         return ExportedFile(path, described)
-    if route is Route.DENSE:
+    if not route.gated:
         return write_network(dense_network(model), ["features"], description(model, "dense"), file_format, path)
     if not model.has_gates:
         raise ConfigError(f"this run has no gated route: it was trained with gating {model.config.gating.name!r}")

@@ -8,6 +8,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ssl_dc.devices import in_float64
+
+ImageSize = int | tuple[int, int]
+"""The side of a square image, or height and width, in pixels."""
+
+
+def image_size_of(images: Tensor) -> ImageSize:
+    """The size of images (N, C, H, W)."""
+    height, width = images.shape[2:]
+    return height if height == width else (height, width)
+
+
+def height_and_width(size: ImageSize) -> tuple[int, int]:
+    """Height and width of an image size."""
+    return (size, size) if isinstance(size, int) else size
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -16,8 +32,8 @@ class LayerCost:
     Attributes:
         name: The layer's name in the backbone, or the gate's.
         macs: Its cost when nothing is gated.
-        sites: The gate sites that scale it; its gated cost is ``macs`` times the open share of each of them.
-        gate: Whether the layer belongs to a gate, which only the gated route runs.
+        sites: The gate sites that scale the cost: the gated cost is ``macs`` times the open share of each of them.
+        gate: Whether the layer belongs to a gate. Only the gated route runs it.
     """
 
     name: str
@@ -45,12 +61,12 @@ class CostModel:
 
     @property
     def floor_macs(self) -> int:
-        """Cost of the gated route with every mask shut: the least it can cost."""
+        """Cost of the gated route with every mask shut: the smallest possible cost."""
         return sum(layer.macs for layer in self.layers if not layer.sites)
 
     @property
     def floor_ratio(self) -> float:
-        """Least possible share of the dense cost."""
+        """Smallest possible share of the dense cost."""
         return self.floor_macs / self.dense_macs
 
     def gated_macs(self, masks: Mapping[str, Tensor]) -> Tensor:
@@ -60,10 +76,11 @@ class CostModel:
             masks: For each gated site a mask (N, channels) in {0, 1}.
 
         Returns:
-            MACs (N,), whole numbers in float64.
+            MACs (N,), whole numbers in float64; on the CPU if the masks' device has no float64.
         """
-        opened = {site: mask.double().sum(dim=1) for site, mask in masks.items()}
-        total = torch.zeros_like(next(iter(opened.values())))
+        counts = in_float64(torch.stack([mask.float().sum(dim=1) for mask in masks.values()]))
+        opened = dict(zip(masks, counts, strict=True))
+        total = torch.zeros_like(counts[0])
         for layer in self.layers:
             open_macs = torch.full_like(total, layer.macs)
             for site in layer.sites:
@@ -89,7 +106,7 @@ class Trace:
 
     Attributes:
         masks: For each gated site the mask (N, channels), exactly 0 or 1, with the gradient its gate gives it.
-        cost: The cost model of the network that ran, at the size of the view.
+        cost: The cost model of the network that ran, at the image size of the view.
     """
 
     masks: Mapping[str, Tensor]

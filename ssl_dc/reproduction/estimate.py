@@ -123,10 +123,10 @@ def macs_per_image(config: RunConfig) -> int:
 @cache
 def _macs_per_image(config_json: str) -> int:
     config = RunConfig.model_validate_json(config_json)
-    encoder = build_network(config.model_copy(update={"budget": config.budget.model_copy(update={"target": 1.0})})).encoder
-    objective = build_objective(config, encoder.feature_dim)
+    network = build_network(config.model_copy(update={"budget": config.budget.model_copy(update={"target": 1.0})}))
+    objective = build_objective(config, network.encoder.feature_dim)
     heads = sum(layer.weight.numel() for layer in objective.modules() if isinstance(layer, nn.Linear))
-    return PASSES * VIEWS * (encoder.cost_model(config.data.image_size).dense_macs + heads)
+    return PASSES * VIEWS * (network.cost.dense_macs + heads)
 
 
 def _seconds(dataset: str, run: PlannedRun, macs_per_second: float) -> float | None:

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import SGD, Adagrad, AdamW, Optimizer
 
-from ssl_dc.assemble import build_data_set
-from ssl_dc.config import resolve, uniform_layer
-from ssl_dc.data.subsets import open_splits
+from helpers.settings import TINY
+from helpers.training import trainer_of
 from ssl_dc.errors import RunError
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.optimizers.lars import build as build_lars
@@ -26,20 +25,7 @@ from ssl_dc.optimizers.options import LARSOptions
 from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
-from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.trainer import Trainer
-
-TINY = {
-    "data.limit": 64,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
-    "training.batch_size": 16,
-    "training.epochs": 2,
-    "training.workers": 0,
-    "training.checkpoint_every": 3,
-}
-"""Two epochs of four steps."""
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -295,29 +281,27 @@ def test_the_scaler_of_mixed_precision_goes_on_to_the_last_bit(tmp_path: Path, m
 
     monkeypatch.setattr("ssl_dc.training.trainer.make_accelerator", with_a_scaler)
 
-    def made() -> tuple[Trainer, list[float]]:
-        config = resolve([uniform_layer(TINY, "test")]).config
-        trainer = trainer_from_config(config, open_splits(build_data_set(config)).train)
+    def made() -> tuple[Trainer, list[float], Watcher]:
+        trainer = trainer_of({**TINY, "training.checkpoint_every": 3})
         scales: list[float] = []
 
         class Scales(Watcher):
             def on_step_end(self, step: int) -> None:  # noqa: ARG002
                 scales.append(trainer.accelerator.scaler.get_scale())
 
-        trainer.watchers = [Scales()]
         parameter = next(iter(trainer.learner.parameters()))
         parameter.register_hook(lambda gradient: gradient * (torch.inf if trainer.step + 1 == 2 else 1.0))
-        trainer.checkpoints = CheckpointStore(tmp_path / "checkpoints", keep=50)
-        return trainer, scales
+        return trainer, scales, Scales()
 
-    whole, scales = made()
-    whole.fit()
+    store = CheckpointStore(tmp_path / "checkpoints", keep=50)
+    whole, scales, watcher = made()
+    whole.fit(watchers=[watcher], checkpoints=store)
     assert scales == [2.0**12, *[2.0**11] * 3, *[2.0**12] * 3, 2.0**13]  # halved by the overflow of step 2, then doubled
     for folder in (tmp_path / "checkpoints").iterdir():
         if int(folder.name.removeprefix("step-")) > 3:
             shutil.rmtree(folder)
-    again, rest = made()
-    again.fit()
+    again, rest, watcher = made()
+    again.fit(watchers=[watcher], checkpoints=store)
     assert rest == scales[3:]
     for name, value in whole.learner.state_dict().items():
         assert torch.equal(value, again.learner.state_dict()[name]), name

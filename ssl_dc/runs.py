@@ -1,0 +1,210 @@
+"""A run from its start to its end: prepared, trained, calibrated, saved, evaluated."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ssl_dc.assemble import build
+from ssl_dc.config import RunConfig
+from ssl_dc.data.base import Splits
+from ssl_dc.data.prepared import Prepared
+from ssl_dc.data.subsets import sample
+from ssl_dc.data.unreadable import Readable
+from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
+from ssl_dc.evaluation.outcome import Outcome, outcome
+from ssl_dc.model import Model
+from ssl_dc.plugins.registry import registry
+from ssl_dc.run_folder import RunFolder
+from ssl_dc.trackers.base import Guarded, Watcher
+from ssl_dc.training.budget import calibrate
+from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.from_config import trainer_from_config
+from ssl_dc.training.metrics_file import MetricsFile
+
+BUDGET_TOLERANCE = 0.02
+"""How far from the budget the calibrated cost may be, as a share of the dense cost, before the user is told."""
+CALIBRATION_IMAGES = 1024
+"""How many images the gates' threshold is calibrated on, at most."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where it is.
+        model: What was trained.
+        outcome: What was learned and what it costs, as in ``result.json``.
+    """
+
+    folder: Path
+    model: Model
+    outcome: Outcome
+
+
+class PreparedRun:
+    """A run whose parts are all built, so that whatever is wrong with its config shows before a folder is made.
+
+    Args:
+        config: The run's config.
+        splits: Its images.
+
+    Raises:
+        ConfigError: If the parts do not fit one another, or the budget cannot be met.
+    """
+
+    def __init__(self, config: RunConfig, splits: Splits) -> None:
+        self.config = config
+        self.splits = splits
+        self.trainer = trainer_from_config(config, splits.train)
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes the run's files."""
+        return bool(self.trainer.accelerator.is_main_process)
+
+    def fit(self, folder: RunFolder, watchers: Sequence[Watcher]) -> Run:
+        """Train from the newest resume point in a folder, calibrate the gates, save the model, evaluate it.
+
+        Args:
+            folder: The run's folder.
+            watchers: Told of what happens, besides the metrics file, the tracker and the watchers of plugins.
+
+        Raises:
+            RunError: If training or evaluation fails. A model that was trained is saved before it is evaluated.
+            Stopped: If a signal asked for it.
+        """
+        told = self._watchers(folder, watchers)
+        self._tell_what_was_found(folder, told)
+        checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
+        try:
+            with _traceback_kept(folder), _advice(folder):
+                self.trainer.fit(watchers=told, checkpoints=checkpoints)
+                with self.trainer.parts.blamed(lambda: "calibration after the last step"):
+                    model = self._calibrated(told)
+            if self.is_main_process:
+                folder.save_model(model.encoder)
+            with _after_training(folder), _traceback_kept(folder), self.trainer.parts.blamed(lambda: "evaluation"):
+                result = outcome(self.config, model, self.splits)
+        finally:
+            self._list_bad_images(folder, told)
+        if self.is_main_process:
+            folder.save_result(result.as_json())
+        return Run(folder.path, model, result)
+
+    def _calibrated(self, told: Sequence[Watcher]) -> Model:
+        """The trained model, its cost brought to the budget. The user is told if the gates do not let it come near."""
+        model = Model(self.config, self.trainer.learner.encoder, self.trainer.cost)
+        budgets = self.config.budget.budgets
+        if not budgets or self.config.budget.control != "adaptive":
+            return model
+        reached = calibrate(model.encoder, self._calibration_batches(model), model.cost, budgets)
+        for budget, paid in zip(budgets, reached, strict=True):
+            if abs(paid - budget) > BUDGET_TOLERANCE:
+                self._say(told, f"the budget is missed: {budget:g} of the dense cost was asked for, {paid:.4f} is paid")
+        return model
+
+    def _calibration_batches(self, model: Model) -> list[Tensor]:
+        """Some of the images that are held out for it, or else of the training images, as evaluation sees them."""
+        images = self.splits.train if self.splits.calibration is None else self.splits.calibration
+        chosen = sample(images, CALIBRATION_IMAGES)
+        loader = DataLoader(Prepared(chosen, model.transform), batch_size=256)
+        return [batch.to(model.device, memory_format=torch.channels_last) for batch in loader]
+
+    def _tell_what_was_found(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
+        """Say what was understood of the user's files, and list in the run's folder which are left out."""
+        found = self.splits.found
+        if found is None or not self.is_main_process:
+            return
+        listed = ""
+        if found.left_out.reasons:
+            folder.save_left_out(found.left_out.reasons)
+            listed = f"; {found.left_out}; listed in {folder.left_out_file}"
+        self._say(told, f"{found.summary}{listed}")
+
+    def _list_bad_images(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
+        """List in the run's folder which images could not be read, and say so."""
+        splits = self.splits._asdict().items()
+        named = {name: images.left_out() for name, images in splits if isinstance(images, Readable)}
+        if self.splits.evaluation_train is self.splits.train:
+            named.pop("evaluation_train", None)
+        found = {name: reasons for name, reasons in named.items() if reasons}
+        if found and self.is_main_process:
+            folder.save_bad_images(found)
+            count = sum(map(len, found.values()))
+            self._say(told, f"{count} images could not be read, and others stood in: {folder.bad_images_file}")
+
+    def _watchers(self, folder: RunFolder, watchers: Sequence[Watcher]) -> list[Watcher]:
+        """Who is told of what happens: nobody in a process that is not the main one.
+
+        The tracker and the watchers of plugins are guarded: one that fails is left out, and training goes on.
+        """
+        if not self.is_main_process:
+            return []
+
+        def say(text: str) -> None:
+            self._say(watchers, text)
+
+        tracker = build("tracker", self.config.tracker, Watcher, folder.path)
+        guests: list[Watcher] = [Guarded(tracker, f"tracker {self.config.tracker.name!r}", say)]
+        for name in registry().names("watcher"):
+            try:
+                watcher = registry().find("watcher", name).target()(folder.path)
+            except Exception as error:  # a stranger's watcher may raise anything
+                say(f"watcher {name!r} is left out: {type(error).__name__}: {error}")
+            else:
+                guests.append(Guarded(watcher, f"watcher {name!r}", say))
+        return [MetricsFile(folder.metrics_file), *guests, *watchers]
+
+    def _say(self, told: Sequence[Watcher], text: str) -> None:
+        for watcher in told if self.is_main_process else ():
+            watcher.on_message(text)
+
+
+@contextmanager
+def _advice(folder: RunFolder) -> Iterator[None]:
+    """Add to a message that ends a training how to go on with it."""
+    try:
+        yield
+    except Stopped as stopped:
+        raise Stopped(f"{stopped}; go on with: {_resume_call(folder)}", stopped.signal) from None
+    except DataError as error:
+        raise RunError(f"{error} Once it can be, go on with: {_resume_call(folder)}{SKIP}") from error
+
+
+@contextmanager
+def _traceback_kept(folder: RunFolder) -> Iterator[None]:
+    """Write the traceback of a part's exception into the run's folder, and say in the message where it is."""
+    try:
+        yield
+    except PartError as error:
+        file = folder.save_traceback(error.__cause__ or error)
+        raise PartError(f"{error}; its traceback is in {file}") from error.__cause__
+
+
+@contextmanager
+def _after_training(folder: RunFolder) -> Iterator[None]:
+    """Add to a message that ends an evaluation that the trained model is saved, and how to go on."""
+    try:
+        yield
+    except SslDcError as error:
+        skip = SKIP if isinstance(error, DataError) else ""
+        raise RunError(
+            f"{error} Only the evaluation failed: the trained model is saved as {folder.model_file}. Evaluate it once more"
+            f" with: {_resume_call(folder)}{skip}"
+        ) from error
+
+
+SKIP = " (with --bad-images skip, it may be left out)"
+
+
+def _resume_call(folder: RunFolder) -> str:
+    return f"ssl-dc train --resume {shlex.quote(str(folder.path))}"

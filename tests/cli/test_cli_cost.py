@@ -1,0 +1,67 @@
+"""``ssl-dc cost``: of a run, and of a network that options describe."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from helpers.command_line import Trained, done, message, parsed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "macs"),
+    [
+        (["--stem", "cifar", "--image-size", "32"], 703_560_448),
+        (["--stem", "cifar", "--image-size", "32", "--set", "backbone.stem_padding=1"], 555_417_600),
+        (["--stem", "imagenet", "--image-size", "96"], 333_103_104),
+        (["--stem", "imagenet", "--image-size", "224"], 1_813_561_344),
+    ],
+)
+@pytest.mark.parametrize("gating", [[], ["--gating", "none"]], ids=["gates", "no gates"])
+def test_the_dense_cost_is_the_papers(arguments: list[str], macs: int, gating: list[str]) -> None:
+    table = parsed("cost", "--backbone", "resnet18", *arguments, *gating)
+    assert table["dense_macs"] == macs
+    assert sum(layer["dense_macs"] for layer in table["layers"]) == macs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "floor"),
+    [
+        (["--stem", "cifar", "--image-size", "32"], 0.01498),
+        (["--stem", "imagenet", "--image-size", "96"], 0.07642),
+        (["--stem", "imagenet", "--image-size", "224"], 0.07583),
+    ],
+)
+def test_the_gated_cost_of_an_untrained_network_is_the_floor(arguments: list[str], floor: float) -> None:
+    table = parsed("cost", "--backbone", "resnet18", *arguments)
+    assert table["ratio"] == pytest.approx(floor, abs=5e-6)
+    assert table["gated_macs"] == sum(layer["gated_macs"] for layer in table["layers"])
+    assert table["ratio"] == pytest.approx(table["gated_macs"] / table["dense_macs"])
+
+
+def test_cost_as_a_table_shows_the_same_numbers() -> None:
+    text = done("cost", "--data", "cifar10")
+    assert "703,560,448" in text
+    assert "stages.layer4.1.conv2" in text
+    assert "every gate shut" in text
+
+
+def test_cost_of_a_run_is_what_its_held_out_images_pay(trained: Trained) -> None:
+    table = parsed("cost", trained.folder)
+    result = json.loads((trained.folder / "result.json").read_text())
+    assert table["dense_macs"] == result["dense_macs"]
+    assert table["ratio"] == pytest.approx(result["routes"]["gated"]["ratio"], abs=1e-9)
+    assert "60 held-out images" in table["gated_is"]
+    assert sum(layer["gated_macs"] for layer in table["layers"]) == pytest.approx(table["gated_macs"], rel=1e-3)
+
+
+def test_cost_takes_a_run_or_options_not_both(trained: Trained) -> None:
+    assert "not both" in message("cost", trained.folder, "--width", "8")
+    assert "nowhere is not a run folder" in message("cost", "nowhere")
+
+
+def test_cost_takes_the_width_of_the_network_not_of_the_demo_data() -> None:
+    assert parsed("cost", "--backbone", "resnet18", "--stem", "cifar", "--image-size", "32")["dense_macs"] == 703_560_448
+    demo = parsed("cost", "--data", "digits", "--image-size", "32")["dense_macs"]
+    assert demo < 703_560_448 / 15, "a named data set brings its recipe"
