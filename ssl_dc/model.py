@@ -21,7 +21,7 @@ from ssl_dc.views.pixels import evaluation_transform
 
 if TYPE_CHECKING:
     from ssl_dc.backbones.base import Backbone
-    from ssl_dc.compiled.executor import Backend, Executor
+    from ssl_dc.compiled.executor import Executor
     from ssl_dc.encoders.base import Encoded, Encoder
 
 
@@ -169,7 +169,7 @@ class Model(nn.Module):
         batches = batches_of(pictures, self.transform, batch_size)
         return torch.cat([self._evaluated(batch, way).features for batch in batches])
 
-    def compile_gated(self, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
+    def compile_gated(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """Compile the gated route for this machine's CPU: only what the masks keep is computed.
 
         ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding. The
@@ -186,7 +186,7 @@ class Model(nn.Module):
         self._need_gates()
         return self._compiled(Route.GATED, threads, backend)
 
-    def compile_dense(self, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
+    def compile_dense(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """Compile the dense route for this machine's CPU; see :meth:`compile_gated`."""
         return self._compiled(Route.DENSE, threads, backend)
 
@@ -217,7 +217,7 @@ class Model(nn.Module):
             self._costs[size] = self.encoder.cost_model(size)
         return self._costs[size]
 
-    def _compiled(self, route: Route, threads: int | None, backend: Backend) -> Executor:
+    def _compiled(self, route: Route, threads: int | None, backend: str) -> Executor:
         from ssl_dc.compiled.executor import compiled
 
         return compiled(self._on_the_cpu(route), route, threads=threads, backend=backend)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.cells import cell_len
@@ -16,10 +15,6 @@ from rich.text import Text
 
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.printable import printable
-
-if TYPE_CHECKING:
-    from ssl_dc.bench.measure import Measured
-    from ssl_dc.bench.profile import Profile
 
 WITHOUT_LIMIT = 10_000
 """Columns of an output that is no terminal: a table there is as wide as it needs."""
@@ -60,39 +55,6 @@ def print_table(table: ReportTable) -> None:
 def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     """Print rows of plain values under their column names."""
     print_table(ReportTable(title, columns, [[str(row[column]) for column in columns] for row in rows]))
-
-
-def print_bench(results: Sequence[Measured]) -> None:
-    """Print what was timed, a table a situation; milliseconds a batch."""
-    for result in results:
-        rows = []
-        for way in result.times.milliseconds:
-            timing = result.timing(way)
-            rate = 1000 * result.situation.batch / timing.median
-            times = (f"{value:.3f}" for value in (timing.median, timing.p10, timing.p90))
-            rows.append((way, *times, f"{rate:,.1f}", f"{result.speed_up(way):.2f}"))
-        notes = [f"speed-ups are over {result.fastest_dense!r}, the fastest dense way, in the same rounds"]
-        if result.kept is not None and result.promise is not None and result.cost_ratio is not None:
-            notes.append(
-                f"the gated route costs {result.cost_ratio:.4f} of the dense MACs, which promises {result.promise:.2f};"
-                f" the executor keeps {100 * result.kept:.0f} % of that"
-            )
-        notes += [f"not measured: {name}: {reason}" for name, reason in result.unavailable.items()]
-        columns = ("way", "median", "p10", "p90", "images / s", "speed-up")
-        print_table(ReportTable(f"{result.situation}: milliseconds", columns, rows, note="\n".join(notes)))
-
-
-def print_profile(profile: Profile) -> None:
-    """Print where the executor's time goes."""
-    rows = []
-    for layer in profile.layers:
-        ratio = f"{layer.gated / layer.dense:.3f}" if layer.dense else ""
-        share = "" if layer.share is None else f"{layer.share:.3f}"
-        rows.append((layer.layer, f"{layer.dense:.1f}", f"{layer.gated:.1f}", ratio, share))
-    total = ("all", f"{profile.dense:.1f}", f"{profile.gated:.1f}", f"{profile.gated / profile.dense:.3f}", "")
-    title = f"microseconds an image by the executor, batch 1, threads: {profile.threads}"
-    columns = ("layer", "dense", "gated", "gated / dense", "MACs, gated / dense")
-    print_table(ReportTable(title, columns, rows, total, note=f"gated: mean over {profile.images} held-out images"))
 
 
 def _console() -> Console:
