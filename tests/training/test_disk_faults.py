@@ -110,10 +110,13 @@ def test_a_run_folder_that_cannot_be_written_is_a_message(tmp_path: Path, whole:
     assert_same_files(folder, whole)
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
-@pytest.mark.parametrize("function", ["fsync", "mkdir", "rename"])
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [("fsync", errno.ENOSPC), ("mkdir", errno.EDQUOT), ("rename", errno.EIO)],
+    ids=["fsync", "mkdir", "rename"],
+)
 def test_a_failing_system_call_while_saving_keeps_the_earlier_resume_point(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, code: int, function: str
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, function: str, code: int
 ) -> None:
     folder = tmp_path / "run"
 

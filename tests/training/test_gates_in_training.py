@@ -33,7 +33,7 @@ def test_gates_are_left_alone_during_their_warm_up(tmp_path: Path, gating: str) 
         f"encoder.{name}": value for name, value in Model.untrained(ssl_dc.load(folder).config).encoder.state_dict().items()
     }
     after_warmup, after_all = learner_at(folder, 2), learner_at(folder, 4)
-    gates = [name for name in after_warmup if ".gate." in name]
+    gates = [name for name in after_warmup if ".gate." in name and not name.endswith(".budgets")]
     others = [name for name in after_warmup if name.endswith("conv1.weight") and "encoder" in name]
     gated_norms = [name for name in after_warmup if ".norm1.gated." in name]
     assert gates

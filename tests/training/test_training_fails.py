@@ -77,8 +77,24 @@ def test_an_image_that_cannot_be_read_ends_training_with_its_name(workers: int) 
     assert str(caught.value) == "image cats/3.png cannot be read: truncated."
 
 
+def test_a_launch_that_does_not_say_where_its_processes_meet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_PORT", "")
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 2, but RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"):
+        by_hand()
+
+
 def test_a_launch_of_processes_that_would_train_apart_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")  # and nothing else of a launch; the process has a state of one process
-    monkeypatch.setenv("MASTER_ADDR", "")
-    with pytest.raises(ConfigError, match="2 processes"):
+    by_hand()  # from here on this process counts as one that trains alone
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="launched as 2 processes, but they train as 1"):
         by_hand()
