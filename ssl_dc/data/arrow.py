@@ -114,11 +114,9 @@ class Arrow(DataSet):
 
     def _image_column(self, rows: Any, where: str) -> str:
         """The column of images: the one that the options name, or by default the only one that can be it."""
-        import datasets
-
         wanted, names = self.options.image_column, list(rows.features)
-        candidates = [str(name) for name in names if isinstance(rows.features[name], datasets.Image)]
-        if wanted in candidates or (wanted in names and rows.features[wanted].dtype in ("binary", "large_binary")):
+        candidates = [str(name) for name in names if _holds_images(rows.features[name])]
+        if wanted in candidates:
             return wanted
         if wanted not in names and wanted == _DEFAULTS.image_column and len(candidates) == 1:
             return candidates[0]
@@ -169,6 +167,14 @@ def _opened(root: Path) -> dict[str, Any]:
         raise DataError(f"folder {root} cannot be read; it should be {_LAYOUT} ({name_of(str(error))}).") from error
     splits = dict(opened) if isinstance(opened, dict) else {TRAIN: opened}
     return splits if len(splits) > 1 else {TRAIN: next(iter(splits.values()))}
+
+
+def _holds_images(feature: Any) -> bool:
+    """Whether a column holds images, structs {bytes, path}, or bytes."""
+    import datasets
+
+    inner = feature.get("bytes") if isinstance(feature, dict) else feature
+    return isinstance(inner, datasets.Image) or getattr(inner, "dtype", None) in ("binary", "large_binary")
 
 
 def _shown(names: list[str]) -> str:
