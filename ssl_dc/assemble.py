@@ -19,8 +19,9 @@ from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
-from ssl_dc.plugins.registry import registry
+from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.views.base import Views
@@ -118,6 +119,11 @@ def build_views(config: RunConfig) -> Views:
 def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Optimizer:
     """The optimiser over some parameters."""
     return build("optimizer", config.optimizer, Optimizer, groups, peak_lr(config))
+
+
+def registered_parts(config: RunConfig) -> dict[str, Registered]:
+    """The records of the parts that a config names, by kind."""
+    return {kind: registry().find(kind, getattr(config, kind).name) for kind in KINDS if hasattr(config, kind)}
 
 
 def peak_lr(config: RunConfig) -> float:

@@ -18,7 +18,7 @@ from ssl_dc.data.base import Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import sample
 from ssl_dc.data.unreadable import Readable
-from ssl_dc.errors import DataError, RunError, SslDcError, Stopped
+from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
@@ -86,12 +86,13 @@ class PreparedRun:
         self._tell_what_was_found(folder, told)
         checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
         try:
-            with _advice(folder):
+            with _traceback_kept(folder), _advice(folder):
                 self.trainer.fit(watchers=told, checkpoints=checkpoints)
-                model = self._calibrated(told)
+                with self.trainer.parts.blamed(lambda: "calibration after the last step"):
+                    model = self._calibrated(told)
             if self.is_main_process:
                 folder.save_model(model.encoder)
-            with _after_training(folder):
+            with _after_training(folder), _traceback_kept(folder), self.trainer.parts.blamed(lambda: "evaluation"):
                 result = outcome(self.config, model, self.splits)
         finally:
             self._list_bad_images(folder, told)
@@ -176,21 +177,33 @@ def _advice(folder: RunFolder) -> Iterator[None]:
     except Stopped as stopped:
         raise Stopped(f"{stopped}; go on with: {_resume_call(folder)}", stopped.signal) from None
     except DataError as error:
-        raise RunError(
-            f"{error} Once it can be, go on with: {_resume_call(folder)} (with --bad-images skip, it may be left out)"
-        ) from error
+        raise RunError(f"{error} Once it can be, go on with: {_resume_call(folder)}{SKIP}") from error
+
+
+@contextmanager
+def _traceback_kept(folder: RunFolder) -> Iterator[None]:
+    """Write the traceback of a part's exception into the run's folder, and say in the message where it is."""
+    try:
+        yield
+    except PartError as error:
+        file = folder.save_traceback(error.__cause__ or error)
+        raise PartError(f"{error}; its traceback is in {file}") from error.__cause__
 
 
 @contextmanager
 def _after_training(folder: RunFolder) -> Iterator[None]:
-    """Add to a message that ends an evaluation that the trained model is saved."""
+    """Add to a message that ends an evaluation that the trained model is saved, and how to go on."""
     try:
         yield
     except SslDcError as error:
+        skip = SKIP if isinstance(error, DataError) else ""
         raise RunError(
-            f"{error} Training has ended and its model is saved: {folder.model_file}. Evaluate it with:"
-            f" ssl-dc evaluate {shlex.quote(str(folder.path))}, or once more with: {_resume_call(folder)}"
+            f"{error} Only the evaluation failed: the trained model is saved as {folder.model_file}. Evaluate it once more"
+            f" with: {_resume_call(folder)}{skip}"
         ) from error
+
+
+SKIP = " (with --bad-images skip, it may be left out)"
 
 
 def _resume_call(folder: RunFolder) -> str:

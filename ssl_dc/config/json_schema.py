@@ -1,4 +1,4 @@
-"""The JSON schema of a config, over all parts that are installed: for editors that check and complete as one types."""
+"""The JSON schema of a config with all installed parts, for editors that check and complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REF = "#/$defs/{model}"
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, JSON Schema 2020-12, as plain values. Parts whose options cannot be loaded are left out."""
+    """The schema (JSON Schema 2020-12) as plain values. Parts whose options cannot be loaded are left out."""
     own = RunConfig.model_json_schema(ref_template=REF)
     properties = own["properties"]
     definitions = own["$defs"]
@@ -43,7 +43,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _reachable(schema: Any, definitions: dict[str, Any]) -> set[str]:
-    """The definitions that a schema refers to, also by way of others."""
+    """The definitions that a schema refers to, directly or through others."""
     found: set[str] = set()
     left = _references(schema)
     while left:
@@ -57,7 +57,7 @@ def _references(schema: Any) -> set[str]:
 
 
 def _parts(kind: str) -> list[tuple[str, Registered]]:
-    """The parts of a kind whose options can be loaded, by what users write for them."""
+    """The parts of a kind whose options can be loaded, each with what users write for it."""
     found = []
     for registered in registry().all():
         if registered.kind == kind:
@@ -70,7 +70,7 @@ def _parts(kind: str) -> list[tuple[str, Registered]]:
 
 
 def _part_schema(kind: str, written: str, registered: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a section that names a part; what it refers to joins the definitions."""
+    """The schema of a section that names a part. The definitions it refers to are added to ``definitions``."""
     model = registered.options_model()
     schemas, shared = models_json_schema([(model, "validation")], ref_template=f"#/$defs/{kind}:{written}:{{model}}")
     inner = dict(shared.get("$defs", {}))

@@ -26,9 +26,9 @@ from ssl_dc.routes import Route
 
 
 def _slot(kind: str) -> BeforeValidator:
-    """Validates a section by the options of the part that it names, which only then are imported.
+    """Validates a section by the options of the part that it names, and imports these options only then.
 
-    A qualified name, ``package:name``, is kept as it is: the saved config must find the same part again.
+    A qualified name, ``package:name``, is kept, so that the saved config finds the same part again.
     """
 
     def check(section: Any) -> Any:
@@ -106,7 +106,7 @@ def budget_grid(text: str | Sequence[Any]) -> tuple[float, ...]:
 
 
 class BudgetConfig(Strict):
-    """What the gated route may cost, and how it is held to it."""
+    """What the gated route may cost, and how training holds it to that."""
 
     target: float | None = Field(
         0.3,
@@ -153,7 +153,7 @@ class BudgetConfig(Strict):
 
 
 class TrainingConfig(Strict):
-    """How long, how fast and on what the network is trained."""
+    """Length, batches, precision and checks of a training."""
 
     epochs: int = Field(500, ge=1, description="Passes over the training images.")
     batch_size: int = Field(
@@ -161,13 +161,13 @@ class TrainingConfig(Strict):
         ge=2,
         description="Images a step, over all processes and accumulation steps together: the global batch.",
     )
-    accumulation: int = Field(1, ge=1, description="Parts that a step's batch is computed in, to save memory.")
+    accumulation: int = Field(1, ge=1, description="Into how many parts a step divides its batch, to save memory.")
     warmup_share: float = Field(
         0.02,
         ge=0,
         le=1,
-        description="Share of the training in which the learning rate rises from a hundredth of its peak: 10 of 500"
-        " epochs.",
+        description="Share of the training in which the learning rate rises from a hundredth of its peak. The default"
+        " is 10 of 500 epochs.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
     dense_share: float = Field(
@@ -180,18 +180,19 @@ class TrainingConfig(Strict):
         None, ge=1, description="Steps between two resume points, besides the one at the end of each epoch."
     )
     checkpoint_minutes: float | None = Field(
-        10.0, gt=0, description="Minutes after which a resume point is written, besides those by steps and epochs."
+        10.0, gt=0, description="Minutes between two resume points, besides those by steps and epochs."
     )
-    keep_checkpoints: int = Field(2, ge=1, description="Resume points that are kept.")
+    keep_checkpoints: int = Field(2, ge=1, description="How many resume points are kept.")
     on_not_finite: Literal["stop", "skip"] = Field(
         "stop",
-        description="A loss or gradient that is not finite: 'stop' ends the run, 'skip' leaves the step's update out.",
+        description="A loss or gradient that is not finite: 'stop' ends the run, 'skip' skips the update of that step.",
     )
     on_collapse: Literal["warn", "stop"] = Field(
-        "warn", description="An embedding that is nearly the same for all images; looked for every log_every steps."
+        "warn", description="An embedding that is nearly the same for all images. It is looked for every log_every steps."
     )
     on_stuck_gates: Literal["warn", "stop"] = Field(
-        "warn", description="Gates that are all shut, or all open below a budget of 1; looked for every log_every steps."
+        "warn",
+        description="Gates that are all shut, or all open at a budget below 1. They are looked for every log_every steps.",
     )
 
     @model_validator(mode="after")
@@ -207,7 +208,7 @@ if TYPE_CHECKING:
     _by_default: Any = None
 
     class _Sections(Strict):
-        """What the rows of the kinds make, for type checkers. A test holds it to them."""
+        """The sections of parts, for type checkers. A test holds them equal to the rows of the kinds."""
 
         objective: PartOptions = _by_default
         gating: GatingOptions = _by_default
@@ -222,7 +223,7 @@ if TYPE_CHECKING:
 else:
 
     def _section(kind):
-        """The type of a part's section, and its field. Left empty, it means the default part with its default options."""
+        """The type and the field of a part's section. Left empty, it means the default part with its default options."""
         base = import_string(kind.options)
         return Annotated[SerializeAsAny[base], _slot(kind.name)], Field(default={}, description=kind.section)
 
@@ -230,9 +231,9 @@ else:
 
 
 class RunConfig(_Sections):
-    """Everything that decides what a run computes; a saved one re-creates the run.
+    """Everything that decides what a run computes. A saved config makes the same run again.
 
-    It has a section for every kind of part that a run is composed of (:mod:`ssl_dc.plugins.kinds`), and these.
+    It has a section for each kind of part that :mod:`ssl_dc.plugins.kinds` gives one, and those below.
     """
 
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")

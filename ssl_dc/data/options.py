@@ -29,7 +29,7 @@ class DigitsOptions(DataOptions):
 
     notice: ClassVar[str] = (
         "No data set named: training on scikit-learn's handwritten digits. For your own images:"
-        " --data folder --data-root DIR, with DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg."
+        " --data folder --data-root DIR."
     )
 
     recipe: ClassVar[Mapping[str, Any]] = {

@@ -1,15 +1,15 @@
-"""How parts are brought in: by hooks.
+"""Hooks are the functions by which a plugin brings parts.
 
-A plugin is a module (or any object) whose functions carry :data:`ssl_dc.hookimpl` and have the names below; a package
+A plugin is a module (or any object) whose functions carry :data:`ssl_dc.hookimpl` and have the names below. A package
 offers it under the entry point group ``ssl_dc``. It says by ``SSL_DC_INTERFACE = "2.0"`` which version of the interface it
 is written for.
 
-Each hook is called once, without arguments, and returns a list of :class:`ssl_dc.Part` records, which name a class (or
-function) and its options by import string: hooks should import nothing heavy. A hook may raise: its plugin is then left
-out, with the reason in ``ssl-dc plugins list``, and everything else works.
+Each hook is called once, without arguments. It returns a list of :class:`ssl_dc.Part` records, which name a class (or
+function) and its options by import string, so that hooks import nothing heavy. If a hook raises, its plugin is left out,
+with the reason in ``ssl-dc plugins list``, and everything else works.
 
-What a record names is imported when a run chooses it, and called with the arguments given below. It may raise
-:class:`ssl_dc.ConfigError` with one readable message where it cannot do what the options ask for.
+What a record names, its target, is imported when a run chooses the part, and called with the arguments given below. If it
+cannot do what the options ask for, it raises :class:`ssl_dc.ConfigError` with one readable message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 def hook_specifications() -> type:
-    """What pluggy checks plugins against: a function for each kind of part, named for its hook."""
+    """The specifications that pluggy checks plugins by: a function for each kind of part, with the name of its hook."""
 
     def specification() -> list[Part]:
         raise NotImplementedError
@@ -37,7 +37,7 @@ def hook_specifications() -> type:
 
 
 def hook_documentation(kind: Kind) -> str:
-    """What a kind's hook brings and what is asked of it, in docstring markup."""
+    """The documentation of the hook of a kind, in docstring markup."""
     if kind.options is None:
         options = "It has no options: the record's ``options`` is None."
     else:

@@ -1,4 +1,4 @@
-"""The reference page of the hooks, made from their own docstrings and from the base classes that they ask for."""
+"""Makes the reference page of the hooks from the table of the kinds and the docstrings of the base classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_dc.plugins.parts import INTERFACE, import_string
 
 HEAD = f"""# Hooks
 
-Made by `ssl-dc plugins hooks`, from the code's own docstrings. Version {INTERFACE} of the interface.
+`ssl-dc plugins hooks` made this page from the code. Version {INTERFACE} of the interface.
 """
 
 
@@ -40,7 +40,7 @@ def _class_section(thing: type) -> str:
 
 
 def _methods(thing: type) -> Iterator[tuple[str, Any]]:
-    """The documented methods and properties that a class itself defines, in its order."""
+    """The documented methods and properties that a class itself defines, in order."""
     for name, value in vars(thing).items():
         value = value.fget if isinstance(value, property) else value
         if (
@@ -53,7 +53,7 @@ def _methods(thing: type) -> Iterator[tuple[str, Any]]:
 
 
 def _signature(function: Any) -> str:
-    """The signature as it is written, with its annotations."""
+    """The signature as the source has it, with annotations."""
     source = inspect.getsource(function)
     definition = ast.parse(inspect.cleandoc("\n" + source) if source[0].isspace() else source).body[0]
     assert isinstance(definition, ast.FunctionDef)  # noqa: S101  # it is the source of a function
@@ -66,7 +66,7 @@ def _text(thing: Any) -> str:
 
 
 def _markdown(docstring: str) -> str:
-    """A docstring in Google's style, with its roles, as Markdown."""
+    """A docstring in Google's style, as Markdown."""
     text = re.sub(r":(?:class|func|meth|data|mod):`~?([\w.]+)`", r"`\1`", docstring).replace("``", "`")
     return re.sub(r"^(Args|Attributes|Returns|Raises):\n((?:    .*\n?|\n)+)", _list, text, flags=re.MULTILINE)
 

@@ -1,7 +1,7 @@
 """The registry of the parts that plugins bring.
 
-Each plugin, the built-in ones included, is loaded on its own: one that is broken is left out and remembered with its
-reason, and everything else works.
+Each plugin is loaded on its own, built-in ones too. A broken plugin is left out, the reason is kept, and everything else
+works.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 @dataclass(frozen=True)
 class Registered:
-    """A part with its provenance."""
+    """A part, and the distribution that it comes from."""
 
     kind: str
     part: Part
@@ -38,7 +38,7 @@ class Registered:
 
     @property
     def qualified_name(self) -> str:
-        """``package:name``, which says which package's part is meant where two bring the same name."""
+        """``package:name``: tells parts of the same name from different packages apart."""
         return f"{self.distribution}:{self.part.name}"
 
     def options_model(self) -> type[PartOptions]:
@@ -57,7 +57,7 @@ class Registered:
         return model
 
     def target(self) -> Any:
-        """The part itself: the class (or function) that the record names.
+        """The class or function that the record names.
 
         Raises:
             PluginError: If it cannot be imported.
@@ -70,13 +70,13 @@ class Registered:
     def _import(self, target: str) -> Any:
         try:
             return import_string(target)
-        except Exception as error:  # a stranger's module may raise anything while it is imported
+        except Exception as error:  # a plugin's module may raise anything while it is imported
             raise PluginError(f"{self} cannot be loaded from {target!r}: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin, or one part of it, that was left out, and why."""
+    """A plugin, or one part of it, that was left out, with the reason."""
 
     plugin: str
     distribution: str
@@ -88,10 +88,10 @@ class Registry:
     """All parts, by kind and name.
 
     Attributes:
-        broken: What was left out.
+        broken: The plugins and parts that were left out.
 
     Args:
-        plugins: In the order in which they are loaded.
+        plugins: The plugins to load, in this order.
     """
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
@@ -102,11 +102,11 @@ class Registry:
         for plugin in plugins:
             try:
                 self._add(plugin)
-            except (Exception, SystemExit) as error:  # whatever a stranger's plugin raises, the others must go on
+            except (Exception, SystemExit) as error:  # a plugin may raise anything, and the others must load
                 self._leave_out(plugin, f"{type(error).__name__}: {error}")
 
     def names(self, kind: str) -> list[str]:
-        """What users may write for the parts of a kind, sorted: names, qualified where the name alone will not do."""
+        """What users may write for the parts of a kind, sorted: names, or qualified names where a name is not enough."""
         return sorted(self.written(registered) for registered in self.all() if registered.kind == kind)
 
     def all(self) -> Iterator[Registered]:
@@ -115,7 +115,7 @@ class Registry:
             yield from self._parts[key]
 
     def written(self, registered: Registered) -> str:
-        """The shortest that users may write for a part: its name, or ``package:name`` where that means another or none."""
+        """What users write for a part: its name, or ``package:name`` if the name alone means another part or none."""
         alone = self._by_name(registered.kind, registered.part.name) is registered
         return registered.part.name if alone else registered.qualified_name
 
@@ -124,11 +124,11 @@ class Registry:
         return isinstance(name, str) and self._lookup(kind, name) is not None
 
     def find(self, kind: str, name: str) -> Registered:
-        """The part of that kind and name, or of that ``package:name``.
+        """The part of a kind by its name or its qualified name ``package:name``.
 
         Raises:
-            PluginError: If there is none, or several packages bring it; the message lists those there are, the nearest
-                first, and any plugin that was left out.
+            PluginError: If there is none, or several packages bring it. The message lists the parts that there are, the
+                nearest name, and every plugin that was left out.
         """
         label = KINDS[kind].label
         if not isinstance(name, str):
@@ -147,6 +147,11 @@ class Registry:
         out = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in self.broken)
         raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{out}")
 
+    def meant(self, kind: str, name: str) -> list[Registered]:
+        """Every part that a name may mean: the one that :meth:`find` finds, or else all that packages bring."""
+        found = self._lookup(kind, name)
+        return self._parts.get((kind, name), []) if found is None else [found]
+
     def _lookup(self, kind: str, name: str) -> Registered | None:
         package, colon, bare = name.rpartition(":")
         if not colon:
@@ -154,7 +159,7 @@ class Registry:
         return next((each for each in self._parts.get((kind, bare), []) if each.distribution == package), None)
 
     def _by_name(self, kind: str, name: str) -> Registered | None:
-        """The one part of that name, or the built-in one where plugins bring the name as well."""
+        """The part that a bare name means: the only one of that name, or the built-in one."""
         bearers = self._parts.get((kind, name), [])
         if len(bearers) == 1:
             return bearers[0]
@@ -167,7 +172,7 @@ class Registry:
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError:
-            # else the hook that nothing specifies would be held against every later plugin as well
+            # otherwise the unknown hook would be held against every later plugin too
             self._manager.unregister(namespace)
             raise
         silent = True
@@ -181,7 +186,7 @@ class Registry:
                     for part in parts:
                         self._add_part(plugin, kind, part)
         if silent:
-            raise PluginError("it brings nothing: no function in it is marked @ssl_dc.hookimpl and named for a hook")
+            raise PluginError("it brings nothing: no function in it is marked @ssl_dc.hookimpl and has the name of a hook")
 
     def _add_part(self, plugin: Plugin, kind: Kind, part: Part) -> None:
         if not isinstance(part, Part):
@@ -201,7 +206,7 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The registry of this process, built when first asked for.
+    """The registry of this process. It is made at the first call.
 
     Raises:
         PluginError: If the environment asks for a plugin that is not installed.
@@ -210,12 +215,12 @@ def registry() -> Registry:
 
 
 def _check_interface(declared: Any) -> None:
-    """Refuse a plugin written for another interface: the same major version, and no later minor one, is needed."""
+    """Refuse a plugin for another interface: the major version must be ours, and the minor version no later than ours."""
     if not re.fullmatch(r"\d+\.\d+", str(declared)):
         raise PluginError(f"SSL_DC_INTERFACE = {declared!r} is not a version such as {INTERFACE!r}")
     theirs, ours = (tuple(map(int, version.split("."))) for version in (str(declared), INTERFACE))
     if theirs[0] != ours[0] or theirs > ours:
         raise PluginError(
-            f"it is written for version {declared} of the interface, and this ssl-dc has {INTERFACE}; what fits is"
+            f"it is written for version {declared} of the interface, and this ssl-dc has {INTERFACE}; it loads plugins for"
             f" {ours[0]}.0 to {INTERFACE}"
         )

@@ -1,4 +1,4 @@
-"""New plugin packages: one small part that works, for its author to make something else of."""
+"""New plugin packages. Each brings one small part that works, for its author to change."""
 
 from __future__ import annotations
 

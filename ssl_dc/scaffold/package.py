@@ -1,4 +1,4 @@
-"""Writes a package that brings one part: from templates, checked before anything is written."""
+"""Writes a package that brings one part, from templates. Everything is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ module."""
 SUFFIX = ".template"
 
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
-"""A part's name that is also one of a distribution, hence ASCII, and with a letter or digit at the end."""
+"""Names that a part and a distribution can both have: ASCII, with a letter or digit at the end."""
 
 
 def kinds() -> list[str]:
@@ -33,12 +33,12 @@ def kinds() -> list[str]:
 
 
 def write_package(directory: Path, kind: str, name: str) -> list[Path]:
-    """Write a package that brings one part: it installs, passes its own tests, and its part works at once.
+    """Write a package that brings one part. It installs, passes its own tests, and its part works at once.
 
     Args:
-        directory: Where to; new, or an empty folder.
+        directory: A new or empty folder.
         kind: The kind of part.
-        name: The part's name; the distribution is ``ssl-dc-NAME``.
+        name: The name of the part. The distribution is ``ssl-dc-NAME``.
 
     Returns:
         The files written, sorted.
@@ -65,7 +65,7 @@ def write_package(directory: Path, kind: str, name: str) -> list[Path]:
 
 
 def next_commands(directory: Path, kind: str, name: str) -> list[str]:
-    """What to do with a package that was written: install it, test it, use its part."""
+    """The commands that install a written package, test it, and use its part."""
     where = str(directory)
     folder = where if directory.is_absolute() or where.startswith(".") else f"./{where}"  # else pip looks for a project
     return [
@@ -81,7 +81,7 @@ def _use(kind: str, name: str) -> str:
 
 
 def _words(kind: str, name: str) -> dict[str, str]:
-    """What stands for each ``$word`` of the templates."""
+    """The text that replaces each ``$word`` of the templates."""
     identifier = re.sub(r"[^A-Za-z0-9]", "_", name)
     class_name = "".join(word[:1].upper() + word[1:] for word in identifier.split("_"))
     words = _words_for(kind, name, identifier, class_name)
@@ -91,7 +91,7 @@ def _words(kind: str, name: str) -> dict[str, str]:
 
 
 def _names_used(kind: str, words: Mapping[str, str]) -> set[str]:
-    """Every name that the modules of a package bind or read, which a class of theirs must not have."""
+    """Every name that the modules of a package bind or read. Its class must have another."""
     modules = [text for path, text in _templates(kind).items() if path.name.endswith(f".py{SUFFIX}")]
     nodes = [node for text in modules for node in ast.walk(ast.parse(Template(text).substitute(words)))]
     read_or_assigned = {node.id for node in nodes if isinstance(node, ast.Name)}
@@ -129,7 +129,7 @@ def _check_name(kind: str, name: str, words: Mapping[str, str]) -> None:
         )
     reserved = next((word for word in (name, words["class_name"]) if keyword.iskeyword(word)), None)
     if reserved:
-        raise PluginError(f"name {name!r}: {reserved} is a word of Python's own, after which no class can be named")
+        raise PluginError(f"name {name!r}: {reserved} is a keyword of Python, so no class can have that name")
     for registered in registry().all():
         ours = registered.distribution == words["distribution"]
         same_part = (registered.kind, registered.part.name) == (kind, name)
@@ -150,7 +150,7 @@ def _check_directory(directory: Path) -> None:
 
 
 def _templates(kind: str) -> dict[Path, str]:
-    """Text by place: what all kinds share, and what is of this kind instead or besides."""
+    """Texts by their place: those of all kinds, then those of this kind, which replace texts of the same place."""
     return {
         path.relative_to(TEMPLATES / room): path.read_text(encoding="utf-8")
         for room in ("any", kind)
@@ -159,6 +159,6 @@ def _templates(kind: str) -> dict[Path, str]:
 
 
 def _place(path: Path, words: Mapping[str, str]) -> Path:
-    """Where a template's text goes in the package: ``package`` and ``test_part`` are named for the part."""
+    """Where the text of a template goes: the folder ``package`` and the file ``test_part.py`` get the name of the part."""
     named = {"package": words["module"], "test_part.py": f"test_{words['identifier']}.py"}
     return Path(*(named.get(step, step) for step in path.with_name(path.name.removesuffix(SUFFIX)).parts))

@@ -1,4 +1,4 @@
-"""What an encoder must do; checked around a network of two blocks with linear gates."""
+"""What an encoder must do: checks with a network of two blocks and linear gates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import NoGatingOptions
 from ssl_dc.norms.options import SharedOptions
@@ -15,7 +16,6 @@ from ssl_dc.routes import Route
 from ssl_dc.testing.check import Subject, expect, expect_gradient, expect_instance
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import LinearGating, SmallBackbone, random_images
-from ssl_dc.testing.counting import counted_macs
 
 ROWS = 8
 SIZE = 16
@@ -41,7 +41,7 @@ def both_routes_give_features_of_the_declared_width(subject: Subject) -> None:
 
 
 def masks_come_with_the_gated_route_only(subject: Subject) -> None:
-    """The gated route gives the mask of every gated site of its backbone, the dense route none."""
+    """The gated route gives the mask of every gated site of its backbone; the dense route gives none."""
     encoder = _encoder(subject)
     gated = {p.site.name: p.site.channels for p in encoder.backbone(Route.GATED).gate_points() if p.gate is not None}
     expect(bool(gated), "expected gates in the backbone of the gated route, saw none")
@@ -73,7 +73,7 @@ def both_routes_are_trained_in_one_backward(subject: Subject) -> None:
 
 
 def declared_cost_is_the_counted_cost(subject: Subject) -> None:
-    """The cost model's dense cost and the gates together are what the gated route runs, counted by torch, at two sizes."""
+    """The dense cost and the cost of the gates add up to what torch counts on the gated route, at two image sizes."""
     encoder = _encoder(subject).eval()
     for size in (SIZE, SIZE + 8):
         declared = sum(layer.macs for layer in encoder.cost_model(size).layers)
@@ -85,7 +85,7 @@ def declared_cost_is_the_counted_cost(subject: Subject) -> None:
 
 
 def it_works_without_gates(subject: Subject) -> None:
-    """With a scheme that gates nothing there is a dense route, whose cost is the whole cost."""
+    """With a scheme that gates nothing, the dense route works, and its cost is the whole cost."""
     encoder = _encoder(subject, NoGating(NoGatingOptions()))
     features, masks = encoder(random_images(ROWS, SIZE), Route.DENSE)
     expect(features.shape == (ROWS, encoder.feature_dim), f"expected features as with gates, saw {tuple(features.shape)}")
@@ -106,7 +106,7 @@ def it_works_under_bf16(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new encoder that is given the state of a trained one has the same features on both routes, exactly."""
+    """A new encoder with the state of a trained one gives exactly the same features on both routes."""
     encoder, again = _encoder(subject), _encoder(subject)
     images = random_images(ROWS, SIZE)
     for route in Route.BOTH:

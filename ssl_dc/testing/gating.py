@@ -1,4 +1,4 @@
-"""What a gating scheme and its gates must do; checked on gates of two sites, and in a network of two blocks."""
+"""What a gating scheme and its gates must do: checks on gates of two sites, and in a network of two blocks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.gating.base import Gate, GatingScheme, set_threshold
 from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import SharedNorms
@@ -19,7 +20,6 @@ from ssl_dc.routes import Route
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_gradient, expect_instance
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import SmallBackbone, random_images
-from ssl_dc.testing.counting import counted_macs
 
 BUDGET = 0.3
 ROWS = 8
@@ -32,7 +32,7 @@ def is_a_gating_scheme(subject: Subject) -> None:
 
 
 def gates_are_declared(subject: Subject) -> None:
-    """The options say `gates = True` if the scheme has a granularity, and False if it gates nothing."""
+    """The options have `gates = True` if the scheme has a granularity, and `gates = False` if it gates nothing."""
     granularity, declared = _scheme(subject).granularity, _gates_declared(subject)
     expect(
         granularity is None or isinstance(granularity, Granularity),
@@ -67,14 +67,14 @@ def each_site_of_its_granularity_gets_a_gate(subject: Subject) -> None:
 
 
 def masks_are_0_or_1(subject: Subject) -> None:
-    """In both modes masks are exactly 0 or 1, of the shape (N, channels) of the site, in the dtype of the input."""
+    """In both modes, masks are exactly 0 or 1. Their shape is (N, channels) of the site, their dtype that of the input."""
     for gate, site in _gates(subject):
         for training in (True, False):
             _expect_mask(_mask(gate.train(training), _block_input(site)), site, torch.float32, training)
 
 
 def masks_are_0_or_1_under_bf16(subject: Subject) -> None:
-    """So they are under bfloat16 autocast, with a bfloat16 input."""
+    """The same holds under bfloat16 autocast, with a bfloat16 input."""
     for gate, site in _gates(subject):
         for training in (True, False):
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -83,7 +83,7 @@ def masks_are_0_or_1_under_bf16(subject: Subject) -> None:
 
 
 def evaluation_masks_are_deterministic_and_without_gradient(subject: Subject) -> None:
-    """In evaluation mode an image has the same mask each time, whatever it is batched with, and no gradient."""
+    """In evaluation mode an image has the same mask each time, whichever images share its batch, and no gradient."""
     for gate, site in _gates(subject):
         gate.eval()
         x = _block_input(site)
@@ -99,7 +99,7 @@ def evaluation_masks_are_deterministic_and_without_gradient(subject: Subject) ->
 
 
 def training_masks_carry_a_gradient_to_every_parameter(subject: Subject) -> None:
-    """In training mode a gradient of the mask reaches every parameter of the gate, finite, and not zero for all."""
+    """In training mode, every parameter of the gate gets a finite gradient from the mask, and not all of them are 0."""
     for gate, site in _gates(subject):
         mask = _mask(gate.train(), _block_input(site))
         expect(mask.requires_grad, "expected a mask with a gradient in training mode, saw one without")
@@ -113,7 +113,7 @@ def training_masks_carry_a_gradient_to_every_parameter(subject: Subject) -> None
 
 
 def declared_cost_is_the_counted_cost(subject: Subject) -> None:
-    """`macs` is what the gate multiplies and adds for one image, counted by torch, at any size of the input."""
+    """`macs` is the cost of the gate for one image as torch counts it, at any size of the input."""
     for gate, site in _gates(subject):
         for size in (5, 9):
             counted = counted_macs(gate.eval(), _block_input(site, 1, size), gate.thresholds[0])
@@ -124,7 +124,7 @@ def declared_cost_is_the_counted_cost(subject: Subject) -> None:
 
 
 def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
-    """What `pooled_rule` says, if it says anything, is what the gate decides in evaluation mode, at any threshold."""
+    """If there is a `pooled_rule`, it decides as the gate does in evaluation mode, at any threshold."""
     ruled = False
     for gate, site in _gates(subject):
         for threshold in THRESHOLDS:
@@ -164,7 +164,7 @@ def each_image_may_have_thresholds_of_its_own(subject: Subject) -> None:
 
 
 def a_higher_threshold_shuts_more(subject: Subject) -> None:
-    """Where the threshold has an effect, raising it never opens more of the masks in evaluation mode."""
+    """If the threshold has an effect, a higher one never opens more in evaluation mode."""
     if not _is_steered(subject):
         raise DoesNotApplyError("its gates ignore the threshold")
     for gate, site in _gates(subject):
@@ -178,7 +178,7 @@ def a_higher_threshold_shuts_more(subject: Subject) -> None:
 
 
 def losses_are_finite_scalars_with_a_gradient_to_every_mask(subject: Subject) -> None:
-    """Each loss term is a finite float32 scalar, and their sum has a finite gradient towards the mask of every site."""
+    """Each loss term is a finite float32 scalar, and the mask of every site gets a finite gradient from their sum."""
     _expect_gates(subject)
     scheme = _scheme(subject)
     for progress, dtype in ((0.0, torch.float32), (0.5, torch.bfloat16), (1.0, torch.float32)):
@@ -202,7 +202,7 @@ def losses_are_finite_scalars_with_a_gradient_to_every_mask(subject: Subject) ->
 
 
 def it_can_be_held_to_a_budget(subject: Subject) -> None:
-    """With all masks open, above the budget, the losses push towards shutting; without losses the threshold must act."""
+    """With all masks open, above the budget, the losses push gates shut. A scheme without losses heeds the threshold."""
     _expect_gates(subject)
     scheme = _scheme(subject)
     for progress in (0.0, 0.5, 1.0):
@@ -222,7 +222,7 @@ def it_can_be_held_to_a_budget(subject: Subject) -> None:
 
 
 def without_gates_there_is_no_loss(subject: Subject) -> None:
-    """A scheme that gates nothing leaves a network without gates, and has no loss."""
+    """A scheme that gates nothing puts no gates into a network and has no loss."""
     scheme = _scheme(subject)
     if scheme.granularity is not None:
         raise DoesNotApplyError("it has gates")
@@ -233,7 +233,7 @@ def without_gates_there_is_no_loss(subject: Subject) -> None:
 
 
 def it_trains_in_a_network(subject: Subject) -> None:
-    """In a network every gate gives its mask, and a gradient of the features reaches every parameter of every gate."""
+    """In a network, every gate gives its mask, and every parameter of every gate gets a gradient from the features."""
     _expect_gates(subject)
     network = _network(subject)
     features, masks = network(random_images(ROWS, 16), Route.GATED)
@@ -245,7 +245,7 @@ def it_trains_in_a_network(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new network that is given the state of a trained one has the same masks in evaluation mode, exactly."""
+    """A new network with the state of a trained one gives exactly the same masks in evaluation mode."""
     _expect_gates(subject)
     network, again = _network(subject), _network(subject)
     images = random_images(ROWS, 16)

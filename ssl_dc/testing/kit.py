@@ -1,4 +1,4 @@
-"""The checks of each kind of part, run as a report or as tests."""
+"""Runs the checks of each kind of part, for a report or as tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_dc.testing.check import Check, ConformanceError, DoesNotApplyError, Out
 
 
 def checks(kind: str) -> Sequence[Check]:
-    """The checks of a kind: those of every part, then its own.
+    """The checks of a kind: those of any part, then its own.
 
     Raises:
         ValueError: If there is no such kind.
@@ -25,7 +25,7 @@ def checks(kind: str) -> Sequence[Check]:
 
 
 def _own_checks(kind: str) -> Sequence[Callable[[Subject], None]]:
-    """What ``ssl_dc/testing/KIND.py`` asks of a kind; nothing where there is no such file."""
+    """The checks of ``ssl_dc/testing/KIND.py``; none if there is no such file."""
     if find_spec(f"ssl_dc.testing.{kind}") is None:
         return ()
     functions: Sequence[Callable[[Subject], None]] = import_module(f"ssl_dc.testing.{kind}").CHECKS
@@ -33,14 +33,14 @@ def _own_checks(kind: str) -> Sequence[Callable[[Subject], None]]:
 
 
 def run_checks(registered: Registered, settings: Mapping[str, Any] | None = None) -> list[Outcome]:
-    """Every check of a part's kind, run on it.
+    """Run every check of a part's kind on it.
 
     Args:
         registered: The part.
-        settings: Options to build it with; small networks are checked faster.
+        settings: Options to build it with. Small networks are checked faster.
 
     Returns:
-        One outcome a check, in order. Whatever the part raises is a failed check, with its type and text.
+        One outcome for each check, in order. If the part raises, the check has failed, with the type and text of the error.
     """
     subject = Subject(registered, settings or {})
     return [_outcome(check, subject) for check in checks(registered.kind)]
@@ -53,21 +53,21 @@ def _outcome(check: Check, subject: Subject) -> Outcome:
         return Outcome(check.name, check.promise, "failed", str(error))
     except DoesNotApplyError as error:
         return Outcome(check.name, check.promise, "does not apply", str(error))
-    except (Exception, SystemExit) as error:  # a stranger's part may raise anything, and the other checks must go on
+    except (Exception, SystemExit) as error:  # a part may raise anything, and the other checks must go on
         return Outcome(check.name, check.promise, "failed", f"{type(error).__name__}: {error}")
     return Outcome(check.name, check.promise, "passed")
 
 
 def conformance(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> Callable[[Check], None]:
-    """A pytest function, to be assigned to a name that begins with ``test_``: one case a check of a registered part.
+    """A pytest function with a case for each check of a registered part. Assign it to a name that begins with ``test_``.
 
     Args:
         kind: The kind of the part.
         name: Its name.
-        settings: Options to build it with; small networks are checked faster.
+        settings: Options to build it with. Small networks are checked faster.
 
     Raises:
-        PluginError: If there is no such part, or its package was left out; the message says why.
+        PluginError: If there is no such part, or its package was left out. The message says why.
     """
     import pytest  # not needed to run checks otherwise
 

@@ -1,4 +1,4 @@
-"""What an objective must do; checked on a tiny encoder, put together with it as the training loop does."""
+"""What an objective must do: checks with a tiny encoder, which it is joined with as the training loop does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ssl_dc.testing.two_processes import WORLD, in_two_processes
 from ssl_dc.training.learner import Learner
 
 ROWS = 8
-"""Images of a batch; with two processes, of each one's."""
+"""Images in a batch; with two processes, in the batch of each."""
 
 
 def is_an_objective(subject: Subject) -> None:
@@ -48,7 +48,7 @@ def terms_bear_the_names_of_the_weights(subject: Subject) -> None:
 
 
 def terms_are_finite_float32_scalars(subject: Subject) -> None:
-    """Each term is a finite float32 scalar, whichever routes the views took."""
+    """Each term is a finite float32 scalar, whichever routes the views take."""
     learner = _learner(subject)
     alternating = _routes(learner)
     count = len(alternating)
@@ -68,7 +68,7 @@ def as_many_views_are_taken_as_it_says(subject: Subject) -> None:
 
 
 def terms_are_float32_under_bf16(subject: Subject) -> None:
-    """Under bfloat16 autocast, with features in bfloat16, terms and gradients are finite, and the terms float32."""
+    """Under bfloat16 autocast and with bfloat16 features, terms are finite float32, and gradients are finite."""
     learner = _learner(subject)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = _terms(learner)
@@ -91,7 +91,7 @@ def there_is_an_embedding_of_each_view(subject: Subject) -> None:
 
 
 def every_trainable_parameter_gets_a_gradient(subject: Subject) -> None:
-    """Each parameter of the heads that requires a gradient gets a finite one; copies that do not learn require none."""
+    """Each parameter of the heads that requires a gradient gets a finite one. Copies that do not learn require none."""
     learner = _learner(subject)
     _loss(learner, _terms(learner)).backward()
     for name, p in learner.objective.named_parameters():
@@ -102,7 +102,7 @@ def every_trainable_parameter_gets_a_gradient(subject: Subject) -> None:
 
 
 def trained_views_get_a_gradient(subject: Subject) -> None:
-    """The features of each view in `trained_views`, and of no other, get a gradient that is finite and not all zero."""
+    """The features of each view in `trained_views` get a finite gradient that is not all 0; those of others get none."""
     learner = _learner(subject)
     routes = _routes(learner)
     views = similar_views(ROWS, FLAT_SIZE, len(routes))
@@ -125,7 +125,7 @@ def trained_views_get_a_gradient(subject: Subject) -> None:
 
 
 def the_encoder_is_left_alone(subject: Subject) -> None:
-    """Neither `bind` nor `after_step` changes the encoder, and the objective has none of its parameters as its own."""
+    """`bind` and `after_step` leave the encoder unchanged, and no parameter of the encoder is one of the objective."""
     learner = _learner(subject)
     before = {name: value.clone() for name, value in learner.encoder.state_dict().items()}
     _terms(learner)
@@ -141,7 +141,7 @@ def the_encoder_is_left_alone(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new objective that is given the state of one in training goes on exactly alike, momentum copies and all."""
+    """A new objective with the state of one in training goes on exactly as that one does, momentum copies included."""
     learner = _learner(subject)
     _train(learner, steps=2)
     saved = {name: value.clone() for name, value in learner.state_dict().items()}
@@ -154,7 +154,7 @@ def state_is_saved_whole(subject: Subject) -> None:
 
 
 def two_processes_are_one(subject: Subject) -> None:
-    """Two processes with a batch each have the terms and the averaged gradient of one with both batches, in two steps."""
+    """Two processes with a batch each have the terms and the mean gradient of one process with both, for two steps."""
     alone = take_steps(subject, slice(None))
     try:
         _expect_same_steps(alone, take_steps(subject, slice(None), seed=1), "after other random draws")
@@ -165,7 +165,7 @@ def two_processes_are_one(subject: Subject) -> None:
 
 
 def compiles_whole_if_it_claims_to(subject: Subject) -> None:
-    """If its options say `compiles = True`, torch.compile traces it as one graph with the same terms and gradients."""
+    """If its options have `compiles = True`, torch.compile traces it as one graph, with the same terms and gradients."""
     claims_to_compile(subject)
     eager, traced = _learner(subject), _learner(subject)
     traced.load_state_dict(eager.state_dict())
@@ -189,7 +189,7 @@ def _learner(subject: Subject) -> Learner:
 
 
 def _routes(learner: Learner) -> tuple[Route, ...]:
-    """As many routes as the objective takes views, gated and dense by turns."""
+    """A route for each view that the objective takes, gated and dense in turn."""
     count = learner.objective.views or 2
     return tuple(Route.DENSE if number % 2 else Route.GATED for number in range(count))
 
@@ -223,7 +223,7 @@ def _expect_loss_terms(terms: Mapping[str, Tensor]) -> None:
 
 
 def _train(learner: Learner, steps: int) -> dict[str, Tensor]:
-    """Take steps of plain gradient descent; the terms of the last one."""
+    """Take steps of plain gradient descent, and give the terms of the last."""
     for step in range(steps):
         reseed(step)
         terms = _terms(learner)
@@ -242,7 +242,7 @@ def _descend(learner: Learner) -> None:
 
 
 Step = dict[str, npt.NDArray[np.float64]]
-"""The numbers of one step by name: each term, and each parameter's gradient."""
+"""The numbers of one step by name: each term, and the gradient of each parameter."""
 
 
 def take_steps_with_another(subject: Subject, rank: int) -> list[Step]:
@@ -252,7 +252,7 @@ def take_steps_with_another(subject: Subject, rank: int) -> list[Step]:
 
 
 def half(rank: int) -> slice:
-    """The images of both batches that are those of one process."""
+    """The images of one process, of those of both."""
     return slice(rank * ROWS, (rank + 1) * ROWS)
 
 
@@ -263,9 +263,9 @@ def take_steps(
 
     Args:
         subject: The objective.
-        images: Which of the images of both processes are used.
-        wrap: Makes of encoder and objective what is called.
-        seed: Of what the objective draws while it trains.
+        images: The images to use, of those of both processes.
+        wrap: Wraps the encoder with the objective into what is called.
+        seed: Seed of what the objective draws while it trains.
     """
     reseed()
     learner = _learner(subject).double()

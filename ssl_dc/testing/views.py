@@ -1,4 +1,4 @@
-"""What an augmentation recipe must do; checked on images of noise, of several shapes."""
+"""What an augmentation recipe must do: checks on images of noise, of several shapes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHAPES = ((32, 32), (48, 20), (20, 48), (9, 9))
 MEAN: Colour = (0.4, 0.5, 0.6)
 STD: Colour = (0.2, 0.25, 0.5)
 NUMBERS = (0, 1, 2)
-"""Numbers of the views that are drawn."""
+"""Indices of the views that are drawn."""
 DRAWS = 8
-"""Views of an image that are drawn, since some operations are applied only now and then."""
+"""How many views of an image are drawn, since some operations are applied only now and then."""
 
 
 def is_a_views_recipe(subject: Subject) -> None:
@@ -33,7 +33,7 @@ def is_a_views_recipe(subject: Subject) -> None:
 
 
 def views_are_float32_of_the_size_asked_for(subject: Subject) -> None:
-    """Each view of an image of any shape is finite float32 (3, image_size, image_size), also a third view."""
+    """Each view of an image of any shape is finite float32 (3, image_size, image_size); so is a third view."""
     for size in SIZES:
         views: Views = subject.build(size, MEAN, STD)
         for shape in SHAPES:
@@ -48,7 +48,7 @@ def views_are_float32_of_the_size_asked_for(subject: Subject) -> None:
 
 
 def views_depend_on_torchs_seed_alone(subject: Subject) -> None:
-    """With torch's generator seeded alike a view is the same, whatever Python's and NumPy's generators are at."""
+    """The same seed of torch's generator gives the same view, whatever the state of Python's and NumPy's generators."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     for seed in range(DRAWS):
         for number in NUMBERS:
@@ -62,7 +62,7 @@ def views_depend_on_torchs_seed_alone(subject: Subject) -> None:
 
 
 def views_are_normalised(subject: Subject) -> None:
-    """Pixels in [0, 1] come out as (pixel - mean) / std, by the mean and the standard deviation that are given."""
+    """Pixels in [0, 1] become (pixel - mean) / std, with the mean and standard deviation that it is built with."""
     plain: Views = subject.build(SIZES[0], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     normalised: Views = subject.build(SIZES[0], MEAN, STD)
     for seed in range(DRAWS):
@@ -77,7 +77,7 @@ def views_are_normalised(subject: Subject) -> None:
 
 
 def the_image_is_left_as_it_is(subject: Subject) -> None:
-    """Drawing a view does not change the image, of which other views are still to be drawn."""
+    """Drawing a view does not change the image, since other views of it follow."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     image, untouched = _noise(SHAPES[0]), _noise(SHAPES[0]).tobytes()
     for number in NUMBERS * DRAWS:
@@ -86,7 +86,7 @@ def the_image_is_left_as_it_is(subject: Subject) -> None:
 
 
 def it_can_be_sent_to_worker_processes(subject: Subject) -> None:
-    """It can be pickled, as worker processes of a DataLoader need, and the copy draws the same views."""
+    """It can be pickled, as worker processes of a DataLoader require, and the copy draws the same views."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     copy = pickle.loads(pickle.dumps(views))  # noqa: S301  # what was pickled in the same line
     for seed in range(DRAWS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError
 from ssl_dc.training.sampling import GlobalBatches, ViewSets, local_batch
 from ssl_dc.views.base import Views
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BatchViews = Sequence[Tensor]
 """The views of a batch, each (N, 3, H, W): one for each route."""
@@ -45,6 +48,16 @@ class Batches(ABC):
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step to the end of the run."""
 
+    def first_image(self, first_step: int) -> tuple[Image, BatchViews] | None:  # noqa: ARG002  # here there are no images
+        """The first image of this process from an optimiser step on, and those of its views that can be had alone.
+
+        The default is None: the batches are not made of images of ours.
+
+        Raises:
+            DataError: If the image cannot be read.
+        """
+        return None
+
 
 class ViewBatches(Batches):
     """Views of images, drawn in worker processes. They depend on the seed and the step alone.
@@ -69,6 +82,11 @@ class ViewBatches(Batches):
     def steps_per_epoch(self) -> int:
         """Number of whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.view_sets), self.training.batch_size)
+
+    def first_image(self, first_step: int) -> tuple[Image, BatchViews]:
+        """The first image of this process from an optimiser step on, and its views."""
+        key = next(iter(RestOfRun(len(self.view_sets), self.training, self.seed, first_step)))[0]
+        return self.view_sets.images.image(key[1]), self.view_sets[key]
 
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on; one loader serves all epochs."""

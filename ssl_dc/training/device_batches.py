@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from ssl_dc.training.batches import Batches, BatchViews, RestOfRun, check_local_
 from ssl_dc.training.sampling import GlobalBatches
 from ssl_dc.views.base import BatchedViews
 from ssl_dc.views.chances import chances
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 RESIDENT_BYTES = 2**30
 """Images of one size that take at most this much are kept on the device, as uint8."""
@@ -60,6 +63,11 @@ class DeviceBatches(Batches):
     def steps_per_epoch(self) -> int:
         """Whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.images), self.training.batch_size)
+
+    def first_image(self, first_step: int) -> tuple[Image, BatchViews]:
+        """The first image of this process from an optimiser step on; its views are drawn with those of its batch."""
+        keys = RestOfRun(len(self.images), self.training, self.seed, first_step)
+        return self.images.image(next(iter(keys))[0][1]), ()
 
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on."""

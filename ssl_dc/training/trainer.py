@@ -27,6 +27,7 @@ from ssl_dc.gating.cost import CostModel, Trace
 from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
+from ssl_dc.plugins.registry import Registered
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.tensor_files import fill
@@ -35,8 +36,10 @@ from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
+from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
+from ssl_dc.training.named_parts import NamedParts
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals
@@ -73,8 +76,11 @@ class Trainer:
         budget: What the gated route may cost. A scheme without gates does not use its target.
         routes: The route of each view. There are as many as the objective takes views.
         seed: Seed of the order of the images, of the views and of the gates' noise.
+        registered: The records of the parts that come from the registry, by kind. Messages name a part by its record, or by
+            its class.
 
     Raises:
+        PluginError: If the optimiser does not hold all trained parameters.
         ConfigError: If neither or both of a loader and images with their views are given, if the batches do not fit, or if
             the objective takes another number of views.
     """
@@ -95,8 +101,12 @@ class Trainer:
         budget: BudgetConfig = DEFAULT_BUDGET,
         routes: Sequence[Route] = (Route.GATED, Route.DENSE),
         seed: int = 0,
+        registered: Mapping[str, Registered] | None = None,
     ) -> None:
-        check_views(objective, f"the objective {type(objective).__name__}", routes)
+        self.parts = NamedParts(
+            {"objective": objective, "gating": gating, "encoder": encoder, "views": views, "data": images}, registered or {}
+        )
+        check_views(objective, self.parts.name("objective"), routes)
         self.accelerator = make_accelerator(training.precision)
         self.training, self.routes, self.seed = training, tuple(routes), seed
         self.gating = gating
@@ -114,10 +124,13 @@ class Trainer:
 
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-        objective.bind(encoder)  # after that, so that a copy of the encoder has the same batch norms
+        with self.parts.blamed(lambda: "before the first step"):
+            objective.bind(encoder)  # after that, so that a copy of the encoder has the same batch norms
         self.learner = Learner(encoder, objective).to(self.accelerator.device)
         self.learner.to(memory_format=torch.channels_last)
         bare_optimizer = optimizer(parameter_groups(self.learner))
+        check_optimizer(self.parts, bare_optimizer, self.learner)
+        self.contract = Contract(self.parts, self.learner, self.cost, image_size, self.routes)
         for group in bare_optimizer.param_groups:
             group["peak_lr"] = group["lr"]
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
@@ -140,7 +153,8 @@ class Trainer:
             Stopped: If a signal asked for it.
         """
         self._watchers, self._checkpoints = watchers, checkpoints
-        with StopSignals() as stop, worker_failures(), peer_failures():
+        blamed = self.parts.blamed(lambda: f"step {self.step + 1}")
+        with StopSignals() as stop, blamed, worker_failures(), peer_failures():
             self._restore()
             self._tell("on_start", self.step, self.total_steps)
             try:
@@ -155,7 +169,9 @@ class Trainer:
         with closing(self._micro_batches()) as batches:
             while self.step < self.total_steps:
                 due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
-                values = self._take_step([next(batches) for _ in range(self.training.accumulation)], due)
+                micro_batches = [next(batches) for _ in range(self.training.accumulation)]
+                with self.contract.watched(self.step + 1, self._routes(self._budget()), micro_batches[0][0]):
+                    values = self._take_step(micro_batches, due)
                 self.step += 1
                 if values:
                     speed = watch.rate(self.step) * self.training.batch_size
@@ -206,6 +222,7 @@ class Trainer:
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
                 finite &= self.numerics.loss(self.step + 1, loss, terms)
                 self.accelerator.backward(loss / len(micro_batches))
+        self.contract.check_gradients()
         if not (finite and self._gradient_is_finite()):
             self.optimizer.zero_grad()
             self.learner.load_state_dict(before, strict=False)
@@ -225,7 +242,9 @@ class Trainer:
         terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
         traces = self._traces(output, routes)
         for trace in traces:
-            for name, value in self.gating.losses(trace, budget, self.step / self.total_steps).items():
+            losses = self.gating.losses(trace, budget, self.step / self.total_steps)
+            self.contract.check_losses(losses)
+            for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value / len(traces)
         return terms
 
@@ -282,7 +301,10 @@ class Trainer:
 
     def _micro_batches(self) -> Generator[BatchViews, None, None]:
         """The micro-batches of the rest of the run, where they are trained on."""
-        for views in self.batches.rest(self.step):
+        self.contract.check_drawn(self.batches, self.step + 1)
+        for number, views in enumerate(self.batches.rest(self.step)):
+            if number == 0:
+                self.contract.check_batch(views)
             moved: list[Tensor] = send_to_device(views, self.accelerator.device)
             yield [view.contiguous(memory_format=torch.channels_last) for view in moved]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from helpers.command_line import call, done, message, parsed, refused
-from ssl_dc.cli.options import NAMED
+from ssl_dc.cli.options import SETTINGS
 from ssl_dc.config import dump, file_layer, override_layer, resolve
 
 
@@ -65,14 +65,14 @@ def test_every_named_option_sets_its_key() -> None:
         "--precision": ("bf16", "bf16"),
         "--tracker": ("tensorboard", "tensorboard"),
     }
-    assert {named.flag for named in NAMED} == {*words, "--download"}
+    assert {setting.flag for setting in SETTINGS} == {*words, "--download"}
     arguments = [text for flag, (given, _) in words.items() for text in (flag, given)]
     shown = parsed("config", "show", "--download", *arguments)
-    for named in NAMED:
+    for setting in SETTINGS:
         value = shown
-        for key in named.key.split("."):
+        for key in setting.key.split("."):
             value = value[key]
-        assert value == words.get(named.flag, ("", True))[1], named.flag
+        assert value == words.get(setting.flag, ("", True))[1], setting.flag
 
 
 @pytest.mark.parametrize("words", [["--bn", "shared"], ["--bn=shared"]], ids=" ".join)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from ssl_dc.cli import main
+from helpers.command_line import done
 from ssl_dc.plugins.hookspecs import hook_documentation, hook_specifications
 from ssl_dc.plugins.kinds import KINDS, Kind
 from ssl_dc.plugins.reference import hook_reference
@@ -17,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "hooks.md"
 
 def test_the_page_is_what_the_command_prints() -> None:
     assert PAGE.read_text() == hook_reference(), "make it anew: ssl-dc plugins hooks > docs/hooks.md"
-    assert CliRunner().invoke(main, ["plugins", "hooks"]).stdout == hook_reference()
+    assert done("plugins", "hooks") == hook_reference()
 
 
 def test_every_kind_has_a_hook_of_its_own() -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -58,7 +56,7 @@ def test_type_checkers_see_the_sections_that_there_are() -> None:
 
 
 NEW_ROW = """
-import sys
+import contextlib, io, json, sys
 
 from ssl_dc.plugins.kinds import KINDS, Kind
 
@@ -76,8 +74,25 @@ KINDS["sampler"] = Kind(
 
 from ssl_dc.cli import main
 
-main(sys.argv[1:], prog_name="ssl-dc")
+outputs = {}
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        main([*words.split(), "--plugin", sys.argv[2]], standalone_mode=False)
+    outputs[words] = output.getvalue()
+print(json.dumps(outputs))
 """
+"""The command line with one more row: runs commands, and prints what each wrote."""
+
+COMMANDS = (
+    "plugins list --kind sampler --json",
+    "plugins show balanced --json",
+    "config show --json",
+    "config show --json --sampler balanced --sampler.share 0.25",
+    "config schema",
+    "plugins hooks",
+    "train --help",
+    "plugins check samplers.py --json",
+)
 
 SAMPLERS = '''
 import pydantic
@@ -108,56 +123,40 @@ class Balanced(ssl_dc.PartOptions):
 '''
 
 
-class WithRow:
-    """The command line of a copy that has one more row, and a plugin that brings parts of the new kind.
-
-    Args:
-        folder: Where the plugin is written.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.plugin = folder / "samplers.py"
-        self.plugin.write_text(SAMPLERS)
-
-    def __call__(self, *words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", NEW_ROW, *words, "--plugin", str(self.plugin)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, "COLUMNS": "200"},
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
-def with_row(tmp_path_factory: pytest.TempPathFactory) -> WithRow:
-    return WithRow(tmp_path_factory.mktemp("samplers"))
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each command writes where the table has a row more, and a plugin brings parts of the new kind."""
+    plugin = tmp_path_factory.mktemp("samplers") / "samplers.py"
+    plugin.write_text(SAMPLERS)
+    done = subprocess.run(
+        [sys.executable, "-c", NEW_ROW, json.dumps(COMMANDS), str(plugin)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    outputs: dict[str, str] = json.loads(done.stdout)
+    return outputs
 
 
-def test_parts_of_a_new_kind_are_listed_and_shown(with_row: WithRow) -> None:
-    listed = json.loads(with_row("plugins", "list", "--kind", "sampler", "--json"))
+def test_parts_of_a_new_kind_are_listed_and_shown(written: dict[str, str]) -> None:
+    listed = json.loads(written["plugins list --kind sampler --json"])
     assert [(part["name"], part["state"]) for part in listed["parts"]] == [("balanced", "ready"), ("uniform", "ready")]
     assert listed["left_out"] == []
-    (shown,) = json.loads(with_row("plugins", "show", "balanced", "--json"))
+    (shown,) = json.loads(written["plugins show balanced --json"])
     assert [option["option"] for option in shown["options"]] == ["sampler.share"]
 
 
-def test_a_config_has_a_section_for_a_new_kind(with_row: WithRow) -> None:
-    assert json.loads(with_row("config", "show", "--json"))["sampler"] == {"name": "uniform"}
-    chosen = json.loads(with_row("config", "show", "--json", "--sampler", "balanced", "--sampler.share", "0.25"))
+def test_a_config_has_a_section_for_a_new_kind(written: dict[str, str]) -> None:
+    assert json.loads(written["config show --json"])["sampler"] == {"name": "uniform"}
+    chosen = json.loads(written["config show --json --sampler balanced --sampler.share 0.25"])
     assert chosen["sampler"] == {"name": "balanced", "share": 0.25}
-    assert "sampler:balanced" in json.loads(with_row("config", "schema"))["$defs"]
+    assert "sampler:balanced" in json.loads(written["config schema"])["$defs"]
 
 
-def test_the_pages_and_the_help_tell_of_a_new_kind(with_row: WithRow) -> None:
-    page = with_row("plugins", "hooks")
-    assert "## `ssl_dc_samplers() -> list[Part]`\n\nSamplers: which images a step sees.\n" in page
-    assert "--sampler NAME" in with_row("train", "--help")
+def test_the_page_of_the_hooks_and_the_help_tell_of_a_new_kind(written: dict[str, str]) -> None:
+    assert "## `ssl_dc_samplers() -> list[Part]`\n\nSamplers: which images a step sees.\n" in written["plugins hooks"]
+    assert "--sampler NAME" in written["train --help"]
 
 
-def test_the_conformance_kit_checks_the_options_of_a_new_kind(with_row: WithRow) -> None:
-    rows = json.loads(with_row("plugins", "check", "samplers.py", "--json"))
+def test_the_conformance_kit_checks_the_options_of_a_new_kind(written: dict[str, str]) -> None:
+    rows = json.loads(written["plugins check samplers.py --json"])
     assert {row["state"] for row in rows if row["part"] == "sampler balanced"} == {"passed", "does not apply"}
     assert "options_survive_a_config_file" in {row["check"] for row in rows}

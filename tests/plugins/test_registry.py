@@ -95,7 +95,7 @@ def test_a_name_that_cannot_be_written_is_left_out(install: Install, name: str) 
     ("declared", "said"),
     [
         ("'2.0'", None),
-        ("'1.0'", "what fits is 2.0 to 2.0"),
+        ("'1.0'", "it loads plugins for 2.0 to 2.0"),
         ("'2.1'", "written for version 2.1"),
         ("'3.0'", "written for version 3.0"),
         ("'new'", "is not a version"),

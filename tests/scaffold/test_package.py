@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from ssl_dc.cli import main
+from helpers.command_line import call
 from ssl_dc.errors import ConfigError, PluginError
 from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import registry
@@ -38,10 +37,6 @@ class Outcomes:
             self.of_calls.append(report.outcome)
         if report.failed:
             self.failures.append(f"{report.nodeid}: {report.longreprtext}")
-
-
-def call(*words: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,8 +129,8 @@ def test_the_command_that_comes_last_has_options_that_there_are(
         ("spread_", "the last one a letter or a digit"),
         ("größe", "a name is a letter"),
         ("a²", "a name is a letter"),
-        ("class", "class is a word of Python's own"),
-        ("none", "None is a word of Python's own"),
+        ("class", "class is a keyword of Python"),
+        ("none", "None is a keyword of Python"),
         ("vicreg", "name 'vicreg' is taken: there is the objective 'vicreg' of ssl-dc "),
     ],
 )

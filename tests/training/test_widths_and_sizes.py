@@ -55,14 +55,14 @@ def train_two_steps(shape: Shape) -> None:
         optimizer=partial(build_optimizer, config),
         image_size=shape.size,
         training=config.training,
-        loader=[list(views) for views in images],  # type: ignore[arg-type]
+        loader=[list(views) for views in images],
         budget=config.budget,
     ).fit()
 
 
 def crashes(shapes: Sequence[Shape], place: Path) -> list[str]:
     """What ended the processes that trained with these shapes: a line for each that did not come to its end."""
-    found = []
+    found: list[str] = []
     reached = place / "reached"
     number = 0
     while number < len(shapes):
