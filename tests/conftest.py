@@ -12,6 +12,7 @@ from pathlib import Path
 # torch is imported, and inherited by every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 
 import ssl_dc
@@ -19,6 +20,10 @@ from helpers.settings import SHORT
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
 REPOSITORY = Path(__file__).parent.parent
+
+# no example may take too long: on a busy machine any may
+hypothesis.settings.register_profile("any speed", deadline=None)
+hypothesis.settings.load_profile("any speed")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from helpers.clock import StoppedClock
 from ssl_dc.bench.timing import CALLS, WARM_UP, Times, in_turns
 
 
@@ -22,9 +21,10 @@ def test_a_way_is_told_the_call() -> None:
     assert seen[WARM_UP:] == list(range(2 * (CALLS + 1)))
 
 
-def test_milliseconds() -> None:
-    times = in_turns({"sleeps": lambda _: time.sleep(0.02)}, seconds=0, least_rounds=3)
-    assert 20 <= times.timing("sleeps").median < 200
+def test_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = StoppedClock(monkeypatch, "ssl_dc.bench.timing")
+    times = in_turns({"slow": lambda _: clock.pass_by(0.02)}, seconds=0, least_rounds=3)
+    assert times.timing("slow").median == pytest.approx(20)
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
