@@ -213,15 +213,17 @@ class Trainer:
         routes = self._routes(budget)
         self.learner.train()
         before = self._buffers() if self.training.on_not_finite == "skip" else {}
-        finite = True
+        losses = []
         for number, views in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 output = self.wrapped(views, routes)
                 terms = self._terms(output, routes, budget)
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
-                finite &= self.numerics.loss(self.step + 1, loss, terms)
+                losses.append((loss, terms))
                 self.accelerator.backward(loss / len(micro_batches))
+        # Looked at after all backward passes are under way: a GPU is waited for once a step.
+        finite = all(self.numerics.loss(self.step + 1, *each) for each in losses)
         self.contract.check_gradients()
         if not (finite and self._gradient_is_finite()):
             self.optimizer.zero_grad()
