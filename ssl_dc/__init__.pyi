@@ -23,6 +23,7 @@ from ssl_dc.data.base import ImageSet as ImageSet
 from ssl_dc.data.base import Splits as Splits
 from ssl_dc.data.digits import Digits as Digits
 from ssl_dc.data.folder import Folder as Folder
+from ssl_dc.data.inputs import pictures_in as pictures_in
 from ssl_dc.data.options import Cifar10Options as Cifar10Options
 from ssl_dc.data.options import Cifar100Options as Cifar100Options
 from ssl_dc.data.options import DigitsOptions as DigitsOptions

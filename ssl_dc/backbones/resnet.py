@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
-from ssl_dc.backbones.options import ResNetOptions
+from ssl_dc.backbones.options import STEMS, ResNetOptions
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import GateFactory
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.base import NormFactory, Position, RouteNorm
 from ssl_dc.routes import Route
-
-
-class Stem(NamedTuple):
-    """The first convolution, and whether a 3x3 stride-2 max-pool follows."""
-
-    kernel: int
-    stride: int
-    padding: int
-    pool: bool
-
-
-STEMS = {
-    "imagenet": Stem(kernel=7, stride=2, padding=3, pool=True),
-    "cifar": Stem(kernel=3, stride=1, padding=2, pool=False),
-    "strided": Stem(kernel=3, stride=2, padding=1, pool=False),
-}
 
 
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:

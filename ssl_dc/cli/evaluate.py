@@ -9,7 +9,7 @@ import click
 from click.exceptions import NoSuchOption
 
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.options import PartOption, json_option, print_json
+from ssl_dc.cli.options import PartOption, device_option, json_option, print_json
 from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
@@ -56,8 +56,9 @@ class ProtocolCommand(click.Command):
     metavar="FILE",
     help="Where the picture of a protocol that has one is written: .png, .pdf or .svg.",
 )
+@device_option
 @json_option
-def command(run: Path, protocol: str, as_json: bool, output: Path | None, **given: Any) -> None:
+def command(run: Path, protocol: str, as_json: bool, output: Path | None, device: str | None, **given: Any) -> None:
     """Evaluate the frozen encoder of a RUN, on each of its routes, on held-out images. Accuracies are top-1 in percent."""
     said = {name: value for name, value in given.items() if value is not None}
     options = protocol_options(protocol, said, drawn=output is not None)
@@ -65,7 +66,7 @@ def command(run: Path, protocol: str, as_json: bool, output: Path | None, **give
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
 
-    model = api.load(run)
+    model = api.load(run, device=device or "auto")
     if output is None and options.picture == "always":
         output = run / f"projection-{protocol}.png"
     report = api.run_protocol(model, options, output=output)

@@ -132,7 +132,9 @@ class Setting:
 
 SETTINGS = [
     *(Setting(f"--{kind}", f"{kind}.name", KINDS[kind].section or "") for kind in config_sections()),
-    Setting("--budget", "budget.target", "Share of the dense cost that the gated route may pay: above 0, to 1.", Number()),
+    Setting(
+        "--budget", "budget.target", "Share of the dense cost for the gated route: 0.3, or several: 0.1:0.9.", Number()
+    ),
     Setting("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
     Setting("--width", "backbone.width", "Channels of the backbone's first stage.", Number()),
     Setting("--stem", "backbone.stem", "First layers of the backbone."),
@@ -187,6 +189,13 @@ def config_options(command: F) -> F:
         wrapped = option(wrapped)
     return wrapped  # type: ignore[no-any-return]  # click's decorators lose the type
 
+
+device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where features are computed: cpu, cuda, cuda:1, mps or auto.  [default: auto, the best there is]",
+)
+"""Unset unless the user sets it: a command may have to refuse it."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 

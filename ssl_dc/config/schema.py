@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -70,16 +70,86 @@ def _at_least_two(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     return routes
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A share of the dense cost."""
+
+USUAL_BUDGET = 0.3
+"""Of several budgets, the one nearest to this is meant where none is named."""
+
+GRID_STEP = 0.1
+"""Distance of the budgets of a range."""
+
+
+def budget_grid(text: str | Sequence[Any]) -> tuple[float, ...]:
+    """The budgets that a range, ``0.1:0.9``, or a list, ``0.1,0.3,0.5``, means: ascending, each once.
+
+    Raises:
+        ValueError: If it is neither, or has fewer than two budgets.
+    """
+    is_range = isinstance(text, str) and text.count(":") == 1
+    words = text.split(":" if is_range else ",") if isinstance(text, str) else text
+    try:
+        numbers = [float(word) for word in words]
+    except (TypeError, ValueError):
+        numbers = []
+    if is_range and len(numbers) == 2:
+        low, high = numbers
+        steps = max(1, round((high - low) / GRID_STEP)) if 0 < low < high <= 1 else 0
+        numbers = [round(low + (high - low) * step / steps, 6) for step in range(steps + 1)] if steps else []
+    grid = tuple(sorted(set(numbers)))
+    if len(grid) < 2 or not (grid[0] > 0 and grid[-1] <= 1) or (isinstance(text, str) and text.count(":") > 1):
+        raise ValueError(
+            f"target: {text!r} is no budget; allowed: a number above 0, at most 1; a range such as 0.1:0.9; or several"
+            " numbers such as 0.1,0.3,0.5"
+        )
+    return grid
+
+
 class BudgetConfig(Strict):
     """What the gated route may cost, and how training holds it to that."""
 
     target: float | None = Field(
-        0.3, gt=0, le=1, description="Budget t_d: the share of the dense cost that the gated route may pay."
+        0.3,
+        gt=0,
+        le=1,
+        description="Budget t_d: the share of the dense cost that the gated route may pay. A range, 0.1:0.9, or several"
+        " budgets train one network for all of them: they become the grid, and the one nearest to 0.3 the target.",
+    )
+    grid: tuple[Share, ...] | None = Field(
+        None,
+        min_length=2,
+        description="Budgets that one network is trained for, ascending: each step draws one. The target is among them.",
     )
     control: Literal["adaptive", "penalty"] = Field(
         "adaptive",
         description="'adaptive' steers what evaluation mode pays to the budget; 'penalty' is the paper's penalty alone.",
     )
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The budgets that the network is trained for, ascending; none without a target."""
+        return self.grid or (() if self.target is None else (self.target,))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several(cls, said: Any) -> Any:
+        """Take a range or a list in place of the target."""
+        if isinstance(said, Mapping) and isinstance(said.get("target"), (str, list, tuple)):
+            grid = budget_grid(said["target"])
+            return {**said, "grid": grid, "target": min(grid, key=lambda budget: abs(budget - USUAL_BUDGET))}
+        return said
+
+    @model_validator(mode="after")
+    def _fits_grid(self) -> BudgetConfig:
+        if self.grid is None:
+            return self
+        if list(self.grid) != sorted(set(self.grid)):
+            raise ValueError(f"grid: budgets must ascend, each once, not {', '.join(map(str, self.grid))}")
+        if self.target not in self.grid:
+            raise ValueError(f"target: {self.target} is none of the grid's budgets, {', '.join(map(str, self.grid))}")
+        if self.control != "adaptive":
+            raise ValueError("control: 'penalty' holds one budget; several need 'adaptive'")
+        return self
 
 
 class TrainingConfig(Strict):
@@ -100,6 +170,9 @@ class TrainingConfig(Strict):
         " is 10 of 500 epochs.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
+    dense_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps, drawn at random, in which every view is dense."
+    )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
     workers: int = Field(2, ge=0, description="Processes that prepare images; 0 prepares them in the training process.")
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.")

@@ -173,6 +173,7 @@ def slimmed_run(model: Model, least: float, *, multiple: int = 1) -> Slimmed:
         DataError: If that cannot be opened, or has no labels or no held-out images.
     """
     splits = open_splits(build_data_set(model.config))
+    labels_of(splits.evaluation_train)  # before anything is computed that cannot be compared without labels
     if len(splits.test) == 0:
         raise DataError("this data set holds no images out, by which a slimmed network could be compared")
     return slimmed(model, splits, least, multiple=multiple, workers=model.config.training.workers)

@@ -45,6 +45,7 @@ class Gate(nn.Module, ABC):
 
     Attributes:
         budgets: Buffer (B,) float32: the budgets that have thresholds, ascending, in (0, 1]. B is 1 to begin with.
+        usual: The row of the budget that is meant where none is named.
         thresholds: Buffer (B, channels) float32: the thresholds of each budget. They are 0 until the budget control moves
             them.
     """
@@ -54,6 +55,7 @@ class Gate(nn.Module, ABC):
 
     def __init__(self, site: GateSite) -> None:
         super().__init__()
+        self.usual = 0
         self.register_buffer("budgets", torch.ones(1))
         self.register_buffer("thresholds", torch.zeros(1, site.channels))
 
@@ -90,13 +92,13 @@ class Gate(nn.Module, ABC):
         They are exact at a stored budget, interpolated linearly between two of them, and those of the nearest one outside.
 
         Args:
-            budget: A share of the dense cost, a tuple with one share for each image, or None for the first stored budget.
+            budget: A share of the dense cost, a tuple with one share for each image, or None for the usual one.
 
         Returns:
             (channels,), or (N, channels) for a tuple.
         """
         if budget is None:
-            return self.thresholds[0]
+            return self.thresholds[self.usual]
         asked = torch.tensor(budget, dtype=self.budgets.dtype, device=self.budgets.device).view(-1)
         upper = (self.budgets < asked[:, None]).sum(dim=1).clamp(max=len(self.budgets) - 1)
         lower = (upper - 1).clamp(min=0)
@@ -141,7 +143,7 @@ class GatingScheme(ABC):
         return self.gate(site) if site.granularity is self.granularity else None
 
 
-def set_budgets(module: nn.Module, budgets: Sequence[float]) -> None:
+def set_budgets(module: nn.Module, budgets: Sequence[float], usual: float | None = None) -> None:
     """Give every gate inside a module thresholds for a set of budgets: those that the gate had at these budgets.
 
     A gate with one budget had the same thresholds at every budget.
@@ -149,16 +151,19 @@ def set_budgets(module: nn.Module, budgets: Sequence[float]) -> None:
     Args:
         module: Its gates are changed.
         budgets: Shares of the dense cost in (0, 1], ascending, all different.
+        usual: The one of them that is meant where none is named; by default the first.
 
     Raises:
-        ValueError: If the budgets are not such.
+        ValueError: If the budgets are not such, or the usual one is not among them.
     """
     ascending = all(low < high for low, high in pairwise(budgets))
     if not budgets or not ascending or not all(0 < budget <= 1 for budget in budgets):
         raise ValueError(f"budgets must be ascending, above 0 and at most 1, not {list(budgets)}")
+    row = 0 if usual is None else list(budgets).index(usual)
     for gate in gates_of(module):
         gate.thresholds = gate.threshold_for(tuple(budgets))
         gate.budgets = gate.budgets.new_tensor(budgets)
+        gate.usual = row
 
 
 TIE_BREAK = 1e-3

@@ -13,6 +13,9 @@ from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.options import DGNetOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
+ORDER = 2.0
+"""With an ordered start, the first channel's logit begins this much above 0 and the last one's this much below."""
+
 
 def logistic_noise(logits: Tensor) -> Tensor:
     """Standard logistic noise, log u - log(1 - u) with u uniform in (0, 1), of the shape of ``logits``."""
@@ -42,7 +45,10 @@ class DGNetGate(Gate):
         self.noise = options.noise
         self.squeeze = nn.Conv2d(site.in_channels, hidden, kernel_size=1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
-        self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=False)
+        self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=options.start == "ordered")
+        if self.excite.bias is not None:
+            nn.init.zeros_(self.excite.bias)
+            self.excite.bias.data.add_(torch.linspace(ORDER, -ORDER, site.channels))
 
     @property
     def macs(self) -> int:
@@ -67,7 +73,8 @@ class DGNetGate(Gate):
     def pooled_rule(self, threshold: Tensor) -> PooledRule:
         """Equation 2 with its batch norm folded, and the threshold."""
         weight, bias = folded(self.squeeze.weight, None, self.norm)
-        return PooledRule(weight.flatten(1), bias, self.excite.weight.detach().flatten(1), -threshold)
+        start = -threshold if self.excite.bias is None else self.excite.bias.detach() - threshold
+        return PooledRule(weight.flatten(1), bias, self.excite.weight.detach().flatten(1), start)
 
 
 class DGNet(GatingScheme):

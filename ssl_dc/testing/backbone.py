@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.gating.base import Gate, GateFactory, no_gates
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.base import NormFactory, Position, RouteNorm
 from ssl_dc.norms.options import SeparateOptions, SharedOptions
@@ -25,7 +26,6 @@ from ssl_dc.testing.check import (
 )
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import LinearGate, SwitchGate, random_images
-from ssl_dc.testing.counting import counted_macs
 
 ROWS = 4
 SIZE = 32

@@ -7,6 +7,7 @@ import torch
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import NoGatingOptions
 from ssl_dc.norms.options import SharedOptions
@@ -15,7 +16,6 @@ from ssl_dc.routes import Route
 from ssl_dc.testing.check import Subject, expect, expect_gradient, expect_instance
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import LinearGating, SmallBackbone, random_images
-from ssl_dc.testing.counting import counted_macs
 
 ROWS = 8
 SIZE = 16

@@ -11,6 +11,7 @@ from torch import Tensor
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.gating.base import Gate, GatingScheme, set_threshold
 from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import SharedNorms
@@ -19,7 +20,6 @@ from ssl_dc.routes import Route
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_gradient, expect_instance
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import SmallBackbone, random_images
-from ssl_dc.testing.counting import counted_macs
 
 BUDGET = 0.3
 ROWS = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -16,8 +16,11 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.workers import loaded, prepare_worker
 from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError
-from ssl_dc.training.sampling import GlobalBatches, ViewSets
+from ssl_dc.training.sampling import GlobalBatches, ViewSets, local_batch
 from ssl_dc.views.base import Views
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 BatchViews = Sequence[Tensor]
 """The views of a batch, each (N, 3, H, W): one for each route."""
@@ -45,6 +48,16 @@ class Batches(ABC):
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step to the end of the run."""
 
+    def first_image(self, first_step: int) -> tuple[Image, BatchViews] | None:  # noqa: ARG002  # here there are no images
+        """The first image of this process from an optimiser step on, and those of its views that can be had alone.
+
+        The default is None: the batches are not made of images of ours.
+
+        Raises:
+            DataError: If the image cannot be read.
+        """
+        return None
+
 
 class ViewBatches(Batches):
     """Views of images, drawn in worker processes. They depend on the seed and the step alone.
@@ -55,22 +68,31 @@ class ViewBatches(Batches):
         training: Epochs, batch, accumulation, workers.
         seed: The run's seed.
         count: Number of views of each image.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
     """
 
     def __init__(self, images: ImageSet, views: Views, training: TrainingConfig, seed: int, count: int) -> None:
         self.view_sets = ViewSets(images, views, seed, count)
         self.training, self.seed = training, seed
+        check_local_batch(training)
 
     @property
     def steps_per_epoch(self) -> int:
         """Number of whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.view_sets), self.training.batch_size)
 
+    def first_image(self, first_step: int) -> tuple[Image, BatchViews]:
+        """The first image of this process from an optimiser step on, and its views."""
+        key = next(iter(RestOfRun(len(self.view_sets), self.training, self.seed, first_step)))[0]
+        return self.view_sets.images.image(key[1]), self.view_sets[key]
+
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on; one loader serves all epochs."""
         loader = DataLoader(
             self.view_sets,
-            batch_sampler=_RestOfRun(self, first_step),
+            batch_sampler=RestOfRun(len(self.view_sets), self.training, self.seed, first_step),
             num_workers=self.training.workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=prepare_worker,
@@ -120,23 +142,45 @@ class LoaderBatches(Batches):
                 yield batch
 
 
-class _RestOfRun:
-    """The batches from a step to the end of the run, as a batch sampler."""
+def check_local_batch(training: TrainingConfig) -> None:
+    """Check that each process gets two images or more at once, as batch norm needs.
 
-    def __init__(self, batches: ViewBatches, first_step: int) -> None:
-        self.batches, self.first_step = batches, first_step
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
+    """
+    if local_batch(training.batch_size, world_size(), training.accumulation) < 2:
+        raise ConfigError(
+            f"training.batch_size {training.batch_size} leaves one image at once to each of {world_size()} process(es)"
+            f" with {training.accumulation} micro-batch(es), but batch norm needs two: it must be at least"
+            f" {2 * world_size() * training.accumulation}"
+        )
+
+
+class RestOfRun:
+    """The batches from a step to the end of the run, as a batch sampler: lists of ``(epoch, index)``.
+
+    Args:
+        images: Number of training images.
+        training: Epochs, batch, accumulation.
+        seed: The run's seed.
+        first_step: The first optimiser step.
+    """
+
+    def __init__(self, images: int, training: TrainingConfig, seed: int, first_step: int) -> None:
+        self.images, self.training, self.seed, self.first_step = images, training, seed, first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batches = self.batches
-        first_epoch, start_step = divmod(self.first_step, batches.steps_per_epoch)
-        for epoch in range(first_epoch, batches.training.epochs):
+        training = self.training
+        steps_per_epoch = GlobalBatches.steps_per_epoch(self.images, training.batch_size)
+        first_epoch, start_step = divmod(self.first_step, steps_per_epoch)
+        for epoch in range(first_epoch, training.epochs):
             yield from GlobalBatches(
-                len(batches.view_sets),
-                batches.training.batch_size,
-                batches.seed,
+                self.images,
+                training.batch_size,
+                self.seed,
                 epoch=epoch,
                 world_size=world_size(),
                 rank=rank(),
-                accumulation=batches.training.accumulation,
+                accumulation=training.accumulation,
                 start_step=start_step if epoch == first_epoch else 0,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views
+from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views, registered_parts
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet
 from ssl_dc.objectives.base import Objective, check_views
@@ -37,6 +37,7 @@ def trainer_from_config(config: RunConfig, images: ImageSet) -> Trainer:
         budget=config.budget,
         routes=config.routes,
         seed=config.seed,
+        registered=registered_parts(config),
     )
 
 

@@ -56,6 +56,25 @@ class ViewSets(Dataset[tuple[Tensor, ...]]):
         return self.views.view(image, number)
 
 
+def local_batch(batch_size: int, world_size: int, accumulation: int) -> int:
+    """Images that one process takes at once.
+
+    Args:
+        batch_size: Images in a global batch.
+        world_size: Number of processes.
+        accumulation: Micro-batches in an optimiser step.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly.
+    """
+    if batch_size % (world_size * accumulation):
+        raise ConfigError(
+            f"training.batch_size {batch_size} cannot be divided evenly among "
+            f"{world_size} process(es) with {accumulation} micro-batch(es) each."
+        )
+    return batch_size // (world_size * accumulation)
+
+
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
     """The images of each batch of an epoch, for one process of several.
 
@@ -92,11 +111,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         accumulation: int = 1,
         start_step: int = 0,
     ) -> None:
-        if batch_size % (world_size * accumulation):
-            raise ConfigError(
-                f"training.batch_size {batch_size} cannot be divided evenly among "
-                f"{world_size} process(es) with {accumulation} micro-batch(es) each."
-            )
+        self.local_batch = local_batch(batch_size, world_size, accumulation)
         self.steps = range(start_step, self.steps_per_epoch(n, batch_size))
         self.n = n
         self.batch_size = batch_size
@@ -105,7 +120,6 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.accumulation = accumulation
         self.micro_batch = batch_size // accumulation
-        self.local_batch = self.micro_batch // world_size
 
     @staticmethod
     def steps_per_epoch(n: int, batch_size: int) -> int:

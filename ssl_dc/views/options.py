@@ -42,3 +42,9 @@ class StandardViewsOptions(PartOptions):
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError("must be two shares with 0 < smallest <= largest <= 1")
         return scale
+
+
+class BatchedViewsOptions(StandardViewsOptions):
+    """Options of the views ``batched``: those of ``standard``."""
+
+    name: str = "batched"

@@ -68,7 +68,7 @@ def test_exactly_the_k_most_salient_are_open(threshold: float, channels: int, tr
 
 
 def test_the_open_channels_depend_on_the_image() -> None:
-    masks = make_gate(32).eval()(inputs(20))
+    masks = make_gate(32).eval()(inputs(20), torch.zeros(32))
     assert len(masks.unique(dim=0)) > 1
 
 

@@ -17,6 +17,7 @@ import ssl_dc
 from ssl_dc_timm.norms import NormFactory, replace_batch_norms
 from ssl_dc_timm.options import TimmOptions
 from ssl_dc_timm.resnet import GatedResNet, GateFactory, Masks, has_known_blocks
+from ssl_dc_timm.strided import avoid_unsafe_convolutions
 
 _PROBE_SIZE = 224
 """Side in pixels of the images that a new network is tried on, on the meta device."""
@@ -127,4 +128,5 @@ def create(options: TimmOptions) -> nn.Module:
         if not options.pretrained:
             raise
         raise ssl_dc.ConfigError(f"backbone.pretrained: the weights of {options.model!r} cannot be had: {error}") from error
+    avoid_unsafe_convolutions(network)
     return network
