@@ -10,11 +10,10 @@ from torch import nn
 from ssl_dc.data.base import Labels, Splits
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.crops import CROP_SCALE, Crops
-from ssl_dc.evaluation.features import extract, extract_prepared, labels_of
+from ssl_dc.evaluation.features import FeatureArray, extract, extract_prepared, labels_of
 from ssl_dc.evaluation.options import LinearOptions
 from ssl_dc.evaluation.scores import (
     Evaluation,
-    FeatureArray,
     FeatureSets,
     evaluation,
     extract_splits,

@@ -36,7 +36,7 @@ def stacked(model: Model, some: ArrayImages) -> torch.Tensor:
 
 def test_features_are_the_models_in_the_order_of_the_images(model: Model) -> None:
     some = images(21)
-    found = extract(model, some, model.routes)
+    found = extract(model, some, model.routes, keep_masks=True)
     assert set(found) == {Route.DENSE, Route.GATED}
     x = stacked(model, some)
     gated = model.gated(x)
