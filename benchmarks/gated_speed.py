@@ -49,7 +49,7 @@ def network(size: int, images: Tensor) -> ssl_dc.Model:
     encoder = build_network(config).encoder
     encoder.train()
     with torch.no_grad():
-        for route in ssl_dc.Route:
+        for route in ssl_dc.Route.BOTH:
             for _ in range(20):
                 encoder(images, route)
     return ssl_dc.Model(config, encoder)
@@ -71,7 +71,7 @@ def with_rates(model: ssl_dc.Model, rates: Sequence[float], images: Tensor) -> s
 
 def _set_threshold(rate: float) -> Callable[[Gate, tuple[Tensor, ...]], None]:
     def hook(gate: Gate, inputs: tuple[Tensor, ...]) -> None:
-        gate.threshold.fill_(torch.quantile(gate.logits(inputs[0]).flatten(), 1 - rate))
+        gate.thresholds.fill_(torch.quantile(gate.logits(inputs[0]).flatten(), 1 - rate))
 
     return hook
 

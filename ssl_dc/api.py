@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -15,7 +17,8 @@ from ssl_dc.config.layers import flattened
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
-from ssl_dc.errors import PluginError
+from ssl_dc.distributed import peer_failures
+from ssl_dc.errors import PluginError, RunError
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
@@ -45,7 +48,7 @@ def train(
         watchers: Told of progress.
 
     Raises:
-        ConfigError: If the settings cannot be run; nothing is written then.
+        ConfigError: If the settings cannot be run, or another process trains in that folder; nothing is written then.
         RunError: If training fails; what was saved before is kept.
         Stopped: If SIGTERM or SIGINT asked for it; the last step is saved, :func:`resume` goes on.
     """
@@ -55,14 +58,13 @@ def train(
         RunFolder.check_free(Path(output))
     splits = open_splits(build_data_set(config))
     prepared = PreparedRun(config, splits)
-    # the main process chooses for all: what is free may change while the others look
-    path = broadcast_object_list([Path(output) if output else _free_folder(config)])[0]
-    with prepared.trainer.accelerator.main_process_first():
-        folder = RunFolder(path)
-        if prepared.is_main_process:
-            folder = RunFolder.create(path, config)
-            folder.save_data(splits.train)
-    return prepared.fit(folder, watchers)
+    with ExitStack() as held, peer_failures():
+        chosen: list[Path | None] = [None]
+        if prepared.is_main_process:  # which chooses for all: what is free may change while the others look
+            path = Path(output) if output else _free_folder(config)
+            held.enter_context(RunFolder.new(path, config)).save_data(splits.train)
+            chosen = [path]
+        return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), watchers)
 
 
 def resume(
@@ -83,7 +85,8 @@ def resume(
         watchers: Told of progress.
 
     Raises:
-        ConfigError: If there is no run, or its training images are not those that it began with.
+        ConfigError: If there is no run, another process trains in it, or its training images are not those that it began
+            with.
         RunError: If training fails.
         Stopped: If SIGTERM or SIGINT asked for it.
     """
@@ -93,9 +96,12 @@ def resume(
     if not accept_changed_data:
         run.check_data(splits.train)
     prepared = PreparedRun(config, splits)
-    if accept_changed_data and prepared.is_main_process:
-        run.save_data(splits.train)
-    return prepared.fit(run, watchers)
+    with ExitStack() as held, peer_failures():
+        if prepared.is_main_process:
+            held.enter_context(run.held())
+            if accept_changed_data:
+                run.save_data(splits.train)
+        return prepared.fit(run, watchers)
 
 
 def with_data(config: RunConfig, **options: Any) -> RunConfig:
@@ -217,10 +223,21 @@ def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None 
 
 
 def _free_folder(config: RunConfig) -> Path:
-    """A folder under ``runs/`` that does not exist, named for what is run."""
-    budget = "" if config.budget.target is None else f"-{config.budget.target:g}"
+    """Make a folder under ``runs/`` that did not exist, named for what is run.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
+    budgets = config.budget.budgets
+    budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
     name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
-    number = 1
-    while (path := Path("runs") / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
+    for number in itertools.count(1):
+        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+        break
     return path

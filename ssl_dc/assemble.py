@@ -13,14 +13,15 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, PluginError, SslDcError
-from ssl_dc.gating.base import GateFactory, GatingScheme
+from ssl_dc.gating.base import GateFactory, GatingScheme, set_budgets
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.plugins.discovery import BUILT_IN
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
-from ssl_dc.plugins.registry import registry
+from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.views.base import Views
@@ -93,7 +94,10 @@ def build_encoder(config: RunConfig) -> tuple[Encoder, GatingScheme]:
     def make_backbone(gate_factory: GateFactory) -> Backbone:
         return build("backbone", config.backbone, Backbone, norms.layer, gate_factory)
 
-    return build("encoder", config.encoder, Encoder, make_backbone, gating), gating
+    encoder = build("encoder", config.encoder, Encoder, make_backbone, gating)
+    if config.budget.budgets:
+        set_budgets(encoder, config.budget.budgets, config.budget.target)
+    return encoder, gating
 
 
 def build_objective(config: RunConfig, feature_dim: int) -> Objective:
@@ -117,6 +121,11 @@ def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Opti
     return build("optimizer", config.optimizer, Optimizer, groups, peak_lr(config))
 
 
+def registered_parts(config: RunConfig) -> dict[str, Registered]:
+    """The records of the parts that a config names, by kind."""
+    return {kind: registry().find(kind, getattr(config, kind).name) for kind in KINDS if hasattr(config, kind)}
+
+
 def peak_lr(config: RunConfig) -> float:
     """Peak learning rate: ``optimizer.lr``, scaled to the global batch where the config says so."""
     if config.optimizer.lr_scaling == "none":
@@ -136,8 +145,9 @@ def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> N
 
 
 def _check_budget(config: RunConfig, cost: CostModel) -> None:
-    if config.budget.target is not None and config.budget.target < cost.floor_ratio:
+    least = min(config.budget.budgets, default=1.0)
+    if least < cost.floor_ratio:
         raise ConfigError(
-            f"budget.target = {config.budget.target:g}: below what {config.backbone.name} at {config.data.image_size} px"
+            f"budget.target = {least:g}: below what {config.backbone.name} at {config.data.image_size} px"
             f" costs with every gate shut; allowed: {cost.floor_ratio:.5f} to 1"
         )

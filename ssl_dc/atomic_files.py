@@ -1,34 +1,62 @@
-"""Writing files so that they are there whole or not at all."""
+"""Files that are written whole or not at all, and read only if they are regular files.
+
+What is written goes to a new file first, which no link can lead elsewhere. Only regular files are read: to open a FIFO or a
+device could wait for ever.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 from ssl_dc.errors import RunError
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Flags that make a file anew. They fail if anything has that name, a link included."""
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Flags that open a file without waiting for another process, as a FIFO otherwise would."""
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a temporary name, flushed to disk, then renamed.
+    """Write a file whole or not at all: under a new temporary name, flushed to disk, then renamed.
+
+    A link that has the file's name is replaced, never followed.
 
     Raises:
         RunError: If it cannot be written; what was there before is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with os.fdopen(os.open(partial, _NEW, 0o666), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
         flush_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise RunError(f"cannot write {path} ({mebibytes(len(content))}): {_reason(error, path.parent)}") from error
+
+
+def partial_of(path: Path) -> Path:
+    """A temporary name beside a file or folder that nothing has yet and nobody can foresee."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+
+
+def is_partial(entry: Path) -> bool:
+    """Whether something is what an interrupted writing leaves behind: a file or folder of a temporary name, no link."""
+    named = entry.name.startswith(".") and entry.name.endswith(".partial")
+    return named and not entry.is_symlink() and (entry.is_file() or entry.is_dir())
 
 
 def mebibytes(size: int) -> str:
@@ -46,6 +74,60 @@ def _reason(error: OSError, folder: Path) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, which is made if it is not there.
+
+    Raises:
+        RunError: If it cannot be written, or is a link or no regular file.
+    """
+    try:
+        with os.fdopen(_regular(os.open(path, _APPEND, 0o666), path), "w", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read_bytes(path: Path, largest: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: The file. Links are followed.
+        largest: Size in bytes that it may have at most; None for any.
+
+    Raises:
+        OSError: If it cannot be read, is a folder, FIFO, socket or device, or is larger than allowed.
+    """
+    with os.fdopen(_regular(os.open(path, _READ), path), "rb") as file:
+        if largest is None:
+            return file.read()
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise OSError(errno.EFBIG, f"larger than the {mebibytes(largest)} that such a file may have", str(path))
+    return content
+
+
+def read_text(path: Path, largest: int | None = None) -> str:
+    """The text of a regular file in UTF-8, see :func:`read_bytes`.
+
+    Raises:
+        OSError: As :func:`read_bytes`.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    return read_bytes(path, largest).decode("utf-8")
+
+
+def _regular(descriptor: int, path: Path) -> int:
+    """The descriptor of an opened file, if that is a regular one; otherwise it is closed.
+
+    Raises:
+        OSError: If it is not.
+    """
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def flush_folder(folder: Path) -> None:

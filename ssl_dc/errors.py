@@ -22,7 +22,7 @@ class ConfigError(SslDcError):
 
 
 class PluginError(ConfigError):
-    """A part or plugin that was asked for and is not there, with the reason."""
+    """A part or plugin that is not there, cannot be built, or breaks the contract of its kind; with the reason."""
 
 
 class DataError(ConfigError):
@@ -31,6 +31,10 @@ class DataError(ConfigError):
 
 class RunError(SslDcError):
     """A run that failed, or a run folder that cannot be used."""
+
+
+class PartError(RunError):
+    """A part that raised an exception, its cause, while a run was under way; the message names the part."""
 
 
 class Stopped(SslDcError):  # noqa: N818  # nothing went wrong
@@ -53,3 +57,9 @@ class Terminated(SystemExit):  # nothing went wrong
 
 class OldNameWarning(FutureWarning):
     """A setting was given by a name that the next minor release does not know."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch could not get memory. Torch has no exception of its own for that on a CPU."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.config import RunConfig
+from ssl_dc.data.inputs import Pictures, batches_of
 from ssl_dc.errors import RunError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import gates_of
@@ -58,8 +60,10 @@ class Model(nn.Module):
         config: The config.
         encoder: The encoder.
         cost: The cost model, at the config's image size.
-        transform: Turns an RGB image (PIL) into what the network sees: float32 (3, image_size, image_size), normalised. It
-            holds nothing of the network, so that processes that prepare images can be sent it.
+        transform: Turns a picture into what the network sees: float32 (3, image_size, image_size), normalised. It takes
+            paths, PIL images of any mode, arrays and tensors (:func:`ssl_dc.data.inputs.picture_of`), and N of them in a
+            list, which gives (N, 3, image_size, image_size). It holds nothing of the network, so that processes that
+            prepare images can be sent it.
     """
 
     def __init__(self, config: RunConfig, encoder: Encoder, cost: CostModel | None = None) -> None:
@@ -119,7 +123,7 @@ class Model(nn.Module):
         Raises:
             RunError: If the route is gated and the model has no gates.
         """
-        if route is Route.GATED:
+        if route.gated:
             self._need_gates()
         encoded: Encoded = self.encoder(_checked(images).to(self.device, self.dtype), route)
         return encoded
@@ -128,15 +132,42 @@ class Model(nn.Module):
         """Features (N, feature_dim) of images (N, 3, H, W) by the dense route; each image as :attr:`transform` gives it."""
         return self._evaluated(images, Route.DENSE).features
 
-    def gated(self, images: Tensor) -> GatedFeatures:
+    def gated(self, images: Tensor, budget: float | Sequence[float] | None = None) -> GatedFeatures:
         """Features and cost of images (N, 3, H, W) by the gated route; each image as :attr:`transform` gives it.
+
+        Args:
+            images: The images.
+            budget: What they may cost, as a share of the dense cost in (0, 1]: one number, or one for each image. By
+                default the budget that the model was trained for, or the usual one of several. The gates are calibrated at
+                the budgets of training; between two of them the thresholds are interpolated.
 
         Raises:
             RunError: If the model has no gates.
+            ValueError: If a budget is outside (0, 1].
         """
-        features, masks = self._evaluated(images, Route.GATED)
+        features, masks = self._evaluated(images, Route.GATED if budget is None else Route.at(budget))
         trace = Trace(masks, self._cost_at(image_size_of(images)))
         return GatedFeatures(features, trace.macs(), trace.ratio(), masks)
+
+    def features(self, pictures: Pictures, route: Route | str = Route.DENSE, *, batch_size: int = 64) -> Tensor:
+        """Features (N, feature_dim) of pictures in any form, by a route; one picture gives (1, feature_dim).
+
+        Args:
+            pictures: A path, a PIL image, an array or a tensor, or a list of them (:func:`ssl_dc.data.inputs.pictures_of`).
+                Of a folder the pictures are taken in the order of :func:`ssl_dc.pictures_in`. A tensor of floats
+                (N, 3, H, W) is taken as :attr:`transform` gives it.
+            route: The route, or its name, such as ``gated``.
+            batch_size: Pictures that are computed at once.
+
+        Raises:
+            DataError: If a file cannot be read.
+            RunError: If the route is gated and the model has no gates.
+            TypeError: If something is no picture.
+            ValueError: If an array or tensor has the shape or the values of none, there are no pictures, or no such route.
+        """
+        way = Route.parse(route) if isinstance(route, str) else route
+        batches = batches_of(pictures, self.transform, batch_size)
+        return torch.cat([self._evaluated(batch, way).features for batch in batches])
 
     def compile_gated(self, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
         """Compile the gated route for this machine's CPU: only what the masks keep is computed.

@@ -1,18 +1,88 @@
-"""The two ways through an encoder."""
+"""The ways through an encoder: dense, or gated at a budget."""
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+Budget = float | tuple[float, ...] | None
+"""A share of the dense cost in (0, 1], one such share for each image of a batch, or the budget of the training."""
 
 
-class Route(str, Enum):
-    """How a view goes through the encoder; handed down explicitly from the loop to every gate and norm layer.
+@dataclass(frozen=True)
+class Route:
+    """How a view goes through the encoder. The training loop hands it down to every gate and norm layer.
 
-    A constant to ``torch.compile`` and ``torch.export``, so that each route is a graph of its own.
+    A route is a value: two routes that say the same are equal, have one hash and may be keys. It is a constant to
+    ``torch.compile`` and ``torch.export``, so that each route has a graph of its own.
+
+    Attributes:
+        gated: Whether the gates act.
+        budget: Share of the dense cost that a gated view may pay, in (0, 1], or a tuple with one share for each image.
+            None means the budget that the network was trained for. A dense route has none.
+        DENSE: The dense route.
+        GATED: The gated route, at the budget that the network was trained for.
+        BOTH: These two, dense first.
+
+    Raises:
+        ValueError: If a budget is outside (0, 1], or a dense route has one.
     """
 
-    DENSE = "dense"
-    GATED = "gated"
+    gated: bool
+    budget: Budget = None
+
+    DENSE: ClassVar[Route]
+    GATED: ClassVar[Route]
+    BOTH: ClassVar[tuple[Route, Route]]
+
+    def __post_init__(self) -> None:
+        if self.budget is None:
+            return
+        if not self.gated:
+            raise ValueError("a dense route has no budget")
+        shares = self.budget if isinstance(self.budget, tuple) else (self.budget,)
+        wrong = [share for share in shares if not 0 < share <= 1]
+        if wrong or not shares:
+            raise ValueError(f"a budget is above 0 and at most 1, not {wrong[0] if wrong else 'empty'}")
+
+    @classmethod
+    def at(cls, budget: float | Sequence[float]) -> Route:
+        """The gated route at a budget, or at one budget for each image of a batch.
+
+        Raises:
+            ValueError: If a budget is outside (0, 1].
+        """
+        return cls(gated=True, budget=float(budget) if isinstance(budget, (int, float)) else tuple(map(float, budget)))
+
+    @classmethod
+    def parse(cls, text: str) -> Route:
+        """The route that ``str`` writes as this text: ``dense``, ``gated``, ``gated@0.25`` or ``gated@0.1,0.5``.
+
+        Raises:
+            ValueError: If it is none of these.
+        """
+        named = {str(route): route for route in cls.BOTH}
+        if text in named:
+            return named[text]
+        name, _, budget = text.partition("@")
+        shares = budget.split(",")
+        try:
+            if name == "gated":
+                return cls.at(float(budget) if len(shares) == 1 else [float(share) for share in shares])
+        except ValueError:
+            pass
+        raise ValueError(f"a route is 'dense', 'gated' or 'gated@BUDGET' with a budget above 0, at most 1; not {text!r}")
 
     def __str__(self) -> str:
-        return self.value
+        if not self.gated:
+            return "dense"
+        if self.budget is None:
+            return "gated"
+        shares = self.budget if isinstance(self.budget, tuple) else (self.budget,)
+        return f"gated@{','.join(map(str, shares))}"
+
+
+Route.DENSE = Route(gated=False)
+Route.GATED = Route(gated=True)
+Route.BOTH = (Route.DENSE, Route.GATED)

@@ -8,22 +8,33 @@
     How many training images there were when the run began, and a fingerprint of them.
 ``bad_images.json``
     The images that could not be read, if there were any and ``data.bad_images`` is ``skip``.
+``left_out.json``
+    The files of the data set that are not used, if there are any, with the reasons.
 ``metrics.jsonl``
     One JSON object for each logged step.
 ``environment.json``
     Versions, device and code that the run was started with.
 ``result.json``
     What was learned and what it costs.
+``traceback.txt``
+    The traceback of the exception that a part raised, if one ended the run.
 ``checkpoints/``
     Resume points.
+``.lock``
+    While a process trains in the folder: which one (:mod:`ssl_dc.run_lock`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
+import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,15 +43,19 @@ import torch
 from torch import nn
 
 from ssl_dc.assemble import build_encoder, build_network
-from ssl_dc.atomic_files import write_text
+from ssl_dc.atomic_files import is_partial, read_text, write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
+from ssl_dc.distributed import rank
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
+from ssl_dc.run_lock import LOCK_FILE, sole_writer
 from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
+_LARGEST_RECORD = 2**20
+"""Size in bytes of ``data.json``, at most."""
 
 
 class RunFolder:
@@ -55,18 +70,22 @@ class RunFolder:
         self.config_file = path / "config.json"
         self.model_file = path / "model.safetensors"
         self.data_file = path / "data.json"
+        self.left_out_file = path / "left_out.json"
         self.bad_images_file = path / "bad_images.json"
         self.metrics_file = path / "metrics.jsonl"
         self.environment_file = path / "environment.json"
         self.result_file = path / "result.json"
+        self.traceback_file = path / "traceback.txt"
         self.checkpoints = path / "checkpoints"
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig) -> RunFolder:
-        """Make the folder of a new run, with its config and environment.
+    @contextmanager
+    def new(cls, path: Path, config: RunConfig) -> Iterator[RunFolder]:
+        """Make the folder of a new run, with its config and environment, and keep others from writing in it.
 
         Raises:
-            ConfigError: If something is there already: no run is ever overwritten.
+            ConfigError: If something is there already, because no run is ever overwritten, or another process has just
+                begun a run there.
             RunError: If it cannot be made.
         """
         cls.check_free(path)
@@ -75,21 +94,46 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
-        write_text(folder.config_file, dump(config))
-        write_text(folder.environment_file, json.dumps(environment(), indent=2) + "\n")
-        return folder
+        with folder.held():
+            cls.check_free(path)  # now that nobody else can begin a run there
+            write_text(folder.config_file, dump(config))
+            write_text(folder.environment_file, json.dumps(environment(), indent=2) + "\n")
+            yield folder
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> RunFolder:
+        """Make the folder of a new run, as :meth:`new` does, for something else than a training to write in it."""
+        with cls.new(path, config) as folder:
+            return folder
 
     @staticmethod
     def check_free(path: Path) -> None:
         """Check that a new run may go there.
 
         Raises:
-            ConfigError: If something is there already.
+            ConfigError: If something is there already, or another user has put a folder where anybody may.
         """
-        if path.exists() and (not path.is_dir() or any(not _half_written(entry) for entry in path.iterdir())):
+        if path.exists() and (not path.is_dir() or not all(map(_left_behind, path.iterdir()))):
             raise ConfigError(
                 f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
             )
+        if path.exists() and _is_planted(path):
+            raise ConfigError(
+                f"{path} belongs to another user, and anybody may put folders there; name an --output of your own"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing in the folder.
+
+        Raises:
+            ConfigError: If another process holds it.
+            RunError: If it cannot be written.
+        """
+        with sole_writer(self.path):
+            for entry in filter(is_partial, self.path.iterdir()):
+                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+            yield
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -106,9 +150,9 @@ class RunFolder:
 
     def _check_links(self) -> None:
         """Refuse what would be read, written or deleted elsewhere; a folder may come from anybody."""
-        inside = self.path.resolve()
+        inside = os.path.realpath(self.path)
         for entry in (*self.path.iterdir(), *self.checkpoints.glob("*"), *self.checkpoints.glob("*/*")):
-            if entry.is_symlink() and not entry.resolve().is_relative_to(inside):
+            if entry.is_symlink() and os.path.commonpath([inside, os.path.realpath(entry)]) != inside:
                 raise ConfigError(
                     f"{entry} is a link that leads out of the folder, and is not followed; copy what is meant, as by cp -rL"
                 )
@@ -134,7 +178,7 @@ class RunFolder:
         if not self.data_file.is_file():
             return
         try:
-            before, now = dict(json.loads(self.data_file.read_text(encoding="utf-8"))), _recorded(images)
+            before, now = dict(json.loads(read_text(self.data_file, _LARGEST_RECORD))), _recorded(images)
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(f"{self.data_file} cannot be read: {name_of(str(error))}") from error
         if before != now:
@@ -147,6 +191,10 @@ class RunFolder:
     def save_bad_images(self, reasons: Mapping[str, Sequence[str]]) -> None:
         """List what could not be read: reasons by split."""
         write_text(self.bad_images_file, json.dumps(reasons, indent=2) + "\n")
+
+    def save_left_out(self, reasons: Mapping[str, Mapping[str, str]]) -> None:
+        """List the files of the data set that are not used: for each kind of reason, the reason by path."""
+        write_text(self.left_out_file, json.dumps(reasons, indent=2) + "\n")
 
     def save_model(self, encoder: nn.Module) -> None:
         """Write the encoder's weights."""
@@ -172,14 +220,27 @@ class RunFolder:
         fill(network.encoder, tensors, self.model_file)
         return Model(config, network.encoder, network.cost).to(device)
 
+    def save_traceback(self, error: BaseException) -> Path:
+        """Write the traceback of an exception; the file, which is another one for each process of a launch."""
+        file = self.traceback_file if rank() == 0 else self.traceback_file.with_suffix(f".{rank()}.txt")
+        write_text(file, "".join(traceback.format_exception(error)))
+        return file
+
     def save_result(self, result: dict[str, Any]) -> None:
         """Write what was learned."""
         write_text(self.result_file, json.dumps(result, indent=2) + "\n")
 
 
-def _half_written(entry: Path) -> bool:
-    """Whether a file is what :mod:`ssl_dc.atomic_files` leaves of one when it is killed."""
-    return entry.name.startswith(".") and entry.name.endswith(".partial")
+def _left_behind(entry: Path) -> bool:
+    """Whether something in a folder is only what is left of a run that was killed before it began."""
+    return is_partial(entry) or (entry.name == LOCK_FILE and entry.is_file() and not entry.is_symlink())
+
+
+def _is_planted(path: Path) -> bool:
+    """Whether somebody else has put a folder where anybody may write, such as in /tmp."""
+    if not hasattr(os, "geteuid") or not path.absolute().parent.stat().st_mode & stat.S_IWOTH:
+        return False
+    return path.lstat().st_uid != os.geteuid()
 
 
 def _recorded(images: ImageSet) -> dict[str, Any]:

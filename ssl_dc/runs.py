@@ -18,7 +18,7 @@ from ssl_dc.data.base import Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import sample
 from ssl_dc.data.unreadable import Readable
-from ssl_dc.errors import DataError, RunError, SslDcError, Stopped
+from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
 from ssl_dc.evaluation.outcome import Outcome, outcome
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
@@ -32,7 +32,7 @@ from ssl_dc.training.metrics_file import MetricsFile
 BUDGET_TOLERANCE = 0.02
 """How far from the budget the calibrated cost may be, as a share of the dense cost, before the user is told."""
 CALIBRATION_IMAGES = 1024
-"""How many training images the gates' threshold is calibrated on."""
+"""How many images the gates' threshold is calibrated on, at most."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,16 @@ class PreparedRun:
             Stopped: If a signal asked for it.
         """
         told = self._watchers(folder, watchers)
+        self._tell_what_was_found(folder, told)
         checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
         try:
-            with _advice(folder):
+            with _traceback_kept(folder), _advice(folder):
                 self.trainer.fit(watchers=told, checkpoints=checkpoints)
-                model = self._calibrated(told)
+                with self.trainer.parts.blamed(lambda: "calibration after the last step"):
+                    model = self._calibrated(told)
             if self.is_main_process:
                 folder.save_model(model.encoder)
-            with _after_training(folder):
+            with _after_training(folder), _traceback_kept(folder), self.trainer.parts.blamed(lambda: "evaluation"):
                 result = outcome(self.config, model, self.splits)
         finally:
             self._list_bad_images(folder, told)
@@ -101,19 +103,32 @@ class PreparedRun:
     def _calibrated(self, told: Sequence[Watcher]) -> Model:
         """The trained model, its cost brought to the budget. The user is told if the gates do not let it come near."""
         model = Model(self.config, self.trainer.learner.encoder, self.trainer.cost)
-        target = self.config.budget.target
-        if target is None or self.config.budget.control != "adaptive":
+        budgets = self.config.budget.budgets
+        if not budgets or self.config.budget.control != "adaptive":
             return model
-        paid = calibrate(model.encoder, self._calibration_batches(model), model.cost, target)
-        if abs(paid - target) > BUDGET_TOLERANCE:
-            self._say(told, f"the budget is missed: {target:g} of the dense cost was asked for, {paid:.4f} is paid")
+        reached = calibrate(model.encoder, self._calibration_batches(model), model.cost, budgets)
+        for budget, paid in zip(budgets, reached, strict=True):
+            if abs(paid - budget) > BUDGET_TOLERANCE:
+                self._say(told, f"the budget is missed: {budget:g} of the dense cost was asked for, {paid:.4f} is paid")
         return model
 
     def _calibration_batches(self, model: Model) -> list[Tensor]:
-        """Some of the training images, as evaluation sees them."""
-        chosen = sample(self.splits.train, CALIBRATION_IMAGES)
+        """Some of the images that are held out for it, or else of the training images, as evaluation sees them."""
+        images = self.splits.train if self.splits.calibration is None else self.splits.calibration
+        chosen = sample(images, CALIBRATION_IMAGES)
         loader = DataLoader(Prepared(chosen, model.transform), batch_size=256)
         return [batch.to(model.device, memory_format=torch.channels_last) for batch in loader]
+
+    def _tell_what_was_found(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
+        """Say what was understood of the user's files, and list in the run's folder which are left out."""
+        found = self.splits.found
+        if found is None or not self.is_main_process:
+            return
+        listed = ""
+        if found.left_out.reasons:
+            folder.save_left_out(found.left_out.reasons)
+            listed = f"; {found.left_out}; listed in {folder.left_out_file}"
+        self._say(told, f"{found.summary}{listed}")
 
     def _list_bad_images(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
         """List in the run's folder which images could not be read, and say so."""
@@ -162,21 +177,33 @@ def _advice(folder: RunFolder) -> Iterator[None]:
     except Stopped as stopped:
         raise Stopped(f"{stopped}; go on with: {_resume_call(folder)}", stopped.signal) from None
     except DataError as error:
-        raise RunError(
-            f"{error} Once it can be, go on with: {_resume_call(folder)} (with --bad-images skip, it may be left out)"
-        ) from error
+        raise RunError(f"{error} Once it can be, go on with: {_resume_call(folder)}{SKIP}") from error
+
+
+@contextmanager
+def _traceback_kept(folder: RunFolder) -> Iterator[None]:
+    """Write the traceback of a part's exception into the run's folder, and say in the message where it is."""
+    try:
+        yield
+    except PartError as error:
+        file = folder.save_traceback(error.__cause__ or error)
+        raise PartError(f"{error}; its traceback is in {file}") from error.__cause__
 
 
 @contextmanager
 def _after_training(folder: RunFolder) -> Iterator[None]:
-    """Add to a message that ends an evaluation that the trained model is saved."""
+    """Add to a message that ends an evaluation that the trained model is saved, and how to go on."""
     try:
         yield
     except SslDcError as error:
+        skip = SKIP if isinstance(error, DataError) else ""
         raise RunError(
-            f"{error} Training has ended and its model is saved: {folder.model_file}. Evaluate it with:"
-            f" ssl-dc evaluate {shlex.quote(str(folder.path))}, or once more with: {_resume_call(folder)}"
+            f"{error} Only the evaluation failed: the trained model is saved as {folder.model_file}. Evaluate it once more"
+            f" with: {_resume_call(folder)}{skip}"
         ) from error
+
+
+SKIP = " (with --bad-images skip, it may be left out)"
 
 
 def _resume_call(folder: RunFolder) -> str:

@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn, uint8
 
-from ssl_dc.atomic_files import write_bytes
+from ssl_dc.atomic_files import read_bytes, write_bytes
 from ssl_dc.errors import RunError
 from ssl_dc.printable import name_of
 
@@ -44,7 +44,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             tensors is held to it.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:

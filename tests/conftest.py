@@ -20,6 +20,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a CUDA device where there is none."""
+    import torch  # not at the top: with pytest-xdist the process that hands out the tests has no need of it
+
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device; torch finds none here")
 

@@ -37,7 +37,7 @@ class Faulty(ssl_dc.PartOptions):
     name: str = 3.5
     size: "a type that does not exist" = 1
 
-SSL_DC_INTERFACE = "1.0"
+SSL_DC_INTERFACE = "2.0"
 """
 
 BROKEN = {
@@ -45,7 +45,7 @@ BROKEN = {
     "name-taken": {"p": PART.format(name="vicreg", **VICREG), "q": PART.format(name="vicreg", **VICREG)},
     "loose-options": {"p": LOOSE_OPTIONS},
     "faulty-options": {"p": FAULTY_OPTIONS, "q": FAULTY_MODULE},
-    "other-interface": {"p": 'SSL_DC_INTERFACE = "2.0"\n' + PART.format(name="future", **VICREG)},
+    "other-interface": {"p": 'SSL_DC_INTERFACE = "3.0"\n' + PART.format(name="future", **VICREG)},
     "hook-raises": {"p": "from ssl_dc import hookimpl\n\n@hookimpl\ndef ssl_dc_objectives():\n    raise SystemExit(7)\n"},
     "no-such-class": {"p": PART.format(name="absent", target="json:Nothing", options=VICREG["options"])},
 }
@@ -56,7 +56,7 @@ REASONS = {
     "name-taken": "objective 'vicreg' is brought by name-taken twice",
     "loose-options": "not a subclass of ssl_dc.PartOptions",
     "faulty-options": "cannot be loaded from 'fake_faulty_options_q:Faulty'",
-    "other-interface": "it is written for version 2.0 of the interface",
+    "other-interface": "it is written for version 3.0 of the interface",
     "hook-raises": "SystemExit: 7",
     "no-such-class": "cannot be loaded from 'json:Nothing'",
 }

@@ -1,4 +1,4 @@
-"""Every objective with every gating scheme, encoder, backbone and batch-norm policy that is installed: two steps each.
+"""Every objective with every gating scheme, encoder, backbone and norm policy that is installed: two steps each.
 
 All train, or refuse with a sentence that says which two parts do not fit and why. Parts come from the registry, so that the
 plugins that are installed are among them. The quick suite takes the combinations that have every pair of parts among
@@ -133,7 +133,7 @@ def test_every_combination_trains_or_says_which_two_parts_do_not_fit(combination
         features, masks = encoder(torch.randn(3, 3, 16, 16), route)
         assert features.shape == (3, encoder.feature_dim)
         assert torch.isfinite(features).all()
-        assert len(masks) == (len(gates_of(encoder)) if route is Route.GATED else 0)
+        assert len(masks) == (len(gates_of(encoder)) if route.gated else 0)
         assert all(set(mask.unique().tolist()) <= {0.0, 1.0} for mask in masks.values())
 
 

@@ -17,14 +17,14 @@ from ssl_dc.gating.sites import GateSite
 from ssl_dc.routes import Route
 
 Masks = dict[str, Tensor]
-"""For each gated site its mask (N, channels), filled while a gated view passes."""
+"""The mask (N, channels) of each gated site, by the site's name. It is filled while a gated view passes."""
 
 
 class GatePoint(nn.Module):
     """One gate site in the network: the site, and the gate that a scheme put there, if any.
 
     Args:
-        site: The site, as declared to the gate factory.
+        site: The site that the gate factory is called with.
         gate_factory: Gives the gate, or None for a site that stays open.
     """
 
@@ -36,17 +36,17 @@ class GatePoint(nn.Module):
         self.gate = gate_factory(site)
 
     def forward(self, activation: Tensor, block_input: Tensor, route: Route, masks: Masks) -> Tensor:
-        """The activation (N, C, H, W), with what the gate shuts set to 0; untouched on the dense route.
+        """The activation (N, C, H, W), in which the gate sets to 0 what it shuts. The dense route leaves it unchanged.
 
         Args:
-            activation: What the site gates: C is the site's ``channels``, or anything for a mask of width 1.
+            activation: What the site gates: C is the site's ``channels``, or any number for a mask of width 1.
             block_input: What the gate decides on, (N, in_channels, H', W').
-            route: On the dense route the gate is not run.
-            masks: Receives the mask.
+            route: A dense route does not run the gate. A gated one gives the gate the thresholds of its budget.
+            masks: The mask is added to it.
         """
-        if route is Route.DENSE or self.gate is None:
+        if not route.gated or self.gate is None:
             return activation
-        mask: Tensor = self.gate(block_input)
+        mask: Tensor = self.gate(block_input, self.gate.threshold_for(route.budget))
         masks[self.site.name] = mask
         return activation * mask[:, :, None, None]
 
@@ -54,7 +54,7 @@ class GatePoint(nn.Module):
 class Backbone(nn.Module, ABC):
     """A network from images to features, with gate sites.
 
-    It knows neither which gating scheme nor which batch-norm policy is in use: it asks the two factories that it is built
+    A backbone does not know which gating scheme or norm policy is in use: it calls the two factories that it is built
     with. Each of its gate sites is a :class:`GatePoint`.
     """
 
@@ -68,21 +68,21 @@ class Backbone(nn.Module, ABC):
         """Features (N, feature_dim) of images (N, 3, H, W), and the masks of the gated sites (none on the dense route)."""
 
     def gate_points(self) -> list[GatePoint]:
-        """Every gate site of the network, in its order."""
+        """Every gate site of the network, in the order of its modules."""
         return [module for module in self.modules() if isinstance(module, GatePoint)]
 
     def torchvision_state_dict(self, route: Route) -> dict[str, Tensor]:
-        """The weights of a route as torchvision's network of the same kind names them, without its classifier.
+        """The weights of a route by the names of torchvision's network of the same kind, without its classifier.
 
         Raises:
-            ConfigError: If torchvision has no such network, as here, where none is known.
+            ConfigError: If torchvision has no such network. The default is that it has none.
         """
         raise ConfigError(f"torchvision has no network of this backbone's kind ({type(self).__name__}, route {route})")
 
     def cost_model(self, image_size: ImageSize) -> CostModel:
         """The cost of every convolution and linear layer, and of the gates, for one image of a size.
 
-        Counted from the shapes that the layers really see, by a forward without arithmetic.
+        A forward pass on the meta device, which computes nothing, counts them from the shapes that the layers see.
         """
         points = [point for point in self.gate_points() if point.gate is not None]
         sites_of_layer: dict[str, list[str]] = {}
@@ -99,7 +99,7 @@ class Backbone(nn.Module, ABC):
 
 
 def _count_layers(backbone: Backbone, image_size: ImageSize) -> list[tuple[str, int]]:
-    """Name and MACs of each convolution and linear layer that the dense route runs, in the order in which it does."""
+    """Name and MACs of each convolution and linear layer that the dense route runs, in the order in which they run."""
     shadow = copy.deepcopy(backbone).to("meta").eval()
     counted: list[tuple[str, int]] = []
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
-from ssl_dc.backbones.options import ResNetOptions
+from ssl_dc.backbones.options import STEMS, ResNetOptions
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import GateFactory
 from ssl_dc.gating.sites import GateSite, Granularity
@@ -16,40 +16,38 @@ from ssl_dc.norms.base import NormFactory, Position, RouteNorm
 from ssl_dc.routes import Route
 
 
-class Stem(NamedTuple):
-    """The first convolution, and whether a 3x3 stride-2 max-pool follows."""
-
-    kernel: int
-    stride: int
-    padding: int
-    pool: bool
-
-
-STEMS = {
-    "imagenet": Stem(kernel=7, stride=2, padding=3, pool=True),
-    "cifar": Stem(kernel=3, stride=1, padding=2, pool=False),
-    "strided": Stem(kernel=3, stride=2, padding=1, pool=False),
-}
-
-
 def convolution(in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
-    """A convolution without bias, of "same" padding unless told otherwise, with He initialisation."""
+    """A convolution without bias, with He initialisation. Its padding is "same" unless ``padding`` is given."""
     padding = kernel // 2 if padding is None else padding
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 
 
+SAFE_CHANNELS = 16
+"""Input channels from which on torch may be given a strided 1x1 convolution.
+
+With fewer of them, in channels-last layout on a CPU with AVX-512, its backward pass writes past the end of a buffer, which
+ends the process (uxlfoundation/oneDNN#6035).
+"""
+
+
 class Shortcut(nn.Module):
-    """The shortcut of a block that changes the shape: 1x1 convolution and norm."""
+    """The shortcut of a block whose output has another shape than its input: 1x1 convolution and norm.
+
+    Where torch cannot be given the stride (:data:`SAFE_CHANNELS`), the pixels that it would skip are dropped first.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, norm_factory: NormFactory) -> None:
         super().__init__()
-        self.conv = convolution(in_channels, out_channels, kernel=1, stride=stride)
+        self.skip = stride if in_channels < SAFE_CHANNELS else 1
+        self.conv = convolution(in_channels, out_channels, kernel=1, stride=stride // self.skip)
         self.norm = norm_factory(out_channels, Position.DOWNSAMPLE)
 
     def forward(self, x: Tensor, route: Route) -> Tensor:
-        """X (N, in, H, W) brought to (N, out, H / stride, W / stride)."""
+        """The shortcut (N, out, H / stride, W / stride) of x (N, in, H, W)."""
+        if self.skip > 1:
+            x = x[:, :, :: self.skip, :: self.skip]
         shortcut: Tensor = self.norm(self.conv(x), route)
         return shortcut
 
@@ -104,7 +102,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut, with three gate sites; the stride is the 3x3 convolution's.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, with three gate sites. The 3x3 convolution has the stride.
 
     ``reduced`` (channel): relu(norm1(conv1(x))); a shut channel saves its row of conv1 and its column of conv2.
     ``hidden`` (channel): relu(norm2(conv2(...))); a shut channel saves its row of conv2 and its column of conv3.
@@ -206,7 +204,7 @@ class ResNet(Backbone):
         return x.mean(dim=(2, 3)), masks
 
     def torchvision_state_dict(self, route: Route) -> dict[str, Tensor]:
-        """The weights of a route under torchvision's names; all of its ``resnet18`` (34, 50) but ``fc``.
+        """The weights of a route by torchvision's names: all of its ``resnet18`` (34, 50) except ``fc``.
 
         Raises:
             ConfigError: If the width or the stem is not torchvision's.

@@ -1,4 +1,4 @@
-"""The command line: one file a command, each imported when it is called."""
+"""The command line. Each command has a file, which is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ssl_dc import __version__
 from ssl_dc.cli.messages import keep_standard_streams, reported
 from ssl_dc.errors import OldNameWarning, PluginError
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
@@ -18,16 +17,16 @@ from ssl_dc.printable import printable
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are parts, imported when called, so that help stays quick."""
+    """A group whose commands are parts. A command is imported when it is called, so that help answers at once."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, with what the reading of the command line itself can come upon told readably too."""
+        """Run. Errors found while the command line is read are one readable message too."""
         keep_standard_streams()
         with reported():
             return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take ``--plugin`` and ``--no-plugins`` out, wherever they stand, before anything asks which parts there are."""
+        """Take out ``--plugin`` and ``--no-plugins``, wherever they stand, before anything asks the registry."""
         files, none, rest = _plugin_choice(args, ctx)
         chosen = {NO_PLUGINS: "1" if none else None, PLUGIN_FILES: os.pathsep.join(files) or None}
         _set_environment(ctx, {name: value for name, value in chosen.items() if value is not None})
@@ -39,7 +38,7 @@ class LazyGroup(click.Group):
             return registry().names("command")
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a command."""
+        """The command, imported."""
         with reported():
             if not registry().has("command", cmd_name):
                 return None
@@ -49,7 +48,7 @@ class LazyGroup(click.Group):
             return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what a user can mend is one message, also where a plugin's command raises it."""
+        """Run a command. An error that the user can mend is one message, also if a plugin's command raises it."""
         with reported():
             return super().invoke(ctx)
 
@@ -60,18 +59,21 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ssl-dc")
+@click.version_option(package_name="ssl-dc", prog_name="ssl-dc")
 @click.option(
-    "--plugin", metavar="FILE", multiple=True, help="A plugin of one file, ./my_objective.py; may stand anywhere."
+    "--plugin",
+    metavar="FILE",
+    multiple=True,
+    help="A plugin of one file, such as ./my_objective.py. It may stand anywhere.",
 )
-@click.option("--no-plugins", is_flag=True, help="Only the built-in parts (and those of --plugin); may stand anywhere.")
+@click.option("--no-plugins", is_flag=True, help="Only the built-in parts and those of --plugin. It may stand anywhere.")
 def main(plugin: tuple[str, ...], no_plugins: bool) -> None:  # noqa: ARG001  # taken by LazyGroup before
     """Train one image encoder that is a dense and a gated network at once.
 
     Start with: ssl-dc train --budget 0.1
     """
-    # Threads that wait by spinning take the cores from the processes that prepare images, and from each other when anything
-    # else runs: beside one busy process a training fell to a tenth of its speed. Read when torch is first imported.
+    # Threads that spin while they wait take cores from the processes that prepare images. Beside one busy process, training
+    # fell to a tenth of its speed. The variable is read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.showwarning = _show_warning
 
@@ -80,7 +82,7 @@ _show_any = warnings.showwarning
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Our own warnings as one line for users, others as ever."""
+    """Show our own warnings as one line, and others as Python does."""
     if issubclass(category, OldNameWarning):
         click.echo(f"ssl-dc: {printable(str(message))}", err=True)
     else:
@@ -88,7 +90,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
 
 
 def _plugin_choice(args: Iterable[str], ctx: click.Context) -> tuple[list[str], bool, list[str]]:
-    """The files of ``--plugin``, whether there is ``--no-plugins``, and the rest of the words."""
+    """The files of ``--plugin``, whether ``--no-plugins`` is given, and the remaining words."""
     files: list[str] = []
     rest: list[str] = []
     none = False
@@ -109,7 +111,7 @@ def _plugin_choice(args: Iterable[str], ctx: click.Context) -> tuple[list[str], 
 
 
 def _set_environment(ctx: click.Context, values: dict[str, str]) -> None:
-    """Say which plugins are meant where processes that are started later hear it too; undone when the call ends."""
+    """Set environment variables until the call ends, so that processes started meanwhile load the same plugins."""
     if not values:
         return
     before = {name: os.environ.get(name) for name in values}

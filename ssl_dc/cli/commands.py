@@ -1,4 +1,4 @@
-"""The built-in commands, each imported when it is called."""
+"""The built-in commands. Each is imported when it is called."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from ssl_dc.plugins.parts import Part
 
 SUMMARIES = {
     "bench": "Time a run's dense and gated routes, by every runtime there is.",
-    "config": "Show or check a complete config; the schema of all configs.",
+    "config": "Show or check a complete config; print the schema of all configs.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
     "evaluate": "Evaluate a run's features on held-out images.",
     "export": "Write a run's dense, gated or slimmed network for other runtimes.",
-    "plugins": "List, show, check and begin the parts that runs are composed of.",
+    "plugins": "List, show and check the parts of runs; start a plugin of your own.",
     "reproduce": "Run a table of the paper again, or a figure.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }
-"""Each command with its one line of help: kept here so that listing them imports none (a test holds them equal)."""
+"""Each command and its line of help. Kept here so that listing the commands imports none; a test holds both equal."""
 
 
 @hookimpl

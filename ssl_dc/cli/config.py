@@ -11,7 +11,7 @@ from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print
 from ssl_dc.config import Layer, file_layer, resolve
 
 
-@click.group("config", short_help="Show or check a complete config; the schema of all configs.")
+@click.group("config", short_help="Show or check a complete config; print the schema of all configs.")
 def command() -> None:
     """Show or check a complete config, or print the schema of all configs."""
 
@@ -21,7 +21,7 @@ def command() -> None:
 @config_options
 @json_option
 def show(layers: list[Layer], as_json: bool) -> None:
-    """Print the complete config that train would run with these options, as YAML, and where each setting comes from."""
+    """Print, as YAML, the complete config that train would run with these options, and where each setting comes from."""
     resolved = resolve(layers)
     if as_json:
         print_json(resolved.config.model_dump(mode="json"))
@@ -35,7 +35,7 @@ def show(layers: list[Layer], as_json: bool) -> None:
 @readable_errors
 @click.argument("file", type=click.Path(path_type=Path))
 def validate(file: Path) -> None:
-    """Check a config FILE; exit status 2 and every error in it if it cannot be run."""
+    """Check a config FILE. If it cannot be run, print every error in it and exit with status 2."""
     resolve([file_layer(file)])
     click.echo(f"{file}: valid")
 
@@ -43,9 +43,9 @@ def validate(file: Path) -> None:
 @command.command("schema")
 @readable_errors
 def schema() -> None:
-    """Print the JSON schema of a config, over all installed parts, for editors.
+    """Print the JSON schema of a config with all installed parts, for editors.
 
-    Editors with YAML support use it where the first line of a config is: # yaml-language-server: $schema=schema.json
+    Editors with YAML support use it if the first line of a config is: # yaml-language-server: $schema=schema.json
     """
     from ssl_dc.config.json_schema import json_schema
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
+from ssl_dc.cli.options import ConfigCommand, config_options, device_option, json_option, print_json
 from ssl_dc.config import Layer, resolve
 from ssl_dc.errors import ConfigError
 
@@ -16,20 +16,23 @@ from ssl_dc.errors import ConfigError
 @readable_errors
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @config_options
+@device_option
 @json_option
-def command(run: Path | None, layers: list[Layer], as_json: bool) -> None:
+def command(run: Path | None, layers: list[Layer], device: str | None, as_json: bool) -> None:
     """Show what a network costs, in MACs for one image: layer by layer, dense and gated.
 
-    For a RUN folder, the gated cost is the mean over its held-out images, and with it each layer's share. Without one, for
-    the network that the options name, untrained: the dense cost, and the least that the gated route can cost.
+    Give a RUN folder to see what its held-out images pay on the gated route: the mean over them. Without one the command
+    shows the untrained network that the options name: its dense cost, and the least that the gated route can cost.
     """
     if run is not None and any(layer.values for layer in layers):
         raise ConfigError("cost takes a run folder, or the options of a network, not both")
+    if run is None and device is not None:
+        raise ConfigError(f"--device {device}: cost computes features only for the images of a run; name its folder")
     network = resolve(layers, unnamed_data_recipe=False).config
     from ssl_dc.cli.tables import print_report
     from ssl_dc.evaluation.cost import cost_of_network, cost_of_run
 
-    table = cost_of_run(run) if run is not None else cost_of_network(network)
+    table = cost_of_run(run, device or "auto") if run is not None else cost_of_network(network)
     if as_json:
         print_json(table.as_json())
     else:

@@ -9,14 +9,14 @@ import click
 from click.exceptions import NoSuchOption
 
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.model_options import model_options
-from ssl_dc.cli.options import PartOption, json_option, print_json
-from ssl_dc.config.schema import DEFAULT_PART
+from ssl_dc.cli.options import PartOption, device_option, json_option, print_json
+from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
+from ssl_dc.plugins.kinds import default_part
 from ssl_dc.plugins.registry import registry
 
-DEFAULT = DEFAULT_PART["protocol"]
+DEFAULT = default_part("protocol")
 
 
 class ProtocolCommand(click.Command):
@@ -35,7 +35,7 @@ class ProtocolCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The command's own parameters, and the protocol's."""
         with reported():
-            return [*super().get_params(ctx), *model_options(options_model(ctx.meta.get("protocol", DEFAULT)))]
+            return [*super().get_params(ctx), *part_options(options_model(ctx.meta.get("protocol", DEFAULT)))]
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the protocols."""
@@ -56,8 +56,9 @@ class ProtocolCommand(click.Command):
     metavar="FILE",
     help="Where the picture of a protocol that has one is written: .png, .pdf or .svg.",
 )
+@device_option
 @json_option
-def command(run: Path, protocol: str, as_json: bool, output: Path | None, **given: Any) -> None:
+def command(run: Path, protocol: str, as_json: bool, output: Path | None, device: str | None, **given: Any) -> None:
     """Evaluate the frozen encoder of a RUN, on each of its routes, on held-out images. Accuracies are top-1 in percent."""
     said = {name: value for name, value in given.items() if value is not None}
     options = protocol_options(protocol, said, drawn=output is not None)
@@ -65,7 +66,7 @@ def command(run: Path, protocol: str, as_json: bool, output: Path | None, **give
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
 
-    model = api.load(run)
+    model = api.load(run, device=device or "auto")
     if output is None and options.picture == "always":
         output = run / f"projection-{protocol}.png"
     report = api.run_protocol(model, options, output=output)

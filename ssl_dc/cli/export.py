@@ -72,7 +72,7 @@ def command(
     if not path.parent.is_dir():
         raise ConfigError(f"--output {path}: there is no folder {path.parent}")
     if least is None:
-        export.export(model, Route(route), form, path)  # type: ignore[arg-type]  # click has checked it
+        export.export(model, Route.parse(route), form, path)  # type: ignore[arg-type]  # click has checked it
         written = {"file": str(path), "bytes": path.stat().st_size}
     else:
         slimmed = export.slimmed_run(model, least, multiple=multiple)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ssl_dc.errors import SslDcError, Terminated
+from ssl_dc.errors import SslDcError, Terminated, is_lack_of_memory
 from ssl_dc.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,7 +64,7 @@ def reported() -> Iterator[None]:
         where = f": {error.filename}" if error.filename else ""
         _end(f"{error.strerror or error}{where}", 1)
     except Exception as error:
-        if _is_lack_of_memory(error):
+        if is_lack_of_memory(error):
             text = str(error).splitlines()[0] if str(error) else "no more is to be had"
             _end(f"there is not enough memory for this: {text}", 1)
         _end(unexpected(error), 1)
@@ -143,9 +143,3 @@ def _drop_standard_output() -> None:
     """Let what is still to be written to it go nowhere: another failure at exit would bring a traceback."""
     with suppress(OSError):  # where it is no file at all, as inside another program
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Whether torch (which has no exception of its own for it on a CPU) or Python could not get memory."""
-    text = str(error)
-    return isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text

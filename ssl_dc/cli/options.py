@@ -1,10 +1,11 @@
-"""Options that several commands share, and the one table from named options to config keys."""
+"""Options that several commands share, and the table of the options that set a key of the config."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ import click
 
 from ssl_dc.config import Layer, file_layer, override_layer
 from ssl_dc.config.layers import json_or_text
+from ssl_dc.errors import OldNameWarning
+from ssl_dc.plugins.kinds import KINDS, config_sections
 from ssl_dc.plugins.registry import registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,7 +25,7 @@ DOTTED = re.compile(r"--([a-z]\w*(?:\.\w+)+)(?:=(.*))?", re.DOTALL)
 
 
 class PartOption(click.Option):
-    """An option that names a part; the registry is asked for help and completion, and checks with the rest of the config.
+    """An option that names a part. Help and completion ask the registry; the config checks the name with everything else.
 
     Args:
         kind: The kind of part.
@@ -33,29 +36,29 @@ class PartOption(click.Option):
         self.kind = kind
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:  # noqa: ARG002
-        """The names that begin with what is typed."""
+        """The names of parts that begin with what is typed."""
         from click.shell_completion import CompletionItem
 
         return [CompletionItem(name) for name in registry().names(self.kind) if name.startswith(incomplete)]
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """The help, and the names that there are."""
+        """The help, followed by the names of the parts."""
         record = super().get_help_record(ctx)
         return record and (record[0], f"{record[1]}  [{', '.join(registry().names(self.kind))}]")
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic only to type checkers
-    """A number, left to the config to check, so that all errors of a call are told together."""
+    """A number. The config checks it, so that all errors of a call are told together."""
 
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        """A number where it is one, else the text."""
+        """The number, or the text itself if it is none."""
         return json_or_text(value) if isinstance(value, str) else value
 
 
 class Assignments:
-    """A click callback that turns ``KEY=VALUE`` words into a mapping; None when there are none.
+    """A click callback that turns ``KEY=VALUE`` words into a mapping, or into None if there are none.
 
     Args:
         flag: The option, for messages.
@@ -73,14 +76,14 @@ class Assignments:
 
 
 class ConfigCommand(click.Command):
-    """A command that takes any setting as ``--section.key VALUE``; the config checks it, by the chosen part's options."""
+    """A command that takes any setting as ``--section.key VALUE``. The options of the chosen part check it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the dotted options out, and parse the rest."""
+        """Take out the dotted options and parse the rest."""
         rest: list[str] = []
         dotted: list[str] = []
         words = iter(args)
-        for word in words:
+        for word in map(_by_new_flag, words):
             match = DOTTED.fullmatch(word)
             if word == "--":
                 rest += [word, *words]
@@ -97,15 +100,25 @@ class ConfigCommand(click.Command):
         return super().parse_args(ctx, rest)
 
 
-class Named:
-    """One named option: the config key it sets, and how it is shown.
+def _by_new_flag(word: str) -> str:
+    """The word. If it is an old name of an option, the new one, with a warning."""
+    flag, equals, value = word.partition("=")
+    if flag not in OLD_FLAGS:
+        return word
+    new, gone_in = OLD_FLAGS[flag]
+    warnings.warn(f"{flag} is {new} now; the old name goes in {gone_in}", OldNameWarning, stacklevel=2)
+    return f"{new}{equals}{value}"
+
+
+class Setting:
+    """An option that sets one key of the config.
 
     Args:
-        flag: As typed.
-        key: Dotted config key.
-        help: One line.
-        type: How it is parsed.
-        flag_only: Whether it is a switch that sets the key to true.
+        flag: The option, as users type it.
+        key: The dotted key that it sets.
+        help: What it does, one line.
+        type: The click type of its value.
+        flag_only: Whether it is a switch without a value, which sets the key to true.
     """
 
     def __init__(self, flag: str, key: str, help: str, type: Any = str, flag_only: bool = False) -> None:  # noqa: A002
@@ -113,53 +126,47 @@ class Named:
 
     @property
     def parameter(self) -> str:
-        """The name of the parameter that click passes."""
-        return "named_" + self.key.replace(".", "_")
+        """The name by which click passes its value."""
+        return "setting_" + self.key.replace(".", "_")
 
 
-NAMED = [
-    Named("--objective", "objective.name", "Self-supervised objective."),
-    Named("--gating", "gating.name", "Gating scheme."),
-    Named(
-        "--budget",
-        "budget.target",
-        "Share of the dense cost that the gated route may pay, above 0, at most 1.",
-        Number(),
+SETTINGS = [
+    *(Setting(f"--{kind}", f"{kind}.name", KINDS[kind].section or "") for kind in config_sections()),
+    Setting(
+        "--budget", "budget.target", "Share of the dense cost for the gated route: 0.3, or several: 0.1:0.9.", Number()
     ),
-    Named("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
-    Named("--encoder", "encoder.name", "How the routes share weights."),
-    Named("--backbone", "backbone.name", "Network."),
-    Named("--width", "backbone.width", "Channels of its first stage.", Number()),
-    Named("--stem", "backbone.stem", "Its first layers."),
-    Named("--bn", "norm.name", "Batch norm of the routes."),
-    Named("--routes", "routes", "Routes of the two views, such as gated,dense."),
-    Named("--gate-warmup", "training.gate_warmup", "First epochs without gates.", Number()),
-    Named("--data", "data.name", "Data set."),
-    Named("--data-root", "data.root", "Folder that holds the data."),
-    Named("--download", "data.download", "Download the data if it is not there.", flag_only=True),
-    Named("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
-    Named("--bad-images", "data.bad_images", "An image that cannot be read: stop, or skip, counted and listed."),
-    Named("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
-    Named("--epochs", "training.epochs", "Passes over the training images.", Number()),
-    Named("--batch-size", "training.batch_size", "Images a step, over all processes.", Number()),
-    Named("--lr", "optimizer.lr", "Peak learning rate.", Number()),
-    Named("--seed", "seed", "Seed of everything random.", Number()),
-    Named("--workers", "training.workers", "Processes that prepare images.", Number()),
-    Named("--precision", "training.precision", "no (float32), fp16 or bf16."),
-    Named("--tracker", "tracker.name", "Where metrics go, besides metrics.jsonl."),
+    Setting("--budget-control", "budget.control", "adaptive (meets the budget) or penalty (the paper's)."),
+    Setting("--width", "backbone.width", "Channels of the backbone's first stage.", Number()),
+    Setting("--stem", "backbone.stem", "First layers of the backbone."),
+    Setting("--routes", "routes", "Route of each view, such as gated,dense."),
+    Setting("--gate-warmup", "training.gate_warmup", "First epochs without gates.", Number()),
+    Setting("--data-root", "data.root", "Folder that holds the data."),
+    Setting("--download", "data.download", "Download the data if it is not there.", flag_only=True),
+    Setting("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
+    Setting("--bad-images", "data.bad_images", "An image that cannot be read: stop, or skip, counted and listed."),
+    Setting("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
+    Setting("--epochs", "training.epochs", "Passes over the training images.", Number()),
+    Setting("--batch-size", "training.batch_size", "Images a step, over all processes.", Number()),
+    Setting("--lr", "optimizer.lr", "Peak learning rate.", Number()),
+    Setting("--seed", "seed", "Seed of everything random.", Number()),
+    Setting("--workers", "training.workers", "Processes that prepare images.", Number()),
+    Setting("--precision", "training.precision", "no (float32), fp16 or bf16."),
 ]
-"""Every named option of ``train``; everything else of the config is reached by its dotted key."""
+"""An option for each kind of part, and one for each setting that is often changed. Dotted options reach all others."""
+
+OLD_FLAGS = {"--bn": ("--norm", "0.2")}
+"""Options that were renamed: the old name, the new one, and the first version that does not take the old one."""
 
 
 def config_options(command: F) -> F:
-    """Add ``--config``, the named options and ``--set``; the command gets what they say as ``layers``, to be resolved.
+    """Give a :class:`ConfigCommand` the options ``--config``, ``--set`` and those of :data:`SETTINGS`.
 
-    For a :class:`ConfigCommand`, which takes dotted options as well.
+    The command is called with ``layers``: what all these options say, with the dotted ones, to be resolved into a config.
     """
 
     @functools.wraps(command)
     def with_config(*args: Any, config: Path | None, assignments: tuple[str, ...], **kwargs: Any) -> Any:
-        given = {option: kwargs.pop(option.parameter) for option in NAMED}
+        given = {setting: kwargs.pop(setting.parameter) for setting in SETTINGS}
         dotted = click.get_current_context().meta["dotted"]
         return command(*args, layers=_layers(config, given, dotted, assignments), **kwargs)
 
@@ -172,7 +179,7 @@ def config_options(command: F) -> F:
             metavar="KEY=VALUE",
             help="Any other setting, by dotted key; the same as --KEY VALUE.",
         ),
-        *(_click_option(named) for named in reversed(NAMED)),
+        *(_click_option(setting) for setting in reversed(SETTINGS)),
         click.option(
             "--config",
             type=click.Path(path_type=Path),
@@ -183,6 +190,13 @@ def config_options(command: F) -> F:
     return wrapped  # type: ignore[no-any-return]  # click's decorators lose the type
 
 
+device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where features are computed: cpu, cuda, cuda:1, mps or auto.  [default: auto, the best there is]",
+)
+"""Unset unless the user sets it: a command may have to refuse it."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 
@@ -191,20 +205,23 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
-def _click_option(named: Named) -> Callable[[F], F]:
-    if named.flag_only:
-        return click.option(named.flag, named.parameter, is_flag=True, default=None, help=named.help)
-    section, _, key = named.key.partition(".")
+def _click_option(setting: Setting) -> Callable[[F], F]:
+    names = (setting.flag, setting.parameter)
+    if setting.flag_only:
+        return click.option(*names, is_flag=True, default=None, help=setting.help)
+    section, _, key = setting.key.partition(".")
     if key == "name":
-        return click.option(named.flag, named.parameter, cls=PartOption, kind=section, metavar="NAME", help=named.help)
-    return click.option(named.flag, named.parameter, type=named.type, help=named.help)
+        return click.option(*names, cls=PartOption, kind=section, metavar="NAME", help=setting.help)
+    return click.option(*names, type=setting.type, help=setting.help)
 
 
-def _layers(config: Path | None, given: dict[Named, Any], dotted: Sequence[str], assignments: Sequence[str]) -> list[Layer]:
-    said = {named: value for named, value in given.items() if value is not None}
-    named_layer = Layer(
-        {named.key: value.split(",") if named.key == "routes" else value for named, value in said.items()},
-        {named.key: named.flag for named in said},
+def _layers(
+    config: Path | None, given: dict[Setting, Any], dotted: Sequence[str], assignments: Sequence[str]
+) -> list[Layer]:
+    said = {setting: value for setting, value in given.items() if value is not None}
+    options = Layer(
+        {setting.key: value.split(",") if setting.key == "routes" else value for setting, value in said.items()},
+        {setting.key: setting.flag for setting in said},
     )
     files = [file_layer(config)] if config else []
-    return [*files, named_layer, override_layer(dotted, "--"), override_layer(assignments)]
+    return [*files, options, override_layer(dotted, "--"), override_layer(assignments)]

@@ -11,26 +11,25 @@ import click
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import PluginError, RunError
-from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins.registry import LABEL, Registered, registry
+from ssl_dc.plugins.kinds import KINDS
+from ssl_dc.plugins.registry import Registered, registry
 
-ALL_KINDS = (*KINDS, *OTHER_KINDS)
 READY = "ready"
 
 
-@click.group("plugins", short_help="List, show, check and begin the parts that runs are composed of.")
+@click.group("plugins", short_help="List, show and check the parts of runs; start a plugin of your own.")
 def command() -> None:
-    """List the parts that runs are composed of, built-in and from installed plugins; check plugins, begin a new one."""
+    """List, show and check the parts that runs are composed of, built in or from plugins. Start a plugin of your own."""
 
 
 @command.command("list")
-@click.option("--kind", type=click.Choice(ALL_KINDS), help="Only parts of this kind.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Only parts of this kind.")
 @readable_errors
 @json_option
 def list_parts(kind: str | None, as_json: bool) -> None:
     """List every part with its kind, distribution, version and state, and every plugin that was left out, with the reason.
 
-    Parts are listed by what you write for them in a config or on the command line.
+    The name of a part is what you write in a config or on the command line.
     """
     parts = [
         {
@@ -60,32 +59,36 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(ALL_KINDS), help="Needed where parts of different kinds have the same name.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Only a part of this kind.")
 @readable_errors
 @json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
-    """Show the options of the part NAME: type, range, default, meaning. A run sets them by --KIND.OPTION VALUE."""
-    kinds = [kind] if kind else [each for each in ALL_KINDS if registry().has(each, name)]
-    if not kinds:
-        known = sorted({written for each in ALL_KINDS for written in registry().names(each)})
+    """Show the options of each part of that NAME: default, range, meaning. A run sets them by --KIND.OPTION VALUE."""
+    parts = [part for each in ([kind] if kind else KINDS) for part in registry().meant(each, name)]
+    if not parts and kind:
+        registry().find(kind, name)  # raises, and says which there are
+    if not parts:
+        known = sorted({written for each in KINDS for written in registry().names(each)})
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise PluginError(f"unknown part {name!r}; there are: {', '.join(known)}.{hint}")
-    shown = [_described(registry().find(each, name)) for each in kinds]
+    shown = [_described(part) for part in parts]
     if as_json:
         print_json(shown)
         return
     from ssl_dc.cli.tables import print_columns
 
     for part in shown:
-        title = f"{LABEL[part['kind']]} {name}, of {part['distribution']} {part['version']}: {part['summary']}"
+        title = (
+            f"{KINDS[part['kind']].label} {part['name']}, of {part['distribution']} {part['version']}: {part['summary']}"
+        )
         print_columns(title, ["option", "default", "allowed", "meaning"], part["options"])
 
 
 @command.command("hooks")
 @readable_errors
 def hooks() -> None:
-    """Print the reference of all hooks, as Markdown: what each is given, must return and may raise."""
+    """Print the reference of all hooks as Markdown: what parts are called with, must return and may raise."""
     from ssl_dc.plugins.reference import hook_reference
 
     click.echo(hook_reference(), nl=False)
@@ -93,13 +96,13 @@ def hooks() -> None:
 
 @command.command("new")
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(ALL_KINDS), required=True, help="The kind of part that it brings.")
-@click.option("--name", required=True, help="The part's name, such as spread; the package is then ssl-dc-spread.")
+@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help="The kind of part that it brings.")
+@click.option("--name", required=True, help="The part's name. A part spread comes in a package ssl-dc-spread.")
 @readable_errors
 def new(directory: Path, kind: str, name: str) -> None:
-    """Write a package into DIRECTORY that brings one small part: it installs, passes its own tests, and works at once.
+    """Write a package that brings one small part into DIRECTORY. It installs, passes its own tests, and works at once.
 
-    DIRECTORY is new or empty. Comments that begin with CHANGE say what is the author's to write.
+    DIRECTORY must be new or empty. Comments that begin with CHANGE say what you are to write.
     """
     from ssl_dc.scaffold import next_commands, write_package
 
@@ -115,9 +118,9 @@ def new(directory: Path, kind: str, name: str) -> None:
 @readable_errors
 @json_option
 def check(package: str, as_json: bool) -> None:
-    """Run the conformance kit on every part of PACKAGE, an installed distribution (or FILE of --plugin FILE).
+    """Run the conformance kit on every part of PACKAGE: an installed distribution, or the FILE of --plugin FILE.
 
-    Exit status 1 if a check fails.
+    The exit status is 1 if a check fails.
     """
     parts = [registered for registered in registry().all() if _is_of(registered, package)]
     if not parts:
@@ -149,7 +152,7 @@ def _is_of(registered: Registered, package: str) -> bool:
 
 
 def _state(registered: Registered) -> str:
-    """Whether a part can be used, as far as can be told without importing it."""
+    """Whether a part can be used, as far as its options tell: the part itself is not imported."""
     if registered.part.options is None:
         return READY
     try:
@@ -162,7 +165,7 @@ def _state(registered: Registered) -> str:
 def _described(registered: Registered) -> dict[str, Any]:
     return {
         "kind": registered.kind,
-        "name": registered.part.name,
+        "name": registry().written(registered),
         "distribution": registered.distribution,
         "version": registered.version,
         "summary": registered.part.summary,
@@ -173,7 +176,7 @@ def _described(registered: Registered) -> dict[str, Any]:
 def _options(registered: Registered) -> list[dict[str, Any]]:
     from ssl_dc.config.messages import allowed_values
 
-    section = f"{registered.kind}." if registered.kind in KINDS else ""
+    section = f"{registered.kind}." if KINDS[registered.kind].section else ""
     return [
         {
             "option": f"{section}{option}",

@@ -11,7 +11,6 @@ from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, Resolved, resolve
 from ssl_dc.config.layers import merged
-from ssl_dc.config.schema import DEFAULT_PART
 from ssl_dc.errors import ConfigError
 from ssl_dc.plugins.registry import registry
 
@@ -70,7 +69,7 @@ WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
 
 
 def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:
-    said = merged(layers, DEFAULT_PART)
+    said = merged(layers)
     others = sorted({said.sources[key] for key in said.values.keys() - WITH_RESUME} | ({"--output"} if output else set()))
     if others:
         raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(others)}")

@@ -88,9 +88,15 @@ class _Translation:
 
     def _gate(self, node: fx.Node, point: GatePoint) -> str:
         activation = self._value(node.args[0])
-        if self.route is Route.DENSE or point.gate is None:
+        if not self.route.gated or point.gate is None:
             return activation
-        decided = Decide(output=point.site.name, input=self._value(node.args[1]), site=point.site, gate=point.gate)
+        decided = Decide(
+            output=point.site.name,
+            input=self._value(node.args[1]),
+            site=point.site,
+            gate=point.gate,
+            budget=self.route.budget,
+        )
         self.steps.insert(self._after(decided.input), decided)
         return self._add(Mask(output=node.name, input=activation, site=point.site))
 

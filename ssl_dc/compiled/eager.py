@@ -47,7 +47,7 @@ class EagerRun:
 
     def _do(self, step: Step) -> None:
         if isinstance(step, Decide):
-            mask = step.gate(self.values[step.input])
+            mask = step.gate(self.values[step.input], step.threshold)
             self.masks[step.site.name] = mask
             self._kept[step.site.name] = mask[0].nonzero().flatten()
         else:

@@ -52,7 +52,7 @@ class Weights:
                 bias = _pad(step.bias, 0, kernel.vector)
                 self._laid[step.output] = (lay(step.weight, kernel), bias)
             elif isinstance(step, Decide):
-                rule = step.gate.pooled_rule()
+                rule = step.gate.pooled_rule(step.threshold)
                 self._rules[step.site.name] = None if rule is None else _laid_rule(rule, kernel)
 
     def convolution(self, step: Conv) -> tuple[Tensor, Tensor]:

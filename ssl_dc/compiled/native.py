@@ -109,7 +109,7 @@ class NativeProgram:
         values = elsewhere | held
         if isinstance(step, Decide):
             with torch.no_grad():
-                mask = step.gate(values[step.input])
+                mask = step.gate(values[step.input], step.threshold)
             self._keep(step.site.name, mask[0].nonzero().flatten(), state)
             return
         kept = {name: self._kept(name, state) for name in self._sites}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.sites import GateSite
+from ssl_dc.routes import Budget
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,16 +146,23 @@ class Decide(Step):
         input: What the gate looks at.
         site: The site.
         gate: The gate.
+        budget: What the thresholds are for.
     """
 
     input: str
     site: GateSite
     gate: Gate
+    budget: Budget = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """What the gate looks at."""
         return (self.input,)
+
+    @property
+    def threshold(self) -> Tensor:
+        """The thresholds of the gate at the budget."""
+        return self.gate.threshold_for(self.budget)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

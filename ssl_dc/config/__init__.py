@@ -1,4 +1,4 @@
-"""The configuration of a run: its schema, and how it is put together from recipes, files and options."""
+"""The configuration of a run: its schema, and how recipes, files and options make it up."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ssl_dc.config.layers import (
 )
 from ssl_dc.config.messages import readable
 from ssl_dc.config.renamed import by_new_names
-from ssl_dc.config.schema import DEFAULT_PART, BudgetConfig, RunConfig, TrainingConfig
+from ssl_dc.config.schema import BudgetConfig, RunConfig, TrainingConfig
 from ssl_dc.errors import ConfigError, OldNameWarning
-from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.kinds import config_sections, default_part
 from ssl_dc.plugins.registry import registry
 
 __all__ = [
@@ -48,7 +48,7 @@ class Resolved:
 
     Attributes:
         config: The config.
-        provenance: Dotted key to source, for every setting.
+        provenance: The source of every setting, by dotted key.
     """
 
     config: RunConfig
@@ -56,19 +56,19 @@ class Resolved:
 
 
 def resolve(layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True) -> Resolved:
-    """The complete config of a call: defaults, then the recipes of the parts chosen, then the layers in order.
+    """The complete config of a call: defaults, then the recipes of the chosen parts, then the layers in order.
 
     Args:
         layers: What the user says, from the weakest (a file) to the strongest (``--set``).
-        unnamed_data_recipe: Whether the default data set brings its recipe when no data set is named: not where only the
-            network is asked about.
+        unnamed_data_recipe: Whether the recipe of the default data set counts when no data set is named. It does not where
+            only the network matters.
 
     Raises:
-        ConfigError: If it is not valid; the message names every error.
+        ConfigError: If the config is not valid. The message names every error.
     """
-    said = merged([by_new_names(normalised(layer)) for layer in layers], DEFAULT_PART)
+    said = merged([by_new_names(normalised(layer)) for layer in layers])
     without_data = not unnamed_data_recipe and "data.name" not in said.values
-    kinds = [kind for kind in KINDS if not (kind == "data" and without_data)]
+    kinds = [kind for kind in config_sections() if not (kind == "data" and without_data)]
     whole = stacked([*_recipes(said, kinds), said])
     try:
         config = RunConfig.model_validate(nested(whole.values))
@@ -79,7 +79,7 @@ def resolve(layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True) -
 
 
 def dump(config: RunConfig) -> str:
-    """The config as JSON that :func:`resolve` reads back to an equal one."""
+    """The config as JSON, which reads back as an equal config."""
     return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
 
 
@@ -93,9 +93,9 @@ def read(path: Path) -> RunConfig:
 
 
 def read_complete(path: Path) -> RunConfig:
-    """The config that a run was made with, which names every section: what it was is not guessed from defaults.
+    """The config that a run was made with. It must name every section, so that no default of today fills a gap.
 
-    Old names of settings are taken for good, and without a word.
+    Old names of settings are read for good, without a warning.
 
     Raises:
         ConfigError: If it cannot be read, is not valid, or lacks a whole section.
@@ -111,12 +111,12 @@ def read_complete(path: Path) -> RunConfig:
 
 
 def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
-    """What the chosen parts of some kinds bring along, the data set's first, as far as it fits the other parts chosen.
+    """The recipes of the chosen parts of some kinds, the data set's first, as far as they fit the other chosen parts.
 
-    A part that does not exist brings nothing here; validation says so.
+    A part that does not exist has no recipe; validation reports it.
     """
     for kind in sorted(kinds, key=lambda kind: kind != "data"):
-        name = said.values.get(f"{kind}.name", DEFAULT_PART[kind])
+        name = said.values.get(f"{kind}.name", default_part(kind))
         if registry().has(kind, name):
             recipe = registry().find(kind, name).options_model().recipe
             fitting = {key: value for key, value in recipe.items() if _fits(key, recipe, said)}
@@ -124,11 +124,11 @@ def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
 
 
 def _fits(key: str, recipe: Mapping[str, Any], said: Layer) -> bool:
-    """Whether a recipe's setting makes sense with the parts that the user chose."""
+    """Whether a setting of a recipe applies to the parts that the user chose."""
     kind, _, option = key.partition(".")
-    if kind not in KINDS or option == "name":
+    if kind not in config_sections() or option == "name":
         return True
-    meant = recipe.get(f"{kind}.name", DEFAULT_PART[kind])
+    meant = recipe.get(f"{kind}.name", default_part(kind))
     chosen = said.values.get(f"{kind}.name", meant)
     if f"{kind}.name" in recipe and chosen != meant:
         return False

@@ -1,4 +1,4 @@
-"""The JSON schema of a config, over all parts that are installed: for editors that check and complete as one types."""
+"""The JSON schema of a config with all installed parts, for editors that check and complete."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from ssl_dc.config.schema import DEFAULT_PART, RunConfig
+from ssl_dc.config.schema import RunConfig
 from ssl_dc.errors import PluginError
-from ssl_dc.plugins.parts import KINDS
-from ssl_dc.plugins.registry import LABEL, Registered, registry
+from ssl_dc.plugins.kinds import KINDS, config_sections, default_part
+from ssl_dc.plugins.registry import Registered, registry
 
 REF = "#/$defs/{model}"
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, JSON Schema 2020-12, as plain values. Parts whose options cannot be loaded are left out."""
+    """The schema (JSON Schema 2020-12) as plain values. Parts whose options cannot be loaded are left out."""
     own = RunConfig.model_json_schema(ref_template=REF)
     properties = own["properties"]
     definitions = own["$defs"]
-    for kind in KINDS:
+    for kind in config_sections():
         choices = []
         for written, registered in _parts(kind):
             definitions[f"{kind}:{written}"] = _part_schema(kind, written, registered, definitions)
@@ -29,7 +29,7 @@ def json_schema() -> dict[str, Any]:
         names = [written for written, _ in _parts(kind)]
         properties[kind] = {
             "description": properties[kind]["description"],
-            "anyOf": [{"enum": names, "description": f"The {LABEL[kind]}, with its defaults."}, *choices],
+            "anyOf": [{"enum": names, "description": f"The {KINDS[kind].label}, with its defaults."}, *choices],
         }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -43,7 +43,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _reachable(schema: Any, definitions: dict[str, Any]) -> set[str]:
-    """The definitions that a schema refers to, also by way of others."""
+    """The definitions that a schema refers to, directly or through others."""
     found: set[str] = set()
     left = _references(schema)
     while left:
@@ -57,7 +57,7 @@ def _references(schema: Any) -> set[str]:
 
 
 def _parts(kind: str) -> list[tuple[str, Registered]]:
-    """The parts of a kind whose options can be loaded, by what users write for them."""
+    """The parts of a kind whose options can be loaded, each with what users write for it."""
     found = []
     for registered in registry().all():
         if registered.kind == kind:
@@ -70,7 +70,7 @@ def _parts(kind: str) -> list[tuple[str, Registered]]:
 
 
 def _part_schema(kind: str, written: str, registered: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a section that names a part; what it refers to joins the definitions."""
+    """The schema of a section that names a part. The definitions it refers to are added to ``definitions``."""
     model = registered.options_model()
     schemas, shared = models_json_schema([(model, "validation")], ref_template=f"#/$defs/{kind}:{written}:{{model}}")
     inner = dict(shared.get("$defs", {}))
@@ -78,6 +78,6 @@ def _part_schema(kind: str, written: str, registered: Registered, definitions: d
     definitions.update({f"{kind}:{written}:{name}": definition for name, definition in inner.items()})
     schema["properties"]["name"] = {"const": written, "description": registered.part.summary}
     required = {*schema.get("required", ()), "name"}
-    if written == DEFAULT_PART[kind]:
+    if written == default_part(kind):
         required.remove("name")
     return {**schema, "title": written, "required": sorted(required)}

@@ -1,4 +1,4 @@
-"""Where settings come from: layers, from recipes and files to single overrides, merged with their provenance kept."""
+"""Layers of settings, from recipes and files to single overrides, and how they are merged with their sources."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ssl_dc.errors import ConfigError
-from ssl_dc.plugins.parts import KINDS
-
-SECTIONS = (*KINDS, "budget", "training")
-"""The config's keys that have others below them."""
+from ssl_dc.plugins.kinds import config_sections, default_part
 
 
 @dataclass(frozen=True)
@@ -24,8 +21,8 @@ class Layer:
     """Settings that come from one place.
 
     Attributes:
-        values: Dotted key to value.
-        sources: Dotted key to where it was said, for messages and ``config show``.
+        values: Values by dotted key.
+        sources: Where each value was given, by dotted key; for messages and ``config show``.
     """
 
     values: Mapping[str, Any]
@@ -33,7 +30,7 @@ class Layer:
 
 
 def uniform_layer(values: Mapping[str, Any], source: str) -> Layer:
-    """A layer whose settings all come from the same place."""
+    """A layer whose settings all come from one source."""
     return Layer(dict(values), dict.fromkeys(values, source))
 
 
@@ -53,7 +50,12 @@ def file_layer(path: Path) -> Layer:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = " ".join(str(error.problem or error.context or "not valid YAML").split())
         raise ConfigError(f"{path}{line}: {reason}") from error
-    except (YAMLError, ValueError, RecursionError, AttributeError) as error:  # the last: a merge key that names itself
+    except (
+        YAMLError,
+        ValueError,
+        RecursionError,
+        AttributeError,
+    ) as error:  # AttributeError: a merge key that names itself
         raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}") from error
     if document is None:
         return Layer({})
@@ -72,10 +74,10 @@ def file_layer(path: Path) -> Layer:
 
 
 def override_layer(assignments: Iterable[str], flag: str = "--set ") -> Layer:
-    """The settings of ``--set dotted.key=value`` options; a value is JSON, or else the text itself.
+    """The settings of ``--set dotted.key=value`` options. A value is JSON, or else the text itself.
 
     Args:
-        assignments: ``dotted.key=value`` each.
+        assignments: Texts ``dotted.key=value``.
         flag: What the user writes before the key.
 
     Raises:
@@ -91,7 +93,7 @@ def override_layer(assignments: Iterable[str], flag: str = "--set ") -> Layer:
 
 
 def json_or_text(text: str) -> Any:
-    """What a user's word means: JSON, or else the text itself."""
+    """The value of a user's word: what it says as JSON, or else the text itself."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -99,12 +101,12 @@ def json_or_text(text: str) -> Any:
 
 
 def normalised(layer: Layer) -> Layer:
-    """The layer with ``objective: vicreg`` written out as ``objective.name: vicreg``, likewise for every kind of part.
+    """The layer with ``objective: vicreg`` written out as ``objective.name: vicreg``, and so for every kind of part.
 
-    A section without anything in it (``training:``) says nothing.
+    A section with nothing in it (``training:``) sets nothing.
     """
-    shorthand = {kind for kind in KINDS if layer.values.get(kind, {}) != {}}
-    empty = {section for section in SECTIONS if layer.values.get(section, {}) is None}
+    shorthand = {kind for kind in config_sections() if layer.values.get(kind, {}) != {}}
+    empty = {section for section in (*config_sections(), "budget", "training") if layer.values.get(section, {}) is None}
 
     def full(key: str) -> str:
         return f"{key}.name" if key in shorthand else key
@@ -115,20 +117,15 @@ def normalised(layer: Layer) -> Layer:
     )
 
 
-def merged(layers: Iterable[Layer], default_part: Mapping[str, str]) -> Layer:
-    """Later layers over earlier ones. One that names another part starts that section afresh.
-
-    Args:
-        layers: From the weakest to the strongest.
-        default_part: The part of each kind when no layer names one.
-    """
+def merged(layers: Iterable[Layer]) -> Layer:
+    """One layer of several, the weakest first. A layer that names another part drops what was set for the earlier one."""
     below = Layer({})
     for layer in layers:
         renamed = tuple(
             f"{kind}."
-            for kind in KINDS
+            for kind in config_sections()
             if f"{kind}.name" in layer.values
-            and layer.values[f"{kind}.name"] != below.values.get(f"{kind}.name", default_part[kind])
+            and layer.values[f"{kind}.name"] != below.values.get(f"{kind}.name", default_part(kind))
         )
         kept = {key: value for key, value in below.values.items() if not key.startswith(renamed)}
         below = stacked([Layer(kept, {key: below.sources[key] for key in kept}), layer])
@@ -136,7 +133,7 @@ def merged(layers: Iterable[Layer], default_part: Mapping[str, str]) -> Layer:
 
 
 def stacked(layers: Iterable[Layer]) -> Layer:
-    """Later layers over earlier ones, setting by setting."""
+    """One layer of several, the weakest first: the last value of each key counts."""
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for layer in layers:
@@ -169,7 +166,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; an empty mapping has none."""
+    """Nested mappings as dotted keys. An empty mapping has none."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -180,21 +177,21 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 MOST_VALUES = 10_000
-"""Values in a config file, aliases written out: those of a file of a few lines can stand for any number of them."""
+"""Most values in a config file, with aliases written out. By aliases, a few lines can stand for any number of values."""
 
 
 def _check_size(document: Any, path: Path) -> None:
-    """Refuse a document that is endless, or as good as that.
+    """Refuse a document that is endless or nearly so.
 
     Raises:
-        ConfigError: If it has too many values.
+        ConfigError: If it has more than :data:`MOST_VALUES` values.
     """
     waiting, found = [document], 0
     while waiting:
         value = waiting.pop()
         found += 1
         if found > MOST_VALUES:
-            raise ConfigError(f"{path}: holds more than {MOST_VALUES} values, aliases written out, which no config does")
+            raise ConfigError(f"{path}: holds more than {MOST_VALUES} values with its aliases written out; no config does")
         if isinstance(value, Mapping):
             waiting.extend(value.values())
         elif isinstance(value, list):
@@ -202,9 +199,9 @@ def _check_size(document: Any, path: Path) -> None:
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
-    """Dotted key, plain value and line (from 0) of each leaf of a document that keeps its lines."""
+    """Dotted key, value and line (from 0) of each leaf of a document that keeps its lines."""
     for key, value in tree.items():
-        place = (tree.lc.data or {}).get(key)  # a merged key (<<) has none
+        place = (tree.lc.data or {}).get(key)  # a merged key (<<) has no line
         line = place[0] if place else tree.lc.line
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
@@ -215,7 +212,7 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, int]]:
 
 
 def _plain(value: Any) -> Any:
-    """A value without the wrappers that remember its layout."""
+    """A value without the wrappers in which ruamel.yaml keeps its layout."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Errors in a config as text: which key, what value, from where, what is allowed, what was meant."""
+"""Errors in a config as text: the key, its value and source, what is allowed, and what was probably meant."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ssl_dc.config.schema import DEFAULT_PART, RunConfig
+from ssl_dc.config.schema import RunConfig
 from ssl_dc.errors import PluginError
-from ssl_dc.plugins.parts import KINDS
+from ssl_dc.plugins.kinds import config_sections, default_part
 from ssl_dc.plugins.registry import registry
 
 _BOUND_WORDS = {Gt: ("above", "gt"), Ge: ("at least", "ge"), Lt: ("below", "lt"), Le: ("at most", "le")}
@@ -23,9 +23,9 @@ def readable(error: ValidationError, values: Mapping[str, Any], sources: Mapping
     """All errors of a config, a line each.
 
     Args:
-        error: What pydantic says.
-        values: Dotted key to value, as given.
-        sources: Dotted key to where it was said.
+        error: The errors, from pydantic.
+        values: The values as given, by dotted key.
+        sources: Where each was given, by dotted key.
     """
     lines = [_line(detail, values, sources) for detail in error.errors(include_url=False)]
     if len(lines) == 1:
@@ -34,12 +34,12 @@ def readable(error: ValidationError, values: Mapping[str, Any], sources: Mapping
 
 
 def readable_options(error: ValidationError, model: type[BaseModel], flag: Callable[[str], str]) -> str:
-    """All errors of options that stand for themselves, a line each.
+    """All errors of options that are no part of a config, a line each.
 
     Args:
-        error: What pydantic says.
-        model: What the options were checked by.
-        flag: How the user writes an option.
+        error: The errors, from pydantic.
+        model: The model that the options were checked by.
+        flag: Makes of an option's name what the user writes.
     """
     return "\n".join(_option_line(detail, model, flag) for detail in error.errors(include_url=False))
 
@@ -77,7 +77,7 @@ def _nearest(location: list[str], values: Mapping[str, Any]) -> str:
     *sections, wrong = location
     model = _model_at(sections, values)
     here = list(model.model_fields) if model else []
-    # a key may also be right but stand in the wrong section
+    # the key may be right, but in the wrong section
     elsewhere = [key for key in _all_keys(values) if key.rpartition(".")[2] == wrong]
     near = elsewhere or [".".join([*sections, name]) for name in difflib.get_close_matches(wrong, here, n=1, cutoff=0.4)]
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -95,14 +95,14 @@ def _all_keys(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _model_at(sections: list[str], values: Mapping[str, Any]) -> type[BaseModel] | None:
-    """The model that the section of that path is checked by; None where there is none."""
+    """The model that checks the section at a path; None if there is none."""
     if not sections:
         return RunConfig
     section, *deeper = sections
     model: Any
-    if section in KINDS:
+    if section in config_sections():
         try:
-            model = registry().find(section, values.get(f"{section}.name", DEFAULT_PART[section])).options_model()
+            model = registry().find(section, values.get(f"{section}.name", default_part(section))).options_model()
         except PluginError:
             return None
     else:
@@ -118,14 +118,14 @@ def _field_model(field: FieldInfo | None) -> Any:
 
 
 def _allowed(location: list[str], values: Mapping[str, Any]) -> str:
-    """The whole range of a field with bounds, in words; empty for a field without."""
+    """The range of the field at a path, in words; empty if it has no bounds."""
     model = _model_at(location[:-1], values)
     field = model.model_fields.get(location[-1]) if model else None
     return bounds(field) if field else ""
 
 
 def allowed_values(field: FieldInfo) -> str:
-    """What a setting may be, in words: its bounds, its choices, or else its type."""
+    """What a setting may be, in words: its choices, or its type and bounds."""
     if get_origin(field.annotation) is Literal:
         return " or ".join(repr(choice) for choice in get_args(field.annotation))
     kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
@@ -133,7 +133,7 @@ def allowed_values(field: FieldInfo) -> str:
 
 
 def bounds(field: FieldInfo) -> str:
-    """The range of a field, in words; empty for a field without bounds."""
+    """The range of a field, in words; empty if it has no bounds."""
     words = []
     for constraint in field.metadata:
         for bound, (word, attribute) in _BOUND_WORDS.items():

@@ -1,4 +1,4 @@
-"""Settings that have another name now: the old one is taken for one more minor release, with a warning."""
+"""Settings that were renamed. Their old names are read for one more minor release, with a warning."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ssl_dc.errors import OldNameWarning
 
 
 class NewName(NamedTuple):
-    """What a setting is called now.
+    """The new name of a setting.
 
     Attributes:
         key: Its dotted key.
-        gone_in: The first version that does not know the old name. Saved runs keep theirs for good.
+        gone_in: The first version that does not read the old name. In saved runs it is read for good.
     """
 
     key: str
@@ -22,11 +22,11 @@ class NewName(NamedTuple):
 
 
 RENAMED = {"training.tracker": NewName("tracker.name", gone_in="0.2")}
-"""Old dotted key to new name."""
+"""New names by old dotted key."""
 
 
 def by_new_names(layer: Layer) -> Layer:
-    """The layer with every old name replaced; warns of each."""
+    """The layer with new names for old ones, and a warning for each."""
     for old in RENAMED.keys() & layer.values.keys():
         where = layer.sources.get(old, old)
         new = RENAMED[old]

@@ -2,71 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ssl_dc.errors import PluginError
+from ssl_dc.plugins.kinds import KINDS, config_sections, default_part
 from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, Strict
+from ssl_dc.plugins.parts import import_string
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 
-DEFAULT_PART = {
-    "objective": "vicreg",
-    "gating": "dgnet",
-    "encoder": "shared",
-    "backbone": "resnet18",
-    "norm": "separate",
-    "data": "digits",
-    "views": "standard",
-    "optimizer": "lars",
-    "tracker": "none",
-    "protocol": "knn",
-}
-"""The part of each kind that is used when nothing names one."""
 
+def _slot(kind: str) -> BeforeValidator:
+    """Validates a section by the options of the part that it names, and imports these options only then.
 
-def _slot(kind: str, base: type[PartOptions] = PartOptions) -> BeforeValidator:
-    """Validates a section by the options of the part that it names, which only then are imported.
-
-    A qualified name, ``package:name``, is kept as it is: the saved config must find the same part again.
+    A qualified name, ``package:name``, is kept, so that the saved config finds the same part again.
     """
 
     def check(section: Any) -> Any:
         if isinstance(section, PartOptions):
             return section
         section = dict(section) if isinstance(section, Mapping) else {"name": section}
-        name = section.setdefault("name", DEFAULT_PART[kind])
+        name = section.setdefault("name", default_part(kind))
         try:
             registered = registry().find(kind, name)
             model = registered.options_model()
         except PluginError as error:
             raise PydanticCustomError("unknown_part", "{message}", {"message": str(error)}) from error
-        if not issubclass(model, base):
-            message = f"{registered}: its options are not a subclass of ssl_dc.{base.__name__}"
-            raise PydanticCustomError("unknown_part", "{message}", {"message": message})
         options = model.model_validate({**section, "name": registered.part.name})
         return options if name == registered.part.name else options.model_copy(update={"name": name})
 
     return BeforeValidator(check)
 
 
+def _route_of_view(said: Any) -> Any:
+    """A route by its name. The budget of a training is said elsewhere, so a route has none here."""
+    named = {str(route): route for route in Route.BOTH}
+    if str(said) not in named:
+        raise ValueError(f"a route is {' or '.join(map(repr, named))}")
+    return named[str(said)]
+
+
+RouteOfView = Annotated[
+    Route,
+    BeforeValidator(_route_of_view),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "enum": [str(route) for route in Route.BOTH]}),
+]
+"""A route, written ``dense`` or ``gated``."""
+
+
+def _at_least_two(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    if len(routes) < 2:
+        raise ValueError("training needs a route for each of at least two views")
+    return routes
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A share of the dense cost."""
+
+USUAL_BUDGET = 0.3
+"""Of several budgets, the one nearest to this is meant where none is named."""
+
+GRID_STEP = 0.1
+"""Distance of the budgets of a range."""
+
+
+def budget_grid(text: str | Sequence[Any]) -> tuple[float, ...]:
+    """The budgets that a range, ``0.1:0.9``, or a list, ``0.1,0.3,0.5``, means: ascending, each once.
+
+    Raises:
+        ValueError: If it is neither, or has fewer than two budgets.
+    """
+    is_range = isinstance(text, str) and text.count(":") == 1
+    words = text.split(":" if is_range else ",") if isinstance(text, str) else text
+    try:
+        numbers = [float(word) for word in words]
+    except (TypeError, ValueError):
+        numbers = []
+    if is_range and len(numbers) == 2:
+        low, high = numbers
+        steps = max(1, round((high - low) / GRID_STEP)) if 0 < low < high <= 1 else 0
+        numbers = [round(low + (high - low) * step / steps, 6) for step in range(steps + 1)] if steps else []
+    grid = tuple(sorted(set(numbers)))
+    if len(grid) < 2 or not (grid[0] > 0 and grid[-1] <= 1) or (isinstance(text, str) and text.count(":") > 1):
+        raise ValueError(
+            f"target: {text!r} is no budget; allowed: a number above 0, at most 1; a range such as 0.1:0.9; or several"
+            " numbers such as 0.1,0.3,0.5"
+        )
+    return grid
+
+
 class BudgetConfig(Strict):
-    """What the gated route may cost, and how it is held to it."""
+    """What the gated route may cost, and how training holds it to that."""
 
     target: float | None = Field(
-        0.3, gt=0, le=1, description="Budget t_d: the share of the dense cost that the gated route may pay."
+        0.3,
+        gt=0,
+        le=1,
+        description="Budget t_d: the share of the dense cost that the gated route may pay. A range, 0.1:0.9, or several"
+        " budgets train one network for all of them: they become the grid, and the one nearest to 0.3 the target.",
+    )
+    grid: tuple[Share, ...] | None = Field(
+        None,
+        min_length=2,
+        description="Budgets that one network is trained for, ascending: each step draws one. The target is among them.",
     )
     control: Literal["adaptive", "penalty"] = Field(
         "adaptive",
         description="'adaptive' steers what evaluation mode pays to the budget; 'penalty' is the paper's penalty alone.",
     )
 
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The budgets that the network is trained for, ascending; none without a target."""
+        return self.grid or (() if self.target is None else (self.target,))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _several(cls, said: Any) -> Any:
+        """Take a range or a list in place of the target."""
+        if isinstance(said, Mapping) and isinstance(said.get("target"), (str, list, tuple)):
+            grid = budget_grid(said["target"])
+            return {**said, "grid": grid, "target": min(grid, key=lambda budget: abs(budget - USUAL_BUDGET))}
+        return said
+
+    @model_validator(mode="after")
+    def _fits_grid(self) -> BudgetConfig:
+        if self.grid is None:
+            return self
+        if list(self.grid) != sorted(set(self.grid)):
+            raise ValueError(f"grid: budgets must ascend, each once, not {', '.join(map(str, self.grid))}")
+        if self.target not in self.grid:
+            raise ValueError(f"target: {self.target} is none of the grid's budgets, {', '.join(map(str, self.grid))}")
+        if self.control != "adaptive":
+            raise ValueError("control: 'penalty' holds one budget; several need 'adaptive'")
+        return self
+
 
 class TrainingConfig(Strict):
-    """How long, how fast and on what the network is trained."""
+    """Length, batches, precision and checks of a training."""
 
     epochs: int = Field(500, ge=1, description="Passes over the training images.")
     batch_size: int = Field(
@@ -74,15 +161,18 @@ class TrainingConfig(Strict):
         ge=2,
         description="Images a step, over all processes and accumulation steps together: the global batch.",
     )
-    accumulation: int = Field(1, ge=1, description="Parts that a step's batch is computed in, to save memory.")
+    accumulation: int = Field(1, ge=1, description="Into how many parts a step divides its batch, to save memory.")
     warmup_share: float = Field(
         0.02,
         ge=0,
         le=1,
-        description="Share of the training in which the learning rate rises from a hundredth of its peak: 10 of 500"
-        " epochs.",
+        description="Share of the training in which the learning rate rises from a hundredth of its peak. The default"
+        " is 10 of 500 epochs.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
+    dense_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps, drawn at random, in which every view is dense."
+    )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
     workers: int = Field(2, ge=0, description="Processes that prepare images; 0 prepares them in the training process.")
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.")
@@ -90,18 +180,19 @@ class TrainingConfig(Strict):
         None, ge=1, description="Steps between two resume points, besides the one at the end of each epoch."
     )
     checkpoint_minutes: float | None = Field(
-        10.0, gt=0, description="Minutes after which a resume point is written, besides those by steps and epochs."
+        10.0, gt=0, description="Minutes between two resume points, besides those by steps and epochs."
     )
-    keep_checkpoints: int = Field(2, ge=1, description="Resume points that are kept.")
+    keep_checkpoints: int = Field(2, ge=1, description="How many resume points are kept.")
     on_not_finite: Literal["stop", "skip"] = Field(
         "stop",
-        description="A loss or gradient that is not finite: 'stop' ends the run, 'skip' leaves the step's update out.",
+        description="A loss or gradient that is not finite: 'stop' ends the run, 'skip' skips the update of that step.",
     )
     on_collapse: Literal["warn", "stop"] = Field(
-        "warn", description="An embedding that is nearly the same for all images; looked for every log_every steps."
+        "warn", description="An embedding that is nearly the same for all images. It is looked for every log_every steps."
     )
     on_stuck_gates: Literal["warn", "stop"] = Field(
-        "warn", description="Gates that are all shut, or all open below a budget of 1; looked for every log_every steps."
+        "warn",
+        description="Gates that are all shut, or all open at a budget below 1. They are looked for every log_every steps.",
     )
 
     @model_validator(mode="after")
@@ -113,33 +204,52 @@ class TrainingConfig(Strict):
         return self
 
 
-def _section(description: str) -> Any:
-    """A section for a part: empty, it means the default part with its default options."""
-    return Field(default={}, description=description)
+if TYPE_CHECKING:
+    _by_default: Any = None
+
+    class _Sections(Strict):
+        """The sections of parts, for type checkers. A test holds them equal to the rows of the kinds."""
+
+        objective: PartOptions = _by_default
+        gating: GatingOptions = _by_default
+        encoder: PartOptions = _by_default
+        backbone: PartOptions = _by_default
+        norm: PartOptions = _by_default
+        data: DataOptions = _by_default
+        views: PartOptions = _by_default
+        optimizer: OptimizerOptions = _by_default
+        tracker: PartOptions = _by_default
+
+else:
+
+    def _section(kind):
+        """The type and the field of a part's section. Left empty, it means the default part with its default options."""
+        base = import_string(kind.options)
+        return Annotated[SerializeAsAny[base], _slot(kind.name)], Field(default={}, description=kind.section)
+
+    _Sections = create_model("_Sections", __base__=Strict, **{name: _section(KINDS[name]) for name in config_sections()})
 
 
-class RunConfig(Strict):
-    """Everything that decides what a run computes; a saved one re-creates the run."""
+class RunConfig(_Sections):
+    """Everything that decides what a run computes. A saved config makes the same run again.
 
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
-    objective: Annotated[SerializeAsAny[PartOptions], _slot("objective")] = _section("Self-supervised objective.")
-    gating: Annotated[SerializeAsAny[GatingOptions], _slot("gating", GatingOptions)] = _section("Gating scheme.")
+    It has a section for each kind of part that :mod:`ssl_dc.plugins.kinds` gives one, and those below.
+    """
+
     budget: BudgetConfig = Field(BudgetConfig(), description="Cost budget of the gated route.")
-    routes: tuple[Route, Route] = Field((Route.GATED, Route.DENSE), description="Routes of the two views in training.")
-    encoder: Annotated[SerializeAsAny[PartOptions], _slot("encoder")] = _section("How the routes share weights.")
-    backbone: Annotated[SerializeAsAny[PartOptions], _slot("backbone")] = _section("Network.")
-    norm: Annotated[SerializeAsAny[PartOptions], _slot("norm")] = _section("Batch-norm policy.")
-    data: Annotated[SerializeAsAny[DataOptions], _slot("data", DataOptions)] = _section("Data set.")
-    views: Annotated[SerializeAsAny[PartOptions], _slot("views")] = _section("Augmentation.")
-    optimizer: Annotated[SerializeAsAny[OptimizerOptions], _slot("optimizer", OptimizerOptions)] = _section("Optimiser.")
+    routes: Annotated[tuple[RouteOfView, ...], AfterValidator(_at_least_two)] = Field(
+        (Route.GATED, Route.DENSE),
+        description="Route of each view in training.",
+        json_schema_extra={"default": ["gated", "dense"], "minItems": 2},
+    )
     training: TrainingConfig = Field(TrainingConfig(), description="Length, batch, precision.")
-    tracker: Annotated[SerializeAsAny[PartOptions], _slot("tracker")] = _section("Where metrics go, besides metrics.jsonl.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
 
     @model_validator(mode="after")
     def _gates_have_a_budget(self) -> RunConfig:
         gating = f"gating {self.gating.name!r}"
-        if not self.gating.gates and Route.GATED in self.routes:
-            raise ValueError(f"routes: {gating} has no gates, so no view can be gated; allowed: dense,dense")
+        if not self.gating.gates and any(route.gated for route in self.routes):
+            raise ValueError(f"routes: {gating} has no gates, so every route must be dense")
         if not self.gating.gates and self.budget.target is not None:
             raise ValueError(f"budget.target: {gating} has no gates to hold to a budget; leave the budget out")
         if self.gating.gates and self.budget.target is None:

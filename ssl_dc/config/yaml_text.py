@@ -1,4 +1,4 @@
-"""A complete config as YAML that says where each setting comes from."""
+"""A complete config as YAML, with the source of each setting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_dc.config import Resolved
 
 
 def annotated_yaml(resolved: Resolved) -> str:
-    """The config as YAML, each setting with its source as a comment; a valid ``--config`` file."""
+    """The config as YAML, which ``--config`` reads, with the source of each setting as a comment."""
     writer = YAML()
     writer.width = 4096  # a setting and its comment stay on one line
     writer.representer.add_representer(type(None), lambda to, _none: to.represent_scalar("tag:yaml.org,2002:null", "null"))
@@ -34,7 +34,7 @@ def _annotated(tree: dict[str, Any], prefix: str, resolved: Resolved) -> Comment
 
 
 _SWITCHES = {"yes", "no", "on", "off"}
-"""Words that older YAML readers take for true and false."""
+"""Words that YAML 1.1 readers take for true and false."""
 
 
 def _inline(value: Any) -> Any:

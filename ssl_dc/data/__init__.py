@@ -38,12 +38,12 @@ def ssl_dc_data() -> list[Part]:
             name="folder",
             target="ssl_dc.data.folder:Folder",
             options="ssl_dc.data.options:FolderOptions",
-            summary="Your own image files: train/CLASS/*.jpg and val/CLASS/*.jpg (or test/).",
+            summary="Your own pictures in any folders; with labels: train/CLASS/*.jpg and val/CLASS/*.jpg.",
         ),
         Part(
             name="parquet",
             target="ssl_dc.data.parquet:Parquet",
             options="ssl_dc.data.options:ParquetOptions",
-            summary="Images in parquet files, as Hugging Face data sets keep them.",
+            summary="Pictures in parquet files, with or without labels, as Hugging Face data sets keep them.",
         ),
     ]

@@ -134,7 +134,7 @@ class DataSet(ABC):
 
     @abstractmethod
     def open(self) -> Splits:
-        """Find the images, whole; :func:`ssl_dc.data.subsets.open_splits` takes what ``limit`` asks for.
+        """Find the images, whole; :func:`ssl_dc.open_splits` takes what ``limit`` asks for.
 
         Raises:
             DataError: If they are not there or cannot be used; the message says what was expected where.

@@ -99,7 +99,7 @@ class Folder(DataSet):
         if len(of_class) < 2 or (loose and not held_out):
             return None
         for path in loose:
-            left_out.add("beside the class folders", path, f"it is in none of the class folders of {train}")
+            left_out.add("beside the classes", path, f"it is in none of the class folders of {train}")
         unknown = sorted(held_out.keys() - of_class.keys())
         if unknown:
             raise DataError(
@@ -153,7 +153,7 @@ def _held_out_by_class(root: Path, left_out: LeftOut) -> tuple[dict[str, list[st
             of_class, loose = _by_class(root / name, of_folder)
             if of_class:
                 for path in loose:
-                    of_folder.add("beside the class folders", path, f"it is in none of the class folders of {root / name}")
+                    of_folder.add("beside the classes", path, f"it is in none of the class folders of {root / name}")
                 left_out.take_up(of_folder)
                 return of_class, name
     return {}, ""

@@ -29,7 +29,7 @@ class DigitsOptions(DataOptions):
 
     notice: ClassVar[str] = (
         "No data set named: training on scikit-learn's handwritten digits. For your own images:"
-        " --data folder --data-root DIR, with DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg."
+        " --data folder --data-root DIR."
     )
 
     recipe: ClassVar[Mapping[str, Any]] = {
@@ -103,7 +103,7 @@ class FolderOptions(DataOptions):
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
     name: str = "folder"
-    hold_out: HoldOut = 0.1
+    hold_out: HoldOut = 0.2
 
 
 class ParquetOptions(DataOptions):
@@ -112,6 +112,6 @@ class ParquetOptions(DataOptions):
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
 
     name: str = "parquet"
-    hold_out: HoldOut = 0.1
+    hold_out: HoldOut = 0.2
     image_column: str = Field("image", description="Column of structs {bytes, path}, or of bytes.")
     label_column: str = Field("label", description="Column of integer labels.")

@@ -125,11 +125,13 @@ def as_rgb(image: Image.Image) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF data and the like, which the picture does not need
-            return _in_colour(_upright(image))
+            shown = _in_colour(_upright(image))
     except PictureError:
         raise
     except Exception as error:  # a damaged file may raise anything: OSError, SyntaxError, struct.error, ...
         raise PictureError("broken", name_of(str(error).rstrip(".")) or type(error).__name__) from error
+    shown.info = {}  # its EXIF data and its profile are of the image as it was stored
+    return shown
 
 
 def grey_by_range(values: npt.NDArray[Any], scales: tuple[float, ...] = (1.0, 255.0, 65535.0)) -> npt.NDArray[np.uint8]:

@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module, ABC):
-    """Sends a view through the backbone that its route belongs to."""
+    """Sends a view through the backbone of its route."""
 
     @abstractmethod
     def backbone(self, route: Route) -> Backbone:

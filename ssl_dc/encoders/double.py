@@ -13,9 +13,9 @@ class DoubleEncoder(Encoder):
     """The encoder ``double``: one backbone with gates, one without, nothing shared.
 
     Args:
-        options: None to choose.
-        make_backbone: Builds a backbone; called twice.
-        gating: Gives the gates of the first.
+        options: There are none to choose.
+        make_backbone: Builds a backbone. It is called twice.
+        gating: Gives the gates of the first backbone.
     """
 
     def __init__(self, options: DoubleEncoderOptions, make_backbone: MakeBackbone, gating: GatingScheme) -> None:
@@ -26,4 +26,4 @@ class DoubleEncoder(Encoder):
 
     def backbone(self, route: Route) -> Backbone:
         """The backbone of a route."""
-        return self.gated if route is Route.GATED else self.dense
+        return self.gated if route.gated else self.dense

@@ -10,10 +10,10 @@ from ssl_dc.routes import Route
 
 
 class SharedEncoder(Encoder):
-    """The encoder ``shared``: one set of weights, gated or not.
+    """The encoder ``shared``: one set of weights for every route.
 
     Args:
-        options: None to choose.
+        options: There are none to choose.
         make_backbone: Builds the backbone.
         gating: Gives its gates.
     """

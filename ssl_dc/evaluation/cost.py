@@ -11,6 +11,7 @@ from ssl_dc.assemble import build_data_set, build_network
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
+from ssl_dc.devices import AUTO, device_named
 from ssl_dc.evaluation.features import extract
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.gating.cost import CostModel
@@ -96,9 +97,18 @@ def cost_of_network(config: RunConfig) -> CostTable:
     return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
 
 
-def cost_of_run(folder: Path) -> CostTable:
-    """The cost of a trained run; the gated cost is what its held-out images (or, without any, training images) pay."""
-    model = RunFolder.existing(folder).load_model()
+def cost_of_run(folder: Path, device: str = AUTO) -> CostTable:
+    """The cost of a trained run. The gated cost is what its held-out images pay, or training images if none are held out.
+
+    Args:
+        folder: The run's folder.
+        device: Where the gates decide, by name; the best device there is by default.
+
+    Raises:
+        ConfigError: If there is no run, or this machine has no such device.
+        RunError: If the run's training has not ended.
+    """
+    model = RunFolder.existing(folder).load_model(device_named(device))
     if not model.has_gates:
         return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
     images, described = cost_images(open_splits(build_data_set(model.config)))
@@ -112,7 +122,7 @@ def cost_images(splits: Splits) -> tuple[ImageSet, str]:
     """The images that gates are measured on, and which these are in words: held out, or else some training images."""
     if len(splits.test) > 0:
         return splits.test, f"{len(splits.test):,} held-out images"
-    return sample(splits.train, TRAINING_IMAGES), "training images: none are held out, none have labels"
+    return sample(splits.train, TRAINING_IMAGES), "training images: none are held out"
 
 
 def _table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:

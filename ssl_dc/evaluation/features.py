@@ -120,7 +120,7 @@ def extract_prepared(
 
 def extractor(model: Model, route: Route, *, keep_masks: bool = False) -> Extractor:
     """What takes the features of a batch by a route of a model."""
-    return partial(_gated, model, keep_masks) if route is Route.GATED else partial(_dense, model)
+    return partial(_gated, model, keep_masks) if route.gated else partial(_dense, model)
 
 
 def extract_with(

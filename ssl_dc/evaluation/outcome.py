@@ -57,9 +57,8 @@ class Outcome(Report):
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as plain values, as in ``result.json``."""
-        plain = asdict(self)
-        plain["routes"] = {str(route): asdict(reached) for route, reached in self.routes.items()}
-        return plain
+        routes = {str(route): asdict(reached) for route, reached in self.routes.items()}
+        return {**vars(self), "routes": routes}
 
     def tables(self) -> Sequence[ReportTable]:
         """What each route reaches and costs."""
@@ -78,8 +77,8 @@ class Outcome(Report):
 
 def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
     """Evaluate a trained model and the one it started from, on held-out images if there are any."""
-    held_out = len(splits.test) > 0
-    routes = _with_accuracy(config, model, splits) if held_out else _cost_only(config, model, splits)
+    labelled = len(splits.test) > 0 and splits.test.labels is not None
+    routes = _with_accuracy(config, model, splits) if labelled else _cost_only(config, model, splits)
     return Outcome(routes, cost_images(splits)[1], model.cost.dense_macs, config.budget.target)
 
 

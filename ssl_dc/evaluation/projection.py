@@ -84,7 +84,7 @@ class Projection(Report):
         return draw_panels(panels, classes=self.classes)
 
 
-def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = (), rows: Sequence[Route] = tuple(Route)) -> Figure:
+def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = (), rows: Sequence[Route] = Route.BOTH) -> Figure:
     """Several projections in one figure, as the paper's Figure 2: a column for each, a row for each route.
 
     Args:

@@ -85,14 +85,14 @@ def export(model: Model, route: Route, form: Format, path: Path) -> None:
         RunError: If the network cannot be exported, or the file cannot be written.
     """
     if form == "torchvision":
-        if route is Route.GATED:
+        if route.gated:
             raise ConfigError("torchvision's models have no gates: --format torchvision takes --route dense only")
         write_tensors(path, model.encoder.backbone(route).torchvision_state_dict(route))
         return
-    if route is Route.GATED and not model.has_gates:
+    if route.gated and not model.has_gates:
         raise ConfigError(f"this run has no gated route: it was trained with gating {model.config.gating.name!r}")
-    network = dense_network(model) if route is Route.DENSE else GatedNetwork(model)
-    outputs = ["features"] if route is Route.DENSE else cast(GatedNetwork, network).outputs
+    network = dense_network(model) if not route.gated else GatedNetwork(model)
+    outputs = ["features"] if not route.gated else cast(GatedNetwork, network).outputs
     write_network(network, outputs, model.config.data.image_size, form, path)
 
 
@@ -173,6 +173,7 @@ def slimmed_run(model: Model, least: float, *, multiple: int = 1) -> Slimmed:
         DataError: If that cannot be opened, or has no labels or no held-out images.
     """
     splits = open_splits(build_data_set(model.config))
+    labels_of(splits.evaluation_train)  # before anything is computed that cannot be compared without labels
     if len(splits.test) == 0:
         raise DataError("this data set holds no images out, by which a slimmed network could be compared")
     return slimmed(model, splits, least, multiple=multiple, workers=model.config.training.workers)

@@ -17,6 +17,18 @@ def ssl_dc_gatings() -> list[Part]:
             summary="Per-image gates of whole residual branches (ConvNet-AIG, Veit and Belongie 2018).",
         ),
         Part(
+            name="prefix",
+            target="ssl_dc.gating.prefix:Prefix",
+            options="ssl_dc.gating.options:PrefixOptions",
+            summary="The first channels, the same for all images: a control.",
+        ),
+        Part(
+            name="random",
+            target="ssl_dc.gating.random:Random",
+            options="ssl_dc.gating.options:RandomOptions",
+            summary="As many channels, drawn anew for each image: a control.",
+        ),
+        Part(
             name="none",
             target="ssl_dc.gating.none:NoGating",
             options="ssl_dc.gating.options:NoGatingOptions",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.sites import GateSite, Granularity
+from ssl_dc.routes import Budget
 
 
 class PooledRule(NamedTuple):
-    """A decision in evaluation mode that looks at nothing but the mean of each input channel.
+    """A decision in evaluation mode that depends on the mean of each input channel only.
 
     An entry of the mask is open where ``bias + weight . relu(hidden_bias + hidden_weight . mean) >= 0``.
 
@@ -22,7 +24,7 @@ class PooledRule(NamedTuple):
         hidden_weight: (hidden, in_channels).
         hidden_bias: (hidden,).
         weight: (channels, hidden).
-        bias: (channels,); minus the threshold, and whatever else.
+        bias: (channels,). The threshold is subtracted here.
     """
 
     hidden_weight: Tensor
@@ -34,20 +36,28 @@ class PooledRule(NamedTuple):
 class Gate(nn.Module, ABC):
     """Decides, for each image, which entries of one site's mask are open.
 
-    Attributes:
-        threshold: Buffer (channels,): an entry is open when its logit reaches it. 0 unless the budget control moves it; the
-            larger, the cheaper the network. A gate whose decision has no threshold may ignore it; the budget then cannot
-            be steered.
+    An entry is open when its logit reaches its threshold, so a larger threshold makes the network cheaper. A gate keeps
+    thresholds for a set of budgets. When it is called, it is given those of the route's budget. A gate may ignore them; its
+    budget then cannot be steered.
 
     Args:
         site: The site that the gate acts on.
+
+    Attributes:
+        budgets: Buffer (B,) float32: the budgets that have thresholds, ascending, in (0, 1]. B is 1 to begin with.
+        usual: The row of the budget that is meant where none is named.
+        thresholds: Buffer (B, channels) float32: the thresholds of each budget. They are 0 until the budget control moves
+            them.
     """
 
-    threshold: Tensor
+    budgets: Tensor
+    thresholds: Tensor
 
     def __init__(self, site: GateSite) -> None:
         super().__init__()
-        self.register_buffer("threshold", torch.zeros(site.channels))
+        self.usual = 0
+        self.register_buffer("budgets", torch.ones(1))
+        self.register_buffer("thresholds", torch.zeros(1, site.channels))
 
     @property
     @abstractmethod
@@ -55,36 +65,64 @@ class Gate(nn.Module, ABC):
         """Cost of the gate's decision for one image, in MACs."""
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """The mask (N, channels) for the input x (N, in_channels, H, W) of the block: exactly 0 or 1, in x's dtype.
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        """The mask (N, channels) for the block's input: exactly 0 or 1, in the dtype of the input.
 
-        In training mode it may be stochastic and carries a gradient (straight-through or other); in evaluation mode it is
-        deterministic.
+        In training mode the mask may be random, and it carries a gradient (straight-through or other). In evaluation mode
+        the mask is deterministic.
+
+        Args:
+            x: The input of the block, (N, in_channels, H, W).
+            threshold: What the logits are compared with: (channels,), or (N, channels) with a row for each image.
         """
 
-    def pooled_rule(self) -> PooledRule | None:
+    def pooled_rule(self, threshold: Tensor) -> PooledRule | None:  # noqa: ARG002  # here there is no rule
         """The decision in evaluation mode as a rule that compiled code can follow without calling the gate.
 
-        None, as here, for a gate whose decision is no such rule: compiled code then calls it.
+        The default is None: compiled code then calls the gate.
+
+        Args:
+            threshold: What the logits are compared with, (channels,).
         """
         return None
 
+    def threshold_for(self, budget: Budget) -> Tensor:
+        """The thresholds at a budget, in logits.
+
+        They are exact at a stored budget, interpolated linearly between two of them, and those of the nearest one outside.
+
+        Args:
+            budget: A share of the dense cost, a tuple with one share for each image, or None for the usual one.
+
+        Returns:
+            (channels,), or (N, channels) for a tuple.
+        """
+        if budget is None:
+            return self.thresholds[self.usual]
+        asked = torch.tensor(budget, dtype=self.budgets.dtype, device=self.budgets.device).view(-1)
+        upper = (self.budgets < asked[:, None]).sum(dim=1).clamp(max=len(self.budgets) - 1)
+        lower = (upper - 1).clamp(min=0)
+        low, high = self.budgets[lower], self.budgets[upper]
+        share = ((asked - low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny)).clamp(0, 1)
+        rows = torch.lerp(self.thresholds[lower], self.thresholds[upper], share[:, None])
+        return rows if isinstance(budget, tuple) else rows[0]
+
 
 GateFactory = Callable[[GateSite], Gate | None]
-"""Asked by a backbone for the gate of each site it declares; None leaves the site open for good."""
+"""A backbone calls it with each site that it declares. None leaves the site open for good."""
 
 
-def no_gates(site: GateSite) -> None:  # a GateFactory, which is given the site
+def no_gates(site: GateSite) -> None:
     """The gate factory of a network without gates."""
 
 
 class GatingScheme(ABC):
-    """How gates decide, and the loss that trains them. It never sees an objective."""
+    """How gates decide, and the loss that trains them. A scheme never sees an objective."""
 
     @property
     @abstractmethod
     def granularity(self) -> Granularity | None:
-        """The kind of gate site the scheme acts on; None when it gates nothing."""
+        """The kind of gate site that the scheme acts on; None if it gates nothing."""
 
     @abstractmethod
     def gate(self, site: GateSite) -> Gate:
@@ -92,7 +130,7 @@ class GatingScheme(ABC):
 
     @abstractmethod
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
-        """The named loss terms of one gated view, weights included; their sum joins the objective's loss.
+        """The named loss terms of one gated view, weights included. Their sum is added to the objective's loss.
 
         Args:
             trace: The masks of the view, with their gradients, and their cost.
@@ -101,24 +139,52 @@ class GatingScheme(ABC):
         """
 
     def make_gate(self, site: GateSite) -> Gate | None:
-        """The scheme as a gate factory: a gate where the site's granularity is the scheme's, else None."""
+        """The scheme as a gate factory: a gate at a site of the scheme's granularity, None at any other site."""
         return self.gate(site) if site.granularity is self.granularity else None
 
 
+def set_budgets(module: nn.Module, budgets: Sequence[float], usual: float | None = None) -> None:
+    """Give every gate inside a module thresholds for a set of budgets: those that the gate had at these budgets.
+
+    A gate with one budget had the same thresholds at every budget.
+
+    Args:
+        module: Its gates are changed.
+        budgets: Shares of the dense cost in (0, 1], ascending, all different.
+        usual: The one of them that is meant where none is named; by default the first.
+
+    Raises:
+        ValueError: If the budgets are not such, or the usual one is not among them.
+    """
+    ascending = all(low < high for low, high in pairwise(budgets))
+    if not budgets or not ascending or not all(0 < budget <= 1 for budget in budgets):
+        raise ValueError(f"budgets must be ascending, above 0 and at most 1, not {list(budgets)}")
+    row = 0 if usual is None else list(budgets).index(usual)
+    for gate in gates_of(module):
+        gate.thresholds = gate.threshold_for(tuple(budgets))
+        gate.budgets = gate.budgets.new_tensor(budgets)
+        gate.usual = row
+
+
 TIE_BREAK = 1e-3
-"""How far, in logits, the thresholds of the channels of one gate lie from their common value at most."""
+"""How far the thresholds of the channels of one gate lie from their common value at most, in logits."""
 
 
-def set_threshold(module: nn.Module, threshold: float) -> None:
-    """Set the threshold of every gate inside a module.
+def set_threshold(module: nn.Module, threshold: float, row: int = 0) -> None:
+    """Set the thresholds of one budget, in every gate inside a module.
 
-    The channels of a gate get a hair's breadth of difference. A gate whose hidden units are all shut for an image gives
-    every channel the logit 0, and one threshold for all could then only open all of them or none.
+    The thresholds of a gate's channels differ slightly. A gate whose hidden units are all 0 for an image gives every
+    channel the logit 0. One threshold for all channels could then only open all of them or none.
+
+    Args:
+        module: Its gates are changed.
+        threshold: In logits.
+        row: The number of the budget among the gates' budgets.
     """
     for gate in gates_of(module):
-        channels = len(gate.threshold)
+        channels = gate.thresholds.shape[1]
         spread = torch.linspace(-1, 1, channels) if channels > 1 else torch.zeros(1)
-        gate.threshold.copy_(threshold + TIE_BREAK * spread)
+        gate.thresholds[row].copy_(threshold + TIE_BREAK * spread)
 
 
 def gates_of(module: nn.Module) -> list[Gate]:

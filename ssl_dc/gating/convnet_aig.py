@@ -17,7 +17,7 @@ from ssl_dc.gating.sites import GateSite, Granularity
 _SKIP, _RUN = 0, 1
 """The two classes of a gate's logits."""
 INITIAL_BIAS = (0.1, 2.0)
-"""Bias of the last layer at the start, for skip and run: about 85 % of the branches run."""
+"""Initial bias of the last layer, for skip and run: about 85 % of the branches run at first."""
 
 
 def gumbel_noise(logits: Tensor) -> Tensor:
@@ -51,15 +51,15 @@ class ConvNetAIGGate(Gate):
         return self.squeeze.weight.numel() + self.excite.weight.numel()
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (N, 2) of skip and run, before the threshold, in float32."""
+        """Logits (N, 2) of skip and run in float32; the threshold is not yet subtracted."""
         context = x.mean(dim=(2, 3), keepdim=True)
         logits: Tensor = self.excite(torch.relu(self.norm(self.squeeze(context))))
         return logits.flatten(1).float()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
         """The mask (N, 1): hard straight-through Gumbel-softmax at temperature 1 in training, argmax in evaluation."""
         logits = self.logits(x)
-        logits = torch.stack([logits[:, _SKIP], logits[:, _RUN] - self.threshold], dim=1)
+        logits = torch.stack([logits[:, _SKIP], logits[:, _RUN] - threshold[..., 0]], dim=1)
         if self.training and self.noise:
             logits = logits + self.noise * gumbel_noise(logits)
         hard = (logits[:, _RUN] >= logits[:, _SKIP]).to(x.dtype)
@@ -68,12 +68,12 @@ class ConvNetAIGGate(Gate):
             hard = hard + (soft - soft.detach())
         return hard[:, None]
 
-    def pooled_rule(self) -> PooledRule:
-        """Run minus skip, with the batch norm folded, and the threshold."""
+    def pooled_rule(self, threshold: Tensor) -> PooledRule:
+        """The logit of run minus that of skip, with the batch norm folded, minus the threshold."""
         hidden_weight, hidden_bias = folded(self.squeeze.weight, self.squeeze.bias, self.norm)
         weight, bias = self.excite.weight.detach().flatten(1), cast(Tensor, self.excite.bias).detach()
         difference = (weight[_RUN] - weight[_SKIP])[None]
-        return PooledRule(hidden_weight.flatten(1), hidden_bias, difference, bias[_RUN] - bias[_SKIP] - self.threshold)
+        return PooledRule(hidden_weight.flatten(1), hidden_bias, difference, bias[_RUN] - bias[_SKIP] - threshold)
 
 
 class ConvNetAIG(GatingScheme):
@@ -89,7 +89,7 @@ class ConvNetAIG(GatingScheme):
         return ConvNetAIGGate(site, self.options)
 
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:  # noqa: ARG002
-        """The target-rate loss, with the budget as the rate of every block, or the global budget penalty."""
+        """The target-rate loss with the budget as the target of every block, or the penalty on the whole cost."""
         if self.options.loss == "budget":
             return {"budget": self.options.penalty * (trace.ratio().mean() - budget).square()}
         rates = torch.stack(list(trace.densities().values()))

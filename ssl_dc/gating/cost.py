@@ -32,8 +32,8 @@ class LayerCost:
     Attributes:
         name: The layer's name in the backbone, or the gate's.
         macs: Its cost when nothing is gated.
-        sites: The gate sites that scale it; its gated cost is ``macs`` times the open share of each of them.
-        gate: Whether the layer belongs to a gate, which only the gated route runs.
+        sites: The gate sites that scale the cost: the gated cost is ``macs`` times the open share of each of them.
+        gate: Whether the layer belongs to a gate. Only the gated route runs it.
     """
 
     name: str
@@ -61,12 +61,12 @@ class CostModel:
 
     @property
     def floor_macs(self) -> int:
-        """Cost of the gated route with every mask shut: the least it can cost."""
+        """Cost of the gated route with every mask shut: the smallest possible cost."""
         return sum(layer.macs for layer in self.layers if not layer.sites)
 
     @property
     def floor_ratio(self) -> float:
-        """Least possible share of the dense cost."""
+        """Smallest possible share of the dense cost."""
         return self.floor_macs / self.dense_macs
 
     def gated_macs(self, masks: Mapping[str, Tensor]) -> Tensor:
@@ -106,7 +106,7 @@ class Trace:
 
     Attributes:
         masks: For each gated site the mask (N, channels), exactly 0 or 1, with the gradient its gate gives it.
-        cost: The cost model of the network that ran, at the size of the view.
+        cost: The cost model of the network that ran, at the image size of the view.
     """
 
     masks: Mapping[str, Tensor]

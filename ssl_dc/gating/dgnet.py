@@ -13,6 +13,9 @@ from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.options import DGNetOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
+ORDER = 2.0
+"""With an ordered start, the first channel's logit begins this much above 0 and the last one's this much below."""
+
 
 def logistic_noise(logits: Tensor) -> Tensor:
     """Standard logistic noise, log u - log(1 - u) with u uniform in (0, 1), of the shape of ``logits``."""
@@ -42,7 +45,10 @@ class DGNetGate(Gate):
         self.noise = options.noise
         self.squeeze = nn.Conv2d(site.in_channels, hidden, kernel_size=1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
-        self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=False)
+        self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=options.start == "ordered")
+        if self.excite.bias is not None:
+            nn.init.zeros_(self.excite.bias)
+            self.excite.bias.data.add_(torch.linspace(ORDER, -ORDER, site.channels))
 
     @property
     def macs(self) -> int:
@@ -50,24 +56,25 @@ class DGNetGate(Gate):
         return self.squeeze.weight.numel() + self.excite.weight.numel()
 
     def logits(self, x: Tensor) -> Tensor:
-        """Logits (N, channels), before the threshold, in float32."""
+        """Logits (N, channels) in float32; the threshold is not yet subtracted."""
         context = x.mean(dim=(2, 3), keepdim=True)
         logits: Tensor = self.excite(torch.relu(self.norm(self.squeeze(context))))
         return logits.flatten(1).float()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
         """The mask (N, channels): sampled with a straight-through gradient in training, thresholded in evaluation."""
-        logits = self.logits(x) - self.threshold
+        logits = self.logits(x) - threshold
         if not self.training:
             return (logits >= 0).to(x.dtype)
         noise = self.noise * logistic_noise(logits) if self.noise else 0.0
         soft = torch.sigmoid((logits + noise) / self.temperature)
         return straight_through(soft).to(x.dtype)
 
-    def pooled_rule(self) -> PooledRule:
+    def pooled_rule(self, threshold: Tensor) -> PooledRule:
         """Equation 2 with its batch norm folded, and the threshold."""
         weight, bias = folded(self.squeeze.weight, None, self.norm)
-        return PooledRule(weight.flatten(1), bias, self.excite.weight.detach().flatten(1), -self.threshold)
+        start = -threshold if self.excite.bias is None else self.excite.bias.detach() - threshold
+        return PooledRule(weight.flatten(1), bias, self.excite.weight.detach().flatten(1), start)
 
 
 class DGNet(GatingScheme):
@@ -92,7 +99,7 @@ class DGNet(GatingScheme):
 
 
 def bound(densities: Tensor, budget: float, p: float) -> Tensor:
-    """DGNet's bound: keeps the open share of every block inside an interval that widens as p goes from 1 to 0.
+    """DGNet's bound: it keeps the open share of every block inside an interval that widens as p goes from 1 to 0.
 
     With d* = sqrt(t_d), the mean over blocks of relu(p d* - d)^2 + relu(d - (1 - p + p d*))^2.
 

@@ -19,7 +19,7 @@ class NoGating(GatingScheme):
         self.options = options
 
     def gate(self, site: GateSite) -> Gate:
-        """Never asked: the scheme has no granularity.
+        """This is never called, since the scheme has no granularity.
 
         Raises:
             ValueError: Always.

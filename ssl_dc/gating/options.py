@@ -32,6 +32,11 @@ class DGNetOptions(GatingOptions):
         ge=0,
         description="Scale of the logistic noise in training; 0 trains the gates as they are evaluated, for short runs.",
     )
+    start: Literal["even", "ordered"] = Field(
+        "even",
+        description="'even', as published: all channels of a site begin alike. 'ordered': a learned bias opens the first"
+        " channels most and the last ones least, so that gates begin as a fixed prefix does.",
+    )
     penalty: float = Field(5.0, ge=0, description="Weight lambda of the squared distance to the budget.")
     bound: float = Field(1.0, ge=0, description="Weight gamma of the bound ('balance') term.")
     bound_decay: float = Field(
@@ -61,3 +66,17 @@ class ConvNetAIGOptions(GatingOptions):
     penalty: float = Field(
         2.0, ge=0, description="Weight of that loss: published are 2 (CIFAR) and 1 (ImageNet) for target_rate; dgnet has 5."
     )
+
+
+class PrefixOptions(GatingOptions):
+    """Options of the gating scheme ``prefix``, which has none."""
+
+    compiles: ClassVar[bool] = True
+
+    name: str = "prefix"
+
+
+class RandomOptions(GatingOptions):
+    """Options of the gating scheme ``random``, which has none."""
+
+    name: str = "random"

@@ -1,4 +1,4 @@
-"""Batch-norm policies: whether the two routes share batch-norm statistics; one file each."""
+"""Norm policies: whether the two routes share batch-norm statistics; one file each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ssl_dc.plugins.parts import Part
 
 @hookimpl
 def ssl_dc_norms() -> list[Part]:
-    """The built-in batch-norm policies."""
+    """The built-in norm policies."""
     return [
         Part(
             name="separate",

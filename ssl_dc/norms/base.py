@@ -1,4 +1,4 @@
-"""What a batch-norm policy is."""
+"""What a norm policy is."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ class Position(str, Enum):
 
 
 class RouteNorm(nn.Module, ABC):
-    """A norm layer that is told the route."""
+    """A norm layer whose forward takes the route."""
 
     @abstractmethod
     def forward(self, x: Tensor, route: Route) -> Tensor:
-        """Normalise x (N, C, H, W) as the route asks."""
+        """Normalise x (N, C, H, W) by the batch norm of the route."""
 
     @abstractmethod
     def for_route(self, route: Route) -> nn.BatchNorm2d:
-        """The plain batch norm that acts on a route: what folding and export need."""
+        """The plain batch norm that acts on a route. Folding and export use it."""
 
 
 NormFactory = Callable[[int, Position], RouteNorm]
-"""Asked by a backbone for a norm layer: (channels, position)."""
+"""A backbone calls it for each norm layer, with (channels, position)."""
 
 
 class NormPolicy(ABC):
-    """Decides which norm layers keep statistics of their own for each route."""
+    """Decides which norm layers keep separate statistics for each route."""
 
     @abstractmethod
     def layer(self, channels: int, position: Position) -> RouteNorm:

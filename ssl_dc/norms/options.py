@@ -1,4 +1,4 @@
-"""Options of the built-in batch-norm policies."""
+"""Options of the built-in norm policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Separate batch norm: inside residual blocks each route keeps its own (method section 3; Yu et al. 2019)."""
+"""Separate batch norm: each route has its own batch norms inside residual blocks (method section 3; Yu et al. 2019)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_dc.routes import Route
 
 
 class SeparateNorm(RouteNorm):
-    """Two batch norms, one a route.
+    """Two batch norms, one for each route.
 
     Args:
         channels: Width of the activation.
@@ -30,11 +30,11 @@ class SeparateNorm(RouteNorm):
 
     def for_route(self, route: Route) -> nn.BatchNorm2d:
         """The batch norm of a route."""
-        return self.gated if route is Route.GATED else self.dense
+        return self.gated if route.gated else self.dense
 
 
 class SeparateNorms(NormPolicy):
-    """The batch-norm policy ``separate``: two norms inside blocks; stem and downsample norms stay shared."""
+    """The norm policy ``separate``: two norms inside blocks; stem and downsample norms stay shared."""
 
     def __init__(self, options: SeparateOptions) -> None:
         self.options = options

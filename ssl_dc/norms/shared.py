@@ -12,7 +12,7 @@ from ssl_dc.routes import Route
 
 
 class SharedNorm(RouteNorm):
-    """One batch norm, whatever the route.
+    """One batch norm for every route.
 
     Args:
         channels: Width of the activation.
@@ -32,7 +32,7 @@ class SharedNorm(RouteNorm):
 
 
 class SharedNorms(NormPolicy):
-    """The batch-norm policy ``shared``."""
+    """The norm policy ``shared``."""
 
     def __init__(self, options: SharedOptions) -> None:
         self.options = options

@@ -1,4 +1,4 @@
-"""Barlow Twins (Zbontar et al. 2021): the cross-correlation of two standardised embeddings is drawn to the identity."""
+"""Barlow Twins (Zbontar et al. 2021): draws the cross-correlation of two standardised embeddings to the identity."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ssl_dc.objectives.statistics import off_diagonal
 
 
 def cross_correlation(z1: Tensor, z2: Tensor) -> Tensor:
-    """C = BN(z1)^T BN(z2) / N of two embeddings (N, D): (D, D); standardised by biased batch statistics, eps 1e-5."""
+    """C = BN(z1)^T BN(z2) / N, (D, D), of two embeddings (N, D). BN uses biased batch statistics and eps 1e-5."""
     standard1, standard2 = (F.batch_norm(z, None, None, training=True, eps=1e-5) for z in (z1, z2))
     return standard1.T @ standard2 / z1.shape[0]
 
 
 class BarlowTwins(Objective):
-    """The objective ``barlow_twins``: sum (C_ii - 1)^2 + lambda * sum_{i != j} C_ij^2, the whole scaled.
+    """The objective ``barlow_twins``: scale * (sum (C_ii - 1)^2 + lambda * sum_{i != j} C_ij^2), of two views.
 
     Args:
         options: lambda, scale, width of the expander.

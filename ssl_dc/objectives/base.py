@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from ssl_dc.errors import ConfigError
 from ssl_dc.routes import Route
 
 if TYPE_CHECKING:
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class EncodedViews(NamedTuple):
-    """The views of one batch, and what the encoder made of them.
+    """The views of one batch, and their features.
 
     Attributes:
-        images: One tensor (N, 3, H, W) a view.
-        features: One tensor (N, feature_dim) a view, in the same order.
-        routes: The route each view took.
+        images: One tensor (N, 3, H, W) for each view.
+        features: One tensor (N, feature_dim) for each view, in the same order.
+        routes: The route of each view.
     """
 
     images: Sequence[Tensor]
@@ -29,11 +30,11 @@ class EncodedViews(NamedTuple):
 
 
 class ObjectiveOutput(NamedTuple):
-    """What an objective makes of the views.
+    """The loss terms of the views, and their embeddings.
 
     Attributes:
         terms: The named loss terms, scalars in float32, without their weights.
-        embeddings: One tensor (N, D) a view: what the terms were computed on, watched for collapse.
+        embeddings: One tensor (N, D) for each view: what the terms are computed on. Training watches them for collapse.
     """
 
     terms: dict[str, Tensor]
@@ -43,15 +44,18 @@ class ObjectiveOutput(NamedTuple):
 class Objective(nn.Module, ABC):
     """A self-supervised objective with its heads.
 
-    It sees features, never gates. The loss of a step is the sum of ``weights[name] * terms[name]``. Terms are computed in
-    float32 whatever the precision of the features, and over the global batch when several processes train together.
+    An objective sees features, never gates. The loss of a step is the sum of ``weights[name] * terms[name]``. Terms are
+    computed in float32 whatever the precision of the features, and over the global batch when several processes train
+    together.
 
     Attributes:
-        trained_views: Numbers of the views whose features get a gradient. One that is a target only, as in an asymmetric
-            objective that is not symmetrised, is left out; the encoder then learns nothing from that view's route.
+        views: How many views the objective takes. None means any number from 2.
+        trained_views: Numbers of the views whose features get a gradient, from 0. None means all of them. A view that is
+            only a target, as in an asymmetric objective, is left out: the encoder learns nothing from its route.
     """
 
-    trained_views: Sequence[int] = (0, 1)
+    views: ClassVar[int | None] = 2
+    trained_views: Sequence[int] | None = None
 
     @property
     @abstractmethod
@@ -63,11 +67,32 @@ class Objective(nn.Module, ABC):
         """The loss terms of one batch."""
 
     def bind(self, encoder: Encoder) -> None:
-        """Called once, before training, with the encoder that is to be trained; for objectives that keep a copy of it.
+        """Called once before training, with the encoder that will be trained. An objective may copy it here.
 
-        A copy kept as a submodule is saved and restored with the objective, also when training goes on from a resume point;
-        its parameters must not require a gradient, or the optimiser is given them.
+        A copy that is a submodule is saved and restored with the objective, also at resume points. Its parameters must not
+        require a gradient, or the optimiser trains them.
         """
 
     def after_step(self, encoder: Encoder, progress: float) -> None:
-        """Called after each optimiser step, with the share of training done, in [0, 1]; for momentum copies."""
+        """Called after each optimiser step. A momentum copy is updated here.
+
+        Args:
+            encoder: The encoder that is trained.
+            progress: The share of training done, in [0, 1].
+        """
+
+
+def check_views(objective: Objective | type[Objective], name: str, routes: Sequence[Route]) -> None:
+    """Check that an objective takes as many views as there are routes.
+
+    Args:
+        objective: The objective, or its class.
+        name: What the message calls it.
+        routes: The route of each view.
+
+    Raises:
+        ConfigError: If it takes another number of views.
+    """
+    if objective.views not in (None, len(routes)):
+        written = ",".join(map(str, routes))
+        raise ConfigError(f"routes {written}: {name} takes {objective.views} views, not {len(routes)}")

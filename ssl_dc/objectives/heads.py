@@ -10,8 +10,8 @@ from ssl_dc.distributed import gather_batch, local_rows
 class GlobalBatchNorm1d(nn.BatchNorm1d):
     """Batch norm whose training statistics are those of the global batch, on any device.
 
-    ``torch.nn.SyncBatchNorm`` refuses CPU tensors; on (N, D) activations a gather costs little. In one process it is
-    :class:`torch.nn.BatchNorm1d`.
+    ``torch.nn.SyncBatchNorm`` refuses CPU tensors. This layer gathers the activations (N, D), which costs little. In one
+    process it is :class:`torch.nn.BatchNorm1d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:

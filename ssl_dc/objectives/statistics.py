@@ -1,4 +1,4 @@
-"""Statistics of embeddings that objectives and their watchers share."""
+"""Statistics of embeddings, for objectives and for the metrics of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def off_diagonal(matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mean_std(z: Tensor) -> Tensor:
-    """Mean over dimensions of the standard deviation of an embedding (N, D); near 0 when it has collapsed."""
+    """Mean over dimensions of the standard deviation of an embedding (N, D). It is near 0 after a collapse."""
     return z.detach().float().std(dim=0).mean()
 
 
@@ -24,7 +24,7 @@ def mean_std(z: Tensor) -> Tensor:
 def effective_rank(z: Tensor) -> Tensor:
     """Effective rank of a centred embedding (N, D): the exponential of the entropy of its normalised singular values.
 
-    Between 1 (collapsed to a line) and min(N - 1, D). Source: Roy and Vetterli 2007.
+    It lies between 1 (collapsed to a line) and min(N - 1, D). Source: Roy and Vetterli 2007.
     """
     centred = in_float64(z.detach())
     centred = centred - centred.mean(dim=0)

@@ -34,7 +34,7 @@ def covariance(z: Tensor) -> Tensor:
 
 
 class VICReg(Objective):
-    """The objective ``vicreg``: an expander shared by the views, and the three terms on its output.
+    """The objective ``vicreg``: one expander for both views, and the three terms on its output.
 
     Args:
         options: Weights, width of the expander.
@@ -48,7 +48,7 @@ class VICReg(Objective):
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """The three weights; the paper prints 25 and 1 the wrong way round (method section 2)."""
+        """The three weights. The paper prints 25 and 1 in the wrong order (method section 2)."""
         return {
             "invariance": self.options.invariance,
             "variance": self.options.variance,

@@ -1,1 +1,1 @@
-"""What plugins are: the records that they hand in, the hooks, which plugins there are, the registry of their parts."""
+"""Plugins: the kinds of part, the hooks that bring parts, the records of parts, and the registry that finds them."""

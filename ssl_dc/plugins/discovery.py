@@ -1,4 +1,4 @@
-"""Which plugins there are: installed distributions, single files, and what the caller wants of them."""
+"""Finds the plugins to load: installed distributions and single files, as far as the environment asks for them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 from ssl_dc.errors import PluginError
 
 BUILT_IN = "ssl-dc"
-"""The distribution whose parts cannot be replaced by another's."""
+"""The distribution of the built-in parts. No other part takes their names."""
 
 GROUP = "ssl_dc"
-"""The entry point group that plugins offer themselves under."""
+"""The entry point group of plugins."""
 
 NO_PLUGINS = "SSL_DC_NO_PLUGINS"
-"""Environment variable: set and not 0, only the built-in parts are there (and those of single files)."""
+"""Environment variable. Unless it is empty or 0, only the built-in parts and those of single files are loaded."""
 ONLY_PLUGINS = "SSL_DC_PLUGINS"
-"""Environment variable: the distributions whose plugins are loaded, with commas between them; unset, all installed ones."""
+"""Environment variable: the distributions whose plugins are loaded, separated by commas. If unset, all of them are."""
 PLUGIN_FILES = "SSL_DC_PLUGIN_FILES"
-"""Environment variable: plugins of one file each, without packaging, with the system's path separator between them."""
+"""Environment variable: plugins of one file each, separated as the paths of ``PATH`` are."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Plugin:
     """Something that offers parts.
 
     Attributes:
-        name: The entry point's, or the file's without its ending.
-        distribution: Where it comes from: an installed distribution, or the path of a single file.
-        version: Of the distribution; empty for a file.
-        load: Imports it and gives its namespace, whose functions implement the hooks.
+        name: Name of the entry point, or of the file without its ending.
+        distribution: The installed distribution that it comes from, or the path of the single file.
+        version: Version of the distribution; empty for a file.
+        load: Imports the plugin and returns its namespace, whose functions implement the hooks.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Plugin:
 
 
 def chosen_plugins() -> list[Plugin]:
-    """The plugins that the environment asks for: the built-in ones first, then by distribution and name, then single files.
+    """The plugins that the environment asks for: built-in ones, then others by distribution and name, then single files.
 
     Raises:
-        PluginError: If the environment names a distribution that brings no plugin.
+        PluginError: If the environment asks for a distribution that brings no plugin.
     """
     wanted = _wanted()
     plugins = installed_plugins()
@@ -59,7 +59,7 @@ def chosen_plugins() -> list[Plugin]:
         if missing:
             others = sorted({plugin.distribution for plugin in plugins} - {BUILT_IN})
             raise PluginError(
-                f"{ONLY_PLUGINS} names {', '.join(missing)}, which brings no plugin here; there are: "
+                f"{ONLY_PLUGINS} names {', '.join(missing)}, which brings no plugin; distributions that do: "
                 f"{', '.join(others) or 'none'}"
             )
         kept = {BUILT_IN, *map(_normalised, wanted)}
@@ -71,7 +71,7 @@ def installed_plugins() -> list[Plugin]:
     """Every entry point of the group ``ssl_dc``, the built-in ones first, then by distribution and name."""
     try:
         found = [_entry_point_plugin(entry_point) for entry_point in metadata.entry_points(group=GROUP)]
-    except Exception:  # some package's own list of entry points cannot be read: look at each package alone
+    except Exception:  # one package's list of entry points cannot be read, so look at each package alone
         found = [plugin for distribution in metadata.distributions() for plugin in _plugins_of(distribution)]
     return sorted(found, key=lambda plugin: (plugin.distribution != BUILT_IN, plugin.distribution, plugin.name))
 
@@ -86,10 +86,10 @@ def _entry_point_plugin(entry_point: metadata.EntryPoint) -> Plugin:
 
 
 def _plugins_of(distribution: metadata.Distribution) -> list[Plugin]:
-    """The plugins of one package; one that says why, if its list of entry points cannot be read."""
+    """The plugins of one package. If its list of entry points cannot be read: one plugin whose loading says why."""
     try:
         return [_entry_point_plugin(entry_point) for entry_point in distribution.entry_points.select(group=GROUP)]
-    except Exception as error:  # whatever is in that file
+    except Exception as error:  # the file may hold anything
         reason = f"its entry_points.txt cannot be read: {type(error).__name__}: {error}"
 
         def refuse() -> Any:
@@ -105,21 +105,21 @@ def file_plugin(path: Path) -> Plugin:
         module = sys.modules.get(path.stem)
         if module is not None and getattr(module, "__file__", None) == str(path):
             return module
-        # the file itself may be found by name, where its folder is the working directory of python -m
+        # with python -m, the working directory is searched, and the file itself may be found by its name
         found = None if module is not None else importlib.util.find_spec(path.stem)
         if module is not None or (found is not None and found.origin != str(path)):
-            raise ImportError(f"there is another module named {path.stem!r}; name the file otherwise")
+            raise ImportError(f"there is another module named {path.stem!r}; give the file another name")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
             raise ImportError(f"{path} is not a Python file")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # its records name it by import string
+        sys.modules[path.stem] = module  # the plugin's records import it by name
         try:
             spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[path.stem]
             raise
-        # processes that prepare images may have to import it by name
+        # processes that prepare images import it by name too
         sys.path.append(str(path.parent))
         return module
 
@@ -127,7 +127,7 @@ def file_plugin(path: Path) -> Plugin:
 
 
 def _wanted() -> list[str] | None:
-    """The distributions asked for besides the built-in one; None for all."""
+    """The distributions that the environment asks for besides the built-in one; None means all."""
     if os.environ.get(NO_PLUGINS, "0") not in {"", "0"}:
         return []
     if ONLY_PLUGINS not in os.environ:
@@ -140,5 +140,5 @@ def _files() -> list[Path]:
 
 
 def _normalised(distribution: str) -> str:
-    """A distribution's name as packaging tools compare it."""
+    """The name of a distribution in the form in which packaging tools compare names."""
     return re.sub(r"[-_.]+", "-", distribution).lower()

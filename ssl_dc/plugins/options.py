@@ -81,7 +81,7 @@ class DataOptions(PartOptions):
     )
     image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
     mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
-    std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0, at most 1.")
+    std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0, at most 2.")
 
     @field_validator("root", mode="before")
     @classmethod
@@ -105,8 +105,8 @@ class DataOptions(PartOptions):
     @field_validator("std")
     @classmethod
     def _above_zero(cls, std: Colour) -> Colour:
-        if min(std) <= 0 or max(std) > 1:
-            raise ValueError(f"each must be above 0 and at most 1{_divide(std)}")
+        if min(std) <= 0 or max(std) > 2:
+            raise ValueError(f"each must be above 0 and at most 2{_divide(std)}")
         return std
 
 

@@ -1,4 +1,4 @@
-"""What a plugin hands in: a light record that names a part without importing it."""
+"""The record by which a plugin names a part without importing it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,23 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("objective", "gating", "encoder", "backbone", "norm", "data", "views", "optimizer", "tracker")
-"""The kinds of part that a run is composed of, which are also the config's sections for them."""
-
-OTHER_KINDS = ("protocol", "command", "watcher")
-"""The kinds of part that a run is used, or watched, with."""
-
-INTERFACE = "1.0"
-"""Version of what plugins are written against: hooks, records, base classes (docs/plugins.md says what is promised)."""
+INTERFACE = "2.0"
+"""Version of the hooks, records and base classes that plugins are written for. docs/plugins.md says what it promises."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part, as a hook returns it. Listing it imports nothing; choosing it imports ``options``, then ``target``.
+    """One part, as a hook returns it.
+
+    Listing parts imports nothing. Choosing one imports its ``options``, then its ``target``.
 
     Attributes:
         name: What users write in configs and on the command line, such as ``vicreg``: a letter, then letters, digits,
             ``_``, ``-`` and ``.``.
-        target: Import string ``package.module:Class`` of the part; may import torch.
+        target: Import string ``package.module:Class`` of the part. The module may import torch.
         summary: One line for listings and help.
-        options: Import string of its options, a subclass of :class:`ssl_dc.PartOptions`; should not import torch, so that a
-            config can be checked at once. Commands and watchers have none.
+        options: Import string of its options, a subclass of :class:`ssl_dc.PartOptions`. The module should not import
+            torch, so that a config can be checked at once. Commands and watchers have no options.
     """
 
     name: str

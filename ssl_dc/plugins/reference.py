@@ -1,45 +1,46 @@
-"""The reference page of the hooks, made from their own docstrings and from the base classes that they ask for."""
+"""Makes the reference page of the hooks from the table of the kinds and the docstrings of the base classes."""
 
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from ssl_dc.plugins import hookspecs
-from ssl_dc.plugins.parts import INTERFACE
-from ssl_dc.plugins.registry import HOOK_OF_KIND
+from ssl_dc.plugins.kinds import KINDS
+from ssl_dc.plugins.parts import INTERFACE, import_string
 
 HEAD = f"""# Hooks
 
-Made by `ssl-dc plugins hooks`, from the code's own docstrings. Version {INTERFACE} of the interface.
+`ssl-dc plugins hooks` made this page from the code. Version {INTERFACE} of the interface.
 """
 
 
 def hook_reference() -> str:
     """The page, as Markdown."""
-    hooks = {name: getattr(hookspecs, name) for name in HOOK_OF_KIND.values()}
-    sections = [f"## `{name}() -> list[Part]`\n\n{_markdown(_text(hook))}" for name, hook in hooks.items()]
-    named = dict.fromkeys(name for hook in hooks.values() for name in re.findall(r":class:`ssl_dc\.(\w+)`", _text(hook)))
-    classes = [_class_section(name) for name in sorted({"Part", "PartOptions", *named})]
+    sections = [
+        f"## `{kind.hook}() -> list[Part]`\n\n{_markdown(hookspecs.hook_documentation(kind))}" for kind in KINDS.values()
+    ]
+    strings = {string for kind in KINDS.values() for string in (kind.base, kind.options, *kind.also)}
+    strings.add("ssl_dc.plugins.parts:Part")
+    public = {string.partition(":")[2]: string for string in strings if string and string.startswith("ssl_dc.")}
+    classes = [_class_section(import_string(public[name])) for name in sorted(public)]
     parts = [HEAD, _markdown(_text(hookspecs)), *sections, "# What parts are made of", *classes]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _class_section(name: str) -> str:
+def _class_section(thing: type) -> str:
     """A public class: what it is, and each of its public methods."""
-    thing = getattr(importlib.import_module("ssl_dc"), name)
-    lines = [f"## `ssl_dc.{name}`", _markdown(_text(thing))]
+    lines = [f"## `ssl_dc.{thing.__name__}`", _markdown(_text(thing))]
     for method, value in _methods(thing):
         lines.append(f"### `{method}{_signature(value)}`\n\n{_markdown(_text(value))}")
     return "\n\n".join(lines)
 
 
 def _methods(thing: type) -> Iterator[tuple[str, Any]]:
-    """The documented methods and properties that a class itself defines, in its order."""
+    """The documented methods and properties that a class itself defines, in order."""
     for name, value in vars(thing).items():
         value = value.fget if isinstance(value, property) else value
         if (
@@ -52,7 +53,7 @@ def _methods(thing: type) -> Iterator[tuple[str, Any]]:
 
 
 def _signature(function: Any) -> str:
-    """The signature as it is written, with its annotations."""
+    """The signature as the source has it, with annotations."""
     source = inspect.getsource(function)
     definition = ast.parse(inspect.cleandoc("\n" + source) if source[0].isspace() else source).body[0]
     assert isinstance(definition, ast.FunctionDef)  # noqa: S101  # it is the source of a function
@@ -65,7 +66,7 @@ def _text(thing: Any) -> str:
 
 
 def _markdown(docstring: str) -> str:
-    """A docstring in Google's style, with its roles, as Markdown."""
+    """A docstring in Google's style, as Markdown."""
     text = re.sub(r":(?:class|func|meth|data|mod):`~?([\w.]+)`", r"`\1`", docstring).replace("``", "`")
     return re.sub(r"^(Args|Attributes|Returns|Raises):\n((?:    .*\n?|\n)+)", _list, text, flags=re.MULTILINE)
 

@@ -1,7 +1,7 @@
 """The registry of the parts that plugins bring.
 
-Each plugin, the built-in ones included, is loaded on its own: one that is broken is left out and remembered with its
-reason, and everything else works.
+Each plugin is loaded on its own, built-in ones too. A broken plugin is left out, the reason is kept, and everything else
+works.
 """
 
 from __future__ import annotations
@@ -16,39 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from ssl_dc.errors import PluginError
-from ssl_dc.plugins import hookspecs
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, chosen_plugins
+from ssl_dc.plugins.hookspecs import PROJECT, hook_specifications
+from ssl_dc.plugins.kinds import KINDS, Kind
 from ssl_dc.plugins.parts import INTERFACE, Part, import_string
-
-HOOK_OF_KIND = {
-    "objective": "ssl_dc_objectives",
-    "gating": "ssl_dc_gatings",
-    "encoder": "ssl_dc_encoders",
-    "backbone": "ssl_dc_backbones",
-    "norm": "ssl_dc_norms",
-    "data": "ssl_dc_data",
-    "views": "ssl_dc_views",
-    "optimizer": "ssl_dc_optimizers",
-    "tracker": "ssl_dc_trackers",
-    "protocol": "ssl_dc_protocols",
-    "command": "ssl_dc_commands",
-    "watcher": "ssl_dc_watchers",
-}
-
-LABEL = {
-    "objective": "objective",
-    "gating": "gating scheme",
-    "encoder": "encoder",
-    "backbone": "backbone",
-    "norm": "batch-norm policy",
-    "data": "data set",
-    "views": "views recipe",
-    "optimizer": "optimiser",
-    "tracker": "tracker",
-    "protocol": "evaluation protocol",
-    "command": "command",
-    "watcher": "watcher",
-}
 
 if TYPE_CHECKING:
     from ssl_dc.plugins.options import PartOptions
@@ -58,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 @dataclass(frozen=True)
 class Registered:
-    """A part with its provenance."""
+    """A part, and the distribution that it comes from."""
 
     kind: str
     part: Part
@@ -67,26 +38,26 @@ class Registered:
 
     @property
     def qualified_name(self) -> str:
-        """``package:name``, which says which package's part is meant where two bring the same name."""
+        """``package:name``: tells parts of the same name from different packages apart."""
         return f"{self.distribution}:{self.part.name}"
 
     def options_model(self) -> type[PartOptions]:
         """The pydantic model of the part's options.
 
         Raises:
-            PluginError: If it cannot be imported or is not a :class:`ssl_dc.PartOptions`.
+            PluginError: If it cannot be imported or is not a subclass of the options of its kind.
         """
-        from ssl_dc.plugins.options import PartOptions  # pydantic, which listing parts needs not
-
-        if self.part.options is None:
-            raise PluginError(f"{self} has no options, which a {LABEL[self.kind]} must have")
+        kind = KINDS[self.kind]
+        if self.part.options is None or kind.options is None:
+            raise PluginError(f"{self} has no options, which a {kind.label} must have")
         model = self._import(self.part.options)
-        if not (isinstance(model, type) and issubclass(model, PartOptions)):
-            raise PluginError(f"{self}: its options, {self.part.options!r}, are not a subclass of ssl_dc.PartOptions")
+        base: type[PartOptions] = import_string(kind.options)
+        if not (isinstance(model, type) and issubclass(model, base)):
+            raise PluginError(f"{self}: its options, {self.part.options!r}, are not a subclass of ssl_dc.{base.__name__}")
         return model
 
     def target(self) -> Any:
-        """The part itself: the class (or function) that the record names.
+        """The class or function that the record names.
 
         Raises:
             PluginError: If it cannot be imported.
@@ -94,18 +65,18 @@ class Registered:
         return self._import(self.part.target)
 
     def __str__(self) -> str:
-        return f"{LABEL[self.kind]} {self.part.name!r} of {self.distribution} {self.version}".rstrip()
+        return f"{KINDS[self.kind].label} {self.part.name!r} of {self.distribution} {self.version}".rstrip()
 
     def _import(self, target: str) -> Any:
         try:
             return import_string(target)
-        except Exception as error:  # a stranger's module may raise anything while it is imported
+        except Exception as error:  # a plugin's module may raise anything while it is imported
             raise PluginError(f"{self} cannot be loaded from {target!r}: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin, or one part of it, that was left out, and why."""
+    """A plugin, or one part of it, that was left out, with the reason."""
 
     plugin: str
     distribution: str
@@ -117,25 +88,25 @@ class Registry:
     """All parts, by kind and name.
 
     Attributes:
-        broken: What was left out.
+        broken: The plugins and parts that were left out.
 
     Args:
-        plugins: In the order in which they are loaded.
+        plugins: The plugins to load, in this order.
     """
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.broken: list[Broken] = []
         self._parts: dict[tuple[str, str], list[Registered]] = {}
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hook_specifications())
         for plugin in plugins:
             try:
                 self._add(plugin)
-            except (Exception, SystemExit) as error:  # whatever a stranger's plugin raises, the others must go on
+            except (Exception, SystemExit) as error:  # a plugin may raise anything, and the others must load
                 self._leave_out(plugin, f"{type(error).__name__}: {error}")
 
     def names(self, kind: str) -> list[str]:
-        """What users may write for the parts of a kind, sorted: names, qualified where the name alone will not do."""
+        """What users may write for the parts of a kind, sorted: names, or qualified names where a name is not enough."""
         return sorted(self.written(registered) for registered in self.all() if registered.kind == kind)
 
     def all(self) -> Iterator[Registered]:
@@ -144,7 +115,7 @@ class Registry:
             yield from self._parts[key]
 
     def written(self, registered: Registered) -> str:
-        """The shortest that users may write for a part: its name, or ``package:name`` where that means another or none."""
+        """What users write for a part: its name, or ``package:name`` if the name alone means another part or none."""
         alone = self._by_name(registered.kind, registered.part.name) is registered
         return registered.part.name if alone else registered.qualified_name
 
@@ -153,14 +124,15 @@ class Registry:
         return isinstance(name, str) and self._lookup(kind, name) is not None
 
     def find(self, kind: str, name: str) -> Registered:
-        """The part of that kind and name, or of that ``package:name``.
+        """The part of a kind by its name or its qualified name ``package:name``.
 
         Raises:
-            PluginError: If there is none, or several packages bring it; the message lists those there are, the nearest
-                first, and any plugin that was left out.
+            PluginError: If there is none, or several packages bring it. The message lists the parts that there are, the
+                nearest name, and every plugin that was left out.
         """
+        label = KINDS[kind].label
         if not isinstance(name, str):
-            raise PluginError(f"{LABEL[kind]}: a name is text, not {name!r}; there are: {', '.join(self.names(kind))}.")
+            raise PluginError(f"{label}: a name is text, not {name!r}; there are: {', '.join(self.names(kind))}.")
         found = self._lookup(kind, name)
         if found is not None:
             return found
@@ -168,12 +140,17 @@ class Registry:
         if clashing:
             packages = " and ".join(each.distribution for each in clashing)
             choices = " or ".join(each.qualified_name for each in clashing)
-            raise PluginError(f"{LABEL[kind]} {name!r} is brought by {packages}; say which: {choices}")
+            raise PluginError(f"{label} {name!r} is brought by {packages}; say which: {choices}")
         names = self.names(kind)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         out = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in self.broken)
-        raise PluginError(f"unknown {LABEL[kind]} {name!r}; there are: {', '.join(names)}.{hint}{out}")
+        raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{out}")
+
+    def meant(self, kind: str, name: str) -> list[Registered]:
+        """Every part that a name may mean: the one that :meth:`find` finds, or else all that packages bring."""
+        found = self._lookup(kind, name)
+        return self._parts.get((kind, name), []) if found is None else [found]
 
     def _lookup(self, kind: str, name: str) -> Registered | None:
         package, colon, bare = name.rpartition(":")
@@ -182,7 +159,7 @@ class Registry:
         return next((each for each in self._parts.get((kind, bare), []) if each.distribution == package), None)
 
     def _by_name(self, kind: str, name: str) -> Registered | None:
-        """The one part of that name, or the built-in one where plugins bring the name as well."""
+        """The part that a bare name means: the only one of that name, or the built-in one."""
         bearers = self._parts.get((kind, name), [])
         if len(bearers) == 1:
             return bearers[0]
@@ -195,33 +172,33 @@ class Registry:
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError:
-            # else the hook that nothing specifies would be held against every later plugin as well
+            # otherwise the unknown hook would be held against every later plugin too
             self._manager.unregister(namespace)
             raise
         silent = True
-        for kind, hook in HOOK_OF_KIND.items():
-            for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+        for kind in KINDS.values():
+            for implementation in getattr(self._manager.hook, kind.hook).get_hookimpls():
                 if implementation.plugin is namespace:
                     silent = False
                     parts = implementation.function()
                     if not isinstance(parts, (list, tuple)):
-                        raise TypeError(f"{hook} must return a list of ssl_dc.Part, not {type(parts).__name__}")
+                        raise TypeError(f"{kind.hook} must return a list of ssl_dc.Part, not {type(parts).__name__}")
                     for part in parts:
                         self._add_part(plugin, kind, part)
         if silent:
-            raise PluginError("it brings nothing: no function in it is marked @ssl_dc.hookimpl and named for a hook")
+            raise PluginError("it brings nothing: no function in it is marked @ssl_dc.hookimpl and has the name of a hook")
 
-    def _add_part(self, plugin: Plugin, kind: str, part: Part) -> None:
+    def _add_part(self, plugin: Plugin, kind: Kind, part: Part) -> None:
         if not isinstance(part, Part):
-            raise TypeError(f"{HOOK_OF_KIND[kind]} must return a list of ssl_dc.Part, not of {type(part).__name__}")
+            raise TypeError(f"{kind.hook} must return a list of ssl_dc.Part, not of {type(part).__name__}")
         if not _NAME.fullmatch(part.name):
-            self._leave_out(plugin, f"{LABEL[kind]} {part.name!r}: a name is a letter, then letters, digits, '_', '-', '.'")
+            self._leave_out(plugin, f"{kind.label} {part.name!r}: a name is a letter, then letters, digits, '_', '-', '.'")
             return
-        bearers = self._parts.setdefault((kind, part.name), [])
+        bearers = self._parts.setdefault((kind.name, part.name), [])
         if any(each.distribution == plugin.distribution for each in bearers):
-            self._leave_out(plugin, f"{LABEL[kind]} {part.name!r} is brought by {plugin.distribution} twice")
+            self._leave_out(plugin, f"{kind.label} {part.name!r} is brought by {plugin.distribution} twice")
             return
-        bearers.append(Registered(kind, part, plugin.distribution, plugin.version))
+        bearers.append(Registered(kind.name, part, plugin.distribution, plugin.version))
 
     def _leave_out(self, plugin: Plugin, reason: str) -> None:
         self.broken.append(Broken(plugin.name, plugin.distribution, plugin.version, reason))
@@ -229,7 +206,7 @@ class Registry:
 
 @cache
 def registry() -> Registry:
-    """The registry of this process, built when first asked for.
+    """The registry of this process. It is made at the first call.
 
     Raises:
         PluginError: If the environment asks for a plugin that is not installed.
@@ -238,12 +215,12 @@ def registry() -> Registry:
 
 
 def _check_interface(declared: Any) -> None:
-    """Refuse a plugin written for another interface: the same major version, and no later minor one, is needed."""
+    """Refuse a plugin for another interface: the major version must be ours, and the minor version no later than ours."""
     if not re.fullmatch(r"\d+\.\d+", str(declared)):
         raise PluginError(f"SSL_DC_INTERFACE = {declared!r} is not a version such as {INTERFACE!r}")
     theirs, ours = (tuple(map(int, version.split("."))) for version in (str(declared), INTERFACE))
     if theirs[0] != ours[0] or theirs > ours:
         raise PluginError(
-            f"it is written for version {declared} of the interface, and this ssl-dc has {INTERFACE}; what fits is"
+            f"it is written for version {declared} of the interface, and this ssl-dc has {INTERFACE}; it loads plugins for"
             f" {ours[0]}.0 to {INTERFACE}"
         )

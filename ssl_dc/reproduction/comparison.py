@@ -116,7 +116,7 @@ def _row(title: str, budget: float | None, ours: Sequence[Measurement], theirs: 
 
 def _top1(ours: Sequence[Measurement], route: Route) -> list[float]:
     """What a route reaches, of the runs that trained it: the untrained dense route of Baseline-2 says nothing."""
-    return [m.top1[route.value] for m in ours if route.value in m.top1 and route in m.run.config.routes]
+    return [m.top1[str(route)] for m in ours if str(route) in m.top1 and route in m.run.config.routes]
 
 
 def _mean_and_deviation(values: Iterable[float]) -> str:

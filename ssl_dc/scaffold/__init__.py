@@ -1,7 +1,7 @@
-"""New plugin packages: one small part that works, for its author to make something else of."""
+"""New plugin packages. Each brings one small part that works, for its author to change."""
 
 from __future__ import annotations
 
-from ssl_dc.scaffold.package import next_commands, write_package
+from ssl_dc.scaffold.package import kinds, next_commands, write_package
 
-__all__ = ["next_commands", "write_package"]
+__all__ = ["kinds", "next_commands", "write_package"]

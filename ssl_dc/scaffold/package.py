@@ -1,7 +1,9 @@
-"""Writes a package that brings one part: from templates, checked before anything is written."""
+"""Writes a package that brings one part, from templates. Everything is checked before anything is written."""
 
 from __future__ import annotations
 
+import ast
+import json
 import keyword
 import re
 import shlex
@@ -10,24 +12,33 @@ from pathlib import Path
 from string import Template
 
 from ssl_dc.errors import ConfigError, PluginError
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.parts import INTERFACE
-from ssl_dc.plugins.registry import HOOK_OF_KIND, LABEL, registry
-from ssl_dc.scaffold.sketches import SKETCHES
+from ssl_dc.plugins.registry import registry
 
 TEMPLATES = Path(__file__).parent / "templates"
+"""A folder for each kind of part, and ``any`` for what all kinds share.
+
+The ``sketch.json`` of a kind says what its templates hold: ``summary``, what the part does, and ``target``, its name in its
+module."""
 SUFFIX = ".template"
 
 _NAME = re.compile(r"[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
-"""A part's name that is also one of a distribution, hence ASCII, and with a letter or digit at the end."""
+"""Names that a part and a distribution can both have: ASCII, with a letter or digit at the end."""
+
+
+def kinds() -> list[str]:
+    """The kinds of part that there are templates for."""
+    return [kind for kind in KINDS if (TEMPLATES / kind).is_dir()]
 
 
 def write_package(directory: Path, kind: str, name: str) -> list[Path]:
-    """Write a package that brings one part: it installs, passes its own tests, and its part works at once.
+    """Write a package that brings one part. It installs, passes its own tests, and its part works at once.
 
     Args:
-        directory: Where to; new, or an empty folder.
+        directory: A new or empty folder.
         kind: The kind of part.
-        name: The part's name; the distribution is ``ssl-dc-NAME``.
+        name: The name of the part. The distribution is ``ssl-dc-NAME``.
 
     Returns:
         The files written, sorted.
@@ -37,8 +48,8 @@ def write_package(directory: Path, kind: str, name: str) -> list[Path]:
             Nothing is written then.
         ConfigError: If the directory is not empty, or cannot be written to.
     """
-    if kind not in SKETCHES:
-        raise PluginError(f"unknown kind of part {kind!r}; there are: {', '.join(SKETCHES)}.")
+    if kind not in kinds():
+        raise PluginError(f"unknown kind of part {kind!r}; there are: {', '.join(kinds())}.")
     words = _words(kind, name)
     _check_name(kind, name, words)
     _check_directory(directory)
@@ -54,34 +65,60 @@ def write_package(directory: Path, kind: str, name: str) -> list[Path]:
 
 
 def next_commands(directory: Path, kind: str, name: str) -> list[str]:
-    """What to do with a package that was written: install it, test it, use its part."""
+    """The commands that install a written package, test it, and use its part."""
     where = str(directory)
     folder = where if directory.is_absolute() or where.startswith(".") else f"./{where}"  # else pip looks for a project
     return [
         f"pip install -e {shlex.quote(f'{folder}[test]')}",
         f"python -m pytest {shlex.quote(where)}",
-        Template(SKETCHES[kind].use).substitute(name=name),
+        _use(kind, name),
     ]
 
 
+def _use(kind: str, name: str) -> str:
+    """The command that uses a part."""
+    return KINDS[kind].use.replace("NAME", name)
+
+
 def _words(kind: str, name: str) -> dict[str, str]:
-    """What stands for each ``$word`` of the templates."""
+    """The text that replaces each ``$word`` of the templates."""
     identifier = re.sub(r"[^A-Za-z0-9]", "_", name)
     class_name = "".join(word[:1].upper() + word[1:] for word in identifier.split("_"))
-    sketch = SKETCHES[kind]
+    words = _words_for(kind, name, identifier, class_name)
+    if class_name in _names_used(kind, _words_for(kind, name, identifier, "_Part")):
+        return _words_for(kind, name, identifier, f"{class_name}{kind.capitalize()}")
+    return words
+
+
+def _names_used(kind: str, words: Mapping[str, str]) -> set[str]:
+    """Every name that the modules of a package bind or read. Its class must have another."""
+    modules = [text for path, text in _templates(kind).items() if path.name.endswith(f".py{SUFFIX}")]
+    nodes = [node for text in modules for node in ast.walk(ast.parse(Template(text).substitute(words)))]
+    read_or_assigned = {node.id for node in nodes if isinstance(node, ast.Name)}
+    imported = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    return read_or_assigned | imported
+
+
+def _words_for(kind: str, name: str, identifier: str, class_name: str) -> dict[str, str]:
+    sketch = json.loads((TEMPLATES / kind / "sketch.json").read_text(encoding="utf-8"))
     return {
         "kind": kind,
-        "label": LABEL[kind],
+        "label": KINDS[kind].label,
         "name": name,
         "identifier": identifier,
         "module": f"ssl_dc_{identifier}",
         "distribution": f"ssl-dc-{name}",
         "class_name": class_name,
-        "hook": HOOK_OF_KIND[kind],
+        "hook": KINDS[kind].hook,
         "interface": INTERFACE,
-        "summary": sketch.summary,
-        "use": Template(sketch.use).substitute(name=name),
-        "target": Template(sketch.target).substitute(class_name=class_name),
+        "summary": sketch["summary"],
+        "use": _use(kind, name),
+        "target": Template(sketch["target"]).substitute(class_name=class_name),
     }
 
 
@@ -92,7 +129,7 @@ def _check_name(kind: str, name: str, words: Mapping[str, str]) -> None:
         )
     reserved = next((word for word in (name, words["class_name"]) if keyword.iskeyword(word)), None)
     if reserved:
-        raise PluginError(f"name {name!r}: {reserved} is a word of Python's own, after which no class can be named")
+        raise PluginError(f"name {name!r}: {reserved} is a keyword of Python, so no class can have that name")
     for registered in registry().all():
         ours = registered.distribution == words["distribution"]
         same_part = (registered.kind, registered.part.name) == (kind, name)
@@ -113,7 +150,7 @@ def _check_directory(directory: Path) -> None:
 
 
 def _templates(kind: str) -> dict[Path, str]:
-    """Text by place: what all kinds share, and what is of this kind instead or besides."""
+    """Texts by their place: those of all kinds, then those of this kind, which replace texts of the same place."""
     return {
         path.relative_to(TEMPLATES / room): path.read_text(encoding="utf-8")
         for room in ("any", kind)
@@ -122,6 +159,6 @@ def _templates(kind: str) -> dict[Path, str]:
 
 
 def _place(path: Path, words: Mapping[str, str]) -> Path:
-    """Where a template's text goes in the package: ``package`` and ``test_part`` are named for the part."""
+    """Where the text of a template goes: the folder ``package`` and the file ``test_part.py`` get the name of the part."""
     named = {"package": words["module"], "test_part.py": f"test_{words['identifier']}.py"}
     return Path(*(named.get(step, step) for step in path.with_name(path.name.removesuffix(SUFFIX)).parts))

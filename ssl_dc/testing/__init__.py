@@ -1,13 +1,13 @@
-"""The conformance kit: what every part of a kind must do, checked.
+"""The conformance kit: it checks what every part of a kind must do.
 
-In a plugin's tests, this gives one test case a check::
+In a plugin's tests, this makes a test case of each check::
 
     from ssl_dc.testing import conformance
 
     test_spread = conformance("objective", "spread", settings={"temperature": 0.2})
 
-``ssl-dc plugins check PACKAGE`` runs the same checks on every part of an installed package, and they are a sequence of
-plain functions for who wants them otherwise: :func:`checks`, :func:`run_checks`. The built-in parts pass them all.
+``ssl-dc plugins check PACKAGE`` runs the same checks on every part of an installed package. :func:`checks` gives them as
+plain functions, and :func:`run_checks` runs them without pytest. The built-in parts pass them all.
 """
 
 from __future__ import annotations

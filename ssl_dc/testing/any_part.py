@@ -1,4 +1,4 @@
-"""What a part of any kind must do: its record, its options, and their way through a config file."""
+"""What a part of any kind must do: checks of its record, of its options, and of the options in a config file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ssl_dc.config import RunConfig, dump, read, resolve, uniform_layer
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
-from ssl_dc.plugins.parts import KINDS
 from ssl_dc.plugins.registry import registry
 from ssl_dc.testing.check import DoesNotApplyError, Subject, expect
 
@@ -31,8 +31,13 @@ def record_has_a_summary_of_one_line(subject: Subject) -> None:
 
 
 def record_names_no_options(subject: Subject) -> None:
-    """The record names no options: nothing asks a user for them."""
+    """The record names no options, as users cannot set any."""
     expect(subject.registered.part.options is None, f"expected no options, saw {subject.registered.part.options}")
+
+
+def options_derive_from_those_of_the_kind(subject: Subject) -> None:
+    """The options are a subclass of the options of the kind: `PartOptions`, or what [the hook](hooks.md) names."""
+    subject.registered.options_model()
 
 
 def options_bear_the_name_of_the_part(subject: Subject) -> None:
@@ -49,7 +54,7 @@ def every_option_is_described(subject: Subject) -> None:
 
 
 def unknown_options_are_refused(subject: Subject) -> None:
-    """An option that does not exist is an error, so that a misspelt one is not silently without effect."""
+    """An option that does not exist is an error, so that a misspelt option does not go unnoticed."""
     unknown = "an_option_that_does_not_exist"
     try:
         subject.registered.options_model().model_validate({"name": subject.name, unknown: 1})
@@ -59,7 +64,7 @@ def unknown_options_are_refused(subject: Subject) -> None:
 
 
 def importing_the_options_imports_no_torch(subject: Subject) -> None:
-    """The module of the options does not import torch, so that a config is checked at once."""
+    """The module of the options does not import torch, so that a config can be checked at once."""
     if subject.registered.distribution.endswith(".py"):
         raise DoesNotApplyError("a plugin of one file holds its options and its part together")
     module = (subject.registered.part.options or "").partition(":")[0]
@@ -82,7 +87,7 @@ def _imports_torch(module: str) -> bool:
 
 
 def defaults_are_valid(subject: Subject) -> None:
-    """The options can be made without a value for any of them: choosing the part is enough."""
+    """Every option has a valid default, so that choosing the part is enough."""
     try:
         subject.registered.options_model().model_validate({})
     except ValidationError as error:
@@ -91,7 +96,7 @@ def defaults_are_valid(subject: Subject) -> None:
 
 
 def options_survive_a_config_file(subject: Subject) -> None:
-    """A config with the part, saved and read again, is equal to what was saved."""
+    """A config with the part is equal to itself after it was saved and read."""
     saved = _config_with(subject, {})
     model, seen = subject.registered.options_model(), type(_options(subject, saved))
     expect(seen is model, f"expected the section {subject.registered.kind} to be {model.__name__}, saw {seen.__name__}")
@@ -104,7 +109,7 @@ def options_survive_a_config_file(subject: Subject) -> None:
 
 
 def every_option_survives_a_config_file_with_another_value(subject: Subject) -> None:
-    """Each option, set to something other than its default, has that value after the config was saved and read."""
+    """Each option, set to another value than its default, has that value after the config was saved and read."""
     for option, value in _other_values(subject):
         saved = _config_with(subject, {option: value})
         before = getattr(_options(subject, saved), option)
@@ -115,7 +120,7 @@ def every_option_survives_a_config_file_with_another_value(subject: Subject) -> 
 
 
 def _config_with(subject: Subject, said: dict[str, Any]) -> RunConfig:
-    subject.options  # noqa: B018  # does not apply without the settings that the options need
+    subject.options  # noqa: B018  # raises DoesNotApplyError if an option needs a setting
     values = {"name": registry().written(subject.registered), **subject.settings, **said}
     kind = subject.registered.kind
     return resolve([uniform_layer({f"{kind}.{key}": value for key, value in values.items()}, "the check")]).config
@@ -134,7 +139,7 @@ def _saved_and_read(config: RunConfig) -> RunConfig:
 
 
 def _other_values(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """For each option a value that it may have and has not."""
+    """Each option with another value that it may have."""
     options = subject.options
     values = {option: getattr(options, option) for option in type(options).model_fields}
     for option, field in type(options).model_fields.items():
@@ -149,7 +154,7 @@ def _other_values(subject: Subject) -> Iterator[tuple[str, Any]]:
 
 
 def _candidates(value: Any, field: FieldInfo) -> Iterator[Any]:
-    """Values that resemble a value, some of which an option may well have."""
+    """Values like a given one, of which an option may accept some."""
     if get_origin(field.annotation) is Literal:
         yield from get_args(field.annotation)
     elif isinstance(value, Enum):
@@ -169,16 +174,16 @@ def _candidates(value: Any, field: FieldInfo) -> Iterator[Any]:
 
 
 def checks_of(kind: str) -> Sequence[Callable[[Subject], None]]:
-    """The checks of this file that concern a kind."""
-    if kind in WITHOUT_OPTIONS:
+    """The checks of this file that apply to a kind."""
+    if KINDS[kind].options is None:
         return RECORD
-    return (*RECORD_AND_OPTIONS, *CONFIG) if kind in KINDS else RECORD_AND_OPTIONS
+    return (*RECORD_AND_OPTIONS, *CONFIG) if KINDS[kind].section else RECORD_AND_OPTIONS
 
 
-WITHOUT_OPTIONS = ("command", "watcher")
 RECORD = (record_has_a_summary_of_one_line, record_names_no_options)
 RECORD_AND_OPTIONS = (
     record_has_a_summary_of_one_line,
+    options_derive_from_those_of_the_kind,
     options_bear_the_name_of_the_part,
     every_option_is_described,
     unknown_options_are_refused,

@@ -1,4 +1,4 @@
-"""What a backbone must do; checked with linear gates, and with gates that are opened and shut from outside."""
+"""What a backbone must do: checks with linear gates, and with gates that the check opens and shuts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.gating.base import Gate, GateFactory, no_gates
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.base import NormFactory, Position, RouteNorm
 from ssl_dc.norms.options import SeparateOptions, SharedOptions
@@ -25,7 +26,6 @@ from ssl_dc.testing.check import (
 )
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import LinearGate, SwitchGate, random_images
-from ssl_dc.testing.counting import counted_macs
 
 ROWS = 4
 SIZE = 32
@@ -41,7 +41,7 @@ def features_have_the_declared_width(subject: Subject) -> None:
     """Both routes give finite float32 features (N, feature_dim), in both modes, at two image sizes."""
     backbone = _backbone(subject)
     for size in (SIZE, OTHER_SIZE):
-        for route in Route:
+        for route in Route.BOTH:
             for training in (True, False):
                 features, _ = backbone.train(training)(random_images(ROWS, size), route)
                 expect(
@@ -53,7 +53,7 @@ def features_have_the_declared_width(subject: Subject) -> None:
 
 
 def gate_sites_are_declared_as_they_are(subject: Subject) -> None:
-    """Each site is a `GatePoint`, asked for once, with its own name, the widths that pass it, and layers that exist."""
+    """Each gate site is a `GatePoint` that asks for one gate, with a name of its own, its real widths, and layers that exist."""
     declared: list[GateSite] = []
 
     def factory(site: GateSite) -> Gate:
@@ -86,7 +86,7 @@ def gate_sites_are_declared_as_they_are(subject: Subject) -> None:
 
 
 def masks_come_with_the_gated_route_only(subject: Subject) -> None:
-    """The gated route gives a mask (N, channels) for each gated site, the dense route none and runs no gate."""
+    """The gated route gives a mask (N, channels) for each gated site. The dense route gives none and runs no gate."""
     backbone = _gated_backbone(subject)
     ran = []
     for point in backbone.gate_points():
@@ -101,7 +101,7 @@ def masks_come_with_the_gated_route_only(subject: Subject) -> None:
 
 
 def open_masks_change_nothing(subject: Subject) -> None:
-    """With every mask open and batch norms shared, the gated route gives the features of the dense route, exactly."""
+    """With every mask open and shared batch norms, the gated route gives exactly the features of the dense route."""
     backbone, _ = _switched(subject, SharedNorms(SharedOptions()).layer)
     images = random_images(ROWS, SIZE)
     gated, dense = (backbone(images, route)[0] for route in (Route.GATED, Route.DENSE))
@@ -112,7 +112,7 @@ def open_masks_change_nothing(subject: Subject) -> None:
 
 
 def without_gates_the_routes_are_one(subject: Subject) -> None:
-    """With no gate at any site and batch norms shared, the gated route gives the features of the dense one and no masks."""
+    """Without gates and with shared batch norms, the gated route gives the features of the dense route, and no masks."""
     backbone = _backbone(subject, no_gates, SharedNorms(SharedOptions()).layer).eval()
     images = random_images(ROWS, SIZE)
     (gated, masks), (dense, _) = (backbone(images, route) for route in (Route.GATED, Route.DENSE))
@@ -121,7 +121,7 @@ def without_gates_the_routes_are_one(subject: Subject) -> None:
 
 
 def a_shut_mask_saves_its_layers(subject: Subject) -> None:
-    """With the mask of a site shut, the weights of the layers that it saves have no effect: they need not be computed."""
+    """With the mask of a site shut, the layers that it saves have no effect, so they need not be computed."""
     backbone, switches = _switched(subject)
     images = random_images(2, SIZE)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def a_shut_mask_saves_its_layers(subject: Subject) -> None:
 
 
 def a_half_shut_mask_saves_half_of_its_layers(subject: Subject) -> None:
-    """With half of every channel mask shut, no more of the weights have an effect than the cost model counts."""
+    """With half of every channel mask shut, no more weights have an effect than the cost model counts."""
     backbone, switches = _switched(subject)
     points = [point for point in backbone.gate_points() if point.site.granularity is Granularity.CHANNEL]
     if not points:
@@ -166,7 +166,7 @@ def a_half_shut_mask_saves_half_of_its_layers(subject: Subject) -> None:
 
 
 def an_open_mask_uses_its_layers(subject: Subject) -> None:
-    """With every mask open, the layers that a site saves do have an effect: what is saved was there to be saved."""
+    """With every mask open, the layers that a site saves have an effect, so that shutting it does save something."""
     backbone, _ = _switched(subject)
     layers = {layer: 1.0 for point in backbone.gate_points() for layer in point.site.layers}
     for layer, share in _share_with_effect(backbone, layers).items():
@@ -174,7 +174,7 @@ def an_open_mask_uses_its_layers(subject: Subject) -> None:
 
 
 def declared_cost_is_the_counted_cost(subject: Subject) -> None:
-    """The cost model says what each route multiplies and adds for one image, counted by torch, at two image sizes."""
+    """The cost model gives the MACs of each route for one image as torch counts them, at two image sizes."""
     backbone = _backbone(subject).eval()
     for size in (SIZE, OTHER_SIZE):
         cost = backbone.cost_model(size)
@@ -189,12 +189,12 @@ def declared_cost_is_the_counted_cost(subject: Subject) -> None:
 
 
 def every_parameter_gets_a_gradient(subject: Subject) -> None:
-    """The two routes together give every parameter a finite gradient, those of gates and of each route's norms included."""
+    """Both routes together give every parameter a finite gradient, also those of the gates and of each route's norms."""
     has_sites = any(_granularities(subject))
-    # without gate sites there is no gated route to train the norms of
+    # without gate sites, nothing takes the gated route, so its norms get no gradient
     backbone = _backbone(subject, norms=None if has_sites else SharedNorms(SharedOptions()).layer)
     images = random_images(ROWS, SIZE)
-    features = [backbone(images, route)[0] for route in Route]
+    features = [backbone(images, route)[0] for route in Route.BOTH]
     sum(((one * torch.randn(one.shape)).sum() for one in features), start=torch.zeros(())).backward()
     for name, p in backbone.named_parameters():
         if p.requires_grad:
@@ -202,7 +202,7 @@ def every_parameter_gets_a_gradient(subject: Subject) -> None:
 
 
 def batch_norms_come_from_the_policy_and_are_told_the_route(subject: Subject) -> None:
-    """Every batch norm is the norm factory's, and told the route that images take: the dense one, without sites."""
+    """Every batch norm comes from the norm factory and is told the route of the images (without sites: the dense one)."""
     told: dict[RouteNorm, list[Route]] = {}
 
     def note(norm: RouteNorm, arguments: tuple[Tensor, Route]) -> None:
@@ -216,7 +216,7 @@ def batch_norms_come_from_the_policy_and_are_told_the_route(subject: Subject) ->
         return norm
 
     backbone = _backbone(subject, no_gates, factory)
-    for route in Route if backbone.gate_points() else [Route.DENSE]:
+    for route in Route.BOTH if backbone.gate_points() else [Route.DENSE]:
         backbone(random_images(ROWS, SIZE), route)
         wrong = [norm for norm, routes in told.items() if set(routes) != {route}]
         expect(
@@ -230,10 +230,10 @@ def batch_norms_come_from_the_policy_and_are_told_the_route(subject: Subject) ->
 
 
 def evaluation_is_deterministic_and_image_by_image(subject: Subject) -> None:
-    """In evaluation mode an image has the same features each time, whatever it is batched with."""
+    """In evaluation mode an image has the same features each time, whichever images share its batch."""
     backbone = _backbone(subject).eval()
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         with torch.no_grad():
             features, again = (backbone(images, route)[0] for _ in range(2))
             alone = torch.cat([backbone(image[None], route)[0] for image in images])
@@ -250,7 +250,7 @@ def it_works_under_bf16_and_channels_last(subject: Subject) -> None:
     backbone = _backbone(subject)
     backbone.to(memory_format=torch.channels_last)
     images = random_images(ROWS, SIZE).contiguous(memory_format=torch.channels_last)
-    for route in Route:
+    for route in Route.BOTH:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features, masks = backbone(images, route)
         expect(bool(features.isfinite().all()), f"expected finite features on the {route} route, saw others")
@@ -262,16 +262,16 @@ def it_works_under_bf16_and_channels_last(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new backbone that is given the state of a trained one has the same features on both routes, exactly."""
+    """A new backbone with the state of a trained one gives exactly the same features on both routes."""
     backbone, again = _backbone(subject), _backbone(subject)
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         backbone(images, route)
     with torch.no_grad():
         for p in backbone.parameters():
             p.add_(0.01 * torch.randn(p.shape))
     again.load_state_dict(backbone.state_dict())
-    for route in Route:
+    for route in Route.BOTH:
         expected, seen = (one.eval()(images, route)[0] for one in (backbone, again))
         expect(torch.equal(expected, seen), f"expected the same features on the {route} route from the saved state")
 
@@ -281,7 +281,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     backbone = _backbone(subject)
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         expected, _ = backbone(images, route)
         seen, _ = compiled(backbone.forward)(images, route)
         expect(
@@ -293,7 +293,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
 
 
 def _backbone(subject: Subject, gates: GateFactory | None = None, norms: NormFactory | None = None) -> Backbone:
-    """The backbone with linear gates at its channel sites, or at its branch sites if it has no other."""
+    """The backbone with linear gates at its channel sites, or at its branch sites if it has no channel sites."""
     norms = norms or SeparateNorms(SeparateOptions()).layer
     if gates is None:
         found = set(_granularities(subject))
@@ -335,7 +335,7 @@ def _switched(subject: Subject, norms: NormFactory | None = None) -> tuple[Backb
 
 @torch.no_grad()
 def _awake(backbone: nn.Module) -> None:
-    """Scale every batch norm by something that is not zero: some networks begin with branches that do nothing."""
+    """Scale every batch norm by something other than 0, as some networks start with branches that are scaled by 0."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d) and module.affine:
             module.weight.uniform_(0.5, 1.5)
@@ -348,7 +348,7 @@ def _weight(backbone: nn.Module, layer: str) -> Tensor:
 
 
 def _share_with_effect(backbone: Backbone, layers: dict[str, float]) -> dict[str, float]:
-    """For each layer the share of its weights that the features of the gated route depend on, by their gradient."""
+    """The share of each layer's weights that the features of the gated route depend on, by their gradient."""
     backbone.zero_grad()
     features, _ = backbone(random_images(ROWS, SIZE), Route.GATED)
     (features * torch.randn(features.shape)).sum().backward()

@@ -1,4 +1,4 @@
-"""What a check is, and what it is given."""
+"""A check, the part that it is run on, and its outcome."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
 from ssl_dc.plugins.registry import Registered
 
 
 class ConformanceError(AssertionError):
-    """A promise that a part does not keep: one sentence, what was expected and what was seen."""
+    """A part breaks a promise. The text is one sentence: what was expected, and what was seen."""
 
 
 class DoesNotApplyError(Exception):
-    """A check that says nothing about this part; the text says why."""
+    """A check does not apply to this part. The text says why."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Subject:
 
     Attributes:
         registered: The part with its provenance.
-        settings: Options to build it with, by name; the others keep their defaults.
+        settings: Options to build it with, by name. The others keep their defaults.
     """
 
     registered: Registered
@@ -45,7 +46,7 @@ class Subject:
         """The part's options, with the settings.
 
         Raises:
-            DoesNotApplyError: If an option has no default and the settings do not give it.
+            DoesNotApplyError: If an option has neither a default nor a setting.
         """
         fields = self.registered.options_model().model_fields
         needed = [name for name, field in fields.items() if field.is_required() and name not in (*self.settings, "name")]
@@ -54,13 +55,14 @@ class Subject:
         return self.registered.options_model().model_validate({"name": self.name, **self.settings})
 
     def build(self, *arguments: Any) -> Any:
-        """The part: its class (or function), called with its options and the arguments of its kind."""
-        return self.registered.target()(self.options, *arguments)
+        """The part: its target, called with its options (if its kind has any) and the arguments of its kind."""
+        has_options = KINDS[self.registered.kind].options is not None
+        return self.registered.target()(*([self.options] if has_options else []), *arguments)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise of a kind of part, and how it is looked at.
+    """One promise of a kind of part, and the function that checks it.
 
     Attributes:
         function: Returns if the part keeps the promise; raises :class:`ConformanceError` if it does not, and
@@ -80,11 +82,11 @@ class Check:
         return (self.function.__doc__ or "").strip()
 
     def run(self, subject: Subject) -> None:
-        """Look at a part, always with the same random draws, and leave the caller's random states as they were.
+        """Check a part, always with the same random draws. The caller's random states stay as they are.
 
         Raises:
-            ConformanceError: If the part does not keep the promise.
-            DoesNotApplyError: If the promise says nothing about the part.
+            ConformanceError: If the part breaks the promise.
+            DoesNotApplyError: If the promise does not apply to the part.
         """
         states = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices=[]):
@@ -98,13 +100,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check said of a part.
+    """The outcome of a check on a part.
 
     Attributes:
         name: The check's name.
         promise: What the part must do.
-        state: Whether the part does.
-        message: What was expected and seen, or why the check does not apply; empty if it passed.
+        state: Whether it does.
+        message: What was expected and seen, or why the check does not apply. Empty if it passed.
     """
 
     name: str
@@ -114,40 +116,30 @@ class Outcome:
 
 
 def expect(kept: bool, message: str) -> None:
-    """Raise :class:`ConformanceError` with the message unless the promise is kept."""
+    """Raise :class:`ConformanceError` with a message unless a promise is kept."""
     if not kept:
         raise ConformanceError(message)
 
 
 def expect_instance(made: Any, base: type) -> None:
-    """What a part's target builds must be an instance of the base class of its kind."""
+    """Expect that what the target builds is an instance of the base class of its kind."""
     expect(isinstance(made, base), f"expected the target to build an ssl_dc.{base.__name__}, saw a {type(made).__name__}")
 
 
-def expect_options(subject: Subject, base: type[PartOptions]) -> None:
-    """The part's options must be a subclass of the options of its kind."""
-    model = subject.registered.options_model()
-    expect(
-        issubclass(model, base),
-        f"expected {subject.registered.part.options} to be a subclass of {base.__module__}.{base.__name__},"
-        f" saw a subclass of {model.__mro__[1].__name__}",
-    )
-
-
 def expect_gradient(name: str, p: Tensor, where: str = "") -> None:
-    """A parameter must have a finite gradient.
+    """Expect that a parameter has a finite gradient.
 
     Args:
-        name: Of the parameter, for the message.
+        name: Name of the parameter, for the message.
         p: The parameter, after a backward.
-        where: What the gradient should have come from, for the message.
+        where: Where the gradient should come from, for the message.
     """
     expect(p.grad is not None, f"expected a gradient of {name}{where}, saw none")
     expect_finite_gradient(name, p)
 
 
 def expect_finite_gradient(name: str, p: Tensor) -> None:
-    """What gradient a parameter has, if any, must be finite."""
+    """Expect that the gradient of a parameter is finite, if it has one."""
     expect(p.grad is None or bool(p.grad.isfinite().all()), f"expected a finite gradient of {name}, saw {p.grad}")
 
 

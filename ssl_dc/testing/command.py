@@ -1,4 +1,4 @@
-"""What a command must do: `ssl-dc NAME --help` answers."""
+"""What a command must do: checks that `ssl-dc NAME --help` answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_a_command(subject: Subject) -> None:
 
 
 def help_is_shown(subject: Subject) -> None:
-    """`--help` shows what it does and ends with the exit status 0."""
+    """`--help` shows the usage and exits with status 0."""
     from click.testing import CliRunner
 
     result = CliRunner().invoke(subject.registered.target(), ["--help"], prog_name=f"ssl-dc {subject.name}")

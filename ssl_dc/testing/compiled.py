@@ -1,4 +1,4 @@
-"""torch.compile, for the parts that claim to bear it."""
+"""torch.compile, for parts that claim that it takes them as one graph."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ssl_dc.testing.check import DoesNotApplyError, Subject
 
 
 def claims_to_compile(subject: Subject) -> None:
-    """Does nothing for a part whose options say that it compiles.
+    """Go on if the options of a part say that it compiles.
 
     Raises:
-        DoesNotApplyError: For another part.
+        DoesNotApplyError: If they do not.
     """
     if not subject.registered.options_model().compiles:
         raise DoesNotApplyError("its options do not say that it compiles")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as torch.compile makes it: one graph, forward and backward, or an error.
+    """A function, compiled by torch.compile as one graph, forward and backward. If that fails, calling it raises.
 
-    Run by the backend ``aot_eager``, which traces and differentiates like the default one, and leaves out only the
-    making of kernels, which takes minutes and says nothing about the part.
+    The backend is ``aot_eager``. It traces and differentiates like the default backend and only makes no kernels, which
+    would take minutes and say nothing about the part.
     """
     torch._dynamo.reset()  # else graphs of earlier parts of the same class count towards the limit of recompilations
     return torch.compile(function, fullgraph=True, backend="aot_eager")

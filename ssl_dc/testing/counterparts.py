@@ -1,4 +1,4 @@
-"""What parts are checked with: the smallest encoder, network, gates and images that do."""
+"""Small encoders, networks, gates and images, which stand in for the other parts while one part is checked."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ssl_dc.norms.base import NormFactory, Position
 from ssl_dc.routes import Route
 
 FLAT_SIZE = 4
-"""Side of the images that the flat encoder sees, in pixels."""
+"""Side of the images of the flat encoder, in pixels."""
 FLAT_FEATURES = 12
 """Width of its features."""
 
 
 def random_images(count: int, size: int, seed: int = 0) -> Tensor:
-    """Images (count, 3, size, size) of normal noise, always the same."""
+    """Images (count, 3, size, size) of normal noise. The same seed gives the same images."""
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def view_pair(count: int, size: int) -> list[Tensor]:
-    """Two views of the same images that resemble one another; the two halves of the batch differ in mean and spread."""
+def similar_views(count: int, size: int, views: int) -> list[Tensor]:
+    """Views of the same images that resemble one another. The two halves of the batch differ in mean and spread."""
     first = random_images(count, size)
     first[count // 2 :] = 2 * first[count // 2 :] + 1
-    return [first, first + 0.3 * random_images(count, size, seed=1)]
+    return [first, *(first + 0.3 * random_images(count, size, seed=number) for number in range(1, views))]
 
 
 class FlatBackbone(Backbone):
-    """A backbone without batch statistics or gate sites, for objectives: what differs is the objective's doing."""
+    """A backbone without batch statistics and gate sites. With it, differences in a check come from the objective."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,9 +103,9 @@ class LinearGate(Gate):
         """Cost of the layer."""
         return self.layer.weight.numel()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
         """The mask (N, channels)."""
-        soft = torch.sigmoid(self.layer(x.mean(dim=(2, 3))).float() - self.threshold)
+        soft = torch.sigmoid(self.layer(x.mean(dim=(2, 3))).float() - threshold)
         hard = (soft >= 0.5).to(soft.dtype)
         return (hard + (soft - soft.detach()) if self.training else hard).to(x.dtype)
 
@@ -132,11 +132,11 @@ class LinearGating(GatingScheme):
 
 
 class SwitchGate(Gate):
-    """A gate without parameters, whose mask is set from outside; it remembers the width of what it was given.
+    """A gate without parameters. Its mask is set from outside, and it keeps the width of its last input.
 
     Attributes:
-        mask: (channels,) in {0, 1}: the mask of every image.
-        seen_channels: Channels of its last input, None before the first.
+        mask: (channels,) in {0, 1}, the mask of every image.
+        seen_channels: Channels of its last input; None before the first.
     """
 
     mask: Tensor
@@ -151,7 +151,7 @@ class SwitchGate(Gate):
         """Nothing."""
         return 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:  # noqa: ARG002  # the mask is set from outside
         """The mask (N, channels) that was set."""
         self.seen_channels = x.shape[1]
         return self.mask.to(x.dtype).expand(x.shape[0], -1)

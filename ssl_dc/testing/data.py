@@ -1,4 +1,4 @@
-"""What a data set must do; checked on the images that are there, so not without them."""
+"""What a data set must do: checks on its images. They do not apply where the images are not on this machine."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ from ssl_dc.data.base import DataSet, ImageSet, Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
-from ssl_dc.plugins.options import DataOptions
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance, expect_options
+from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_instance
 
 LOOKED_AT = 6
-"""Images of each split that are opened, from its first to its last."""
+"""How many images of each split are opened, spread from the first to the last."""
 
 
 def is_a_data_set(subject: Subject) -> None:
-    """What the target builds is an `ssl_dc.DataSet`, and its options are `ssl_dc.DataOptions`."""
+    """What the target builds is an `ssl_dc.DataSet`."""
     expect_instance(subject.build(), DataSet)
-    expect_options(subject, DataOptions)
 
 
 def what_is_missing_is_a_data_error(subject: Subject) -> None:
-    """A folder that does not exist is a `DataError` that names it; a data set that needs no folder opens all the same."""
+    """If the folder does not exist, `open` raises a `DataError` that names it, unless the data set needs no folder."""
     missing = "a-folder-that-does-not-exist"
     options = subject.options.model_copy(update={"root": Path(missing), "download": False})
     try:
@@ -40,7 +38,7 @@ def what_is_missing_is_a_data_error(subject: Subject) -> None:
 
 
 def there_are_images_to_train_and_to_test_on(subject: Subject) -> None:
-    """Each split is an `ImageSet` that is not empty, and test images are another set than those to train on."""
+    """Each split is an `ImageSet` with images, and the test images are another set than the training images."""
     splits = _splits(subject)
     for name, images in _image_sets(splits):
         expect(isinstance(images, ImageSet), f"expected {name} to be an ssl_dc.data.base.ImageSet, saw {images!r}")
@@ -52,7 +50,7 @@ def there_are_images_to_train_and_to_test_on(subject: Subject) -> None:
 
 
 def labels_are_numbers_of_classes(subject: Subject) -> None:
-    """Labels are int64, one an image, from 0 to the number of classes less one; a split without labels has None."""
+    """Labels are int64, one for each image, from 0 to the number of classes minus 1; None if a split has no labels."""
     splits = _splits(subject)
     expect(
         all(isinstance(name, str) for name in splits.classes) and len(set(splits.classes)) == len(splits.classes),
@@ -74,7 +72,7 @@ def labels_are_numbers_of_classes(subject: Subject) -> None:
 
 
 def images_are_pil_images_in_rgb(subject: Subject) -> None:
-    """Each image is a PIL image in RGB, whatever the file holds."""
+    """Each image is a PIL image in RGB, whatever mode its file has."""
     for name, images in _image_sets(_splits(subject)):
         for index in _some(images):
             image = images.image(index)
@@ -85,7 +83,7 @@ def images_are_pil_images_in_rgb(subject: Subject) -> None:
 
 
 def an_index_is_always_the_same_image(subject: Subject) -> None:
-    """The image and the label of a number are the same each time, also when the data set is opened again."""
+    """An index gives the same image and label each time, also after the data set is opened again."""
     for (name, images), (_, again) in zip(_image_sets(_splits(subject)), _image_sets(_splits(subject)), strict=True):
         expect(len(images) == len(again), f"expected {len(images)} images in {name} again, saw {len(again)}")
         expect(_equal(images.labels, again.labels), f"expected the same labels in {name} when opened again, saw others")
@@ -96,7 +94,7 @@ def an_index_is_always_the_same_image(subject: Subject) -> None:
 
 
 def worker_processes_read_the_same_images(subject: Subject) -> None:
-    """A worker process of a DataLoader, to which the open data set is handed, reads the same images."""
+    """A worker process of a DataLoader, given the open data set, reads the same images."""
     chosen = [(name, images, index) for name, images in _image_sets(_splits(subject)) for index in _some(images)]
     parts: ConcatDataset[Tensor] = ConcatDataset(
         [Subset(Prepared(images, _checksum), [index]) for _, images, index in chosen]
@@ -108,7 +106,7 @@ def worker_processes_read_the_same_images(subject: Subject) -> None:
 
 
 def a_limit_is_kept(subject: Subject) -> None:
-    """With `limit` and `test_limit`, `ssl_dc.data.subsets.open_splits` gives that many images."""
+    """With `limit` and `test_limit`, `ssl_dc.open_splits` gives that many images."""
     _splits(subject)
     options = subject.options.model_copy(update={"limit": 3, "test_limit": 2})
     splits = open_splits(subject.registered.target()(options))
@@ -133,7 +131,7 @@ def _image_sets(splits: Splits) -> Iterator[tuple[str, ImageSet]]:
 
 
 def _some(images: ImageSet) -> list[int]:
-    """Numbers of some images, from the first to the last."""
+    """Indices of some images, from the first to the last."""
     return sorted({int(index) for index in np.linspace(0, len(images) - 1, LOOKED_AT)})
 
 
@@ -148,7 +146,7 @@ def _equal(one: npt.NDArray[np.generic] | None, other: npt.NDArray[np.generic] |
 
 
 def _checksum(image: Image.Image) -> Tensor:
-    """The sum of the pixels, each times its place: small enough to come from a worker at once."""
+    """A checksum of an image, small enough for a worker to send at once: the sum of each pixel times its place."""
     pixels = np.asarray(image).astype(np.int64).ravel()
     return torch.tensor(int((pixels * np.arange(1, len(pixels) + 1)).sum()))
 

@@ -1,4 +1,4 @@
-"""What an encoder must do; checked around a network of two blocks with linear gates."""
+"""What an encoder must do: checks with a network of two blocks and linear gates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import NoGatingOptions
 from ssl_dc.norms.options import SharedOptions
@@ -15,7 +16,6 @@ from ssl_dc.routes import Route
 from ssl_dc.testing.check import Subject, expect, expect_gradient, expect_instance
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import LinearGating, SmallBackbone, random_images
-from ssl_dc.testing.counting import counted_macs
 
 ROWS = 8
 SIZE = 16
@@ -30,7 +30,7 @@ def both_routes_give_features_of_the_declared_width(subject: Subject) -> None:
     """Both routes give finite float32 features (N, feature_dim), in training and in evaluation mode."""
     encoder = _encoder(subject)
     for training in (True, False):
-        for route in Route:
+        for route in Route.BOTH:
             features = encoder.train(training)(random_images(ROWS, SIZE), route).features
             expect(
                 features.shape == (ROWS, encoder.feature_dim) and features.dtype is torch.float32,
@@ -41,7 +41,7 @@ def both_routes_give_features_of_the_declared_width(subject: Subject) -> None:
 
 
 def masks_come_with_the_gated_route_only(subject: Subject) -> None:
-    """The gated route gives the mask of every gated site of its backbone, the dense route none."""
+    """The gated route gives the mask of every gated site of its backbone; the dense route gives none."""
     encoder = _encoder(subject)
     gated = {p.site.name: p.site.channels for p in encoder.backbone(Route.GATED).gate_points() if p.gate is not None}
     expect(bool(gated), "expected gates in the backbone of the gated route, saw none")
@@ -66,14 +66,14 @@ def both_routes_are_trained_in_one_backward(subject: Subject) -> None:
     encoder = _encoder(subject)
     expect(any(True for _ in encoder.parameters()), "expected parameters to train, saw none")
     images = random_images(ROWS, SIZE)
-    features = [encoder(images, route).features for route in Route]
+    features = [encoder(images, route).features for route in Route.BOTH]
     sum(((one * torch.randn(one.shape)).sum() for one in features), start=torch.zeros(())).backward()
     for name, p in encoder.named_parameters():
         expect_gradient(name, p, " from the two routes together")
 
 
 def declared_cost_is_the_counted_cost(subject: Subject) -> None:
-    """The cost model's dense cost and the gates together are what the gated route runs, counted by torch, at two sizes."""
+    """The dense cost and the cost of the gates add up to what torch counts on the gated route, at two image sizes."""
     encoder = _encoder(subject).eval()
     for size in (SIZE, SIZE + 8):
         declared = sum(layer.macs for layer in encoder.cost_model(size).layers)
@@ -85,7 +85,7 @@ def declared_cost_is_the_counted_cost(subject: Subject) -> None:
 
 
 def it_works_without_gates(subject: Subject) -> None:
-    """With a scheme that gates nothing there is a dense route, whose cost is the whole cost."""
+    """With a scheme that gates nothing, the dense route works, and its cost is the whole cost."""
     encoder = _encoder(subject, NoGating(NoGatingOptions()))
     features, masks = encoder(random_images(ROWS, SIZE), Route.DENSE)
     expect(features.shape == (ROWS, encoder.feature_dim), f"expected features as with gates, saw {tuple(features.shape)}")
@@ -97,7 +97,7 @@ def it_works_without_gates(subject: Subject) -> None:
 def it_works_under_bf16(subject: Subject) -> None:
     """Under bfloat16 autocast both routes give finite features, and masks of 0 and 1."""
     encoder = _encoder(subject)
-    for route in Route:
+    for route in Route.BOTH:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features, masks = encoder(random_images(ROWS, SIZE), route)
         expect(bool(features.isfinite().all()), f"expected finite features on the {route} route, saw others")
@@ -106,16 +106,16 @@ def it_works_under_bf16(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new encoder that is given the state of a trained one has the same features on both routes, exactly."""
+    """A new encoder with the state of a trained one gives exactly the same features on both routes."""
     encoder, again = _encoder(subject), _encoder(subject)
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         encoder(images, route)
     with torch.no_grad():
         for p in encoder.parameters():
             p.add_(0.1 * torch.randn(p.shape))
     again.load_state_dict(encoder.state_dict())
-    for route in Route:
+    for route in Route.BOTH:
         expected, seen = (one.eval()(images, route).features for one in (encoder, again))
         expect(
             torch.equal(expected, seen),
@@ -129,7 +129,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     encoder = _encoder(subject).eval()
     images = random_images(ROWS, SIZE)
-    for route in Route:
+    for route in Route.BOTH:
         expected, seen = encoder(images, route).features, compiled(encoder.forward)(images, route).features
         expect(
             torch.allclose(expected, seen, rtol=1e-4, atol=1e-5),

@@ -1,4 +1,4 @@
-"""What a gating scheme and its gates must do; checked on gates of two sites, and in a network of two blocks."""
+"""What a gating scheme and its gates must do: checks on gates of two sites, and in a network of two blocks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.gating.base import Gate, GatingScheme, set_threshold
 from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.plugins.options import GatingOptions
 from ssl_dc.routes import Route
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_gradient, expect_instance, expect_options
+from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_gradient, expect_instance
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import SmallBackbone, random_images
-from ssl_dc.testing.counting import counted_macs
 
 BUDGET = 0.3
 ROWS = 8
@@ -27,13 +27,12 @@ THRESHOLDS = (-16.0, -4.0, -1.0, -0.25, 0.0, 0.25, 1.0, 4.0, 16.0)
 
 
 def is_a_gating_scheme(subject: Subject) -> None:
-    """What the target builds is a `ssl_dc.GatingScheme`, and its options are `GatingOptions`."""
+    """What the target builds is a `ssl_dc.GatingScheme`."""
     expect_instance(_scheme(subject), GatingScheme)
-    expect_options(subject, GatingOptions)
 
 
 def gates_are_declared(subject: Subject) -> None:
-    """The options say `gates = True` if the scheme has a granularity, and False if it gates nothing."""
+    """The options have `gates = True` if the scheme has a granularity, and `gates = False` if it gates nothing."""
     granularity, declared = _scheme(subject).granularity, _gates_declared(subject)
     expect(
         granularity is None or isinstance(granularity, Granularity),
@@ -47,7 +46,7 @@ def gates_are_declared(subject: Subject) -> None:
 
 
 def each_site_of_its_granularity_gets_a_gate(subject: Subject) -> None:
-    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask; other sites get none."""
+    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask. Other sites get no gate."""
     scheme = _scheme(subject)
     sites = [
         GateSite("channels", Granularity.CHANNEL, in_channels=8, channels=12, layers=()),
@@ -60,38 +59,38 @@ def each_site_of_its_granularity_gets_a_gate(subject: Subject) -> None:
             continue
         expect(isinstance(gate, Gate), f"expected an ssl_dc.Gate at a {site.granularity} site, saw {gate!r}")
         expect(gate is not scheme.make_gate(site), "expected a new gate each time, saw the same one twice")
-        threshold = gate.state_dict().get("threshold") if gate else None
+        thresholds = gate.state_dict().get("thresholds") if gate else None
         expect(
-            threshold is not None and threshold.shape == (site.channels,),
-            f"expected a buffer 'threshold' of the shape ({site.channels},), saw {threshold}",
+            thresholds is not None and thresholds.shape == (1, site.channels),
+            f"expected a buffer 'thresholds' of the shape (1, {site.channels}), saw {thresholds}",
         )
 
 
 def masks_are_0_or_1(subject: Subject) -> None:
-    """In both modes masks are exactly 0 or 1, of the shape (N, channels) of the site, in the dtype of the input."""
+    """In both modes, masks are exactly 0 or 1. Their shape is (N, channels) of the site, their dtype that of the input."""
     for gate, site in _gates(subject):
         for training in (True, False):
-            _expect_mask(gate.train(training)(_block_input(site)), site, torch.float32, training)
+            _expect_mask(_mask(gate.train(training), _block_input(site)), site, torch.float32, training)
 
 
 def masks_are_0_or_1_under_bf16(subject: Subject) -> None:
-    """So they are under bfloat16 autocast, with a bfloat16 input."""
+    """The same holds under bfloat16 autocast, with a bfloat16 input."""
     for gate, site in _gates(subject):
         for training in (True, False):
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                mask = gate.train(training)(_block_input(site).bfloat16())
+                mask = _mask(gate.train(training), _block_input(site).bfloat16())
             _expect_mask(mask, site, torch.bfloat16, training)
 
 
 def evaluation_masks_are_deterministic_and_without_gradient(subject: Subject) -> None:
-    """In evaluation mode an image has the same mask each time, whatever it is batched with, and no gradient."""
+    """In evaluation mode an image has the same mask each time, whichever images share its batch, and no gradient."""
     for gate, site in _gates(subject):
         gate.eval()
         x = _block_input(site)
-        mask = gate(x)
+        mask = _mask(gate, x)
         expect(not mask.requires_grad, "expected a mask without gradient in evaluation mode, saw one with a gradient")
-        expect(torch.equal(gate(x), mask), "expected the same mask twice in evaluation mode, saw two that differ")
-        alone = torch.cat([gate(image[None]) for image in x])
+        expect(torch.equal(_mask(gate, x), mask), "expected the same mask twice in evaluation mode, saw two that differ")
+        alone = torch.cat([_mask(gate, image[None]) for image in x])
         expect(
             torch.equal(alone, mask),
             f"expected the same masks of images one by one, saw {int((alone != mask).sum())} of {mask.numel()} entries"
@@ -100,9 +99,9 @@ def evaluation_masks_are_deterministic_and_without_gradient(subject: Subject) ->
 
 
 def training_masks_carry_a_gradient_to_every_parameter(subject: Subject) -> None:
-    """In training mode a gradient of the mask reaches every parameter of the gate, finite, and not zero for all."""
+    """In training mode, every parameter of the gate gets a finite gradient from the mask, and not all of them are 0."""
     for gate, site in _gates(subject):
-        mask = gate.train()(_block_input(site))
+        mask = _mask(gate.train(), _block_input(site))
         expect(mask.requires_grad, "expected a mask with a gradient in training mode, saw one without")
         (mask.float() * torch.randn(mask.shape)).sum().backward()
         for name, p in gate.named_parameters():
@@ -114,10 +113,10 @@ def training_masks_carry_a_gradient_to_every_parameter(subject: Subject) -> None
 
 
 def declared_cost_is_the_counted_cost(subject: Subject) -> None:
-    """`macs` is what the gate multiplies and adds for one image, counted by torch, at any size of the input."""
+    """`macs` is the cost of the gate for one image as torch counts it, at any size of the input."""
     for gate, site in _gates(subject):
         for size in (5, 9):
-            counted = counted_macs(gate.eval(), _block_input(site, 1, size))
+            counted = counted_macs(gate.eval(), _block_input(site, 1, size), gate.thresholds[0])
             expect(
                 gate.macs == counted,
                 f"expected macs = {counted:,}, as counted for an input of {size}x{size}, saw macs = {gate.macs:,}",
@@ -125,12 +124,12 @@ def declared_cost_is_the_counted_cost(subject: Subject) -> None:
 
 
 def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
-    """What `pooled_rule` says, if it says anything, is what the gate decides in evaluation mode, at any threshold."""
+    """If there is a `pooled_rule`, it decides as the gate does in evaluation mode, at any threshold."""
     ruled = False
     for gate, site in _gates(subject):
         for threshold in THRESHOLDS:
             set_threshold(gate, threshold)
-            rule = gate.eval().pooled_rule()
+            rule = gate.eval().pooled_rule(gate.thresholds[0])
             if rule is None:
                 continue
             ruled = True
@@ -138,7 +137,7 @@ def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
             with torch.no_grad():
                 hidden = torch.relu(x.mean(dim=(2, 3)) @ rule.hidden_weight.T + rule.hidden_bias)
                 logits = hidden @ rule.weight.T + rule.bias
-                different = (gate(x) != (logits >= 0)) & (logits.abs() > 1e-5)  # nearer to 0, rounding decides
+                different = (_mask(gate, x) != (logits >= 0)) & (logits.abs() > 1e-5)  # nearer to 0, rounding decides
             expect(
                 not bool(different.any()),
                 f"expected the rule to decide as the gate, saw {int(different.sum())} of {different.numel()} entries differ"
@@ -148,8 +147,24 @@ def a_pooled_rule_decides_as_the_gate_does(subject: Subject) -> None:
         raise DoesNotApplyError("its gates have no pooled rule, so compiled code calls them")
 
 
+def each_image_may_have_thresholds_of_its_own(subject: Subject) -> None:
+    """Called with thresholds (N, channels), a gate decides for each image as with that image's row alone, in both modes."""
+    for gate, site in _gates(subject):
+        x = _block_input(site)
+        rows = torch.linspace(-1, 1, ROWS)[:, None].expand(ROWS, site.channels)
+        _expect_mask(gate.train()(x, rows), site, torch.float32, training=True)
+        gate.eval()
+        seen = gate(x, rows)
+        alone = torch.cat([gate(image[None], row) for image, row in zip(x, rows, strict=True)])
+        expect(
+            torch.equal(seen, alone),
+            f"expected the masks of images one by one, each with its own thresholds, saw {int((seen != alone).sum())} of"
+            f" {alone.numel()} entries differ",
+        )
+
+
 def a_higher_threshold_shuts_more(subject: Subject) -> None:
-    """Where the threshold has an effect, raising it never opens more of the masks in evaluation mode."""
+    """If the threshold has an effect, a higher one never opens more in evaluation mode."""
     if not _is_steered(subject):
         raise DoesNotApplyError("its gates ignore the threshold")
     for gate, site in _gates(subject):
@@ -163,7 +178,7 @@ def a_higher_threshold_shuts_more(subject: Subject) -> None:
 
 
 def losses_are_finite_scalars_with_a_gradient_to_every_mask(subject: Subject) -> None:
-    """Each loss term is a finite float32 scalar, and their sum has a finite gradient towards the mask of every site."""
+    """Each loss term is a finite float32 scalar, and the mask of every site gets a finite gradient from their sum."""
     _expect_gates(subject)
     scheme = _scheme(subject)
     for progress, dtype in ((0.0, torch.float32), (0.5, torch.bfloat16), (1.0, torch.float32)):
@@ -187,7 +202,7 @@ def losses_are_finite_scalars_with_a_gradient_to_every_mask(subject: Subject) ->
 
 
 def it_can_be_held_to_a_budget(subject: Subject) -> None:
-    """With all masks open, above the budget, the losses push towards shutting; without losses the threshold must act."""
+    """With all masks open, above the budget, the losses push gates shut. A scheme without losses heeds the threshold."""
     _expect_gates(subject)
     scheme = _scheme(subject)
     for progress in (0.0, 0.5, 1.0):
@@ -207,7 +222,7 @@ def it_can_be_held_to_a_budget(subject: Subject) -> None:
 
 
 def without_gates_there_is_no_loss(subject: Subject) -> None:
-    """A scheme that gates nothing leaves a network without gates, and has no loss."""
+    """A scheme that gates nothing puts no gates into a network and has no loss."""
     scheme = _scheme(subject)
     if scheme.granularity is not None:
         raise DoesNotApplyError("it has gates")
@@ -218,7 +233,7 @@ def without_gates_there_is_no_loss(subject: Subject) -> None:
 
 
 def it_trains_in_a_network(subject: Subject) -> None:
-    """In a network every gate gives its mask, and a gradient of the features reaches every parameter of every gate."""
+    """In a network, every gate gives its mask, and every parameter of every gate gets a gradient from the features."""
     _expect_gates(subject)
     network = _network(subject)
     features, masks = network(random_images(ROWS, 16), Route.GATED)
@@ -230,7 +245,7 @@ def it_trains_in_a_network(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new network that is given the state of a trained one has the same masks in evaluation mode, exactly."""
+    """A new network with the state of a trained one gives exactly the same masks in evaluation mode."""
     _expect_gates(subject)
     network, again = _network(subject), _network(subject)
     images = random_images(ROWS, 16)
@@ -251,10 +266,10 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     for gate, site in _gates(subject):
         x = _block_input(site)
-        expected = gate.eval()(x)
-        seen = compiled(gate.forward)(x)
+        expected = _mask(gate.eval(), x)
+        seen = compiled(gate.forward)(x, gate.thresholds[0])
         expect(torch.equal(expected, seen), "expected the same masks when compiled, saw others")
-        compiled(gate.train().forward)(x).sum().backward()
+        compiled(gate.train().forward)(x, gate.thresholds[0]).sum().backward()
 
 
 def _scheme(subject: Subject) -> GatingScheme:
@@ -287,6 +302,12 @@ def _block_input(site: GateSite, count: int = ROWS, size: int = 5) -> Tensor:
     return torch.randn(count, site.in_channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
+def _mask(gate: Gate, x: Tensor) -> Tensor:
+    """The mask of a gate by its own thresholds."""
+    mask: Tensor = gate(x, gate.thresholds[0])
+    return mask
+
+
 def _expect_mask(mask: Tensor, site: GateSite, dtype: torch.dtype, training: bool) -> None:
     mode = "training" if training else "evaluation"
     expect(
@@ -304,7 +325,7 @@ def _open_shares(gate: Gate, site: GateSite) -> list[float]:
     shares = []
     for threshold in THRESHOLDS:
         set_threshold(gate, threshold)
-        shares.append(float(gate.eval()(_block_input(site, 64)).mean()))
+        shares.append(float(_mask(gate.eval(), _block_input(site, 64)).mean()))
     return shares
 
 
@@ -345,6 +366,7 @@ CHECKS = (
     training_masks_carry_a_gradient_to_every_parameter,
     declared_cost_is_the_counted_cost,
     a_pooled_rule_decides_as_the_gate_does,
+    each_image_may_have_thresholds_of_its_own,
     a_higher_threshold_shuts_more,
     losses_are_finite_scalars_with_a_gradient_to_every_mask,
     it_can_be_held_to_a_budget,

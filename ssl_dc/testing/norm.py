@@ -1,4 +1,4 @@
-"""What a batch-norm policy must do; checked on one layer at each position."""
+"""What a norm policy must do: checks on one layer at each position."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_a_norm_policy(subject: Subject) -> None:
 
 
 def each_position_gets_a_new_norm_layer(subject: Subject) -> None:
-    """`layer` gives a new `ssl_dc.RouteNorm` each time, for every position, that shares nothing with the last one."""
+    """For every position, `layer` gives a new `ssl_dc.RouteNorm` each time, which shares nothing with earlier ones."""
     policy: NormPolicy = subject.build()
     for position in Position:
         first, second = policy.layer(CHANNELS, position), policy.layer(CHANNELS, position)
@@ -36,9 +36,9 @@ def each_position_gets_a_new_norm_layer(subject: Subject) -> None:
 
 
 def shape_and_dtype_are_kept(subject: Subject) -> None:
-    """Both routes give a finite activation of the shape and the dtype of what came in."""
+    """Both routes give a finite activation of the shape and dtype of the input."""
     for norm, _ in _norms(subject):
-        for route in Route:
+        for route in Route.BOTH:
             x = _activation()
             y = norm(x, route)
             expect(
@@ -49,9 +49,9 @@ def shape_and_dtype_are_kept(subject: Subject) -> None:
 
 
 def for_route_is_the_batch_norm_that_acts(subject: Subject) -> None:
-    """`for_route` gives the batch norm that computes the route, in both modes: folding and export take its numbers."""
+    """`for_route` gives the batch norm that computes the route, in both modes. Folding and export use its numbers."""
     for norm, position in _norms(subject):
-        for route in Route:
+        for route in Route.BOTH:
             acting = norm.for_route(route)
             where = f"on the {route} route at the position {position.value}"
             expect(isinstance(acting, nn.BatchNorm2d), f"expected a torch.nn.BatchNorm2d {where}, saw {acting!r}")
@@ -74,30 +74,30 @@ def both_routes_are_trained_in_one_backward(subject: Subject) -> None:
     """After one backward of a gated and a dense activation together, every parameter has a finite gradient."""
     for norm, position in _norms(subject):
         x = _activation()
-        loss = sum(((norm(x, route) * torch.randn(x.shape)).sum() for route in Route), start=torch.zeros(()))
+        loss = sum(((norm(x, route) * torch.randn(x.shape)).sum() for route in Route.BOTH), start=torch.zeros(()))
         loss.backward()
         for name, p in norm.named_parameters():
             expect_gradient(name, p, f" at the position {position.value}")
 
 
 def it_works_under_bf16(subject: Subject) -> None:
-    """Under bfloat16 autocast, both routes give a finite activation for a bfloat16 one."""
+    """Under bfloat16 autocast, both routes give a finite activation for a bfloat16 input."""
     for norm, _ in _norms(subject):
-        for route in Route:
+        for route in Route.BOTH:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 y = norm(_activation().bfloat16(), route)
             expect(bool(y.isfinite().all()), f"expected a finite activation on the {route} route, saw another")
 
 
 def it_bears_conversion_to_synchronised_batch_norm(subject: Subject) -> None:
-    """It is still told the route after torch's conversion to SyncBatchNorm, which training on several GPUs applies."""
+    """After torch's conversion to SyncBatchNorm, as for training on several GPUs, it still gets the route."""
     for norm, position in _norms(subject):
         converted = nn.SyncBatchNorm.convert_sync_batchnorm(norm)
         expect(
             isinstance(converted, RouteNorm),
             f"expected an ssl_dc.RouteNorm at the position {position.value} after the conversion, saw {converted!r}",
         )
-        for route in Route:
+        for route in Route.BOTH:
             acting = converted.for_route(route)
             expect(
                 isinstance(acting, nn.SyncBatchNorm),
@@ -106,11 +106,11 @@ def it_bears_conversion_to_synchronised_batch_norm(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new layer that is given the state of a trained one gives the same on both routes, exactly."""
+    """A new layer with the state of a trained one gives exactly the same on both routes."""
     for (norm, position), (again, _) in zip(_norms(subject), _norms(subject), strict=True):
         _randomise(norm)
         again.load_state_dict(norm.state_dict())
-        for route in Route:
+        for route in Route.BOTH:
             expected, seen = (one.eval()(_activation(), route) for one in (norm, again))
             expect(
                 torch.equal(expected, seen),
@@ -124,7 +124,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
     claims_to_compile(subject)
     for norm, position in _norms(subject):
         norm.eval()
-        for route in Route:
+        for route in Route.BOTH:
             where = f"on the {route} route at the position {position.value} when compiled"
             _expect_same(compiled(norm.forward)(_activation(), route), norm(_activation(), route), where)
 
@@ -145,7 +145,7 @@ def _tensors(norm: nn.Module) -> list[Tensor]:
 
 @torch.no_grad()
 def _randomise(norm: nn.Module) -> None:
-    """Give every batch norm affine parameters and statistics that no other has."""
+    """Give every batch norm parameters and statistics that no other has."""
     for one in norm.modules():
         if isinstance(one, nn.BatchNorm2d):
             for tensor in (one.weight, one.bias, one.running_mean, one.running_var):

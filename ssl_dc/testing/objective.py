@@ -1,4 +1,4 @@
-"""What an objective must do; checked on a tiny encoder, put together with it as the training loop does."""
+"""What an objective must do: checks with a tiny encoder, which it is joined with as the training loop does."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ from ssl_dc.testing.check import (
     reseed,
 )
 from ssl_dc.testing.compiled import claims_to_compile, compiled
-from ssl_dc.testing.counterparts import FLAT_FEATURES, FLAT_SIZE, flat_encoder, view_pair
+from ssl_dc.testing.counterparts import FLAT_FEATURES, FLAT_SIZE, flat_encoder, similar_views
 from ssl_dc.testing.two_processes import WORLD, in_two_processes
 from ssl_dc.training.learner import Learner
 
 ROWS = 8
-"""Images of a batch; with two processes, of each one's."""
-ROUTES = (Route.GATED, Route.DENSE)
+"""Images in a batch; with two processes, in the batch of each."""
 
 
 def is_an_objective(subject: Subject) -> None:
@@ -49,14 +48,27 @@ def terms_bear_the_names_of_the_weights(subject: Subject) -> None:
 
 
 def terms_are_finite_float32_scalars(subject: Subject) -> None:
-    """Each term is a finite float32 scalar, whichever routes the views took."""
+    """Each term is a finite float32 scalar, whichever routes the views take."""
     learner = _learner(subject)
-    for routes in (ROUTES, ROUTES[::-1], (Route.DENSE, Route.DENSE), (Route.GATED, Route.GATED)):
-        _expect_loss_terms(_terms(learner, routes=routes))
+    alternating = _routes(learner)
+    count = len(alternating)
+    for routes in (alternating, alternating[::-1], (Route.DENSE,) * count, (Route.GATED,) * count):
+        _expect_loss_terms(_terms(learner, routes))
+
+
+def as_many_views_are_taken_as_it_says(subject: Subject) -> None:
+    """`views` is None or a number from 2. If it is None, three views give finite terms and three embeddings."""
+    learner = _learner(subject)
+    views = learner.objective.views
+    expect(views is None or views >= 2, f"expected views to be None or a number from 2, saw {views!r}")
+    if views is None:
+        output = _output(learner, (Route.GATED, Route.DENSE, Route.DENSE))
+        _expect_loss_terms(output.terms)
+        expect(len(output.embeddings) == 3, f"expected three embeddings of three views, saw {len(output.embeddings)}")
 
 
 def terms_are_float32_under_bf16(subject: Subject) -> None:
-    """Under bfloat16 autocast, with features in bfloat16, terms and gradients are finite, and the terms float32."""
+    """Under bfloat16 autocast and with bfloat16 features, terms are finite float32, and gradients are finite."""
     learner = _learner(subject)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = _terms(learner)
@@ -68,17 +80,18 @@ def terms_are_float32_under_bf16(subject: Subject) -> None:
 
 
 def there_is_an_embedding_of_each_view(subject: Subject) -> None:
-    """The output has one embedding (N, D) for each view, which is watched for collapse."""
-    embeddings = _output(_learner(subject)).embeddings
-    shapes = [tuple(z.shape) for z in embeddings]
+    """The output has one embedding (N, D) for each view. Training watches it for collapse."""
+    learner = _learner(subject)
+    shapes = [tuple(z.shape) for z in _output(learner).embeddings]
+    count = len(_routes(learner))
     expect(
-        len(shapes) == 2 and all(len(shape) == 2 and shape[0] == ROWS for shape in shapes),
-        f"expected two embeddings of the shape ({ROWS}, D), saw {shapes}",
+        len(shapes) == count and all(len(shape) == 2 and shape[0] == ROWS for shape in shapes),
+        f"expected {count} embeddings of the shape ({ROWS}, D), saw {shapes}",
     )
 
 
 def every_trainable_parameter_gets_a_gradient(subject: Subject) -> None:
-    """Each parameter of the heads that requires a gradient gets a finite one; copies that do not learn require none."""
+    """Each parameter of the heads that requires a gradient gets a finite one. Copies that do not learn require none."""
     learner = _learner(subject)
     _loss(learner, _terms(learner)).backward()
     for name, p in learner.objective.named_parameters():
@@ -89,28 +102,30 @@ def every_trainable_parameter_gets_a_gradient(subject: Subject) -> None:
 
 
 def trained_views_get_a_gradient(subject: Subject) -> None:
-    """The features of each view in `trained_views`, and of no other, get a gradient that is finite and not all zero."""
+    """The features of each view in `trained_views` get a finite gradient that is not all 0; those of others get none."""
     learner = _learner(subject)
-    views = view_pair(ROWS, FLAT_SIZE)
-    features = [learner.encoder(view, route).features for view, route in zip(views, ROUTES, strict=True)]
+    routes = _routes(learner)
+    views = similar_views(ROWS, FLAT_SIZE, len(routes))
+    features = [learner.encoder(view, route).features for view, route in zip(views, routes, strict=True)]
     for one in features:
         one.retain_grad()
-    terms = learner.objective(EncodedViews(views, features, ROUTES)).terms
+    terms = learner.objective(EncodedViews(views, features, routes)).terms
     _loss(learner, terms).backward()
-    trained = learner.objective.trained_views
-    expect(bool(set(trained) & {0, 1}), f"expected trained_views to name view 0, 1 or both, saw {tuple(trained)}")
+    said = learner.objective.trained_views
+    trained = tuple(range(len(routes)) if said is None else said)
+    expect(bool(set(trained) & set(range(len(routes)))), f"expected trained_views to name a view, saw {trained}")
     for number, one in enumerate(features):
         reached = one.grad is not None and bool(one.grad.any())
         expect(
             reached == (number in trained),
             f"expected {'a' if number in trained else 'no'} gradient of the features of view {number}, as trained_views ="
-            f" {tuple(trained)} says, saw {'one' if reached else 'none'}",
+            f" {trained} says, saw {'one' if reached else 'none'}",
         )
         expect(one.grad is None or bool(one.grad.isfinite().all()), f"expected finite gradients, saw {one.grad}")
 
 
 def the_encoder_is_left_alone(subject: Subject) -> None:
-    """Neither `bind` nor `after_step` changes the encoder, and the objective has none of its parameters as its own."""
+    """`bind` and `after_step` leave the encoder unchanged, and no parameter of the encoder is one of the objective."""
     learner = _learner(subject)
     before = {name: value.clone() for name, value in learner.encoder.state_dict().items()}
     _terms(learner)
@@ -126,7 +141,7 @@ def the_encoder_is_left_alone(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """A new objective that is given the state of one in training goes on exactly alike, momentum copies and all."""
+    """A new objective with the state of one in training goes on exactly as that one does, momentum copies included."""
     learner = _learner(subject)
     _train(learner, steps=2)
     saved = {name: value.clone() for name, value in learner.state_dict().items()}
@@ -139,7 +154,7 @@ def state_is_saved_whole(subject: Subject) -> None:
 
 
 def two_processes_are_one(subject: Subject) -> None:
-    """Two processes with a batch each have the terms and the averaged gradient of one with both batches, in two steps."""
+    """Two processes with a batch each have the terms and the mean gradient of one process with both, for two steps."""
     alone = take_steps(subject, slice(None))
     try:
         _expect_same_steps(alone, take_steps(subject, slice(None), seed=1), "after other random draws")
@@ -150,7 +165,7 @@ def two_processes_are_one(subject: Subject) -> None:
 
 
 def compiles_whole_if_it_claims_to(subject: Subject) -> None:
-    """If its options say `compiles = True`, torch.compile traces it as one graph with the same terms and gradients."""
+    """If its options have `compiles = True`, torch.compile traces it as one graph, with the same terms and gradients."""
     claims_to_compile(subject)
     eager, traced = _learner(subject), _learner(subject)
     traced.load_state_dict(eager.state_dict())
@@ -173,12 +188,19 @@ def _learner(subject: Subject) -> Learner:
     return Learner(encoder, objective)
 
 
-def _output(learner: nn.Module, routes: Sequence[Route] = ROUTES) -> ObjectiveOutput:
-    output: ObjectiveOutput = learner(view_pair(ROWS, FLAT_SIZE), routes).objective
+def _routes(learner: Learner) -> tuple[Route, ...]:
+    """A route for each view that the objective takes, gated and dense in turn."""
+    count = learner.objective.views or 2
+    return tuple(Route.DENSE if number % 2 else Route.GATED for number in range(count))
+
+
+def _output(learner: Learner, routes: Sequence[Route] | None = None) -> ObjectiveOutput:
+    routes = _routes(learner) if routes is None else routes
+    output: ObjectiveOutput = learner(similar_views(ROWS, FLAT_SIZE, len(routes)), routes).objective
     return output
 
 
-def _terms(learner: nn.Module, routes: Sequence[Route] = ROUTES) -> dict[str, Tensor]:
+def _terms(learner: Learner, routes: Sequence[Route] | None = None) -> dict[str, Tensor]:
     return _output(learner, routes).terms
 
 
@@ -201,7 +223,7 @@ def _expect_loss_terms(terms: Mapping[str, Tensor]) -> None:
 
 
 def _train(learner: Learner, steps: int) -> dict[str, Tensor]:
-    """Take steps of plain gradient descent; the terms of the last one."""
+    """Take steps of plain gradient descent, and give the terms of the last."""
     for step in range(steps):
         reseed(step)
         terms = _terms(learner)
@@ -220,7 +242,7 @@ def _descend(learner: Learner) -> None:
 
 
 Step = dict[str, npt.NDArray[np.float64]]
-"""The numbers of one step by name: each term, and each parameter's gradient."""
+"""The numbers of one step by name: each term, and the gradient of each parameter."""
 
 
 def take_steps_with_another(subject: Subject, rank: int) -> list[Step]:
@@ -230,7 +252,7 @@ def take_steps_with_another(subject: Subject, rank: int) -> list[Step]:
 
 
 def half(rank: int) -> slice:
-    """The images of both batches that are those of one process."""
+    """The images of one process, of those of both."""
     return slice(rank * ROWS, (rank + 1) * ROWS)
 
 
@@ -241,18 +263,18 @@ def take_steps(
 
     Args:
         subject: The objective.
-        images: Which of the images of both processes are used.
-        wrap: Makes of encoder and objective what is called.
-        seed: Of what the objective draws while it trains.
+        images: The images to use, of those of both processes.
+        wrap: Wraps the encoder with the objective into what is called.
+        seed: Seed of what the objective draws while it trains.
     """
     reseed()
     learner = _learner(subject).double()
-    wrapped = wrap(learner)
+    wrapped, routes = wrap(learner), _routes(learner)
     steps = []
     for number in range(2):
         reseed(seed + number)
-        views = [view.double()[images] for view in view_pair(WORLD * ROWS, FLAT_SIZE)]
-        terms = wrapped(views, ROUTES).objective.terms
+        views = [view.double()[images] for view in similar_views(WORLD * ROWS, FLAT_SIZE, len(routes))]
+        terms = wrapped(views, routes).objective.terms
         learner.zero_grad()
         _loss(learner, terms).backward()
         steps.append(_numbers(learner, terms))
@@ -287,6 +309,7 @@ CHECKS = (
     is_an_objective,
     terms_bear_the_names_of_the_weights,
     terms_are_finite_float32_scalars,
+    as_many_views_are_taken_as_it_says,
     terms_are_float32_under_bf16,
     there_is_an_embedding_of_each_view,
     every_trainable_parameter_gets_a_gradient,

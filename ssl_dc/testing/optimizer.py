@@ -1,4 +1,4 @@
-"""What an optimiser must do; checked on a sum of squares of a kernel, a matrix, a bias and a gate's weight."""
+"""What an optimiser must do: checks on the sum of squares of a kernel, a matrix, a bias and a weight of a gate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_dc.optimizers.base import ParameterGroup
-from ssl_dc.plugins.options import OptimizerOptions
-from ssl_dc.testing.check import Subject, expect, expect_options
+from ssl_dc.testing.check import Subject, expect
 from ssl_dc.training.checkpoint import optimizer_tensors, restore_optimizer
 
 LR = 1e-2
@@ -20,14 +19,13 @@ Parameters = Mapping[str, nn.Parameter]
 
 
 def builds_an_optimizer(subject: Subject) -> None:
-    """The target, called with options, groups and a rate, gives a `torch.optim.Optimizer`; its options are its kind's."""
-    expect_options(subject, OptimizerOptions)
+    """The target, called with options, groups and a learning rate, returns a `torch.optim.Optimizer`."""
     optimizer = subject.build(_groups(_parameters()), LR)
     expect(isinstance(optimizer, Optimizer), f"expected a torch.optim.Optimizer, saw {optimizer!r}")
 
 
 def every_parameter_is_taken_once(subject: Subject) -> None:
-    """Its groups hold every parameter that it was given, each once, and no other."""
+    """Its groups hold every parameter that it was given exactly once, and no other."""
     parameters = _parameters()
     taken = [id(p) for group in _optimizer(subject, parameters).param_groups for p in group["params"]]
     expected = {id(p): name for name, p in parameters.items()}
@@ -38,7 +36,7 @@ def every_parameter_is_taken_once(subject: Subject) -> None:
 
 
 def the_rate_is_the_one_asked_for(subject: Subject) -> None:
-    """Each group's `lr` is in proportion to the peak learning rate that it is built with; the schedule scales it."""
+    """The `lr` of each group is in proportion to the peak learning rate, so that the schedule can scale it."""
     once, twice = ([group["lr"] for group in _optimizer(subject, _parameters(), lr).param_groups] for lr in (LR, 2 * LR))
     for lr, doubled in zip(once, twice, strict=True):
         expect(lr > 0, f"expected a learning rate above 0, saw {lr}")
@@ -46,7 +44,7 @@ def the_rate_is_the_one_asked_for(subject: Subject) -> None:
 
 
 def steps_lower_the_loss(subject: Subject) -> None:
-    """A step along the gradient of a sum of squares lowers it, and so do the next ones, for every parameter."""
+    """Each of the first steps along the gradient of a sum of squares lowers the square of every parameter."""
     parameters = _parameters()
     optimizer = _optimizer(subject, parameters)
     for step in range(1, 6):
@@ -61,7 +59,7 @@ def steps_lower_the_loss(subject: Subject) -> None:
 
 
 def a_rate_of_zero_moves_nothing(subject: Subject) -> None:
-    """With a learning rate of 0, which the schedule ends with, a step moves nothing."""
+    """At a learning rate of 0, with which the schedule ends, a step changes no parameter."""
     parameters = _parameters()
     optimizer = _optimizer(subject, parameters)
     for group in optimizer.param_groups:
@@ -73,7 +71,7 @@ def a_rate_of_zero_moves_nothing(subject: Subject) -> None:
 
 
 def gates_are_not_decayed(subject: Subject) -> None:
-    """A parameter of a group with `decay=False` that has a gradient of zero stays where it is."""
+    """A parameter of a group with `decay=False` does not change while its gradient is 0."""
     parameters = _parameters()
     optimizer = _optimizer(subject, parameters)
     before = _values(parameters)
@@ -89,7 +87,7 @@ def gates_are_not_decayed(subject: Subject) -> None:
 
 
 def a_parameter_without_gradient_stays(subject: Subject) -> None:
-    """A parameter that has no gradient yet, as a gate's while gates are warmed up, is left as it is."""
+    """A parameter without a gradient does not change. Gates have none while they are warmed up."""
     parameters = _parameters()
     optimizer = _optimizer(subject, parameters)
     before = _values(parameters)
@@ -100,7 +98,7 @@ def a_parameter_without_gradient_stays(subject: Subject) -> None:
 
 
 def state_is_saved_whole(subject: Subject) -> None:
-    """Its state is tensors only, and a new optimiser that is given them takes exactly the same next steps."""
+    """Its state has tensors only. A new optimiser with that state takes exactly the same next steps."""
     parameters = _parameters()
     optimizer = _optimizer(subject, parameters)
     for _ in range(3):
@@ -122,7 +120,7 @@ def state_is_saved_whole(subject: Subject) -> None:
 
 def _parameters() -> dict[str, nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    # none is near 0, where a small step of a fixed length would overshoot
+    # none is near 0, where a step of fixed length would overshoot
     return {name: nn.Parameter(1 + torch.rand(shape, generator=generator)) for name, shape in SHAPES.items()}
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation protocol must do; checked on a small untrained model of the digits, with gates and without."""
+"""What an evaluation protocol must do: checks on small untrained models of the digits, with and without gates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_options
+from ssl_dc.testing.check import DoesNotApplyError, Subject, expect
 
 SMALL = {
     "data.name": "digits",
@@ -24,15 +24,14 @@ SMALL = {
 }
 
 
-def takes_the_options_of_protocols(subject: Subject) -> None:
-    """The target can be called, and its options are `ssl_dc.ProtocolOptions`."""
+def is_a_function(subject: Subject) -> None:
+    """The target can be called."""
     target = subject.registered.target()
     expect(callable(target), f"expected a function run(model, options), saw {target!r}")
-    expect_options(subject, ProtocolOptions)
 
 
 def it_reports_as_json_and_as_tables(subject: Subject) -> None:
-    """A model with gates gives a `ssl_dc.Report`: plain values of JSON, and tables whose rows are as wide as they say."""
+    """For a model with gates it returns an `ssl_dc.Report`: JSON values, and tables whose rows fit their columns."""
     report = _report(subject, _model())
     expect(isinstance(report, Report), f"expected an ssl_dc.Report, saw {report!r}")
     values = report.as_json()
@@ -50,14 +49,14 @@ def it_reports_as_json_and_as_tables(subject: Subject) -> None:
 
 
 def the_same_model_gives_the_same_report(subject: Subject) -> None:
-    """It is deterministic: the same model and options give the same report."""
+    """The same model and options give the same report."""
     model = _model()
     first, second = (_report(subject, model).as_json() for _ in range(2))
     expect(first == second, f"expected the same report twice, saw {first} and {second}")
 
 
 def the_model_is_left_as_it_is(subject: Subject) -> None:
-    """The model's weights and statistics are as they were, and it is in evaluation mode, as it was."""
+    """The weights and statistics of the model do not change, and it stays in evaluation mode."""
     model = _model()
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     _report(subject, model)
@@ -67,7 +66,7 @@ def the_model_is_left_as_it_is(subject: Subject) -> None:
 
 
 def a_model_without_gates_is_taken_or_refused(subject: Subject) -> None:
-    """A model without gates gives a report, too, or a `ConfigError` that says why not."""
+    """For a model without gates it returns a report too, or raises a `ConfigError` that says why not."""
     try:
         report = _report(subject, _model(gating="none"))
     except ConfigError:
@@ -76,7 +75,7 @@ def a_model_without_gates_is_taken_or_refused(subject: Subject) -> None:
 
 
 def its_picture_is_drawn(subject: Subject) -> None:
-    """If its options say `picture = "asked"` or `"always"`, the report's `draw` gives a matplotlib figure."""
+    """If its options have `picture = "asked"` or `"always"`, the `draw` of the report returns a matplotlib figure."""
     model = subject.registered.options_model()
     if not issubclass(model, ProtocolOptions) or model.picture == "never":
         raise DoesNotApplyError("its options say that there is no picture")
@@ -98,7 +97,7 @@ def _report(subject: Subject, model: Model) -> Report:
 
 
 CHECKS = (
-    takes_the_options_of_protocols,
+    is_a_function,
     it_reports_as_json_and_as_tables,
     the_same_model_gives_the_same_report,
     the_model_is_left_as_it_is,

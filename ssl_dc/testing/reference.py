@@ -1,23 +1,22 @@
-"""The page of the checks, made from their own docstrings: ``python -m ssl_dc.testing.reference``."""
+"""Makes the page of the checks from their docstrings: ``python -m ssl_dc.testing.reference``."""
 
 from __future__ import annotations
 
-from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
-from ssl_dc.plugins.registry import LABEL
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.testing import any_part
 from ssl_dc.testing.check import Check
 from ssl_dc.testing.kit import checks
 
 HEAD = """# What a part must do
 
-Made by `python -m ssl_dc.testing.reference`, from the checks' own docstrings.
+`python -m ssl_dc.testing.reference` made this page from the docstrings of the checks.
 
 `ssl_dc.testing` checks a part of any kind against what the rest of the program relies on. The built-in parts pass the
 same checks.
 
 ## Run them
 
-In your package's tests, one case a check:
+In the tests of your package, with a test case for each check:
 
 ```python
 from ssl_dc.testing import conformance
@@ -34,27 +33,30 @@ ssl-dc plugins check PACKAGE
 As functions, without pytest:
 
 ```python
-from ssl_dc.plugins.registry import registry
+from ssl_dc import registry
 from ssl_dc.testing import run_checks
 
 for outcome in run_checks(registry().find("objective", "vicreg"), settings={"expander_width": 8}):
     print(outcome.name, outcome.state, outcome.message)
 ```
 
-- `settings` are options to build the part with; the others keep their defaults. Small networks are checked in seconds.
-- A check that fails says in one sentence what was expected and what was seen. Whatever else your part raises is a failure
-  with its type and text (under pytest, with its traceback).
-- A check may not apply: a scheme without gates has no masks, a data set that is not on this machine has no images. It
-  then says why, and is skipped under pytest.
-- Everything runs on the CPU. Two processes are started once, when a check first asks for them.
+- `settings` are options to build the part with. The others keep their defaults. Small networks are checked in seconds.
+- A check that fails says in one sentence what was expected and what was seen. If your part raises anything else, the check
+  fails with the type and text of the error (under pytest, with its traceback).
+- A check may not apply. A scheme without gates has no masks; a data set that is not on this machine has no images. The
+  check then says why. Under pytest it is skipped.
+- Everything runs on the CPU. When a check first needs two processes, they are started, and later checks use them too.
 
 ## What a part claims
 
-- `compiles = True` on the options: `torch.compile` takes the part as one graph. It is checked with `fullgraph=True` and
-  the backend `aot_eager`, which traces and differentiates as the default one does and leaves out the making of kernels.
-  Without the claim the check does not apply.
-- `trained_views = (0,)` on an objective: only the first view's features get a gradient, the second one's are a target.
-  Without it, both must get one. A momentum copy that is a target encodes the images itself, and requires no gradient.
+- `compiles = True` on the options: `torch.compile` takes the part as one graph. The check uses `fullgraph=True` and the
+  backend `aot_eager`, which traces and differentiates as the default backend does but makes no kernels. Without the claim
+  the check does not apply.
+- `views = None` on an objective: it takes any number of views from 2. Without it, an objective takes two views, and a run
+  with more routes is refused.
+- `trained_views = (0,)` on an objective: only the features of the first view get a gradient. Those of the second view are a
+  target. Without it, the features of all views must get one. A momentum copy that is a target encodes the images itself,
+  and requires no gradient.
 """
 
 
@@ -64,14 +66,15 @@ def conformance_reference() -> str:
         HEAD,
         "## Every part",
         _list(list(map(Check, any_part.RECORD_AND_OPTIONS))),
-        "Commands and watchers have no options: of these, the first concerns them, and that their record names none.",
-        "Of every kind that a config chooses, besides:",
+        "Commands and watchers have no options. Only the first of these checks applies to them, and one that their record"
+        " names no options.",
+        "Parts of the kinds that have a section in a config also pass these:",
         _list(list(map(Check, any_part.CONFIG))),
     ]
     shared = {*any_part.RECORD, *any_part.RECORD_AND_OPTIONS, *any_part.CONFIG}
-    for kind in (*KINDS, *OTHER_KINDS):
+    for kind, row in KINDS.items():
         own = [check for check in checks(kind) if check.function not in shared]
-        sections += [f"## {LABEL[kind][0].upper()}{LABEL[kind][1:]}", _list(own)]
+        sections += [f"## {row.label[0].upper()}{row.label[1:]}", _list(own)]
     return "\n\n".join(section.strip() for section in sections) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Two processes that train together, on the CPU: started once, when a check first asks for them, and used by all."""
+"""Two processes that train together on the CPU. They start when a check first asks for them, and serve all checks."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from ssl_dc.testing.check import ConformanceError
 
 WORLD = 2
 ANSWER_SECONDS = 180.0
-"""How long both may take to answer, the time to start included, and how long one waits for the other meanwhile."""
+"""Seconds in which both must answer, their start included, and for which one waits for the other."""
 GRACE_SECONDS = 2.0
-"""How long one may take to end after the other has failed; it may wait for it in vain."""
+"""Seconds in which one must end after the other has failed; it may be waiting for the other."""
 
 T = TypeVar("T")
 
 
 def in_two_processes(function: Callable[..., T], *arguments: Any) -> list[T]:
-    """What a function returns in each of two processes that are joined by torch.distributed (gloo).
+    """Call a function in each of two processes that torch.distributed (gloo) joins, and give what both return.
 
     Args:
-        function: Defined in a module; called as ``function(*arguments, rank=RANK)``.
-        *arguments: Picklable; a part's module is imported anew in each process.
+        function: A function of a module, called as ``function(*arguments, rank=RANK)``.
+        *arguments: Picklable. Each process imports the modules of parts anew.
 
     Returns:
         One answer for each process, in the order of their ranks.
 
     Raises:
-        ConformanceError: If it raises in one of them, or they do not answer; both are then ended.
+        ConformanceError: If it raises in one of them, or one does not answer. Both are then ended.
     """
     pair = _pair()
     try:
@@ -55,14 +55,14 @@ def in_two_processes(function: Callable[..., T], *arguments: Any) -> list[T]:
 
 
 class _Answer(NamedTuple):
-    """What a process sends back: a value, or what it died of."""
+    """What a process sends back: a value or an error."""
 
     value: Any
     error: str | None
 
 
 class _Pair:
-    """Two waiting processes, and the lines to them."""
+    """Two waiting processes, and the connections to them."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -78,7 +78,7 @@ class _Pair:
             self.processes.append(process)
 
     def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[_Answer]:
-        """The answers of both; if one fails, the other has little time to end too."""
+        """The answers of both. If one fails, the other must end soon."""
         task = pickle.dumps((function, arguments))
         for line in self.lines:
             line.send((sys.path, task))
@@ -110,7 +110,7 @@ class _Pair:
         return text.strip().rpartition("\n")[2] or "none"
 
     def end(self) -> None:
-        """End both, whatever they do."""
+        """End both, whatever they are doing."""
         for process in self.processes:
             process.kill()
             process.join()
@@ -124,8 +124,8 @@ def _pair() -> _Pair:
 
 
 def _serve(rank: int, folder: str, line: Connection) -> None:
-    """What each process does: answer until the line ends."""
-    # what torch and the part say meanwhile is of no use to who reads the report, unless the process dies of it
+    """What each process does: answer until the connection closes."""
+    # keep what torch and the part print out of the report; it is shown only if the process dies
     with (Path(folder) / f"{rank}.log").open("wb") as log:
         for output in (1, 2):
             os.dup2(log.fileno(), output)

@@ -1,4 +1,4 @@
-"""What an augmentation recipe must do; checked on images of noise, of several shapes."""
+"""What an augmentation recipe must do: checks on images of noise, of several shapes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ SIZES = (16, 33)
 SHAPES = ((32, 32), (48, 20), (20, 48), (9, 9))
 MEAN: Colour = (0.4, 0.5, 0.6)
 STD: Colour = (0.2, 0.25, 0.5)
+NUMBERS = (0, 1, 2)
+"""Indices of the views that are drawn."""
 DRAWS = 8
-"""Views of an image that are drawn, since some operations are applied only now and then."""
+"""How many views of an image are drawn, since some operations are applied only now and then."""
 
 
 def is_a_views_recipe(subject: Subject) -> None:
@@ -31,11 +33,11 @@ def is_a_views_recipe(subject: Subject) -> None:
 
 
 def views_are_float32_of_the_size_asked_for(subject: Subject) -> None:
-    """Both views of an image of any shape are finite float32 (3, image_size, image_size)."""
+    """Each view of an image of any shape is finite float32 (3, image_size, image_size); so is a third view."""
     for size in SIZES:
         views: Views = subject.build(size, MEAN, STD)
         for shape in SHAPES:
-            for number in (0, 1):
+            for number in NUMBERS:
                 for _ in range(DRAWS):
                     view = views.view(_noise(shape), number)
                     expect(
@@ -46,10 +48,10 @@ def views_are_float32_of_the_size_asked_for(subject: Subject) -> None:
 
 
 def views_depend_on_torchs_seed_alone(subject: Subject) -> None:
-    """With torch's generator seeded alike a view is the same, whatever Python's and NumPy's generators are at."""
+    """The same seed of torch's generator gives the same view, whatever the state of Python's and NumPy's generators."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     for seed in range(DRAWS):
-        for number in (0, 1):
+        for number in NUMBERS:
             first = _view(views, number, seed)
             random.seed(seed + 1000)
             np.random.seed(seed + 1000)
@@ -60,7 +62,7 @@ def views_depend_on_torchs_seed_alone(subject: Subject) -> None:
 
 
 def views_are_normalised(subject: Subject) -> None:
-    """Pixels in [0, 1] come out as (pixel - mean) / std, by the mean and the standard deviation that are given."""
+    """Pixels in [0, 1] become (pixel - mean) / std, with the mean and standard deviation that it is built with."""
     plain: Views = subject.build(SIZES[0], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     normalised: Views = subject.build(SIZES[0], MEAN, STD)
     for seed in range(DRAWS):
@@ -75,16 +77,16 @@ def views_are_normalised(subject: Subject) -> None:
 
 
 def the_image_is_left_as_it_is(subject: Subject) -> None:
-    """Drawing a view does not change the image, of which the other view is still to be drawn."""
+    """Drawing a view does not change the image, since other views of it follow."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     image, untouched = _noise(SHAPES[0]), _noise(SHAPES[0]).tobytes()
-    for number in (0, 1) * DRAWS:
+    for number in NUMBERS * DRAWS:
         views.view(image, number)
         expect(image.tobytes() == untouched, f"expected the image to be left as it is by view {number}, saw it changed")
 
 
 def it_can_be_sent_to_worker_processes(subject: Subject) -> None:
-    """It can be pickled, as worker processes of a DataLoader need, and the copy draws the same views."""
+    """It can be pickled, as worker processes of a DataLoader require, and the copy draws the same views."""
     views: Views = subject.build(SIZES[0], MEAN, STD)
     copy = pickle.loads(pickle.dumps(views))  # noqa: S301  # what was pickled in the same line
     for seed in range(DRAWS):

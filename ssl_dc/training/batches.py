@@ -1,11 +1,11 @@
-"""Where a training's batches come from: images and a views recipe, or a loader of the caller's own."""
+"""The batches of a training: from images and a views recipe, or from the caller's own loader."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -16,21 +16,24 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.workers import loaded, prepare_worker
 from ssl_dc.distributed import rank, world_size
 from ssl_dc.errors import ConfigError
-from ssl_dc.training.sampling import GlobalBatches, ViewPairs
+from ssl_dc.training.sampling import GlobalBatches, ViewSets, local_batch
 from ssl_dc.views.base import Views
 
-Views2 = Sequence[Tensor]
-"""The two views of a batch, each (N, 3, H, W)."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+BatchViews = Sequence[Tensor]
+"""The views of a batch, each (N, 3, H, W): one for each route."""
 
 
 class Loader(Protocol):
-    """What a loader of one's own must have: a :class:`torch.utils.data.DataLoader` does."""
+    """A loader of the caller's own, such as a :class:`torch.utils.data.DataLoader`."""
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
 
-    def __iter__(self) -> Iterator[Views2]:
-        """The batches of an epoch: two views each, (N, 3, H, W)."""
+    def __iter__(self) -> Iterator[BatchViews]:
+        """The batches of an epoch. Each has one view (N, 3, H, W) for each route."""
 
 
 class Batches(ABC):
@@ -42,34 +45,54 @@ class Batches(ABC):
         """Optimiser steps in an epoch."""
 
     @abstractmethod
-    def rest(self, first_step: int) -> Iterator[Views2]:
-        """The micro-batches of the rest of the run, from an optimiser step on."""
+    def rest(self, first_step: int) -> Iterator[BatchViews]:
+        """The micro-batches from an optimiser step to the end of the run."""
+
+    def first_image(self, first_step: int) -> tuple[Image, BatchViews] | None:  # noqa: ARG002  # here there are no images
+        """The first image of this process from an optimiser step on, and those of its views that can be had alone.
+
+        The default is None: the batches are not made of images of ours.
+
+        Raises:
+            DataError: If the image cannot be read.
+        """
+        return None
 
 
 class ViewBatches(Batches):
-    """Views of images, drawn in processes of their own; a function of the seed and the step alone.
+    """Views of images, drawn in worker processes. They depend on the seed and the step alone.
 
     Args:
-        images: What is trained on.
-        views: Draws the two views of an image.
+        images: The training images.
+        views: Draws the views of an image.
         training: Epochs, batch, accumulation, workers.
         seed: The run's seed.
+        count: Number of views of each image.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
     """
 
-    def __init__(self, images: ImageSet, views: Views, training: TrainingConfig, seed: int) -> None:
-        self.pairs = ViewPairs(images, views, seed)
+    def __init__(self, images: ImageSet, views: Views, training: TrainingConfig, seed: int, count: int) -> None:
+        self.view_sets = ViewSets(images, views, seed, count)
         self.training, self.seed = training, seed
+        check_local_batch(training)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole global batches in the images."""
-        return GlobalBatches.steps_per_epoch(len(self.pairs), self.training.batch_size)
+        """Number of whole global batches in the images."""
+        return GlobalBatches.steps_per_epoch(len(self.view_sets), self.training.batch_size)
 
-    def rest(self, first_step: int) -> Iterator[Views2]:
-        """One loader serves all epochs."""
+    def first_image(self, first_step: int) -> tuple[Image, BatchViews]:
+        """The first image of this process from an optimiser step on, and its views."""
+        key = next(iter(RestOfRun(len(self.view_sets), self.training, self.seed, first_step)))[0]
+        return self.view_sets.images.image(key[1]), self.view_sets[key]
+
+    def rest(self, first_step: int) -> Iterator[BatchViews]:
+        """The micro-batches from an optimiser step on; one loader serves all epochs."""
         loader = DataLoader(
-            self.pairs,
-            batch_sampler=_RestOfRun(self, first_step),
+            self.view_sets,
+            batch_sampler=RestOfRun(len(self.view_sets), self.training, self.seed, first_step),
             num_workers=self.training.workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=prepare_worker,
@@ -78,56 +101,86 @@ class ViewBatches(Batches):
 
 
 class LoaderBatches(Batches):
-    """The batches of a loader of the caller's own, one pass an epoch.
+    """The batches of the caller's own loader, which is read once in each epoch.
 
-    Its batches are what a process trains on at once: ``training.batch_size`` and ``training.workers`` are its business,
-    and so is each process's share. A resumed run passes over the batches that were done before; it goes on exactly where
-    it stopped only if the loader gives the same batches again.
+    Each batch is one micro-batch of one process. The loader decides its size, its workers and the share of each process, in
+    place of ``training.batch_size`` and ``training.workers``. A resumed run skips the batches that were done before. It
+    continues exactly only if the loader gives the same batches again.
 
     Args:
-        loader: Gives two views a batch.
+        loader: Gives the batches.
         training: Epochs, accumulation.
+        count: Number of views in a batch.
 
     Raises:
         ConfigError: If an epoch has fewer batches than a step needs.
     """
 
-    def __init__(self, loader: Loader, training: TrainingConfig) -> None:
+    def __init__(self, loader: Loader, training: TrainingConfig, count: int) -> None:
         if len(loader) < training.accumulation:
             raise ConfigError(f"a step takes {training.accumulation} batches of the loader, which has {len(loader)}")
-        self.loader, self.training = loader, training
+        self.loader, self.training, self.count = loader, training, count
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole steps in a pass over the loader."""
+        """Number of whole steps in a pass over the loader."""
         return len(self.loader) // self.training.accumulation
 
-    def rest(self, first_step: int) -> Iterator[Views2]:
-        """A pass an epoch; what is left over when the last whole step is done sits the epoch out."""
+    def rest(self, first_step: int) -> Iterator[BatchViews]:
+        """The micro-batches from an optimiser step on. Batches that do not fill a step are not used in their epoch.
+
+        Raises:
+            ConfigError: If a batch has another number of views than there are routes.
+        """
         first_epoch, done = divmod(first_step, self.steps_per_epoch)
         used = self.steps_per_epoch * self.training.accumulation
         for epoch in range(first_epoch, self.training.epochs):
             skipped = done * self.training.accumulation if epoch == first_epoch else 0
-            yield from islice(self.loader, skipped, used)
+            for batch in islice(self.loader, skipped, used):
+                if len(batch) != self.count:
+                    raise ConfigError(f"the loader's batch has {len(batch)} views, and there are {self.count} routes")
+                yield batch
 
 
-class _RestOfRun:
-    """The batches of a run from a step on, as a batch sampler."""
+def check_local_batch(training: TrainingConfig) -> None:
+    """Check that each process gets two images or more at once, as batch norm needs.
 
-    def __init__(self, batches: ViewBatches, first_step: int) -> None:
-        self.batches, self.first_step = batches, first_step
+    Raises:
+        ConfigError: If the batch cannot be divided evenly, or a process would take one image at a time.
+    """
+    if local_batch(training.batch_size, world_size(), training.accumulation) < 2:
+        raise ConfigError(
+            f"training.batch_size {training.batch_size} leaves one image at once to each of {world_size()} process(es)"
+            f" with {training.accumulation} micro-batch(es), but batch norm needs two: it must be at least"
+            f" {2 * world_size() * training.accumulation}"
+        )
+
+
+class RestOfRun:
+    """The batches from a step to the end of the run, as a batch sampler: lists of ``(epoch, index)``.
+
+    Args:
+        images: Number of training images.
+        training: Epochs, batch, accumulation.
+        seed: The run's seed.
+        first_step: The first optimiser step.
+    """
+
+    def __init__(self, images: int, training: TrainingConfig, seed: int, first_step: int) -> None:
+        self.images, self.training, self.seed, self.first_step = images, training, seed, first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batches = self.batches
-        first_epoch, start_step = divmod(self.first_step, batches.steps_per_epoch)
-        for epoch in range(first_epoch, batches.training.epochs):
+        training = self.training
+        steps_per_epoch = GlobalBatches.steps_per_epoch(self.images, training.batch_size)
+        first_epoch, start_step = divmod(self.first_step, steps_per_epoch)
+        for epoch in range(first_epoch, training.epochs):
             yield from GlobalBatches(
-                len(batches.pairs),
-                batches.training.batch_size,
-                batches.seed,
+                self.images,
+                training.batch_size,
+                self.seed,
                 epoch=epoch,
                 world_size=world_size(),
                 rank=rank(),
-                accumulation=batches.training.accumulation,
+                accumulation=training.accumulation,
                 start_step=start_step if epoch == first_epoch else 0,
             )

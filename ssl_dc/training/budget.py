@@ -1,11 +1,12 @@
 """Holding the gated route to its budget, by what it pays in evaluation mode.
 
-The paper's penalty alone does not: it is small beside the objective, and it sees the noisy gates of training, which open
-otherwise than the thresholded gates that are paid for (method section 4).
+The paper's penalty alone misses the budget. It is small beside the objective, and it sees the noisy gates of training.
+Those open differently from the thresholded gates of evaluation (method section 4).
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -22,42 +23,36 @@ from ssl_dc.routes import Route
 
 
 class BudgetControl(ABC):
-    """What is done during training, beside the gating scheme's own loss, to meet the budget.
-
-    Attributes:
-        target: The budget that the scheme's loss is told.
-    """
-
-    target: float
+    """What training does to meet the budget, in addition to the gating scheme's own loss."""
 
     @abstractmethod
-    def after_step(self, encoder: Encoder, images: Tensor, step: int) -> None:
-        """Called after each step in which a view was gated, with that view's images (N, 3, H, W)."""
+    def after_step(self, encoder: Encoder, images: Tensor, step: int, budget: float) -> None:
+        """Called after each step with a gated view.
+
+        Args:
+            encoder: The encoder that is trained.
+            images: The images of the first gated view, (N, 3, H, W).
+            step: The number of the step, from 0.
+            budget: The budget of the step's gated views.
+        """
 
     @abstractmethod
     def metrics(self) -> dict[str, float]:
-        """What is worth logging."""
+        """The metrics to log."""
 
     @abstractmethod
     def state(self) -> dict[str, float]:
-        """What a resume point must hold, besides the network."""
+        """What a resume point must save in addition to the network."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from a resume point."""
+        """Continue from the state that a resume point saved."""
 
 
 class PenaltyControl(BudgetControl):
-    """The paper's: the scheme's penalty and nothing else.
+    """The paper's control: the scheme's penalty alone."""
 
-    Args:
-        target: The budget; None for a network without gates.
-    """
-
-    def __init__(self, target: float | None) -> None:
-        self.target = 1.0 if target is None else target
-
-    def after_step(self, encoder: Encoder, images: Tensor, step: int) -> None:
+    def after_step(self, encoder: Encoder, images: Tensor, step: int, budget: float) -> None:
         """Nothing."""
 
     def metrics(self) -> dict[str, float]:
@@ -73,90 +68,128 @@ class PenaltyControl(BudgetControl):
 
 
 class AdaptiveControl(BudgetControl):
-    """Moves the threshold of all gates, while the network learns, until evaluation costs what was asked for.
+    """Moves the thresholds of all gates during training until the network costs its budgets in evaluation mode.
 
-    Every few steps the batch passes once more in evaluation mode; where it pays more than the budget the threshold rises
-    in proportion, where less it falls. One threshold serves all gates: how much is open is held, where and for which
-    image is left to the gates.
+    Every few steps a part of the batch passes once more, in evaluation mode, at the budget of the step. If it pays more
+    than that budget, the threshold rises in proportion; if it pays less, the threshold falls. The thresholds of other
+    budgets follow it, the nearer the more. At a budget all gates have one threshold. It fixes how much is open; the gates
+    decide where, and for which image.
 
     Args:
-        target: The budget.
+        budgets: The budgets that the network is trained for, ascending.
         cost: The network's cost model.
     """
 
     EVERY = 5
-    """Steps between two looks at the cost: a look is a forward of one view, so about a thirtieth of the time."""
+    """Steps between two measurements of the cost."""
+    SHARE = 4
+    """One in so many images of a batch is measured on: with EVERY, under 1 % of the time of a step."""
     GAIN = 0.5
-    """How far, in logits, the threshold moves for an excess of the whole dense cost."""
+    """How far the threshold moves, in logits, when the cost exceeds the budget by the whole dense cost."""
+    REACH = 0.15
+    """Distance of two budgets at which the threshold of one follows that of the other by a factor of 1/e."""
 
-    def __init__(self, target: float, cost: CostModel) -> None:
-        self.target = target
+    def __init__(self, budgets: Sequence[float], cost: CostModel) -> None:
+        self._budgets = tuple(budgets)
         self._cost = cost
-        self._threshold = 0.0
+        self._thresholds = [0.0] * len(self._budgets)
         self._evaluated: float | None = None
+        self._measured = self._budgets[0]
 
-    def after_step(self, encoder: Encoder, images: Tensor, step: int) -> None:
-        """Look at the evaluated cost, if it is time, and move the threshold."""
+    def after_step(self, encoder: Encoder, images: Tensor, step: int, budget: float) -> None:
+        """Measure the evaluated cost every few steps, and move the thresholds."""
         if self._evaluated is not None and step % self.EVERY:
             return
-        self._evaluated = evaluated_ratio(encoder, images, self._cost)
-        self._threshold += self.GAIN * (self._evaluated - self.target)
-        set_threshold(encoder, self._threshold)
+        route = Route.at(budget) if len(self._budgets) > 1 else Route.GATED
+        part = images[: -(-len(images) // self.SHARE)]
+        self._evaluated, self._measured = evaluated_ratio(encoder, part, self._cost, route), budget
+        move = self.GAIN * (self._evaluated - budget)
+        for row, other in enumerate(self._budgets):
+            self._thresholds[row] += move * math.exp(-abs(other - budget) / self.REACH)
+        for row in range(1, len(self._thresholds)):  # a larger budget opens no less
+            self._thresholds[row] = min(self._thresholds[row - 1], self._thresholds[row])
+        for row, threshold in enumerate(self._thresholds):
+            set_threshold(encoder, threshold, row)
 
     def metrics(self) -> dict[str, float]:
-        """The last evaluated cost, and the threshold; nothing before the first look."""
+        """The last evaluated cost and its threshold, and which of several budgets these are of.
+
+        There are none before the first measurement.
+        """
         if self._evaluated is None:
             return {}
-        return {"evaluated_cost_ratio": self._evaluated, "gate_threshold": self._threshold}
+        threshold = self._thresholds[self._budgets.index(self._measured)]
+        values = {"evaluated_cost_ratio": self._evaluated, "gate_threshold": threshold}
+        return values if len(self._budgets) == 1 else {**values, "evaluated_budget": self._measured}
 
     def state(self) -> dict[str, float]:
-        """Both."""
-        return self.metrics()
+        """The last measurement and all thresholds."""
+        rows = {f"threshold_{row}": threshold for row, threshold in enumerate(self._thresholds)}
+        return {**self.metrics(), "evaluated_budget": self._measured, **rows} if self._evaluated is not None else {}
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Take both up again; the gates' own buffers are in the network."""
+        """Continue from them. The gates' own buffers are saved with the network."""
         if state:
-            self._evaluated, self._threshold = state["evaluated_cost_ratio"], state["gate_threshold"]
+            self._evaluated, self._measured = state["evaluated_cost_ratio"], state["evaluated_budget"]
+            self._thresholds = [state[f"threshold_{row}"] for row in range(len(self._budgets))]
 
 
 def budget_control(budget: BudgetConfig, cost: CostModel) -> BudgetControl:
-    """The control that a config asks for."""
-    if budget.target is None or budget.control == "penalty":
-        return PenaltyControl(budget.target)
-    return AdaptiveControl(budget.target, cost)
+    """The budget control of a config."""
+    if not budget.budgets or budget.control == "penalty":
+        return PenaltyControl()
+    return AdaptiveControl(budget.budgets, cost)
 
 
-def calibrate(encoder: Encoder, batches: Sequence[Tensor], cost: CostModel, target: float) -> float:
-    """Set the threshold of all gates so that images cost the target, on average, in evaluation mode.
+def calibrate(encoder: Encoder, batches: Sequence[Tensor], cost: CostModel, budgets: Sequence[float]) -> list[float]:
+    """Set the thresholds of all gates so that images cost each budget on average in evaluation mode.
 
-    Cost falls as the threshold rises, so halving an interval finds it.
+    The cost falls as a threshold rises, so bisection finds the threshold.
 
     Args:
-        encoder: Its gates' thresholds are set.
-        batches: Images, (N, 3, H, W) each, not augmented; not those that results are reported on.
+        encoder: The thresholds of its gates are set.
+        batches: Images, (N, 3, H, W) each, not augmented. They must not be those that results are reported on.
         cost: The network's cost model.
-        target: The budget.
+        budgets: The budgets that the gates have thresholds for, ascending.
 
     Returns:
-        The cost that was reached, as a share of the dense cost.
+        The cost that each threshold gives, as a share of the dense cost.
     """
-    low, high = -_REACH, _REACH
+    paid: list[float] = []
+    highest = _REACH
+    for row, budget in enumerate(budgets):
+        ratio, highest = _calibrate_row(encoder, batches, cost, budget, row, highest)
+        paid.append(ratio)
+    return paid
+
+
+def _calibrate_row(
+    encoder: Encoder, batches: Sequence[Tensor], cost: CostModel, budget: float, row: int, highest: float
+) -> tuple[float, float]:
+    """The cost that was reached for one budget, and the threshold, which is at most ``highest``."""
+    route = Route.at(budget)
+    low, high = -_REACH, highest
     for _ in range(_HALVINGS):
         threshold = (low + high) / 2
-        set_threshold(encoder, threshold)
-        paid = sum(evaluated_ratio(encoder, images, cost) * len(images) for images in batches)
+        set_threshold(encoder, threshold, row)
+        paid = sum(evaluated_ratio(encoder, images, cost, route) * len(images) for images in batches)
         ratio = paid / sum(len(images) for images in batches)
-        low, high = (threshold, high) if ratio > target else (low, threshold)
-    return ratio
+        if abs(ratio - budget) < _NEAR:
+            break
+        low, high = (threshold, high) if ratio > budget else (low, threshold)
+    return ratio, threshold
 
 
+_NEAR = 1e-4
+"""A cost this near to the budget is near enough."""
 _REACH = 16.0
-"""Largest threshold, up or down, that calibration looks at: sigmoid(16) is 1 to within 1e-7."""
+"""Calibration tries thresholds from minus this to plus this: sigmoid(16) is 1 to within 1e-6."""
 _HALVINGS = 22
+"""Steps of the bisection. They leave an interval of 32 / 2**22, which is 8e-6 logits."""
 
 
-def evaluated_ratio(encoder: Encoder, images: Tensor, cost: CostModel) -> float:
-    """Mean share of the dense cost that images (N, 3, H, W) pay on the gated route in evaluation mode."""
+def evaluated_ratio(encoder: Encoder, images: Tensor, cost: CostModel, route: Route) -> float:
+    """Mean share of the dense cost that images (N, 3, H, W) pay on a gated route in evaluation mode."""
     with torch.no_grad(), evaluation_mode(encoder):
-        ratio = cost.ratio(encoder(images, Route.GATED).masks).mean()
+        ratio = cost.ratio(encoder(images, route).masks).mean()
     return float(mean_over_processes(ratio))

@@ -13,11 +13,13 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_dc.atomic_files import flush_folder, mebibytes, write_text
+from ssl_dc.atomic_files import flush_folder, is_partial, mebibytes, partial_of, read_text, write_text
 from ssl_dc.errors import RunError
 from ssl_dc.printable import name_of
 from ssl_dc.tensor_files import read_tensors, write_tensors
 
+_LARGEST_RECORD = 2**24
+"""Size in bytes of ``progress.json``, at most."""
 FILES = {"learner", "optimizer"}
 """What a resume point keeps tensors of: the network with its heads, and the optimiser's state."""
 
@@ -57,10 +59,10 @@ class CheckpointStore:
         Raises:
             RunError: If it cannot be written; the earlier ones are untouched.
         """
-        final = self.folder / f"step-{checkpoint.step:08d}"
-        partial = self.folder / f".{final.name}.partial"
+        final = self.folder / folder_name(checkpoint.step)
+        partial = partial_of(final)
         try:
-            for killed in self.folder.glob(".step-*.partial"):
+            for killed in filter(is_partial, self.folder.glob(".step-*.partial")):
                 shutil.rmtree(killed, ignore_errors=True)
             partial.mkdir(parents=True)
             sums = {name: write_tensors(partial / f"{name}.safetensors", part) for name, part in checkpoint.tensors.items()}
@@ -102,15 +104,20 @@ class CheckpointStore:
     def _read(self, folder: Path) -> Checkpoint:
         path = folder / "progress.json"
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(read_text(path, _LARGEST_RECORD))
             recorded = record.pop("checksum")
             step, values, sums = int(record["step"]), dict(record["values"]), dict(record["sha256"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path} is not the record of a resume point: {name_of(str(error))}") from error
-        if recorded != _checksum(record) or not sums.keys() <= FILES:
+        if recorded != _checksum(record) or not sums.keys() <= FILES or folder.name != folder_name(step):
             raise RunError(f"{path} is damaged: its checksum is not the one that it was written with")
         tensors = {name: read_tensors(folder / f"{name}.safetensors", digest) for name, digest in sums.items()}
         return Checkpoint(step, tensors, values)
+
+
+def folder_name(step: int) -> str:
+    """The name of the folder of a resume point."""
+    return f"step-{step:08d}"
 
 
 def _checksum(record: Mapping[str, Any]) -> str:

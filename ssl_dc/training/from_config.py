@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
-from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views
+from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views, registered_parts
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet
+from ssl_dc.objectives.base import Objective, check_views
+from ssl_dc.plugins.registry import registry
 from ssl_dc.training.trainer import Trainer
 
 
 def trainer_from_config(config: RunConfig, images: ImageSet) -> Trainer:
-    """Build every part of a config, and the trainer of them; ``trainer.learner.encoder`` is what is trained.
+    """Build every part of a config, and the trainer of these parts, which trains ``trainer.learner.encoder``.
 
     Args:
         config: The complete config.
-        images: What is trained on.
+        images: The training images.
 
     Raises:
         ConfigError: If the parts do not fit one another, or the budget cannot be met.
     """
+    _check_views(config)
     network = build_network(config)
     return Trainer(
         encoder=network.encoder,
@@ -34,4 +37,13 @@ def trainer_from_config(config: RunConfig, images: ImageSet) -> Trainer:
         budget=config.budget,
         routes=config.routes,
         seed=config.seed,
+        registered=registered_parts(config),
     )
+
+
+def _check_views(config: RunConfig) -> None:
+    """Refuse a config with more or fewer routes than its objective takes views, before anything is built."""
+    registered = registry().find("objective", config.objective.name)
+    target = registered.target()
+    if isinstance(target, type) and issubclass(target, Objective):
+        check_views(target, str(registered), config.routes)

@@ -1,4 +1,4 @@
-"""Everything that is trained, as one module: what DDP wraps and a resume point saves."""
+"""Everything that is trained, as one module. DDP wraps it, and a resume point saves it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ssl_dc.routes import Route
 
 
 class LearnerOutput(NamedTuple):
-    """What one batch gives.
+    """The results of one batch.
 
     Attributes:
         objective: Loss terms and embeddings.
-        masks: For each view the masks of its gated sites; empty for a dense view.
+        masks: For each view the masks of its gated sites. A dense view has none.
     """
 
     objective: ObjectiveOutput
@@ -39,7 +39,12 @@ class Learner(nn.Module):
         self.objective = objective
 
     def forward(self, images: Sequence[Tensor], routes: Sequence[Route]) -> LearnerOutput:
-        """Terms and masks of the views, each a tensor (N, 3, H, W) that takes its route."""
+        """Terms and masks of the views.
+
+        Args:
+            images: One tensor (N, 3, H, W) for each view.
+            routes: The route of each view.
+        """
         encoded = [self.encoder(view, route) for view, route in zip(images, routes, strict=True)]
         output = self.objective(EncodedViews(images, [view.features for view in encoded], routes))
         return LearnerOutput(output, [view.masks for view in encoded])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ssl_dc.atomic_files import write_text
-from ssl_dc.errors import RunError
+from ssl_dc.atomic_files import append_line, read_bytes, write_text
 from ssl_dc.trackers.base import StepMetrics, Watcher
 
 
@@ -25,7 +24,7 @@ class MetricsFile(Watcher):
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
         """Keep the lines of the steps that were taken for good."""
         if self.path.exists():
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            text = read_bytes(self.path).decode("utf-8", errors="replace")
             kept = [line for line in text.splitlines() if _step(line) <= step]
             write_text(self.path, "".join(f"{line}\n" for line in kept))
 
@@ -36,11 +35,7 @@ class MetricsFile(Watcher):
             RunError: If it cannot be written.
         """
         line = json.dumps({"step": metrics.step, "epoch": metrics.epoch, **metrics.values})
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}: {error.strerror or error}") from error
+        append_line(self.path, line)
 
 
 def _step(line: str) -> float:

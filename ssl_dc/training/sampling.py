@@ -1,7 +1,7 @@
-"""Which images a training step sees, and the views of each.
+"""Which images a training step sees, and the views of each image.
 
-All randomness is a function of the run's seed, the epoch and the image's number. It does not matter how many workers load,
-how many processes train, or where a run was resumed.
+All randomness depends on the run's seed, the epoch and the image's number alone. The number of workers, the number of
+processes and the step at which a run was resumed do not matter.
 """
 
 from __future__ import annotations
@@ -23,46 +23,67 @@ if TYPE_CHECKING:
     from ssl_dc.views.base import Views
 
 
-class ViewPairs(Dataset[tuple[Tensor, Tensor]]):
-    """Two views of each image, chosen by ``(epoch, index)``: a function of these and the seed alone.
+class ViewSets(Dataset[tuple[Tensor, ...]]):
+    """The views of each image, chosen by ``(epoch, index)``. They depend on the seed, the epoch and the index alone.
 
     Args:
         images: The images.
         views: Draws a view.
         seed: The run's seed, at least 0.
+        count: Number of views of each image, at least 1.
     """
 
-    def __init__(self, images: ImageSet, views: Views, seed: int) -> None:
+    def __init__(self, images: ImageSet, views: Views, seed: int, count: int) -> None:
         self.images = images
         self.views = views
         self.seed = seed
+        self.count = count
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         epoch, index = key
         image = self.images.image(index)
         with torch.random.fork_rng(devices=[]):
-            return self._view(image, epoch, index, 0), self._view(image, epoch, index, 1)
+            return tuple(self._view(image, epoch, index, number) for number in range(self.count))
 
     def _view(self, image: Image, epoch: int, index: int, number: int) -> Tensor:
         mixed = np.random.SeedSequence((self.seed, epoch, index, number)).generate_state(1, np.uint64)
-        # Not torch.manual_seed: that also seeds the GPUs' generators, which fork_rng above does not put back,
-        # and takes as long as half a view.
+        # torch.manual_seed would also seed the GPUs' generators, which fork_rng above does not restore, and would take as
+        # long as half a view.
         torch.default_generator.manual_seed(int(mixed[0]))
         return self.views.view(image, number)
 
 
+def local_batch(batch_size: int, world_size: int, accumulation: int) -> int:
+    """Images that one process takes at once.
+
+    Args:
+        batch_size: Images in a global batch.
+        world_size: Number of processes.
+        accumulation: Micro-batches in an optimiser step.
+
+    Raises:
+        ConfigError: If the batch cannot be divided evenly.
+    """
+    if batch_size % (world_size * accumulation):
+        raise ConfigError(
+            f"training.batch_size {batch_size} cannot be divided evenly among "
+            f"{world_size} process(es) with {accumulation} micro-batch(es) each."
+        )
+    return batch_size // (world_size * accumulation)
+
+
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
-    """Says which images of an epoch are in which batch, for one process of several.
+    """The images of each batch of an epoch, for one process of several.
 
-    The images are shuffled by seed and epoch and cut into global batches, one an optimiser step; what is left
-    over sits the epoch out. A global batch is cut into micro-batches, a micro-batch into one slice a process.
-    Nothing is remembered: a sampler made to start at a step yields just what others yield from there.
+    The images are shuffled by seed and epoch and cut into global batches, one for each optimiser step. Images that do not
+    fill a batch are not used in this epoch. A global batch is cut into micro-batches, and a micro-batch into one slice for
+    each process. A sampler keeps no state: one that starts at a step yields what another yields from that step on.
 
-    Iterating gives one list of ``(epoch, index)`` for each micro-batch of each step, for a ``DataLoader``'s
-    ``batch_sampler``.
+    Iterating gives one list of ``(epoch, index)`` for each micro-batch of each step, for the ``batch_sampler`` of a
+    ``DataLoader``.
 
     Args:
         n: Number of images.
@@ -72,7 +93,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         world_size: Number of processes.
         rank: This process's number among them.
         accumulation: Micro-batches in an optimiser step.
-        start_step: Steps of this epoch to leave out, done before.
+        start_step: Steps of this epoch that were done before and are left out.
 
     Raises:
         ConfigError: If the batch is larger than the data set, or cannot be divided evenly.
@@ -90,11 +111,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         accumulation: int = 1,
         start_step: int = 0,
     ) -> None:
-        if batch_size % (world_size * accumulation):
-            raise ConfigError(
-                f"training.batch_size {batch_size} cannot be divided evenly among "
-                f"{world_size} process(es) with {accumulation} micro-batch(es) each."
-            )
+        self.local_batch = local_batch(batch_size, world_size, accumulation)
         self.steps = range(start_step, self.steps_per_epoch(n, batch_size))
         self.n = n
         self.batch_size = batch_size
@@ -103,7 +120,6 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.accumulation = accumulation
         self.micro_batch = batch_size // accumulation
-        self.local_batch = self.micro_batch // world_size
 
     @staticmethod
     def steps_per_epoch(n: int, batch_size: int) -> int:

@@ -1,4 +1,4 @@
-"""The training loop. It knows interfaces only: no part by name."""
+"""The training loop. It uses the interfaces of parts, and no part by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
@@ -21,27 +22,35 @@ from ssl_dc.data.workers import worker_failures
 from ssl_dc.distributed import gather_batch, peer_failures, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
-from ssl_dc.gating.base import GatingScheme, gates_of
+from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
-from ssl_dc.objectives.base import Objective
+from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
+from ssl_dc.plugins.registry import Registered
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.tensor_files import fill
 from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher
 from ssl_dc.training.accelerator import make_accelerator
-from ssl_dc.training.batches import Batches, Loader, LoaderBatches, ViewBatches, Views2
+from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.budget import budget_control
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
+from ssl_dc.training.contract import Contract, check_optimizer
+from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
+from ssl_dc.training.named_parts import NamedParts
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals
-from ssl_dc.views.base import Views
+from ssl_dc.views.base import BatchedViews, Views
 
 _STEP = 1
 """Key of the seeds that steps draw from, beside the run's seed."""
+_BUDGET = 2
+"""Key of the seeds that budgets are drawn from."""
+_DENSE = 3
+"""Key of the seeds that dense steps are drawn from."""
 
 DEFAULT_BUDGET = BudgetConfig()
 """The budget of a training that names none."""
@@ -50,25 +59,30 @@ DEFAULT_BUDGET = BudgetConfig()
 class Trainer:
     """Trains an encoder with an objective and a gating scheme.
 
-    Works with objects composed by hand as well as with those that :mod:`ssl_dc.assemble` builds from a config.
+    The objects may be composed by hand, or built by :mod:`ssl_dc.assemble` from a config.
 
     Args:
-        encoder: Trained in place.
-        objective: Trained in place.
+        encoder: It is trained in place.
+        objective: It is trained in place.
         gating: The scheme that the encoder's gates come from.
-        optimizer: Builds the optimiser from parameter groups; its learning rate is the peak of the schedule.
+        optimizer: Builds the optimiser from parameter groups. Its learning rate is the peak of the schedule.
         image_size: Side of the views, in pixels.
         training: Length, batch, precision.
-        cost: What the encoder costs at ``image_size``; counted here if it is not given.
-        images: What is trained on, of which ``views`` draws the views; or else a ``loader`` is given.
-        views: Draws the two views of an image.
-        loader: Gives the batches in place of ``images`` and ``views``: two views each, (N, 3, image_size, image_size).
-        budget: What the gated route may cost; its target is not used by a scheme without gates.
-        routes: The routes of the two views.
+        cost: What the encoder costs at ``image_size``. It is counted here if it is not given.
+        images: The training images, of which ``views`` draws the views.
+        views: Draws the views of an image, one for each route.
+        loader: Gives the batches in place of ``images`` and ``views``: each has one view (N, 3, image_size, image_size) for
+            each route.
+        budget: What the gated route may cost. A scheme without gates does not use its target.
+        routes: The route of each view. There are as many as the objective takes views.
         seed: Seed of the order of the images, of the views and of the gates' noise.
+        registered: The records of the parts that come from the registry, by kind. Messages name a part by its record, or by
+            its class.
 
     Raises:
-        ConfigError: If neither or both of a loader and images with their views are given, or the batches do not fit.
+        PluginError: If the optimiser does not hold all trained parameters.
+        ConfigError: If neither or both of a loader and images with their views are given, if the batches do not fit, or if
+            the objective takes another number of views.
     """
 
     def __init__(
@@ -85,27 +99,38 @@ class Trainer:
         views: Views | None = None,
         loader: Loader | None = None,
         budget: BudgetConfig = DEFAULT_BUDGET,
-        routes: tuple[Route, Route] = (Route.GATED, Route.DENSE),
+        routes: Sequence[Route] = (Route.GATED, Route.DENSE),
         seed: int = 0,
+        registered: Mapping[str, Registered] | None = None,
     ) -> None:
+        self.parts = NamedParts(
+            {"objective": objective, "gating": gating, "encoder": encoder, "views": views, "data": images}, registered or {}
+        )
+        check_views(objective, self.parts.name("objective"), routes)
         self.accelerator = make_accelerator(training.precision)
-        self.training, self.routes, self.seed = training, routes, seed
+        self.training, self.routes, self.seed = training, tuple(routes), seed
         self.gating = gating
-        self.batches = _batches(images, views, loader, training, seed)
+        self.batches = _batches(images, views, loader, training, seed, len(routes), self.accelerator.device)
         self.cost = encoder.cost_model(image_size) if cost is None else cost
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = training.epochs * self.steps_per_epoch
         self.schedule = Schedule(round(training.warmup_share * self.total_steps), self.total_steps)
+        if budget.budgets:
+            set_budgets(encoder, budget.budgets, budget.target)
+        self.budgets = budget.budgets or (1.0,)
         self.budget = budget_control(budget, self.cost)
         self._watchers: Sequence[Watcher] = ()
         self._checkpoints: CheckpointStore | None = None
 
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
-        objective.bind(encoder)  # after that, so that a copy of the encoder has the same batch norms
+        with self.parts.blamed(lambda: "before the first step"):
+            objective.bind(encoder)  # after that, so that a copy of the encoder has the same batch norms
         self.learner = Learner(encoder, objective).to(self.accelerator.device)
         self.learner.to(memory_format=torch.channels_last)
         bare_optimizer = optimizer(parameter_groups(self.learner))
+        check_optimizer(self.parts, bare_optimizer, self.learner)
+        self.contract = Contract(self.parts, self.learner, self.cost, image_size, self.routes)
         for group in bare_optimizer.param_groups:
             group["peak_lr"] = group["lr"]
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
@@ -128,7 +153,8 @@ class Trainer:
             Stopped: If a signal asked for it.
         """
         self._watchers, self._checkpoints = watchers, checkpoints
-        with StopSignals() as stop, worker_failures(), peer_failures():
+        blamed = self.parts.blamed(lambda: f"step {self.step + 1}")
+        with StopSignals() as stop, blamed, worker_failures(), peer_failures():
             self._restore()
             self._tell("on_start", self.step, self.total_steps)
             try:
@@ -143,7 +169,9 @@ class Trainer:
         with closing(self._micro_batches()) as batches:
             while self.step < self.total_steps:
                 due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
-                values = self._take_step([next(batches) for _ in range(self.training.accumulation)], due)
+                micro_batches = [next(batches) for _ in range(self.training.accumulation)]
+                with self.contract.watched(self.step + 1, self._routes(self._budget()), micro_batches[0][0]):
+                    values = self._take_step(micro_batches, due)
                 self.step += 1
                 if values:
                     speed = watch.rate(self.step) * self.training.batch_size
@@ -173,7 +201,7 @@ class Trainer:
             f"stopped by {signal.Signals(asked).name} after step {self.step} of {self.total_steps}, which is {saved}", asked
         )
 
-    def _take_step(self, micro_batches: Sequence[Views2], measure: bool) -> dict[str, float]:
+    def _take_step(self, micro_batches: Sequence[BatchViews], measure: bool) -> dict[str, float]:
         """One optimiser step; its metrics if they are to be measured, else none.
 
         A step that is not finite changes nothing, where the config lets the run go on, and has no metrics.
@@ -181,7 +209,8 @@ class Trainer:
         seed_everything(self.seed, _STEP, self.step, rank())
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * self.schedule.share(self.step)
-        routes = self._routes()
+        budget = self._budget()
+        routes = self._routes(budget)
         self.learner.train()
         before = self._buffers() if self.training.on_not_finite == "skip" else {}
         finite = True
@@ -189,10 +218,11 @@ class Trainer:
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 output = self.wrapped(views, routes)
-                terms = self._terms(output, routes)
+                terms = self._terms(output, routes, budget)
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
                 finite &= self.numerics.loss(self.step + 1, loss, terms)
                 self.accelerator.backward(loss / len(micro_batches))
+        self.contract.check_gradients()
         if not (finite and self._gradient_is_finite()):
             self.optimizer.zero_grad()
             self.learner.load_state_dict(before, strict=False)
@@ -201,31 +231,45 @@ class Trainer:
         self.optimizer.zero_grad()
         progress = (self.step + 1) / self.total_steps
         self.learner.objective.after_step(self.learner.encoder, progress)
-        if Route.GATED in routes:
-            self.budget.after_step(self.learner.encoder, micro_batches[-1][routes.index(Route.GATED)], self.step)
-        return self._metrics(output, terms, loss, routes) if measure else {}
+        if any(route.gated for route in routes):
+            first = next(number for number, route in enumerate(routes) if route.gated)
+            self.budget.after_step(self.learner.encoder, micro_batches[-1][first], self.step, budget)
+        return self._metrics(output, terms, loss, routes, budget) if measure else {}
 
-    def _terms(self, output: LearnerOutput, routes: Sequence[Route]) -> dict[str, Tensor]:
+    def _terms(self, output: LearnerOutput, routes: Sequence[Route], budget: float) -> dict[str, Tensor]:
         """Every loss term, weighted: the objective's, and the mean over the gated views of the gating scheme's."""
         weights = self.learner.objective.weights
         terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
         traces = self._traces(output, routes)
         for trace in traces:
-            for name, value in self.gating.losses(trace, self.budget.target, self.step / self.total_steps).items():
+            losses = self.gating.losses(trace, budget, self.step / self.total_steps)
+            self.contract.check_losses(losses)
+            for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value / len(traces)
         return terms
 
     def _traces(self, output: LearnerOutput, routes: Sequence[Route]) -> list[Trace]:
         """The masks of each gated view, over the global batch."""
-        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route is Route.GATED]
+        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route.gated]
         return [Trace({site: gather_batch(mask) for site, mask in masks.items()}, self.cost) for masks in gated]
 
-    def _routes(self) -> tuple[Route, ...]:
-        warming_up = self.step < self.training.gate_warmup * self.steps_per_epoch
-        return (Route.DENSE,) * len(self.routes) if warming_up else self.routes
+    def _budget(self) -> float:
+        """The budget of the step's gated views: drawn, where the network is trained for several."""
+        if len(self.budgets) == 1:
+            return self.budgets[0]
+        return float(np.random.default_rng((self.seed, _BUDGET, self.step)).choice(self.budgets))
+
+    def _routes(self, budget: float) -> tuple[Route, ...]:
+        """The route of each view in this step, at the step's budget where several are trained for."""
+        drawn_dense = np.random.default_rng((self.seed, _DENSE, self.step)).random() < self.training.dense_share
+        if drawn_dense or self.step < self.training.gate_warmup * self.steps_per_epoch:
+            return (Route.DENSE,) * len(self.routes)
+        if len(self.budgets) == 1:
+            return self.routes
+        return tuple(Route.at(budget) if route == Route.GATED else route for route in self.routes)
 
     def _metrics(
-        self, output: LearnerOutput, terms: Mapping[str, Tensor], loss: Tensor, routes: Sequence[Route]
+        self, output: LearnerOutput, terms: Mapping[str, Tensor], loss: Tensor, routes: Sequence[Route], budget: float
     ) -> dict[str, float]:
         values = {"loss": loss.item(), "lr": self.optimizer.param_groups[0]["lr"]}
         values.update({f"terms/{name}": value.item() for name, value in terms.items()})
@@ -234,7 +278,7 @@ class Trainer:
         values["embedding_std"] = mean_std(embedding).item()
         values["effective_rank"] = effective_rank(embedding).item()
         traces = self._traces(output, routes)
-        self.numerics.gates(self.step + 1, traces, self.budget.target)
+        self.numerics.gates(self.step + 1, traces, budget)
         ratios = [trace.ratio().mean().item() for trace in traces]
         if ratios:
             values["cost_ratio"] = sum(ratios) / len(ratios)
@@ -255,9 +299,12 @@ class Trainer:
     def _newest_resume_point(self) -> Path | None:
         return self._checkpoints.newest() if self._checkpoints else None
 
-    def _micro_batches(self) -> Generator[Views2, None, None]:
+    def _micro_batches(self) -> Generator[BatchViews, None, None]:
         """The micro-batches of the rest of the run, where they are trained on."""
-        for views in self.batches.rest(self.step):
+        self.contract.check_drawn(self.batches, self.step + 1)
+        for number, views in enumerate(self.batches.rest(self.step)):
+            if number == 0:
+                self.contract.check_batch(views)
             moved: list[Tensor] = send_to_device(views, self.accelerator.device)
             yield [view.contiguous(memory_format=torch.channels_last) for view in moved]
 
@@ -307,12 +354,20 @@ class Trainer:
 
 
 def _batches(
-    images: ImageSet | None, views: Views | None, loader: Loader | None, training: TrainingConfig, seed: int
+    images: ImageSet | None,
+    views: Views | None,
+    loader: Loader | None,
+    training: TrainingConfig,
+    seed: int,
+    count: int,
+    device: torch.device,
 ) -> Batches:
     if loader is not None and images is None and views is None:
-        return LoaderBatches(loader, training)
+        return LoaderBatches(loader, training, count)
+    if loader is None and images is not None and isinstance(views, BatchedViews):
+        return DeviceBatches(images, views, count, training, seed, device)
     if loader is None and images is not None and views is not None:
-        return ViewBatches(images, views, training, seed)
+        return ViewBatches(images, views, training, seed, count)
     raise ConfigError("a trainer takes either images and views, or a loader")
 
 

@@ -11,6 +11,12 @@ def ssl_dc_views() -> list[Part]:
     """The built-in augmentation recipes."""
     return [
         Part(
+            name="batched",
+            target="ssl_dc.views.batched:Batched",
+            options="ssl_dc.views.options:BatchedViewsOptions",
+            summary="The paper's recipe, on whole batches and on the device that trains.",
+        ),
+        Part(
             name="standard",
             target="ssl_dc.views.standard:Standard",
             options="ssl_dc.views.options:StandardViewsOptions",

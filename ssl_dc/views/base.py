@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -14,10 +15,54 @@ if TYPE_CHECKING:
 class Views(ABC):
     """Draws the augmented views of an image.
 
-    A view may draw from torch's global random generator only: it is seeded before each view, so that the views of an
-    image depend on the run's seed, the epoch and the image alone.
+    A recipe may draw from torch's global random generator only. The generator is seeded before each view, so that the views
+    of an image depend on the run's seed, the epoch and the image alone.
     """
 
     @abstractmethod
     def view(self, image: Image, number: int) -> Tensor:
-        """View ``number`` (0 or 1) of an RGB image: float32 (3, image_size, image_size), normalised."""
+        """One view of an RGB image.
+
+        Args:
+            image: The image.
+            number: The number of the view, from 0. A training draws one view for each of its routes, two or more.
+
+        Returns:
+            float32 (3, image_size, image_size), normalised.
+        """
+
+
+class BatchedViews(Views):
+    """Views that are drawn for a whole batch at once, on the device that trains.
+
+    All randomness comes from ``chances``: uniform numbers in [0, 1) that the loop draws for each view of each image from
+    the run's seed, the epoch and the image alone. So it does not matter which batch an image is in, or on which device.
+
+    Images of one size that fit into memory are cropped on the device, by :meth:`crop_batch`. Others are cropped by
+    :meth:`crop` in the processes that read them. :meth:`finish` does the rest, on the device.
+
+    Attributes:
+        chances: How many random numbers a view needs.
+    """
+
+    chances: int
+
+    @abstractmethod
+    def crop(self, image: Image, number: int, chances: Tensor) -> Tensor:
+        """Part of an RGB image for view ``number``: uint8 (3, image_size, image_size); ``chances`` is (chances,)."""
+
+    @abstractmethod
+    def crop_batch(self, images: Tensor, number: int, chances: Tensor) -> Tensor:
+        """Part of each of the images (N, 3, H, W) uint8: (N, 3, image_size, image_size) in [0, 255].
+
+        The chances, (N, chances), are on the CPU; images may be on any device.
+        """
+
+    @abstractmethod
+    def finish(self, crops: Tensor, number: int, chances: Tensor) -> Tensor:
+        """View ``number`` of crops (N, 3, image_size, image_size) in [0, 255]: float32, normalised."""
+
+    def view(self, image: Image, number: int) -> Tensor:
+        """View ``number`` of one RGB image, with chances from torch's global generator."""
+        chances = torch.rand(self.chances)
+        return self.finish(self.crop(image, number, chances)[None], number, chances[None])[0].contiguous()

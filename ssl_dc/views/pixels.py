@@ -1,4 +1,4 @@
-"""From an image's pixels to what networks see: resized, normalised."""
+"""From the pixels of an image to the input of a network: resized and normalised."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor
 
+from ssl_dc.data.inputs import Pictures, is_many, picture_of, pictures_of
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Normalise:
-    """Turns an RGB image into what networks see: (value / 255 - mean) / std.
+    """Turns an RGB image into the input of a network: (value / 255 - mean) / std.
 
     Args:
-        mean: Of each channel, in [0, 1].
-        std: Of each channel, above 0.
+        mean: The mean of each channel, in [0, 1].
+        std: The standard deviation of each channel, above 0.
     """
 
     def __init__(self, mean: Colour, std: Colour) -> None:
@@ -37,18 +39,28 @@ class Normalise:
         return values.mul_(self.scale).add_(self.shift)
 
 
-def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable[[Image], Tensor]:
-    """What images go through when features are taken: RGB in, float32 (3, image_size, image_size) out.
+def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable[[Pictures], Tensor]:
+    """The transform of pictures whose features are taken.
 
-    A square image is used whole, resized if need be, since nothing says that its border matters less; so
-    CIFAR's and STL-10's are seen just as they are. Of another shape, the shorter side is resized and the
-    middle square used. There is no larger resize with a crop inside (ImageNet's 256 and 224): what shows most
-    of the image depends on nothing but ``image_size``. Resizing is bicubic, antialiased, as in the views.
+    A picture is a path, a PIL image of any mode, an array or a tensor (:func:`ssl_dc.data.inputs.picture_of`). One picture
+    becomes float32 (3, image_size, image_size), normalised. A list of N pictures, an array (N, H, W, C) or a tensor
+    (N, C, H, W) becomes (N, 3, image_size, image_size).
+
+    A square image is used whole and resized where needed, because its border may matter as much as its middle. Images of
+    CIFAR and STL-10 thus stay as they are. For an image that is not square, the shorter side is resized and the middle
+    square is used. There is no larger resize with a crop inside (as ImageNet's 256 and 224), so the result depends on
+    ``image_size`` alone. Resizing is bicubic and antialiased, as in the views.
     """
     return partial(_evaluation_view, image_size=image_size, normalise=Normalise(mean, std))
 
 
-def _evaluation_view(image: Image, image_size: int, normalise: Normalise) -> Tensor:
+def _evaluation_view(given: Pictures, image_size: int, normalise: Normalise) -> Tensor:
+    if is_many(given):
+        prepared = [_evaluation_view(image, image_size, normalise) for image in pictures_of(given)]
+        if not prepared:
+            raise ValueError("there are no pictures in this list")
+        return torch.stack(prepared)
+    image = picture_of(given)
     if image.size != (image_size, image_size):
         image = _middle_square(image, image_size)
     return normalise(image)

@@ -30,13 +30,13 @@ Adjust = Callable[[Image.Image, float], Image.Image]
 class RandomCrop:
     """Torchvision's ``RandomResizedCrop``, on PIL images, in half the time.
 
-    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in 3/4 to 4/3. Both this class
-    and the next draw their chances together and use them as Python numbers: on small images torchvision
-    spends more time on tensors of one number than on pixels.
+    The share of the area is uniform in ``scale``, and the aspect ratio is log-uniform in 3/4 to 4/3. This class and the
+    next one draw all their random numbers at once and use them as Python numbers: on small images torchvision spends more
+    time on tensors of one number than on pixels.
 
     Args:
-        size: Side of what comes out, in pixels.
-        scale: Least and largest share of the image's area.
+        size: Side of the crop after resizing, in pixels.
+        scale: Smallest and largest share of the image's area.
     """
 
     def __init__(self, size: int, scale: tuple[float, float]) -> None:
@@ -52,7 +52,7 @@ class RandomCrop:
         return resized
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a part of an image of that size."""
+        """Top, left, height and width of a random part of an image of this size."""
         log_ratio = (math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1]))
         for share, shape, down, right in torch.rand(CROP_ATTEMPTS, 4).tolist():
             area = width * height * _between(self.scale, share)
@@ -64,7 +64,7 @@ class RandomCrop:
 
 
 def _middle(width: int, height: int) -> tuple[int, int, int, int]:
-    """The largest part in the middle of an image with an allowed aspect ratio: torchvision's fallback too."""
+    """The largest part in the middle of an image with an allowed aspect ratio, as torchvision falls back to."""
     w = max(1, min(width, round(height * ASPECT_RATIO[1])))
     h = max(1, min(height, round(width / ASPECT_RATIO[0])))
     return (height - h) // 2, (width - w) // 2, h, w
@@ -73,12 +73,11 @@ def _middle(width: int, height: int) -> tuple[int, int, int, int]:
 class ColourJitter:
     """Torchvision's ``ColorJitter``, on PIL images, in two thirds of the time.
 
-    Brightness, contrast, saturation and hue are changed in a random order, each of the first three by a
-    factor that is uniform in [max(0, 1 - strength), 1 + strength], the hue by a shift in [-strength,
-    strength] of the colour circle.
+    Brightness, contrast, saturation and hue are changed in a random order. The factor of each of the first three is uniform
+    in [max(0, 1 - strength), 1 + strength]. The shift of the hue is uniform in [-strength, strength] of the colour circle.
 
     Args:
-        brightness: Strength, at least 0; so are the next two.
+        brightness: Strength, at least 0, like the next two.
         contrast: Strength.
         saturation: Strength.
         hue: Strength, at most 0.5.
@@ -97,25 +96,25 @@ class ColourJitter:
             self.steps.append((F.adjust_hue, -hue, hue))
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The image in other colours."""
+        """The image with its colours changed."""
         chances = torch.rand(len(self.steps)).tolist()
         for number in torch.randperm(len(self.steps)).tolist():
-            adjust, least, largest = self.steps[number]
-            image = adjust(image, _between((least, largest), chances[number]))
+            adjust, smallest, largest = self.steps[number]
+            image = adjust(image, _between((smallest, largest), chances[number]))
         return image
 
 
 class Standard(Views):
     """The views ``standard``: crop, colour jitter, grey, blur, solarisation, flip, normalise, in this order.
 
-    Works on PIL images, whose operations are several times faster on small images than torch's. The blur is
-    Pillow's GaussianBlur; it has no kernel size that would cut a large sigma off.
+    The recipe works on PIL images, whose operations are several times faster on small images than torch's. The blur is
+    Pillow's GaussianBlur, which has no kernel size that would cut off a large sigma.
 
     Args:
         options: Strengths and probabilities.
         image_size: Side of a view, in pixels.
-        mean: Of each channel, in [0, 1].
-        std: Of each channel, above 0.
+        mean: The mean of each channel, in [0, 1].
+        std: The standard deviation of each channel, above 0.
     """
 
     def __init__(self, options: StandardViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
@@ -125,9 +124,16 @@ class Standard(Views):
         self.normalise = Normalise(mean, std)
 
     def view(self, image: Image.Image, number: int) -> Tensor:
-        """View ``number`` (0 or 1) of an RGB image: float32 (3, image_size, image_size), normalised."""
+        """One view of an RGB image: float32 (3, image_size, image_size), normalised.
+
+        Args:
+            image: The image.
+            number: The number of the view, from 0. Blur and solarisation have one probability for view 0, and another for
+                every other view.
+        """
         options = self.options
-        # Drawn whether needed or not, so that an option does not change the chances of the others. Each is
+        which = min(number, 1)
+        # All numbers are drawn whether needed or not, so that an option does not change the chances of the others. Each is
         # below 1, so that a probability of 0 means never and one of 1 always.
         jitter, grey, blur, sigma, solarize, flip = torch.rand(6).tolist()
         image = self.crop(image)
@@ -135,9 +141,9 @@ class Standard(Views):
             image = self.jitter(image)
         if grey < options.grayscale_p:
             image = F.rgb_to_grayscale(image, num_output_channels=3)
-        if blur < options.blur_p[number]:
+        if blur < options.blur_p[which]:
             image = image.filter(ImageFilter.GaussianBlur(_between(BLUR_SIGMA, sigma)))
-        if solarize < options.solarize_p[number]:
+        if solarize < options.solarize_p[which]:
             image = F.solarize(image, SOLARIZE_THRESHOLD)
         if flip < options.flip_p:
             image = F.horizontal_flip(image)

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 
+from helpers.networks import SHARED, resnet
 from ssl_dc.backbones.options import ResNet18Options
-from ssl_dc.backbones.resnet import ResNet18
-from ssl_dc.gating.base import Gate, no_gates
+from ssl_dc.backbones.resnet import ResNet, ResNet18
+from ssl_dc.gating.base import Gate
 from ssl_dc.gating.sites import GateSite, Granularity
-from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
 CHANNELS = {stage: 8 * 2 ** (stage - 1) for stage in (1, 2, 3, 4)}
 
 
-def network(width: int = 8, stem: str = "cifar", stem_padding: int | None = None) -> ResNet18:
-    torch.manual_seed(0)
-    options = ResNet18Options(width=width, stem=stem, stem_padding=stem_padding)  # type: ignore[arg-type]
-    return ResNet18(options, SharedNorms(SharedOptions()).layer, no_gates)
-
-
-def sides(net: ResNet18, image: int) -> tuple[int, list[int]]:
+def sides(net: ResNet, image: int) -> tuple[int, list[int]]:
     """Side of the activation after the stem's convolution, and of each stage's input and output."""
     seen: list[int] = []
     first: list[int] = []
@@ -46,7 +38,7 @@ def sides(net: ResNet18, image: int) -> tuple[int, list[int]]:
     ],
 )
 def test_sizes_of_the_stages(stem: str, padding: int | None, image: int, after_conv: int, stages: list[int]) -> None:
-    assert sides(network(stem=stem, stem_padding=padding), image) == (after_conv, stages)
+    assert sides(resnet(stem=stem, stem_padding=padding), image) == (after_conv, stages)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +46,7 @@ def test_sizes_of_the_stages(stem: str, padding: int | None, image: int, after_c
     [("cifar", 3, 1, 2, False), ("imagenet", 7, 2, 3, True)],
 )
 def test_stems_of_the_method(stem: str, kernel: int, stride: int, padding: int, pooled: bool) -> None:
-    net = network(stem=stem)
+    net = resnet(stem=stem)
     conv = net.conv1
     assert (conv.kernel_size, conv.stride, conv.padding) == ((kernel,) * 2, (stride,) * 2, (padding,) * 2)
     assert isinstance(net.pool, nn.MaxPool2d) == pooled
@@ -63,7 +55,7 @@ def test_stems_of_the_method(stem: str, kernel: int, stride: int, padding: int, 
 @pytest.mark.parametrize("width", [4, 8, 16])
 @pytest.mark.parametrize("stem", ["cifar", "imagenet", "strided"])
 def test_features_are_eight_times_the_width(width: int, stem: str) -> None:
-    net = network(width, stem)
+    net = resnet(width=width, stem=stem)
     features, masks = net(torch.randn(3, 3, 40, 40), Route.DENSE)
     assert net.feature_dim == 8 * width
     assert features.shape == (3, 8 * width)
@@ -72,33 +64,11 @@ def test_features_are_eight_times_the_width(width: int, stem: str) -> None:
 
 def test_default_width_gives_512_features() -> None:
     assert ResNet18Options().width == 64
-    assert network(width=64).feature_dim == 512
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_equals_torchvision_resnet18_without_classifier(training: bool) -> None:
-    torch.manual_seed(0)
-    reference = torchvision.models.resnet18(weights=None)
-    reference.fc = nn.Identity()
-    for module in reference.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 1.5)
-    net = network(64, "imagenet")
-    theirs, ours = reference.state_dict(), net.state_dict()
-    assert [tuple(v.shape) for v in theirs.values()] == [tuple(v.shape) for v in ours.values()]
-    net.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        features, _ = net.train(training)(x, Route.DENSE)
-        expected = reference.train(training)(x)
-    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+    assert resnet(width=64).feature_dim == 512
 
 
 def test_features_are_the_mean_over_positions_of_the_last_block() -> None:
-    net = network()
+    net = resnet()
     last: list[Tensor] = []
     net.stages["layer4"][-1].register_forward_hook(lambda _m, _a, out: last.append(out))
     features, _ = net(torch.randn(2, 3, 32, 32), Route.DENSE)
@@ -112,7 +82,7 @@ def test_gate_sites_are_declared_for_every_block() -> None:
         declared.append(site)
         return None
 
-    net = ResNet18(ResNet18Options(width=8), SharedNorms(SharedOptions()).layer, factory)
+    net = ResNet18(ResNet18Options(width=8), SHARED.layer, factory)
     assert [point.site for point in net.gate_points()] == declared
     assert len({site.name for site in declared}) == len(declared) == 16
     sites = {site.name: site for site in declared}
@@ -131,7 +101,7 @@ def test_gate_sites_are_declared_for_every_block() -> None:
 
 
 def test_gate_sites_name_modules_that_exist() -> None:
-    net = network()
+    net = resnet()
     for point in net.gate_points():
         assert net.get_submodule(point.site.name) is point
         first, second = (net.get_submodule(layer) for layer in point.site.layers)
@@ -153,7 +123,7 @@ class Constant(Gate):
     def macs(self) -> int:
         return 1
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:  # noqa: ARG002
         return self.mask.to(x.dtype)
 
 
@@ -163,7 +133,7 @@ def test_shut_branch_leaves_the_shortcut() -> None:
     def factory(site: GateSite) -> Gate | None:
         return Constant(site, shut) if site.granularity is Granularity.BRANCH else None
 
-    net = ResNet18(ResNet18Options(width=8, stem="cifar"), SharedNorms(SharedOptions()).layer, factory).eval()
+    net = ResNet18(ResNet18Options(width=8, stem="cifar"), SHARED.layer, factory).eval()
     block = net.stages["layer2"][0]
     x = torch.randn(2, 8, 6, 6)
     masks: dict[str, Tensor] = {}

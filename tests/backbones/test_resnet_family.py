@@ -10,77 +10,19 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.macs import DEPTHS, blocks_by_hand, branch_gated_by_hand, dense_by_hand
+from helpers.networks import CONVNET_AIG, DGNET, RESNETS, resnet
 from ssl_dc.backbones.base import Backbone
-from ssl_dc.backbones.options import ResNet18Options, ResNet34Options, ResNet50Options
-from ssl_dc.backbones.resnet import Bottleneck, ResNet, ResNet18, ResNet34, ResNet50
-from ssl_dc.gating.base import GateFactory, gates_of, no_gates
-from ssl_dc.gating.convnet_aig import ConvNetAIG
-from ssl_dc.gating.dgnet import DGNet
-from ssl_dc.gating.options import ConvNetAIGOptions, DGNetOptions
+from ssl_dc.backbones.resnet import Bottleneck
+from ssl_dc.gating.base import gates_of, no_gates
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.options import SharedOptions
 from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 
-torch.set_num_threads(1)  # on networks this small, threads only wait for one another
-
-NETWORKS = {
-    "resnet18": (ResNet18, ResNet18Options),
-    "resnet34": (ResNet34, ResNet34Options),
-    "resnet50": (ResNet50, ResNet50Options),
-}
-DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-FAMILY = sorted(NETWORKS)
-SCHEMES = {"dgnet": DGNet(DGNetOptions()).make_gate, "convnet_aig": ConvNetAIG(ConvNetAIGOptions()).make_gate}
-
-
-def network(name: str, width: int = 8, stem: str = "cifar", gate_factory: GateFactory = no_gates) -> ResNet:
-    torch.manual_seed(0)
-    make, options = NETWORKS[name]
-    return make(options(width=width, stem=stem), SharedNorms(SharedOptions()).layer, gate_factory)  # type: ignore[arg-type]
-
-
-def blocks_by_hand(name: str, width: int, image: int, stem: str) -> tuple[int, list[dict[str, int]]]:
-    """MACs of the stem, and of each block's convolutions; with its input and hidden widths (``c_in``, ``planes``)."""
-    if stem == "imagenet":
-        h = (image - 1) // 2 + 1
-        first = 49 * 3 * width * h * h
-        h = (h - 1) // 2 + 1
-    else:
-        h = image + 2
-        first = 9 * 3 * width * h * h
-    blocks = []
-    c_in = width
-    for stage in range(4):
-        planes = width * 2**stage
-        for index in range(DEPTHS[name][stage]):
-            wide = h * h
-            if stage > 0 and index == 0:
-                h = (h + 1) // 2
-            small = h * h
-            block = {"c_in": c_in, "planes": planes}
-            if name == "resnet50":
-                c_out = 4 * planes
-                block.update(
-                    conv1=wide * c_in * planes,  # the stride is conv2's
-                    conv2=9 * small * planes * planes,
-                    conv3=small * planes * c_out,
-                )
-            else:
-                c_out = planes
-                block.update(conv1=9 * small * c_in * planes, conv2=9 * small * planes * planes)
-            block["shortcut"] = small * c_in * c_out if c_in != c_out or wide != small else 0
-            blocks.append(block)
-            c_in = c_out
-    return first, blocks
-
-
-def dense_by_hand(name: str, width: int, image: int, stem: str) -> int:
-    first, blocks = blocks_by_hand(name, width, image, stem)
-    return first + sum(
-        block[layer] for block in blocks for layer in ("conv1", "conv2", "conv3", "shortcut") if layer in block
-    )
+FAMILY = sorted(RESNETS)
+SCHEMES = {"dgnet": DGNET.make_gate, "convnet_aig": CONVNET_AIG.make_gate}
 
 
 def counted_by_torch(net: nn.Module, image: int, device: str = "meta") -> int:
@@ -98,7 +40,7 @@ def counted_by_torch(net: nn.Module, image: int, device: str = "meta") -> int:
     ("name", "macs"), [("resnet18", 1_813_561_344), ("resnet34", 3_663_249_408), ("resnet50", 4_087_136_256)]
 )
 def test_dense_cost_at_224_pixels(name: str, macs: int) -> None:
-    net = network(name, width=64, stem="imagenet")
+    net = resnet(name, width=64, stem="imagenet")
     cost = net.cost_model(224)
     assert cost.dense_macs == dense_by_hand(name, 64, 224, "imagenet") == macs
     assert cost.dense_macs == counted_by_torch(net, 224)
@@ -107,7 +49,7 @@ def test_dense_cost_at_224_pixels(name: str, macs: int) -> None:
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize(("stem", "image"), [("cifar", 32), ("imagenet", 96), ("imagenet", 61)])
 def test_dense_cost_at_other_sizes(name: str, stem: str, image: int) -> None:
-    net = network(name, width=16, stem=stem)
+    net = resnet(name, width=16, stem=stem)
     assert net.cost_model(image).dense_macs == dense_by_hand(name, 16, image, stem) == counted_by_torch(net, image)
 
 
@@ -124,15 +66,17 @@ def test_dense_cost_of_every_backbone_is_that_of_torchs_counter(name: str) -> No
 @pytest.mark.parametrize(("name", "factor"), [("resnet18", 8), ("resnet34", 8), ("resnet50", 32)])
 @pytest.mark.parametrize("width", [4, 8])
 def test_width_of_the_features(name: str, factor: int, width: int) -> None:
-    net = network(name, width)
+    net = resnet(name, width=width)
     features, masks = net(torch.randn(2, 3, 16, 16), Route.DENSE)
     assert net.feature_dim == factor * width
     assert features.shape == (2, factor * width)
     assert masks == {}
 
 
-@pytest.mark.parametrize("name", FAMILY)
-def test_equals_torchvision_without_classifier(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "training"), [("resnet18", False), ("resnet18", True), ("resnet34", False), ("resnet50", False)]
+)
+def test_equals_torchvision_without_classifier(name: str, training: bool) -> None:
     reference = getattr(torchvision.models, name)(weights=None)
     reference.fc = nn.Identity()
     torch.manual_seed(0)
@@ -142,14 +86,14 @@ def test_equals_torchvision_without_classifier(name: str) -> None:
             nn.init.normal_(module.bias, std=0.1)
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.8, 1.5)
-    net = network(name, 64, "imagenet")
+    net = resnet(name, width=64, stem="imagenet")
     theirs, ours = reference.state_dict(), net.state_dict()
     assert [tuple(v.shape) for v in theirs.values()] == [tuple(v.shape) for v in ours.values()]
     net.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        features, _ = net.eval()(x, Route.DENSE)
-        expected = reference.eval()(x)
+        features, _ = net.train(training)(x, Route.DENSE)
+        expected = reference.train(training)(x)
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
@@ -160,7 +104,7 @@ def test_equals_torchvision_without_classifier(name: str) -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_gated_route_with_open_masks_equals_dense_route_bit_for_bit(name: str, training: bool, scheme: str) -> None:
-    net = network(name, 4, gate_factory=SCHEMES[scheme]).train(training)
+    net = resnet(name, width=4, gates=SCHEMES[scheme]).train(training)
     shut = 0
 
     def force_open(_gate: nn.Module, _inputs: tuple[Tensor, ...], mask: Tensor) -> Tensor:
@@ -180,7 +124,7 @@ def test_gated_route_with_open_masks_equals_dense_route_bit_for_bit(name: str, t
 
 
 def test_bottleneck_declares_two_channel_sites_and_a_branch_site() -> None:
-    net = network("resnet50", 8)
+    net = resnet("resnet50", width=8)
     sites = {point.site.name: point.site for point in net.gate_points()}
     assert len(sites) == 3 * 16
     _, blocks = blocks_by_hand("resnet50", 8, 32, "cifar")
@@ -209,7 +153,7 @@ def shares(blocks: list[dict[str, int]]) -> dict[str, list[tuple[int, int]]]:
 
 
 def test_channel_gated_bottlenecks_by_hand() -> None:
-    net = network("resnet50", 8, gate_factory=SCHEMES["dgnet"])
+    net = resnet("resnet50", width=8, gates=SCHEMES["dgnet"])
     cost = net.cost_model(20)
     first, blocks = blocks_by_hand("resnet50", 8, 20, "cifar")
     rows = shares(blocks)
@@ -238,23 +182,16 @@ def test_channel_gated_bottlenecks_by_hand() -> None:
 
 
 def test_branch_gated_bottlenecks_by_hand() -> None:
-    cost = network("resnet50", 8, gate_factory=SCHEMES["convnet_aig"]).cost_model(20)
-    first, blocks = blocks_by_hand("resnet50", 8, 20, "cifar")
+    cost = resnet("resnet50", gates=SCHEMES["convnet_aig"]).cost_model(20)
     rows = [[1] * 16, [0] * 16, [i % 2 for i in range(16)], [int(i % 3 == 0) for i in range(16)]]
-    expected = []
-    for row in rows:
-        total = first
-        for block, opened in zip(blocks, row, strict=True):
-            total += opened * (block["conv1"] + block["conv2"] + block["conv3"])
-            total += block["shortcut"] + 16 * block["c_in"] + 16 * 2
-        expected.append(total)
+    expected = [branch_gated_by_hand("resnet50", 8, 20, "cifar", row) for row in rows]
     masks = {site: torch.tensor([[float(row[block])] for row in rows]) for block, site in enumerate(cost.channels)}
     assert cost.gated_macs(masks).tolist() == expected
     assert cost.floor_macs == expected[1]
 
 
 def test_mask_zeroes_exactly_the_hidden_channels_of_a_bottleneck() -> None:
-    net = network("resnet50", 8, gate_factory=SCHEMES["dgnet"]).eval()
+    net = resnet("resnet50", width=8, gates=SCHEMES["dgnet"]).eval()
     seen: dict[str, Tensor] = {}
     blocks = {name: module for name, module in net.named_modules() if isinstance(module, Bottleneck)}
     for name, block in blocks.items():
@@ -276,7 +213,7 @@ def test_mask_zeroes_exactly_the_hidden_channels_of_a_bottleneck() -> None:
 
 
 def test_rows_and_columns_of_shut_channels_of_a_bottleneck_are_not_needed() -> None:
-    net = network("resnet50", 8, gate_factory=SCHEMES["dgnet"]).eval()
+    net = resnet("resnet50", width=8, gates=SCHEMES["dgnet"]).eval()
     x = torch.randn(1, 3, 12, 12)
     with torch.no_grad():
         before, masks = net(x, Route.GATED)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from helpers.command_line import done, message, parsed, refused
-from ssl_dc.cli.options import NAMED
+import pytest
+
+from helpers.command_line import call, done, message, parsed, refused
+from ssl_dc.cli.options import SETTINGS
 from ssl_dc.config import dump, file_layer, override_layer, resolve
 
 
@@ -45,7 +47,9 @@ def test_every_named_option_sets_its_key() -> None:
         "--backbone": ("resnet50", "resnet50"),
         "--width": ("8", 8),
         "--stem": ("strided", "strided"),
-        "--bn": ("shared", "shared"),
+        "--norm": ("shared", "shared"),
+        "--views": ("standard", "standard"),
+        "--optimizer": ("adamw", "adamw"),
         "--routes": ("gated,gated", ["gated", "gated"]),
         "--gate-warmup": ("1", 1),
         "--data": ("folder", "folder"),
@@ -61,14 +65,22 @@ def test_every_named_option_sets_its_key() -> None:
         "--precision": ("bf16", "bf16"),
         "--tracker": ("tensorboard", "tensorboard"),
     }
-    assert {named.flag for named in NAMED} == {*words, "--download"}
+    assert {setting.flag for setting in SETTINGS} == {*words, "--download"}
     arguments = [text for flag, (given, _) in words.items() for text in (flag, given)]
     shown = parsed("config", "show", "--download", *arguments)
-    for named in NAMED:
+    for setting in SETTINGS:
         value = shown
-        for key in named.key.split("."):
+        for key in setting.key.split("."):
             value = value[key]
-        assert value == words.get(named.flag, ("", True))[1], named.flag
+        assert value == words.get(setting.flag, ("", True))[1], setting.flag
+
+
+@pytest.mark.parametrize("words", [["--bn", "shared"], ["--bn=shared"]], ids=" ".join)
+def test_the_old_name_of_an_option_is_taken_with_a_warning(here: Path, words: list[str]) -> None:
+    said = call("config", "show", "--json", *words)
+    assert said.stderr == "ssl-dc: --bn is --norm now; the old name goes in 0.2\n"
+    assert json.loads(said.stdout)["norm"]["name"] == "shared"
+    assert "--bn" not in call("train", "--help").stdout
 
 
 def test_config_validate_says_valid(here: Path) -> None:

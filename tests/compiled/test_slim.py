@@ -46,7 +46,7 @@ def test_some_channels_stay_where_all_are_shut() -> None:
     encoder = random_encoder()
     for module in encoder.modules():
         if isinstance(module, Gate):
-            module.threshold.fill_(1e9)
+            module.thresholds.fill_(1e9)
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
     plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5)
     with torch.no_grad():

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_dc.config.layers import Layer, file_layer, flattened, merged, nested, normalised, override_layer, uniform_layer
-from ssl_dc.config.schema import DEFAULT_PART
 from ssl_dc.errors import ConfigError
 
 NAMES = st.text(st.characters(categories=["Ll"]), min_size=1, max_size=5)
@@ -173,7 +172,7 @@ def test_naming_a_part_as_a_sections_value_is_naming_it_in_the_section() -> None
 
 def test_later_layers_rank_above_earlier_ones_and_bring_their_source() -> None:
     layers = [uniform_layer({"seed": 1, "budget.target": 0.1}, "a"), uniform_layer({"seed": 2}, "b")]
-    whole = merged(layers, DEFAULT_PART)
+    whole = merged(layers)
     assert whole.values == {"seed": 2, "budget.target": 0.1}
     assert whole.sources == {"seed": "b", "budget.target": "a"}
 
@@ -198,7 +197,7 @@ def test_later_layers_rank_above_earlier_ones_and_bring_their_source() -> None:
 def test_a_layer_that_names_another_part_starts_its_section_afresh(
     earlier: dict[str, Any], later: dict[str, Any], left: dict[str, Any]
 ) -> None:
-    whole = merged([uniform_layer(earlier, "a"), uniform_layer(later, "b")], DEFAULT_PART)
+    whole = merged([uniform_layer(earlier, "a"), uniform_layer(later, "b")])
     assert whole.values == left
     assert set(whole.sources) == set(left)
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-import warnings
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_dc.data.base import Splits
-from ssl_dc.data.folder import Folder, read_rgb
+from ssl_dc.data.base import ImageSet, Splits
+from ssl_dc.data.folder import Folder
 from ssl_dc.data.options import FolderOptions
+from ssl_dc.data.pictures import read_rgb
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
 
@@ -75,33 +77,6 @@ def test_extensions_in_capitals_links_and_deeper_folders_count_and_hidden_files_
     assert len(splits.test) == 4
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour", "extension", "expected"),
-    [
-        ("L", 200, "jpg", 200),
-        ("P", 1, "png", None),
-        ("RGBA", 200, "png", 200),
-        ("LA", 200, "png", 200),
-        ("CMYK", 0, "jpg", 255),
-        ("1", 1, "png", 255),
-        ("I;16", 200 * 256, "png", 200),
-    ],
-)
-def test_any_mode_becomes_rgb(mode: str, colour: int, extension: str, expected: int | None, tmp_path: Path) -> None:
-    path = save(tmp_path / f"image.{extension}", mode, colour)
-    image = read_rgb(str(path), "it")
-    assert (image.mode, image.size) == ("RGB", (6, 4))
-    if expected is not None:
-        assert np.abs(np.asarray(image).astype(int) - expected).max() <= 2
-
-
-def test_transparent_palette_becomes_rgb_without_a_warning(tmp_path: Path) -> None:
-    Image.new("P", (4, 4), 1).save(tmp_path / "p.png", transparency=bytes([0, 128]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert read_rgb(str(tmp_path / "p.png"), "it").mode == "RGB"
-
-
 def test_damaged_file_is_an_error_that_names_it(root: Path) -> None:
     broken = root / "train" / "cat" / "0.png"
     broken.write_bytes(broken.read_bytes()[:40])
@@ -120,28 +95,36 @@ def test_root_must_be_there(tmp_path: Path) -> None:
     assert "train/CLASS" in message
 
 
-def test_root_needs_a_train_folder(tmp_path: Path) -> None:
-    save(tmp_path / "cat" / "0.png")
-    assert "no folder 'train'" in error_of(tmp_path)
-
-
-def test_train_needs_classes_or_images(tmp_path: Path) -> None:
-    (tmp_path / "train").mkdir()
+@pytest.mark.parametrize("made", ["", "train"])
+def test_a_folder_without_pictures_is_an_error_that_says_what_was_there(made: str, tmp_path: Path) -> None:
+    (tmp_path / made).mkdir(exist_ok=True)
+    (tmp_path / made / "notes.txt").write_text("no picture")
     message = error_of(tmp_path)
-    assert str(tmp_path / "train") in message
-    assert "no class folders and no images" in message
+    assert f"folder {tmp_path / made} holds no pictures (1 file left out: 1 not pictures)" in message
+    assert "train/CLASS" in message
 
 
-def test_held_out_split_is_needed(tmp_path: Path) -> None:
-    save(tmp_path / "train" / "cat" / "0.png")
-    assert "no held-out images" in error_of(tmp_path)
+def test_without_a_held_out_folder_a_share_of_each_class_is_held_out(tmp_path: Path) -> None:
+    for number in range(20):
+        save(tmp_path / "train" / "cat" / f"{number}.png")
+    for number in range(3):
+        save(tmp_path / "train" / "dog" / f"{number}.png")
+    save(tmp_path / "train" / "fox" / "only.png")
+    splits = open_folder(tmp_path)
+    assert splits.classes == ("cat", "dog", "fox")
+    assert splits.train.labels is not None
+    assert splits.test.labels is not None
+    assert np.bincount(splits.train.labels).tolist() == [16, 2, 1]
+    assert np.bincount(splits.test.labels).tolist() == [4, 1]
+    assert splits.evaluation_train is splits.train
+    assert open_folder(tmp_path).test.fingerprint() == splits.test.fingerprint()
+    nothing = Folder(FolderOptions(root=tmp_path, hold_out=0)).open()
+    assert (len(nothing.train), len(nothing.test)) == (24, 0)
 
 
-def test_class_folder_without_images_is_an_error_that_names_it_and_what_is_expected(root: Path) -> None:
+def test_class_folder_without_images_is_no_class(root: Path) -> None:
     (root / "train" / "empty").mkdir()
-    message = error_of(root)
-    assert str(root / "train" / "empty") in message
-    assert ".jpg" in message
+    assert open_folder(root).classes == ("cat", "dog")
 
 
 def test_class_that_is_only_held_out_is_an_error(root: Path) -> None:
@@ -151,12 +134,63 @@ def test_class_that_is_only_held_out_is_an_error(root: Path) -> None:
     assert "cat, dog" in message
 
 
-def test_images_beside_class_folders_are_an_error(root: Path) -> None:
+def test_images_beside_class_folders_are_left_out_where_classes_are_held_out(root: Path) -> None:
     save(root / "train" / "stray.png")
-    assert "stray.png" in error_of(root)
+    splits = open_folder(root)
+    assert len(splits.train) == 4
+    assert splits.found is not None
+    assert str(splits.found.left_out) == "1 file left out: 1 beside the classes"
 
 
-def test_images_without_class_folders_can_be_pretrained_on_and_not_evaluated(tmp_path: Path) -> None:
+def test_images_beside_folders_and_no_held_out_folder_are_a_set_without_labels(tmp_path: Path) -> None:
+    for path in ("2021/a.png", "2022/b.png", "c.png"):
+        save(tmp_path / "train" / path)
+    assert open_folder(tmp_path).train.labels is None
+
+
+LAYOUTS = {
+    "in the root": "{}.jpg",
+    "nested": "holiday/day {}/photo.jpg",
+    "a folder a class, but no train": "cat{}/photo.jpg",
+    "in train": "train/{}.jpg",
+    "in train, of one class": "train/all/{}.jpg",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_any_layout_without_classes_is_a_set_without_labels(layout: str, tmp_path: Path) -> None:
+    for number in range(40):
+        save(tmp_path / layout.format(number))
+    splits = open_folder(tmp_path)
+    assert splits.train.labels is None
+    assert splits.classes == ()
+    assert splits.calibration is not None
+    assert (len(splits.train), len(splits.calibration), len(splits.test)) == (32, 4, 4)
+    assert splits.test.labels is None
+    assert splits.found is not None
+    assert "40 pictures, no labels; 8 of them are held out" in splits.found.summary
+    with pytest.raises(DataError, match="evaluation needs labels"):
+        _ = splits.evaluation_train.labels
+    parts = [colours_of(part) for part in (splits.train, splits.calibration, splits.test)]
+    assert sum(map(len, parts)) == 40
+
+
+def colours_of(images: ImageSet) -> list[bytes]:
+    return [images.image(number).tobytes() for number in range(len(images))]
+
+
+def test_a_held_out_folder_without_classes_is_measured_on_and_not_trained_on(tmp_path: Path) -> None:
+    for number in range(30):
+        save(tmp_path / "train" / f"{number}.png", colour=10)
+    for number in range(8):
+        save(tmp_path / "val" / f"{number}.png", colour=90)
+    splits = open_folder(tmp_path)
+    assert splits.calibration is not None
+    assert (len(splits.train), len(splits.calibration), len(splits.test)) == (30, 4, 4)
+    assert splits.test.image(0).getpixel((0, 0)) == (90, 90, 90)
+
+
+def test_few_images_are_all_trained_on(tmp_path: Path) -> None:
     for number in range(4):
         save(tmp_path / "train" / f"{number}.jpg")
     splits = open_splits(Folder(FolderOptions(root=tmp_path, limit=3, test_limit=2)))
@@ -169,6 +203,71 @@ def test_images_without_class_folders_can_be_pretrained_on_and_not_evaluated(tmp
             _ = images.labels
         with pytest.raises(DataError, match="evaluation needs labels"):
             images.image(0)
+
+
+def test_hidden_folders_and_circles_of_links_do_not_multiply_images(root: Path) -> None:
+    cat = root / "train" / "cat"
+    save(cat / ".ipynb_checkpoints" / "0-checkpoint.png")
+    (cat / "itself").symlink_to(cat, target_is_directory=True)
+    (cat / "round").symlink_to("round")
+    (cat / "nowhere.png").symlink_to(root / "gone.png")
+    splits = open_folder(root)
+    assert len(splits.train) == 4
+    assert splits.found is not None
+    assert {kind: len(paths) for kind, paths in splits.found.left_out.reasons.items()} == {
+        "hidden folders": 1,
+        "folders listed already": 1,
+        "links that lead nowhere": 2,
+    }
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_pipes_and_devices_are_never_opened(labelled: bool, root: Path) -> None:
+    train = root / "train" / "cat" if labelled else root
+    if not labelled:
+        shutil.rmtree(root / "train")
+    os.mkfifo(train / "pipe.png")
+    (train / "device.png").symlink_to("/dev/zero")
+    splits = open_folder(root)
+    assert len(splits.train) == 4
+    assert splits.found is not None
+    assert set(splits.found.left_out.reasons["not regular files"]) == {str(train / "pipe.png"), str(train / "device.png")}
+
+
+def test_a_pipe_in_place_of_a_picture_is_an_error_and_not_waited_for(root: Path) -> None:
+    train = open_folder(root).train
+    path = root / "train" / "cat" / "0.png"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"cat/0\.png cannot be read: it is not a regular file"):
+        train.image(0)
+
+
+def test_what_is_no_picture_is_counted_with_its_reason(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_bytes(b"")
+    (tmp_path / "c.txt").write_bytes(b"words")
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
+    (tmp_path / "e.NEF").write_bytes((tmp_path / "a.png").read_bytes())
+    (tmp_path / ".f.png").write_bytes((tmp_path / "a.png").read_bytes())
+    save(tmp_path / "none.png").rename(tmp_path / "none")
+    save(tmp_path / "wrong.png").rename(tmp_path / "wrong.txt")
+    splits = open_folder(tmp_path)
+    assert len(splits.train) == 3
+    assert splits.found is not None
+    assert str(splits.found.left_out).startswith("5 files left out: 2 broken, 1 ")
+    assert {kind: [Path(path).name for path in paths] for kind, paths in splits.found.left_out.reasons.items()} == {
+        "broken": ["b.jpg", "d.png"],
+        "not pictures": ["c.txt"],
+        "raw camera files": ["e.NEF"],
+        "hidden": [".f.png"],
+    }
+    with pytest.raises(DataError, match=r"b\.jpg cannot be read: it is empty"):
+        Folder(FolderOptions(root=tmp_path, bad_images="stop")).open()
+
+
+def test_a_file_as_root_is_said_to_be_none(tmp_path: Path) -> None:
+    assert "is not a folder" in error_of(save(tmp_path / "a.png"))
 
 
 def test_imagenette_has_900_images_all_rgb_even_the_grey_ones(real_data: Path) -> None:

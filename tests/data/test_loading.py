@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import functional as F
 
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.errors import ConfigError
-from ssl_dc.training.sampling import GlobalBatches, ViewPairs
+from ssl_dc.training.sampling import GlobalBatches, ViewSets
 from ssl_dc.views.options import StandardViewsOptions
-from ssl_dc.views.pixels import evaluation_transform
+from ssl_dc.views.pixels import Normalise, evaluation_transform
 from ssl_dc.views.standard import Standard
 
 HALF = (0.5, 0.5, 0.5)
@@ -25,9 +28,9 @@ def noise_images(n: int = 12, size: int = 10) -> ArrayImages:
     return ArrayImages(np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8), None)
 
 
-def pairs(seed: int = 3) -> ViewPairs:
+def pairs(seed: int = 3, count: int = 2) -> ViewSets:
     options = StandardViewsOptions(blur_p=(0.5, 0.5))
-    return ViewPairs(noise_images(), Standard(options, 8, HALF, HALF), seed)
+    return ViewSets(noise_images(), Standard(options, 8, HALF, HALF), seed, count)
 
 
 def test_pair_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:
@@ -41,6 +44,13 @@ def test_pair_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:
     assert not torch.equal(first[0], first[1])
     for different in (pairs()[(2, 2)], pairs(seed=4)[(1, 2)], pairs()[(1, 3)]):
         assert not torch.equal(first[0], different[0])
+
+
+def test_more_views_leave_the_first_two_as_they_are() -> None:
+    two, four = pairs()[(1, 2)], pairs(count=4)[(1, 2)]
+    assert len(four) == 4
+    assert all(torch.equal(one, other) for one, other in zip(two, four, strict=False))
+    assert not any(torch.equal(four[3], other) for other in four[:3])
 
 
 def test_drawing_a_pair_leaves_the_global_generator_alone() -> None:
@@ -156,3 +166,31 @@ def test_evaluation_sees_the_whole_of_a_square_image(size: int) -> None:
     assert view.shape == (3, size, size)
     assert view[:, 0].min() > 0.8
     assert view[:, -1].min() > 0.8
+
+
+@pytest.mark.parametrize("size", [(1, 15000), (15000, 1), (3, 70000)])
+def test_of_a_strip_only_the_middle_is_enlarged(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def noted(image: Image.Image, to: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        made.append(to)
+        return resize(image, to, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    strip = Image.new("RGB", size)
+    strip.putpixel((size[0] // 2, size[1] // 2), (255, 255, 255))
+    view = evaluation_transform(224, ZERO, ONE)(strip)
+    assert view.shape == (3, 224, 224)
+    assert made == [(224, 224)]
+    assert view.max() == 1
+
+
+@given(width=st.integers(1, 90), height=st.integers(1, 90), side=st.integers(8, 40))
+def test_the_middle_square_is_that_of_torchvisions_resize_and_centre_crop(width: int, height: int, side: int) -> None:
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(255, 0, height))
+    pixels = np.stack([across, down, (across + down) / 2], axis=2).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    resized = F.resize(image, [side], interpolation=F.InterpolationMode.BICUBIC, antialias=True)
+    expected = Normalise(ZERO, ONE)(F.center_crop(resized, [side, side]))
+    torch.testing.assert_close(evaluation_transform(side, ZERO, ONE)(image), expected, atol=1.5 / 255, rtol=0)

@@ -7,40 +7,32 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from helpers.networks import DGNET, SHARED, random_images
+from helpers.settings import config_of
 from ssl_dc.assemble import build_network
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.backbones.options import ResNet18Options
 from ssl_dc.backbones.resnet import ResNet18
-from ssl_dc.config import RunConfig, resolve, uniform_layer
+from ssl_dc.config import RunConfig
 from ssl_dc.encoders.double import DoubleEncoder
 from ssl_dc.encoders.options import DoubleEncoderOptions
 from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
-from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.none import NoGating
-from ssl_dc.gating.options import DGNetOptions, NoGatingOptions
+from ssl_dc.gating.options import NoGatingOptions
 from ssl_dc.model import Model
-from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
 
-torch.set_num_threads(1)  # on networks this small, threads only wait for one another
-
-GATED = DGNet(DGNetOptions())
 SIZE = 12
 
 
 def make_backbone(gate_factory: GateFactory) -> Backbone:
-    return ResNet18(ResNet18Options(width=8, stem="cifar"), SharedNorms(SharedOptions()).layer, gate_factory)
+    return ResNet18(ResNet18Options(width=8, stem="cifar"), SHARED.layer, gate_factory)
 
 
-def encoder(gating: GatingScheme = GATED) -> DoubleEncoder:
+def encoder(gating: GatingScheme = DGNET) -> DoubleEncoder:
     torch.manual_seed(0)
     return DoubleEncoder(DoubleEncoderOptions(), make_backbone, gating)
-
-
-def images(count: int = 4) -> Tensor:
-    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 
 def state(backbone: Backbone) -> dict[str, Tensor]:
@@ -59,7 +51,7 @@ def test_the_copies_share_no_storage() -> None:
     modules = [set(map(id, net.backbone(route).modules())) for route in (Route.GATED, Route.DENSE)]
     assert not modules[0] & modules[1]
     parameters = {name for name, _ in net.named_parameters()}
-    assert len(parameters) == sum(len(list(net.backbone(route).parameters())) for route in Route)
+    assert len(parameters) == sum(len(list(net.backbone(route).parameters())) for route in Route.BOTH)
 
 
 def test_the_copies_start_from_weights_of_their_own() -> None:
@@ -81,16 +73,16 @@ def test_each_route_runs_through_its_own_copy() -> None:
         calls: list[Route] = []
         handles = [
             net.backbone(each).register_forward_pre_hook(lambda _m, _args, each=each, calls=calls: calls.append(each))
-            for each in Route
+            for each in Route.BOTH
         ]
         untouched = {name: tensor.clone() for name, tensor in state(net.backbone(other)).items()}
         net.zero_grad(set_to_none=True)
-        encoded = net(images(), route)
+        encoded = net(random_images(), route)
         encoded.features.square().sum().backward()
         for handle in handles:
             handle.remove()
         assert calls == [route]
-        assert bool(encoded.masks) == (route is Route.GATED)
+        assert bool(encoded.masks) == (route.gated)
         assert all(p.grad is None for p in net.backbone(other).parameters())
         assert all(p.grad is not None for p in net.backbone(route).parameters())
         for name, tensor in state(net.backbone(other)).items():
@@ -100,13 +92,13 @@ def test_each_route_runs_through_its_own_copy() -> None:
 def test_features_of_a_route_are_those_of_its_copy_alone() -> None:
     net = encoder().eval()
     with torch.no_grad():
-        gated, masks = net.backbone(Route.GATED)(images(), Route.GATED)
-        dense, _ = net.backbone(Route.DENSE)(images(), Route.DENSE)
-        assert torch.equal(net(images(), Route.GATED).features, gated)
-        assert torch.equal(net(images(), Route.DENSE).features, dense)
+        gated, masks = net.backbone(Route.GATED)(random_images(), Route.GATED)
+        dense, _ = net.backbone(Route.DENSE)(random_images(), Route.DENSE)
+        assert torch.equal(net(random_images(), Route.GATED).features, gated)
+        assert torch.equal(net(random_images(), Route.DENSE).features, dense)
         for parameter in net.backbone(Route.GATED).parameters():
             parameter.fill_(1e3)
-        assert torch.equal(net(images(), Route.DENSE).features, dense)
+        assert torch.equal(net(random_images(), Route.DENSE).features, dense)
     assert len(masks) == 8
 
 
@@ -118,24 +110,24 @@ def test_cost_model_is_that_of_the_gated_copy() -> None:
     assert cost.dense_macs == alone.dense_macs, "the share is of one dense network, not of two"
     assert alone.floor_macs == alone.dense_macs
     assert cost.floor_macs < cost.dense_macs
-    assert set(net(images(), Route.GATED).masks) == set(cost.channels)
+    assert set(net(random_images(), Route.GATED).masks) == set(cost.channels)
 
 
 def test_without_gating_no_copy_has_gates() -> None:
     net = encoder(NoGating(NoGatingOptions()))
     assert gates_of(net) == []
-    assert net(images(), Route.DENSE).masks == {}
+    assert net(random_images(), Route.DENSE).masks == {}
 
 
 def test_feature_width_is_that_of_one_copy() -> None:
     net = encoder()
     assert net.feature_dim == 64
-    assert all(net(images(), route).features.shape == (4, 64) for route in Route)
+    assert all(net(random_images(), route).features.shape == (4, 64) for route in Route.BOTH)
 
 
 def config() -> RunConfig:
     settings = {"encoder": "double", "backbone.width": 4, "data": "digits", "data.image_size": 16}
-    return resolve([uniform_layer(settings, "test")]).config
+    return config_of(settings)
 
 
 def test_a_run_with_two_copies_saves_and_loads(tmp_path: Path) -> None:
@@ -144,7 +136,7 @@ def test_a_run_with_two_copies_saves_and_loads(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-        for route in Route:
+        for route in Route.BOTH:
             network(torch.randn(8, 3, 16, 16), route)
     folder = RunFolder.create(tmp_path / "run", config())
     folder.save_model(network)

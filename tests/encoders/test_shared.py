@@ -6,48 +6,35 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.networks import DGNET, SEPARATE, random_images, resnet
 from ssl_dc.backbones.base import Backbone
-from ssl_dc.backbones.options import ResNet18Options
-from ssl_dc.backbones.resnet import ResNet18
 from ssl_dc.encoders.base import Encoded
 from ssl_dc.encoders.options import SharedEncoderOptions
 from ssl_dc.encoders.shared import SharedEncoder
 from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
-from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.none import NoGating
-from ssl_dc.gating.options import DGNetOptions, NoGatingOptions
-from ssl_dc.norms.options import SeparateOptions
-from ssl_dc.norms.separate import SeparateNorms
+from ssl_dc.gating.options import NoGatingOptions
 from ssl_dc.routes import Route
 
-GATED = DGNet(DGNetOptions())
 
-
-def encoder(gating: GatingScheme = GATED, width: int = 8) -> SharedEncoder:
-    torch.manual_seed(0)
-
+def encoder(gating: GatingScheme = DGNET, width: int = 8) -> SharedEncoder:
     def make_backbone(gate_factory: GateFactory) -> Backbone:
-        options = ResNet18Options(width=width, stem="cifar")
-        return ResNet18(options, SeparateNorms(SeparateOptions()).layer, gate_factory)
+        return resnet(width=width, norms=SEPARATE, gates=gate_factory)
 
     made = SharedEncoder(SharedEncoderOptions(), make_backbone, gating)
     with torch.no_grad():
         for _ in range(3):
-            made(images(8), Route.DENSE)
+            made(random_images(8), Route.DENSE)
             if gates_of(made):
-                made(images(8), Route.GATED)
+                made(random_images(8), Route.GATED)
     return made
 
 
-def images(count: int = 4) -> Tensor:
-    return torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(1))
-
-
 @pytest.mark.parametrize("width", [8, 16])
-@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("route", Route.BOTH)
 def test_features_have_the_declared_width_on_both_routes(route: Route, width: int) -> None:
     net = encoder(width=width)
-    encoded = net(images(), route)
+    encoded = net(random_images(), route)
     assert isinstance(encoded, Encoded)
     assert net.feature_dim == 8 * width
     assert encoded.features.shape == (4, 8 * width)
@@ -55,8 +42,8 @@ def test_features_have_the_declared_width_on_both_routes(route: Route, width: in
 
 def test_masks_come_with_the_gated_route_only() -> None:
     net = encoder()
-    assert net(images(), Route.DENSE).masks == {}
-    masks = net(images(), Route.GATED).masks
+    assert net(random_images(), Route.DENSE).masks == {}
+    masks = net(random_images(), Route.GATED).masks
     assert {name: tuple(mask.shape) for name, mask in masks.items()} == {
         f"stages.layer{stage + 1}.{block}.hidden": (4, 8 * 2**stage) for stage in range(4) for block in range(2)
     }
@@ -66,7 +53,7 @@ def test_masks_come_with_the_gated_route_only() -> None:
 def test_without_gating_both_routes_have_no_gates() -> None:
     net = encoder(NoGating(NoGatingOptions()))
     assert gates_of(net) == []
-    assert net(images(), Route.DENSE).masks == {}
+    assert net(random_images(), Route.DENSE).masks == {}
     cost = net.cost_model(12)
     assert cost.floor_macs == cost.dense_macs == encoder().cost_model(12).dense_macs
 
@@ -74,9 +61,9 @@ def test_without_gating_both_routes_have_no_gates() -> None:
 def test_both_routes_run_the_same_convolutions() -> None:
     net = encoder()
     assert net.backbone(Route.DENSE) is net.backbone(Route.GATED)
-    for route in Route:
+    for route in Route.BOTH:
         net.zero_grad(set_to_none=True)
-        net(images(), route).features.square().sum().backward()
+        net(random_images(), route).features.square().sum().backward()
         for name, module in net.named_modules():
             if isinstance(module, nn.Conv2d) and ".gate." not in name:
                 assert module.weight.grad is not None, name
@@ -104,12 +91,12 @@ class OneRoute(nn.Module):
 @pytest.mark.parametrize(("route", "convolutions"), [(Route.DENSE, 1 + 16 + 3), (Route.GATED, 1 + 16 + 3 + 16)])
 def test_each_route_exports_as_a_graph_of_its_own(route: Route, convolutions: int) -> None:
     net = encoder().eval()
-    other = Route.GATED if route is Route.DENSE else Route.DENSE
+    other = Route.GATED if not route.gated else Route.DENSE
     with torch.no_grad():
-        program = torch.export.export(OneRoute(net, route), (images(),))
-        exported = program.module()(images())
-        expected = net(images(), route).features
-        assert not torch.allclose(exported, net(images(), other).features, atol=1e-4)
+        program = torch.export.export(OneRoute(net, route), (random_images(),))
+        exported = program.module()(random_images())
+        expected = net(random_images(), route).features
+        assert not torch.allclose(exported, net(random_images(), other).features, atol=1e-4)
     torch.testing.assert_close(exported, expected)
     counted = [node for node in program.graph.nodes if "conv" in str(node.target) and node.op == "call_function"]
     assert len(counted) == convolutions

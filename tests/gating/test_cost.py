@@ -9,51 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_dc.backbones.options import ResNet18Options
-from ssl_dc.backbones.resnet import ResNet18
-from ssl_dc.gating.base import gates_of, no_gates
+from helpers.macs import channel_gated_by_hand, dense_by_hand
+from helpers.networks import DGNET, resnet
+from ssl_dc.backbones.resnet import ResNet
+from ssl_dc.gating.base import gates_of
 from ssl_dc.gating.cost import CostModel, LayerCost, Trace
-from ssl_dc.gating.dgnet import DGNet
-from ssl_dc.gating.options import DGNetOptions
-from ssl_dc.norms.options import SharedOptions
-from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
-KERNEL_STRIDE_PADDING_POOL = {
-    "imagenet": (7, 2, 3, True),
-    "cifar": (3, 1, 2, False),
-    "strided": (3, 2, 1, False),
-}
 
-
-def network(width: int, stem: str, stem_padding: int | None = None, gated: bool = True) -> ResNet18:
-    options = ResNet18Options(width=width, stem=stem, stem_padding=stem_padding)  # type: ignore[arg-type]
-    gates = DGNet(DGNetOptions()).make_gate if gated else no_gates
-    return ResNet18(options, SharedNorms(SharedOptions()).layer, gates)
-
-
-def counted_by_hand(width: int, image: int, stem: str, opened: list[int] | None = None, padding: int | None = None) -> int:
-    """Plain-integer MACs, dense or, given the open channels of each block, gated."""
-    kernel, stride, usual_padding, pool = KERNEL_STRIDE_PADDING_POOL[stem]
-    padding = usual_padding if padding is None else padding
-    h = (image + 2 * padding - kernel) // stride + 1
-    total = kernel * kernel * 3 * width * h * h
-    if pool:
-        h = (h + 2 - 3) // 2 + 1
-    c_in, block = width, 0
-    for stage in range(4):
-        c_out = width * (1, 2, 4, 8)[stage]
-        for index in range(2):
-            if stage > 0 and index == 0:
-                h = (h + 1) // 2
-            s = c_out if opened is None else opened[block]
-            total += 9 * h * h * c_in * s + 9 * h * h * c_out * s
-            if c_in != c_out:
-                total += h * h * c_in * c_out
-            if opened is not None:
-                total += c_in * (c_in // 4) + (c_in // 4) * c_out
-            c_in, block = c_out, block + 1
-    return total
+def network(width: int, stem: str, stem_padding: int | None = None) -> ResNet:
+    return resnet(width=width, stem=stem, stem_padding=stem_padding, gates=DGNET.make_gate)
 
 
 def masks_with(opened: list[list[int]], cost: CostModel) -> dict[str, Tensor]:
@@ -84,8 +49,8 @@ def published() -> CostModel:
 )
 def test_dense_cost_is_the_table_of_the_method(stem: str, padding: int | None, image: int, macs: int) -> None:
     assert network(64, stem, padding).cost_model(image).dense_macs == macs
-    assert network(64, stem, padding, gated=False).cost_model(image).dense_macs == macs
-    assert counted_by_hand(64, image, stem, padding=padding) == macs
+    assert resnet(width=64, stem=stem, stem_padding=padding).cost_model(image).dense_macs == macs
+    assert dense_by_hand("resnet18", 64, image, stem, padding) == macs
 
 
 @pytest.mark.parametrize(
@@ -95,7 +60,7 @@ def test_dense_cost_is_the_table_of_the_method(stem: str, padding: int | None, i
 def test_lowest_possible_ratio(stem: str, image: int, floor: float) -> None:
     cost = network(64, stem).cost_model(image)
     assert round(cost.floor_ratio, 5) == floor
-    assert cost.floor_macs == counted_by_hand(64, image, stem, opened=[0] * 8)
+    assert cost.floor_macs == channel_gated_by_hand(64, image, stem, [0] * 8)
     shut = {site: torch.zeros(1, channels) for site, channels in cost.channels.items()}
     assert cost.ratio(shut).item() == pytest.approx(cost.floor_ratio, rel=1e-6)
 
@@ -109,7 +74,7 @@ def test_gated_cost_of_hand_made_masks(published: CostModel) -> None:
         [10, 20, 31, 47, 5, 200, 511, 3],
         [64, 0, 128, 0, 256, 0, 512, 0],
     ]
-    expected = [counted_by_hand(64, 32, "cifar", row) for row in opened]
+    expected = [channel_gated_by_hand(64, 32, "cifar", row) for row in opened]
     assert published.gated_macs(masks_with(opened, published)).tolist() == expected
 
 
@@ -130,8 +95,9 @@ def test_open_gated_network_costs_the_dense_one_and_its_gates(published: CostMod
 def test_width_32_at_40_pixels_by_hand(stem: str) -> None:
     cost = network(32, stem).cost_model(40)
     opened = [[32, 7, 64, 1, 0, 99, 256, 13], [0, 32, 5, 64, 128, 1, 2, 255]]
-    assert cost.dense_macs == counted_by_hand(32, 40, stem)
-    assert cost.gated_macs(masks_with(opened, cost)).tolist() == [counted_by_hand(32, 40, stem, row) for row in opened]
+    assert cost.dense_macs == dense_by_hand("resnet18", 32, 40, stem)
+    expected = [channel_gated_by_hand(32, 40, stem, row) for row in opened]
+    assert cost.gated_macs(masks_with(opened, cost)).tolist() == expected
 
 
 @settings(max_examples=6, deadline=None)
@@ -159,7 +125,7 @@ def test_cost_equals_torch_flop_counter(width: int, image: int, stem: str, paddi
 def test_gate_declares_the_macs_that_are_counted() -> None:
     for gate in gates_of(network(16, "cifar").eval()):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            gate(torch.randn(1, gate.squeeze.in_channels, 5, 5))
+            gate(torch.randn(1, gate.squeeze.in_channels, 5, 5), gate.thresholds[0])
         assert gate.macs == counter.get_total_flops() // 2 > 0
 
 
@@ -172,7 +138,7 @@ def test_ratio_is_gated_over_dense(published: CostModel) -> None:
     torch.testing.assert_close(ratio.double(), published.gated_macs(masks) / 703_560_448, rtol=1e-6, atol=0)
     trace = Trace(masks, published)
     assert torch.equal(trace.ratio(), ratio)
-    assert trace.macs().tolist() == [counted_by_hand(64, 32, "cifar", row) for row in opened]
+    assert trace.macs().tolist() == [channel_gated_by_hand(64, 32, "cifar", row) for row in opened]
 
 
 def test_ratio_of_half_precision_masks_is_not_rounded(published: CostModel) -> None:
@@ -180,7 +146,7 @@ def test_ratio_of_half_precision_masks_is_not_rounded(published: CostModel) -> N
     masks = masks_with(opened, published)
     half = {site: mask.to(torch.bfloat16) for site, mask in masks.items()}
     assert published.ratio(half).item() == published.ratio(masks).item()
-    assert published.gated_macs(half).item() == counted_by_hand(64, 32, "cifar", opened[0])
+    assert published.gated_macs(half).item() == channel_gated_by_hand(64, 32, "cifar", opened[0])
 
 
 def test_ratio_is_differentiable_with_the_price_of_a_channel_as_gradient(published: CostModel) -> None:

@@ -20,6 +20,9 @@ TINY: dict[str, Any] = {
 }
 """Two epochs of four steps, on digits."""
 
+TWO_BY_TWO: dict[str, Any] = {**TINY, "data.limit": 32}
+"""Two epochs of two steps."""
+
 SHORT: dict[str, Any] = {**TINY, "data.limit": 32, "training.epochs": 1}
 """One epoch of two steps."""
 

@@ -6,31 +6,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_dc.backbones.options import ResNet18Options
-from ssl_dc.backbones.resnet import BasicBlock, ResNet18
-from ssl_dc.gating.dgnet import DGNet
-from ssl_dc.gating.options import DGNetOptions
+from helpers.networks import DGNET, SEPARATE, SHARED, resnet
+from ssl_dc.backbones.resnet import BasicBlock, ResNet
 from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
-from ssl_dc.norms.options import SeparateOptions, SharedOptions
-from ssl_dc.norms.separate import SeparateNorms
-from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 
-SEPARATE = SeparateNorms(SeparateOptions())
-SHARED = SharedNorms(SharedOptions())
 
-
-def network(policy: NormPolicy) -> ResNet18:
-    torch.manual_seed(0)
-    options = ResNet18Options(width=8, stem="cifar")
-    return ResNet18(options, policy.layer, DGNet(DGNetOptions()).make_gate)
+def network(policy: NormPolicy) -> ResNet:
+    return resnet(norms=policy, gates=DGNET.make_gate)
 
 
 def images() -> Tensor:
     return torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(1)) * 2 + 1
 
 
-def norms_by_position(net: ResNet18) -> dict[Position, list[RouteNorm]]:
+def norms_by_position(net: ResNet) -> dict[Position, list[RouteNorm]]:
     found: dict[Position, list[RouteNorm]] = {
         Position.STEM: [net.norm1],
         Position.BLOCK: [],
@@ -71,7 +61,7 @@ def test_separate_keeps_block_statistics_apart_and_shares_the_rest(here: Route, 
         assert not is_fresh(norm.for_route(other))
 
 
-@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("route", Route.BOTH)
 def test_shared_has_one_set_of_statistics_everywhere(route: Route) -> None:
     net = network(SHARED)
     net(images(), route)
@@ -90,7 +80,7 @@ def test_number_of_batch_norms_outside_the_gates(policy: NormPolicy, count: int)
 
 @pytest.mark.parametrize("position", list(Position))
 @pytest.mark.parametrize("policy", [SHARED, SEPARATE])
-@pytest.mark.parametrize("route", list(Route))
+@pytest.mark.parametrize("route", Route.BOTH)
 def test_norm_layer_is_the_plain_batch_norm_of_its_route(policy: NormPolicy, position: Position, route: Route) -> None:
     norm = policy.layer(5, position)
     plain = nn.BatchNorm2d(5)

@@ -12,20 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from ssl_dc.cli import main
+from helpers.command_line import call
 from ssl_dc.errors import ConfigError, PluginError
-from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import registry
-from ssl_dc.scaffold import next_commands, write_package
+from ssl_dc.scaffold import kinds, next_commands, write_package
 from ssl_dc.scaffold.package import TEMPLATES
-from ssl_dc.scaffold.sketches import SKETCHES
 from ssl_dc.testing import checks
 
 Install = Callable[[Path], None]
-ALL_KINDS = (*KINDS, *OTHER_KINDS)
-WITHOUT_OPTIONS = ("command", "watcher")
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -43,11 +39,7 @@ class Outcomes:
             self.failures.append(f"{report.nodeid}: {report.longreprtext}")
 
 
-def call(*words: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words])
-
-
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_new_package_passes_its_own_tests(kind: str, tmp_path: Path, install_package: Install) -> None:
     package = tmp_path / "package"
     written = write_package(package, kind, f"new-{kind}")
@@ -64,21 +56,23 @@ def test_a_new_package_passes_its_own_tests(kind: str, tmp_path: Path, install_p
     assert set(outcomes.of_calls) <= {"passed", "skipped"}
 
 
-def test_there_is_a_sketch_of_every_kind_and_nothing_else() -> None:
-    assert tuple(SKETCHES) == ALL_KINDS
-    assert {room.name for room in TEMPLATES.iterdir()} == {"any", *ALL_KINDS}
+def test_there_are_templates_of_every_kind_and_nothing_else() -> None:
+    assert kinds() == list(KINDS)
+    assert {room.name for room in TEMPLATES.iterdir()} == {"any", *KINDS}
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_new_package_has_the_same_files_whatever_it_brings(kind: str, tmp_path: Path) -> None:
     written = {str(path.relative_to(tmp_path)) for path in write_package(tmp_path, kind, "a.B-1")}
-    options = set() if kind in WITHOUT_OPTIONS else {"ssl_dc_a_B_1/options.py"}
+    options = set() if KINDS[kind].options is None else {"ssl_dc_a_B_1/options.py"}
     module = {"ssl_dc_a_B_1/__init__.py", f"ssl_dc_a_B_1/{kind}.py"}
     assert written == {"README.md", "pyproject.toml", "tests/test_a_B_1.py", *module, *options}
 
 
-@pytest.mark.parametrize("name", ["f", "any", "path", "image", "tensor", "mapping", "field", "module", "ssl-dc", "x"])
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize(
+    "name", ["f", "any", "path", "image", "tensor", "mapping", "field", "module", "ssl-dc", "x", "SIDE", "SHAPES", "PIL"]
+)
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_name_hides_what_a_module_imports(kind: str, name: str, tmp_path: Path) -> None:
     for path in write_package(tmp_path, kind, name):
         if path.suffix != ".py":
@@ -86,10 +80,11 @@ def test_no_name_hides_what_a_module_imports(kind: str, name: str, tmp_path: Pat
         tree = ast.parse(path.read_text(encoding="utf-8"))
         bound = [alias.asname or alias.name for node in ast.walk(tree) for alias in getattr(node, "names", [])]
         bound += [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+        bound += [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
         assert len(bound) == len(set(bound)), path
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_word_of_the_templates_is_put_in_and_what_is_to_be_changed_is_marked(kind: str, tmp_path: Path) -> None:
     texts = {path.name: path.read_text() for path in write_package(tmp_path, kind, "spread")}
     assert [name for name, text in texts.items() if "$" in text.replace(r".csv$", "")] == []
@@ -110,7 +105,7 @@ def test_the_command_says_what_was_written_and_what_comes_next(tmp_path: Path, m
     ]
 
 
-@pytest.mark.parametrize("kind", ALL_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_command_that_comes_last_has_options_that_there_are(
     kind: str, tmp_path: Path, install_package: Install
 ) -> None:
@@ -134,8 +129,8 @@ def test_the_command_that_comes_last_has_options_that_there_are(
         ("spread_", "the last one a letter or a digit"),
         ("größe", "a name is a letter"),
         ("a²", "a name is a letter"),
-        ("class", "class is a word of Python's own"),
-        ("none", "None is a word of Python's own"),
+        ("class", "class is a keyword of Python"),
+        ("none", "None is a keyword of Python"),
         ("vicreg", "name 'vicreg' is taken: there is the objective 'vicreg' of ssl-dc "),
     ],
 )
@@ -162,7 +157,7 @@ def test_a_package_that_is_installed_can_be_written_anew_but_not_another_of_its_
     write_package(tmp_path / "first", "norm", "new-one")
     install_package(tmp_path / "first")
     assert write_package(tmp_path / "again", "norm", "new-one")
-    with pytest.raises(PluginError, match="would be ssl-dc-new-one, which is installed and brings the batch-norm policy"):
+    with pytest.raises(PluginError, match="would be ssl-dc-new-one, which is installed and brings the norm policy"):
         write_package(tmp_path / "other", "gating", "new-one")
     assert not (tmp_path / "other").exists()
 
@@ -221,4 +216,4 @@ def test_the_templates_are_in_the_wheel(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     (wheel,) = tmp_path.glob("*.whl")
     kept = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("ssl_dc/scaffold/templates/")}
-    assert kept == {str(path.relative_to(REPOSITORY)) for path in TEMPLATES.rglob("*.template")}
+    assert kept == {str(path.relative_to(REPOSITORY)) for path in TEMPLATES.rglob("*") if path.is_file()}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ssl_dc.plugins.discovery import BUILT_IN
-from ssl_dc.plugins.parts import KINDS, OTHER_KINDS
+from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.testing import Check, DoesNotApplyError, Subject, checks
 
@@ -43,6 +43,7 @@ NEEDS_GATES = {
     "training_masks_carry_a_gradient_to_every_parameter",
     "declared_cost_is_the_counted_cost",
     "a_pooled_rule_decides_as_the_gate_does",
+    "each_image_may_have_thresholds_of_its_own",
     "a_higher_threshold_shuts_more",
     "losses_are_finite_scalars_with_a_gradient_to_every_mask",
     "it_can_be_held_to_a_budget",
@@ -132,7 +133,7 @@ def test_what_does_not_apply_is_said_of_checks_that_there_are() -> None:
 
 def test_built_in_parts_of_all_kinds_but_one_are_checked() -> None:
     """A watcher cannot be built in: it would watch every training."""
-    assert {registered.kind for registered in BUILT_INS} == {*KINDS, *OTHER_KINDS} - {"watcher"}
+    assert {registered.kind for registered in BUILT_INS} == {*KINDS} - {"watcher"}
 
 
 def test_parts_that_trace_say_so() -> None:

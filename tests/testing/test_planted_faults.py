@@ -75,6 +75,8 @@ def also(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
+OWN_THRESHOLDS = "each_image_may_have_thresholds_of_its_own"
+
 FAULTS = [
     # of any part
     Fault("objective", "long_summary", "record_has_a_summary_of_one_line", "saw 'No full stop'"),
@@ -113,14 +115,22 @@ FAULTS = [
     Fault("objective", "queue_not_saved", "state_is_saved_whole", "again from the saved state, saw"),
     Fault("objective", "statistics_of_one_process", "two_processes_are_one", "as in one process, saw"),
     Fault("objective", "breaks_the_graph", COMPILES, "term.item() > 0"),
+    Fault("objective", "says_any_views", "as_many_views_are_taken_as_it_says", "takes 3 positional arguments"),
     # gating schemes
-    Fault("gating", "soft_masks", "masks_are_0_or_1", "0 and 1 only in training", also("masks_are_0_or_1_under_bf16")),
+    Fault(
+        "gating",
+        "soft_masks",
+        "masks_are_0_or_1",
+        "0 and 1 only in training",
+        also("masks_are_0_or_1_under_bf16", OWN_THRESHOLDS),
+    ),
+    Fault("gating", "first_thresholds_for_all", OWN_THRESHOLDS, "each with its own thresholds, saw"),
     Fault(
         "gating",
         "one_mask_for_all_channels",
         "masks_are_0_or_1",
         "the shape (8, 12) in training mode, saw (8, 1)",
-        also("masks_are_0_or_1_under_bf16"),
+        also("masks_are_0_or_1_under_bf16", OWN_THRESHOLDS),
     ),
     Fault(
         "gating", "masks_in_float32", "masks_are_0_or_1_under_bf16", "torch.bfloat16 in training mode, saw torch.float32"
@@ -130,10 +140,14 @@ FAULTS = [
         "sampled_in_evaluation",
         "evaluation_masks_are_deterministic_and_without_gradient",
         "the same mask twice",
-        also("state_is_saved_whole"),
+        also("state_is_saved_whole", OWN_THRESHOLDS),
     ),
     Fault(
-        "gating", "batch_in_evaluation", "evaluation_masks_are_deterministic_and_without_gradient", "of images one by one"
+        "gating",
+        "batch_in_evaluation",
+        "evaluation_masks_are_deterministic_and_without_gradient",
+        "of images one by one",
+        also(OWN_THRESHOLDS),
     ),
     Fault(
         "gating",
@@ -215,7 +229,7 @@ FAULTS = [
         also("an_open_mask_uses_its_layers"),
     ),
     Fault("backbone", "batch_statistics", "evaluation_is_deterministic_and_image_by_image", "of images one by one"),
-    # batch-norm policies
+    # norm policies
     Fault("norm", "swapped_routes", "for_route_is_the_batch_norm_that_acts", "what for_route's batch norm computes"),
     Fault(
         "norm",

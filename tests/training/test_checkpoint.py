@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import SGD, Adagrad, AdamW, Optimizer
 
-from ssl_dc.assemble import build_data_set
-from ssl_dc.config import resolve, uniform_layer
-from ssl_dc.data.subsets import open_splits
+from helpers.settings import TINY
+from helpers.training import trainer_of
 from ssl_dc.errors import RunError
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.optimizers.lars import build as build_lars
@@ -26,20 +25,7 @@ from ssl_dc.optimizers.options import LARSOptions
 from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
-from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.trainer import Trainer
-
-TINY = {
-    "data.limit": 64,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
-    "training.batch_size": 16,
-    "training.epochs": 2,
-    "training.workers": 0,
-    "training.checkpoint_every": 3,
-}
-"""Two epochs of four steps."""
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -296,8 +282,7 @@ def test_the_scaler_of_mixed_precision_goes_on_to_the_last_bit(tmp_path: Path, m
     monkeypatch.setattr("ssl_dc.training.trainer.make_accelerator", with_a_scaler)
 
     def made() -> tuple[Trainer, list[float], Watcher]:
-        config = resolve([uniform_layer(TINY, "test")]).config
-        trainer = trainer_from_config(config, open_splits(build_data_set(config)).train)
+        trainer = trainer_of({**TINY, "training.checkpoint_every": 3})
         scales: list[float] = []
 
         class Scales(Watcher):

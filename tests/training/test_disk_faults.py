@@ -12,26 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 import ssl_dc
+from helpers.command_line import call
+from helpers.settings import TINY
+from helpers.training import assert_same_files, saved_steps
 from ssl_dc import RunError
-from ssl_dc.cli import main
 from ssl_dc.trackers.base import Watcher
 
-SETTINGS: dict[str, Any] = {
-    "data.limit": 64,
-    "data.test_limit": 40,
-    "data.image_size": 8,
-    "backbone.width": 8,
-    "objective.expander_width": 16,
-    "training.batch_size": 16,
-    "training.epochs": 2,
-    "training.workers": 0,
-    "training.log_every": 1,
-    "training.checkpoint_every": 1,
-    "training.keep_checkpoints": 1,
-}
+SETTINGS = {**TINY, "backbone.width": 8, "training.checkpoint_every": 1, "training.keep_checkpoints": 1}
 """Two epochs of four steps; a resume point takes about 3 MiB."""
 
 
@@ -66,19 +55,6 @@ class Filling(Watcher):
                 file.write(b"\0" * (shutil.disk_usage(self.disk).free - self.left))
 
 
-def resumed(folder: Path) -> Result:
-    return CliRunner().invoke(main, ["train", "--resume", str(folder)])
-
-
-def same(one: Path, two: Path) -> None:
-    for name in ("model.safetensors", "metrics.jsonl", "result.json"):
-        assert (one / name).read_bytes() == (two / name).read_bytes(), name
-
-
-def saved(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").iterdir())
-
-
 @pytest.mark.parametrize("left", [2**20, 2**12], ids=["no room for a resume point", "hardly room for a line of metrics"])
 def test_a_full_disk_keeps_the_earlier_resume_point_and_says_what_is_needed(
     small_disk: Path, whole: Path, left: int
@@ -92,17 +68,17 @@ def test_a_full_disk_keeps_the_earlier_resume_point_and_says_what_is_needed(
         assert "the resume point of step 4 cannot be written; it takes " in text
         assert "MiB are free there" in text
         assert f"Last good resume point: {folder}/checkpoints/step-00000003" in text
-    assert saved(folder) == ["step-00000003"]
-    result = resumed(folder)
+    assert saved_steps(folder) == [3]
+    result = call("train", "--resume", folder)
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr
     assert "Traceback" not in result.stderr
-    assert saved(folder) == ["step-00000003"]
+    assert saved_steps(folder) == [3]
     (small_disk / "ballast").unlink()
-    result = resumed(folder)
+    result = call("train", "--resume", folder)
     assert result.exit_code == 0, result.stderr
     assert "training from step 3 to 8" in result.stderr
-    same(folder, whole)
+    assert_same_files(folder, whole)
 
 
 def test_a_run_folder_that_cannot_be_written_is_a_message(tmp_path: Path, whole: Path) -> None:
@@ -120,24 +96,27 @@ def test_a_run_folder_that_cannot_be_written_is_a_message(tmp_path: Path, whole:
     else:
         folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        result = resumed(folder)
+        result = call("train", "--resume", folder)
         assert ssl_dc.load(folder).feature_dim == 64, "reading needs no writing"
     finally:
         if os.geteuid() == 0:
             subprocess.run(["umount", str(folder)], check=True)
         else:
             folder.chmod(stat.S_IRWXU)
-    assert result.exit_code == 1, result.exception
+    assert result.exit_code == 1
     assert "Read-only file system" in result.stderr or "Permission denied" in result.stderr
     assert str(folder) in result.stderr
     assert "Traceback" not in result.stderr
-    same(folder, whole)
+    assert_same_files(folder, whole)
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
-@pytest.mark.parametrize("call", ["fsync", "mkdir", "rename"])
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [("fsync", errno.ENOSPC), ("mkdir", errno.EDQUOT), ("rename", errno.EIO)],
+    ids=["fsync", "mkdir", "rename"],
+)
 def test_a_failing_system_call_while_saving_keeps_the_earlier_resume_point(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, function: str, code: int
 ) -> None:
     folder = tmp_path / "run"
 
@@ -147,11 +126,11 @@ def test_a_failing_system_call_while_saving_keeps_the_earlier_resume_point(
     class From3(Watcher):
         def on_step_end(self, step: int) -> None:
             if step == 4:
-                monkeypatch.setattr(os, call, failing)
+                monkeypatch.setattr(os, function, failing)
 
     with pytest.raises(RunError, match=f"the resume point of step 4 cannot be written.*{os.strerror(code)}"):
         ssl_dc.train(SETTINGS, output=folder, watchers=[From3()])
     monkeypatch.undo()
-    assert saved(folder) == ["step-00000003"]
+    assert saved_steps(folder) == [3]
     ssl_dc.resume(folder)
-    same(folder, whole)
+    assert_same_files(folder, whole)

@@ -9,55 +9,22 @@ from typing import Any
 import pytest
 
 import ssl_dc
+from helpers.settings import TWO_BY_TWO
+from helpers.training import Told
 from ssl_dc.plugins.discovery import Plugin
 from ssl_dc.plugins.registry import registry
 from ssl_dc.trackers.base import Guarded, StepMetrics, Watcher
 
-TINY: dict[str, Any] = {
-    "data.limit": 32,
-    "data.test_limit": 20,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 8,
-    "training.batch_size": 16,
-    "training.epochs": 2,
-    "training.workers": 0,
-    "training.log_every": 2,
-}
+SETTINGS = {**TWO_BY_TWO, "training.log_every": 2, "training.checkpoint_every": 3}
 
 EVENTS = [name for name in vars(Watcher) if name.startswith("on_")]
 
 
-class Told(Watcher):
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, int | None]] = []
-
-    def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
-        self.events.append(("start", step))
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        self.events.append(("metrics", metrics.step))
-
-    def on_step_end(self, step: int) -> None:
-        self.events.append(("step", step))
-
-    def on_epoch_end(self, epoch: int) -> None:
-        self.events.append(("epoch", epoch))
-
-    def on_checkpoint(self, step: int) -> None:
-        self.events.append(("checkpoint", step))
-
-    def on_end(self) -> None:
-        self.events.append(("end", None))
-
-
 def test_a_watcher_is_told_of_everything_in_its_order(tmp_path: Path) -> None:
     told = Told()
-    ssl_dc.train(TINY, output=tmp_path / "run", watchers=[told])
+    ssl_dc.train(SETTINGS, output=tmp_path / "run", watchers=[told])
     epoch_1 = [("step", 1), ("metrics", 2), ("step", 2), ("epoch", 1), ("checkpoint", 2)]
-    epoch_2 = [("step", 3), ("metrics", 4), ("step", 4), ("epoch", 2), ("checkpoint", 4)]
+    epoch_2 = [("step", 3), ("checkpoint", 3), ("metrics", 4), ("step", 4), ("epoch", 2), ("checkpoint", 4)]
     assert told.events == [("start", 0), *epoch_1, *epoch_2, ("end", None)]
 
 
@@ -125,13 +92,11 @@ def test_the_watcher_of_a_plugin_watches_every_training(
 ) -> None:
     install({"acme": {"a": WATCHER.format(name="epochs", begin=begin, at_epoch=at_epoch)}})
     registry.cache_clear()
-    said: list[str] = []
-    told = Watcher()
-    told.on_message = said.append  # type: ignore[method-assign]
+    told = Told()
     try:
-        run = ssl_dc.train(TINY, output=tmp_path / "run", watchers=[told])
+        run = ssl_dc.train(SETTINGS, output=tmp_path / "run", watchers=[told])
     finally:
         registry.cache_clear()
     file = run.folder / "epochs.txt"
     assert (file.read_text() if file.exists() else None) == written
-    assert said == ([message] if message else [])
+    assert told.messages == ([message] if message else [])

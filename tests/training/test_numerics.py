@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,48 +11,21 @@ import torch
 from torch import Tensor, nn
 
 import ssl_dc
-from ssl_dc.assemble import build_data_set
-from ssl_dc.config import TrainingConfig, resolve, uniform_layer
-from ssl_dc.data.subsets import open_splits
+from helpers.settings import TINY, TWO_BY_TWO
+from helpers.training import Told, assert_same_files, trainer_of
+from ssl_dc.config import TrainingConfig
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import gates_of, set_threshold
 from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
 from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.checkpoint import CheckpointStore
-from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.trainer import Trainer
 
-TINY: dict[str, Any] = {
-    "data.limit": 64,
-    "data.test_limit": 40,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
-    "training.batch_size": 16,
-    "training.epochs": 2,
-    "training.workers": 0,
-    "training.log_every": 1,
-}
 
-
-class Messages(Watcher):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps: list[int] = []
-
-    def on_message(self, text: str) -> None:
-        self.said.append(text)
-
-    def on_step(self, metrics: Any) -> None:
-        self.steps.append(metrics.step)
-
-
-def trainer(**settings: Any) -> tuple[Trainer, Messages]:
+def started(**settings: Any) -> tuple[Trainer, Told]:
     more = {key.replace("__", "."): value for key, value in settings.items()}
-    config = resolve([uniform_layer({**TINY, **more}, "test")]).config
-    listener = Messages()
-    return trainer_from_config(config, open_splits(build_data_set(config)).train), listener
+    return trainer_of({**TINY, **more}), Told()
 
 
 def watch(**training: Any) -> tuple[NumericsWatch, list[str]]:
@@ -82,7 +54,7 @@ def spoil_gradient(made: Trainer, steps: set[int]) -> str:
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_gradient_that_is_not_finite_ends_the_run_with_step_and_name(tmp_path: Path, accumulation: int) -> None:
-    made, _ = trainer(training__checkpoint_every=1, training__accumulation=accumulation)
+    made, _ = started(training__checkpoint_every=1, training__accumulation=accumulation)
     name = spoil_gradient(made, {3})
     with pytest.raises(RunError, match=rf"step 3: the gradient is not finite: that of {name}\. .*step-00000002"):
         made.fit(checkpoints=CheckpointStore(tmp_path))
@@ -91,7 +63,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_with_step_and_name(tmp_path:
 
 @pytest.mark.parametrize("spoil", [spoil_loss, spoil_gradient])
 def test_steps_that_are_not_finite_can_be_left_out_and_change_nothing(spoil: Any) -> None:
-    made, listener = trainer(training__on_not_finite="skip")
+    made, told = started(training__on_not_finite="skip")
     spoil(made, {3, 5})
     states: dict[int, dict[str, Tensor]] = {}
 
@@ -99,11 +71,11 @@ def test_steps_that_are_not_finite_can_be_left_out_and_change_nothing(spoil: Any
         def on_step_end(self, step: int) -> None:
             states[step] = {name: value.clone() for name, value in made.learner.state_dict().items()}
 
-    made.fit(watchers=[listener, Look()])
-    (message,) = listener.said
+    made.fit(watchers=[told, Look()])
+    (message,) = told.messages
     assert message.startswith("step 3: ")
     assert "left out" in message
-    assert listener.steps == [1, 2, 4, 6, 7, 8]
+    assert [metrics.step for metrics in told.metrics] == [1, 2, 4, 6, 7, 8]
     for spoilt in (3, 5):
         assert all(torch.equal(value, states[spoilt - 1][name]) for name, value in states[spoilt].items())
         assert any(not torch.equal(value, states[spoilt][name]) for name, value in states[spoilt + 1].items())
@@ -111,11 +83,9 @@ def test_steps_that_are_not_finite_can_be_left_out_and_change_nothing(spoil: Any
 
 
 def test_watching_for_what_can_be_left_out_changes_no_bit(tmp_path: Path) -> None:
-    ssl_dc.train(TINY, output=tmp_path / "stop")
-    ssl_dc.train({**TINY, "training.on_not_finite": "skip"}, output=tmp_path / "skip")
-    for name in ("model.safetensors", "metrics.jsonl"):
-        assert (tmp_path / "stop" / name).read_bytes() == (tmp_path / "skip" / name).read_bytes()
-    assert all(json.loads(line) for line in (tmp_path / "skip" / "metrics.jsonl").read_text().splitlines())
+    ssl_dc.train(TWO_BY_TWO, output=tmp_path / "stop")
+    ssl_dc.train({**TWO_BY_TWO, "training.on_not_finite": "skip"}, output=tmp_path / "skip")
+    assert_same_files(tmp_path / "stop", tmp_path / "skip", "model.safetensors", "metrics.jsonl")
 
 
 def test_a_large_gradient_is_finite() -> None:
@@ -170,25 +140,25 @@ def test_gates_that_are_all_alike_are_told_once_and_may_end_the_run(gating: str,
         assert gates_of(made.learner.encoder)
 
     settings: dict[str, Any] = {"gating__name": gating, "budget__control": "penalty"}
-    made, listener = trainer(**settings)
+    made, told = started(**settings)
     stuck(made)
-    made.fit(watchers=[listener])
-    (message,) = listener.said
+    made.fit(watchers=[told])
+    (message,) = told.messages
     assert message.startswith(f"step 1: every gate is {word}, for every image")
-    made, _ = trainer(**settings, training__on_stuck_gates="stop")
+    made, _ = started(**settings, training__on_stuck_gates="stop")
     stuck(made)
     with pytest.raises(RunError, match=f"step 1: every gate is {word}"):
         made.fit()
 
 
 def test_gates_may_all_be_open_where_the_whole_cost_may_be_paid() -> None:
-    made, listener = trainer(budget__target=1.0, budget__control="penalty")
+    made, told = started(budget__target=1.0, budget__control="penalty")
     set_threshold(made.learner.encoder, -1e6)
-    made.fit(watchers=[listener])
-    assert listener.said == []
+    made.fit(watchers=[told])
+    assert told.messages == []
 
 
 def test_a_run_that_learns_is_told_nothing() -> None:
-    made, listener = trainer(training__on_collapse="stop", training__on_stuck_gates="stop")
-    made.fit(watchers=[listener])
-    assert listener.said == []
+    made, told = started(training__on_collapse="stop", training__on_stuck_gates="stop")
+    made.fit(watchers=[told])
+    assert told.messages == []

@@ -7,24 +7,20 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import ssl_dc
+from helpers.settings import TINY
 from ssl_dc.errors import Stopped
 from ssl_dc.trackers.base import Watcher
 
 MINUTES = float(os.environ.get("SSL_DC_SOAK_MINUTES", "12"))
-SETTINGS: dict[str, Any] = {
+SETTINGS = {
+    **TINY,
     "data.limit": 128,
-    "data.test_limit": 40,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
     "training.batch_size": 32,
     "training.workers": 1,
-    "training.log_every": 1,
     "training.epochs": 1_000_000,
     "tracker.name": "tensorboard",
 }

@@ -3,61 +3,31 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from ssl_dc.assemble import build_data_set
-from ssl_dc.config import resolve, uniform_layer
-from ssl_dc.data.subsets import open_splits
+from helpers.settings import TWO_BY_TWO
+from helpers.training import Told, trainer_of
 from ssl_dc.gating.base import Gate, gates_of
-from ssl_dc.reproduction.systems import BASELINE1, BASELINE2, DOUBLE, DUAL, NO_INVARIANCE, VANILLA, System
+from ssl_dc.reproduction.systems import BASELINE1, BASELINE2, DOUBLE, DUAL, NO_INVARIANCE, System
 from ssl_dc.routes import Route
 from ssl_dc.trackers.base import StepMetrics, Watcher
-from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.learner import LearnerOutput
 from ssl_dc.training.trainer import Trainer
 
-torch.set_num_threads(1)  # on networks this small, threads only wait for one another
-
 BUDGET = 0.3
-TINY = {
-    "data.limit": 32,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 8,
-    "training.batch_size": 16,
-    "training.epochs": 2,
-    "training.workers": 0,
-    "training.log_every": 1,
-    "budget.control": "penalty",
-}
+SETTINGS = {**TWO_BY_TWO, "objective.expander_width": 8, "budget.control": "penalty"}
 STEPS_PER_EPOCH = 2
 
 
-def trainer_of(system: System, settings: Mapping[str, Any] | None = None) -> Trainer:
+def system_trainer(system: System, settings: Mapping[str, Any] | None = None) -> Trainer:
+    kept = {key: value for key, value in SETTINGS.items() if system.budgeted or not key.startswith("budget.")}
     target = {"budget.target": BUDGET} if system.budgeted else {}
-    tiny = TINY if system.budgeted else {key: value for key, value in TINY.items() if not key.startswith("budget.")}
-    config = resolve([uniform_layer({**tiny, **target, **system.settings, **(settings or {})}, "test")]).config
-    return trainer_from_config(config, open_splits(build_data_set(config)).train)
-
-
-class Recorder(Watcher):
-    """Keeps the metrics of every step."""
-
-    def __init__(self) -> None:
-        self.values: list[Mapping[str, float]] = []
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        self.values.append(metrics.values)
+    return trainer_of({**kept, **target, **system.settings, **(settings or {})})
 
 
 def record_outputs(trainer: Trainer) -> list[LearnerOutput]:
@@ -94,17 +64,17 @@ def bound_by_hand(masks: Mapping[str, Tensor], progress: float) -> float:
 
 
 def test_baseline1_has_no_gate_at_all() -> None:
-    recorder = Recorder()
-    trainer = trainer_of(BASELINE1)
+    told = Told()
+    trainer = system_trainer(BASELINE1)
     routes = record_routes(trainer)
     assert gates_of(trainer.learner) == []
     assert not any(isinstance(module, Gate) for module in trainer.learner.modules())
     assert not [name for name, _ in trainer.learner.named_parameters() if "gate." in name]
     assert not [name for name, _ in trainer.learner.named_buffers() if "gate." in name]
     assert trainer.cost.channels == {}
-    trainer.fit(watchers=[recorder])
-    assert routes == [Route.DENSE, Route.DENSE] * len(recorder.values)
-    for values in recorder.values:
+    trainer.fit(watchers=[told])
+    assert routes == [Route.DENSE, Route.DENSE] * len(told.metrics)
+    for values in (metrics.values for metrics in told.metrics):
         assert {name for name in values if name.startswith("terms/")} == {
             f"terms/{name}" for name in ("invariance", "variance", "covariance")
         }
@@ -112,8 +82,8 @@ def test_baseline1_has_no_gate_at_all() -> None:
 
 
 def test_baseline1_has_every_other_parameter_of_dual_with_shared_norms() -> None:
-    without = trainer_of(BASELINE1, {"norm.name": "shared"}).learner.encoder
-    dual = trainer_of(DUAL, {"norm.name": "shared"}).learner.encoder
+    without = system_trainer(BASELINE1, {"norm.name": "shared"}).learner.encoder
+    dual = system_trainer(DUAL, {"norm.name": "shared"}).learner.encoder
     names = {name for name, _ in dual.named_parameters() if ".gate." not in name}
     assert {name for name, _ in without.named_parameters()} == names
 
@@ -122,14 +92,15 @@ def test_baseline1_has_every_other_parameter_of_dual_with_shared_norms() -> None
 
 
 def test_baseline2_pays_the_mean_of_both_views_gating_losses() -> None:
-    recorder = Recorder()
-    trainer = trainer_of(BASELINE2)
+    told = Told()
+    trainer = system_trainer(BASELINE2)
     routes, outputs = record_routes(trainer), record_outputs(trainer)
-    trainer.fit(watchers=[recorder])
+    trainer.fit(watchers=[told])
     assert routes == [Route.GATED, Route.GATED] * len(outputs)
-    assert len(outputs) == len(recorder.values) == 2 * STEPS_PER_EPOCH
+    assert len(outputs) == len(told.metrics) == 2 * STEPS_PER_EPOCH
     different = False
-    for step, (output, values) in enumerate(zip(outputs, recorder.values, strict=True)):
+    for step, (output, metrics) in enumerate(zip(outputs, told.metrics, strict=True)):
+        values = metrics.values
         assert len(output.masks) == 2
         shares = [share_by_hand(trainer, masks) for masks in output.masks]
         different |= shares[0] != shares[1]
@@ -147,12 +118,13 @@ def test_baseline2_pays_the_mean_of_both_views_gating_losses() -> None:
 
 @pytest.mark.parametrize("system", [DUAL, DOUBLE], ids=lambda system: system.name)
 def test_dual_pays_the_gating_loss_of_view_1(system: System) -> None:
-    recorder = Recorder()
-    trainer = trainer_of(system)
+    told = Told()
+    trainer = system_trainer(system)
     routes, outputs = record_routes(trainer), record_outputs(trainer)
-    trainer.fit(watchers=[recorder])
+    trainer.fit(watchers=[told])
     assert routes == [Route.GATED, Route.DENSE] * len(outputs)
-    for step, (output, values) in enumerate(zip(outputs, recorder.values, strict=True)):
+    for step, (output, metrics) in enumerate(zip(outputs, told.metrics, strict=True)):
+        values = metrics.values
         gated, dense = output.masks
         assert dense == {}
         share = share_by_hand(trainer, gated)
@@ -166,13 +138,14 @@ def test_dual_pays_the_gating_loss_of_view_1(system: System) -> None:
 
 
 def test_without_invariance_its_weight_is_0_and_nothing_else_changes() -> None:
-    recorder = Recorder()
-    trainer = trainer_of(NO_INVARIANCE)
+    told = Told()
+    trainer = system_trainer(NO_INVARIANCE)
     outputs = record_outputs(trainer)
     assert dict(trainer.learner.objective.weights) == {"invariance": 0, "variance": 25, "covariance": 1}
     assert trainer.routes == (Route.GATED, Route.DENSE)
-    trainer.fit(watchers=[recorder])
-    for output, values in zip(outputs, recorder.values, strict=True):
+    trainer.fit(watchers=[told])
+    for output, metrics in zip(outputs, told.metrics, strict=True):
+        values = metrics.values
         assert values["terms/invariance"] == 0
         assert output.objective.terms["invariance"].item() > 0
         others = sum(values[f"terms/{name}"] for name in ("variance", "covariance", "budget", "bound"))
@@ -223,7 +196,7 @@ def test_gates_rest_while_they_warm_up_and_learn_afterwards(optimizer: str, cont
         "budget.control": control,
     }
     watch = GateWatch()
-    trainer = trainer_of(DUAL, settings)
+    trainer = system_trainer(DUAL, settings)
     routes = record_routes(trainer)
     watch.begin(trainer.learner)
     before = [p.detach().clone() for p in trainer.learner.encoder.parameters()]
@@ -242,48 +215,3 @@ def test_gates_rest_while_they_warm_up_and_learn_afterwards(optimizer: str, cont
         assert routes[2 * rest :] == [Route.GATED, Route.DENSE] * rest
     moved = [not torch.equal(a, b) for a, b in zip(before, trainer.learner.encoder.parameters(), strict=True)]
     assert sum(moved) > len(moved) / 2
-
-
-# Several processes: in most systems some parameters take no part in a step (gates, or the other route's batch norm)
-
-IN_TWO_PROCESSES: dict[str, tuple[System, dict[str, Any]]] = {
-    "baseline1": (BASELINE1, {}),
-    "baseline2": (BASELINE2, {}),
-    "dual": (DUAL, {}),
-    "dual-2x": (DOUBLE, {}),
-    "vanilla": (VANILLA, {}),
-    "warmup": (DUAL, {"training.gate_warmup": 1}),
-}
-
-
-def train_in_process(process: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    failures = {}
-    for name, (system, settings) in IN_TWO_PROCESSES.items():
-        try:
-            trainer_of(system, settings).fit()
-        except RuntimeError as error:  # what DDP raises, in both processes alike
-            failures[name] = str(error)
-    torch.save(failures, f"{folder}/{process}.pt")
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Why a system could not be trained by two processes, for those that could not."""
-    if torch.cuda.is_available():
-        pytest.skip("two processes share this machine's CPU, which a GPU machine does not train on")
-    folder: Path = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(train_in_process, args=(port, str(folder)), nprocs=2, join=True)
-    return {name: why for process in (0, 1) for name, why in torch.load(folder / f"{process}.pt").items()}
-
-
-@pytest.mark.parametrize("name", IN_TWO_PROCESSES)
-def test_two_processes_train_it(name: str, failures: dict[str, str]) -> None:
-    assert name not in failures, failures.get(name)

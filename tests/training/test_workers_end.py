@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from helpers.command_line import run_command
+from helpers.settings import SHORT, as_options
 
 RAISING = """
 import ssl_dc
@@ -30,16 +30,11 @@ def ssl_dc_objectives():
 
 def test_a_part_that_raises_ends_the_process(tmp_path: Path) -> None:
     (tmp_path / "raising.py").write_text(RAISING)
-    options = (
-        "--plugin raising.py --objective raising --budget 0.5 --epochs 1 --limit 64 --batch-size 32 --width 8 --workers 2"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-m", "ssl_dc", "train", *options.split()],
+    settings = {**SHORT, "training.workers": 2}
+    ended = run_command(
+        *("train", "--plugin", "raising.py", "--objective", "raising"),
+        *as_options({key: value for key, value in settings.items() if not key.startswith("objective.")}),
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert ended.returncode == 1
     assert "kaboom" in ended.stderr

@@ -51,6 +51,17 @@ def test_view_of_any_image_has_the_shape_and_range(width: int, height: int, size
     assert view.max() <= 1.00001
 
 
+@pytest.mark.parametrize("option", ["blur_p", "solarize_p"])
+def test_a_third_view_is_drawn_as_the_second(option: str) -> None:
+    views = whole(**{option: (0, 1)})
+    drawn = []
+    for number in range(3):
+        torch.manual_seed(7)
+        drawn.append(views.view(noise(), number))
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[1], drawn[2])
+
+
 def test_view_is_normalised_with_mean_and_std_of_each_channel() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
     views = Standard(StandardViewsOptions(**OFF), 16, mean, std)
@@ -169,5 +180,5 @@ def test_views_draw_from_torchs_generator_alone() -> None:
 
 @pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5)])
 def test_crop_scale_must_be_two_shares_in_order(scale: tuple[float, float]) -> None:
-    with pytest.raises(ValidationError, match="least <= largest"):
+    with pytest.raises(ValidationError, match="smallest <= largest"):
         StandardViewsOptions(crop_scale=scale)

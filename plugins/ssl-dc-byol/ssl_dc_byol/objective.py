@@ -1,4 +1,4 @@
-"""BYOL (Grill et al. 2020): from one view, predict what a slowly following copy makes of the other."""
+"""BYOL (Grill et al. 2020): from one view, predict the projection of the other view by a slowly following copy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import ssl_dc
 from ssl_dc_byol.options import BYOLOptions
 
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers of batch norms, which the target's own forwards keep."""
+"""Buffers of batch norms. The target's own forward passes update them."""
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """2 - 2 cos of predictions and targets (N, D), row by row, mean over the batch: equation 2 of the paper."""
+    """Mean over the batch of 2 - 2 cos of predictions and targets (N, D), row by row (equation 2 of the paper)."""
     return (2 - 2 * F.cosine_similarity(prediction, target, dim=1)).mean()
 
 
 def momentum_at(progress: float, start: float) -> float:
-    """How much of itself the target keeps at a step: 1 - (1 - start) * (cos(pi * progress) + 1) / 2.
+    """The share of itself that the target keeps at a step: 1 - (1 - start) * (cos(pi * progress) + 1) / 2.
 
     Args:
         progress: The share k / K of training done, in [0, 1].
@@ -34,13 +34,13 @@ def momentum_at(progress: float, start: float) -> float:
 
 @torch.no_grad()
 def follow(target: nn.Module, online: nn.Module, momentum: float) -> None:
-    """Draw a copy to the network that it is a copy of.
+    """Move a copy towards the network that it was copied from.
 
-    Its parameters become momentum * its own + (1 - momentum) * the network's; batch statistics stay its own, which its own
-    forwards gather; any other buffer, such as the threshold of a gate, becomes the network's.
+    Its parameters become momentum * its own + (1 - momentum) * the network's. It keeps its own batch statistics, which its
+    forward passes gather. Any other buffer, such as the thresholds of a gate, becomes the network's.
 
     Args:
-        target: The copy, changed in place.
+        target: The copy. It is changed in place.
         online: The network.
         momentum: tau of the paper, in [0, 1].
     """
@@ -62,11 +62,11 @@ def head(in_width: int, options: BYOLOptions) -> nn.Sequential:
 
 
 class Target(nn.Module):
-    """The momentum copy of encoder and projector; nothing in it takes a gradient, so that no optimiser is given it.
+    """The momentum copy of encoder and projector. Nothing in it requires a gradient, so no optimiser trains it.
 
     Args:
-        encoder: Copied.
-        projector: Copied.
+        encoder: The encoder to copy.
+        projector: The projector to copy.
     """
 
     def __init__(self, encoder: ssl_dc.Encoder, projector: nn.Module) -> None:
@@ -84,7 +84,7 @@ class Target(nn.Module):
 class BYOL(ssl_dc.Objective):
     """The objective ``byol``: projector, predictor and target.
 
-    The target is a submodule, so that it is saved, moved and set to training mode with the rest.
+    The target is a submodule. It is therefore saved, moved to a device and set to training mode with the rest.
 
     Args:
         options: Widths, momentum, route of the target.
@@ -104,13 +104,13 @@ class BYOL(ssl_dc.Objective):
         return {"regression": 1.0}
 
     def bind(self, encoder: ssl_dc.Encoder) -> None:
-        """Make the target, equal to the network at first."""
+        """Make the target, which equals the network at first."""
         self.target = Target(encoder, self.projector)
 
     def forward(self, views: ssl_dc.EncodedViews) -> ssl_dc.ObjectiveOutput:
-        """The regression of two views with features (N, feature_dim), each view's target predicted from the other view.
+        """The regression of two views with features (N, feature_dim): each view predicts the target of the other.
 
-        The embeddings are the predictions, at length 1.
+        The embeddings are the predictions, scaled to length 1.
         """
         predictions = [self.predictor(self.projector(features)) for features in views.features]
         targets = [
@@ -125,13 +125,13 @@ class BYOL(ssl_dc.Objective):
         return ssl_dc.ObjectiveOutput(terms, embeddings)
 
     def after_step(self, encoder: ssl_dc.Encoder, progress: float) -> None:
-        """Draw the target to the network."""
+        """Move the target towards the network."""
         momentum = momentum_at(progress, self.options.momentum)
         follow(self._bound().encoder, encoder, momentum)
         follow(self._bound().projector, self.projector, momentum)
 
     def _target_route(self, route: ssl_dc.Route) -> ssl_dc.Route:
-        """The route that the target of a view takes whose own route is given."""
+        """The route of the target, for a view of the given route."""
         return route if self.options.target_route == "same" else ssl_dc.Route.DENSE
 
     def _bound(self) -> Target:

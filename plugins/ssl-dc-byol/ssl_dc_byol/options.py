@@ -19,10 +19,10 @@ class BYOLOptions(ssl_dc.PartOptions):
         0.996,
         ge=0,
         le=1,
-        description="Share of itself that the target keeps at the first step; rises to 1 along a cosine. The shorter the"
-        " run, the lower: the paper has 0.99 for 300 epochs, 0.996 for 1000.",
+        description="Share of itself that the target keeps at the first step. It rises to 1 along a cosine. A shorter run"
+        " needs a smaller share: the paper has 0.99 for 300 epochs and 0.996 for 1000.",
     )
     target_route: Literal["dense", "same"] = Field(
         "dense",
-        description="Route of the target: 'dense' for every view, or the 'same' as the view's own.",
+        description="Route of the target: 'dense' for every view, or 'same' for the route of the view.",
     )

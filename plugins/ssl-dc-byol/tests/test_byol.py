@@ -243,12 +243,12 @@ def test_the_target_keeps_its_own_batch_statistics_and_takes_over_every_other_bu
     before = {name: buffer.clone() for name, buffer in target.named_buffers()}
     with torch.no_grad():
         for name, buffer in encoder.named_buffers():
-            if name.endswith("threshold"):
+            if name.endswith(("budgets", "thresholds")):
                 buffer += 0.7
     follow(target, encoder, 0.5)
     network = dict(encoder.named_buffers())
     for name, buffer in target.named_buffers():
-        is_threshold = name.endswith("threshold")
+        is_threshold = name.endswith(("budgets", "thresholds"))
         assert torch.equal(buffer, network[name] if is_threshold else before[name]), name
     changed = [name for name in before if not torch.equal(before[name], network[name])]
     assert any(name.endswith("running_mean") for name in changed), "the network's statistics must have moved"

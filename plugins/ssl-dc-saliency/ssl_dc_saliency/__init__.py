@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl_dc
 
-SSL_DC_INTERFACE = "1.0"
+SSL_DC_INTERFACE = "2.0"
 
 
 @ssl_dc.hookimpl

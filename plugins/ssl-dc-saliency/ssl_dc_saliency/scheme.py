@@ -16,7 +16,7 @@ LOGISTIC_STD = math.pi / math.sqrt(3)
 
 
 def positions(saliency: Tensor) -> Tensor:
-    """Where each channel stands among its image's: (rank + 1/2) / C, from 0 (most salient) to 1, of saliencies (N, C)."""
+    """Position of each channel among those of its image, by saliency (N, C): (rank + 1/2) / C, 0 for the most salient."""
     order = saliency.argsort(dim=1, descending=True, stable=True)
     return (order.argsort(dim=1) + 0.5) / saliency.shape[1]
 
@@ -25,8 +25,8 @@ class SaliencyGate(ssl_dc.Gate):
     """One gate: predicts the saliency of each channel, and opens the k most salient.
 
     The saliencies are a linear map of the mean absolute value of each input channel (the paper's predictor, without its
-    rectifier), standardised over the site's channels. Of C channels k = round(C * share) are open, for every image the same
-    number, with share = sigmoid(lean - threshold): ``lean`` is learned, the threshold belongs to the budget control.
+    ReLU), standardised over the site's channels. Of C channels, k = round(C * share) are open for every image, with
+    share = sigmoid(lean - threshold). ``lean`` is learned. The budget control sets the threshold.
 
     Args:
         site: The channel site that the gate acts on.
@@ -47,20 +47,22 @@ class SaliencyGate(ssl_dc.Gate):
         return self.predictor.weight.numel()
 
     def saliency(self, x: Tensor) -> Tensor:
-        """Saliencies (N, channels) for the block's input x (N, in_channels, H, W); mean 0, variance 1 for each image."""
+        """Saliencies (N, channels) of the block's input x (N, in_channels, H, W): mean 0 and variance 1 in each image."""
         context = x.abs().mean(dim=(2, 3), dtype=self.lean.dtype)
-        return F.layer_norm(self.predictor(context), self.threshold.shape)
+        return F.layer_norm(self.predictor(context), (self.predictor.out_features,))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The mask (N, channels), the same in training and evaluation; in training with a straight-through gradient.
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        """The mask (N, channels). Training and evaluation have the same mask; in training it has a gradient.
 
-        A channel's score is the quantile of the logistic distribution at its position, in value; in gradient it is its
-        saliency, on the same scale. The mask has the gradient of sigmoid((score + lean - threshold) / temperature).
+        The value of a channel's score is the quantile of the logistic distribution at the channel's position. The gradient
+        of the score is that of its saliency, on the same scale. The mask has the straight-through gradient of
+        sigmoid((score + lean - threshold) / temperature).
         """
         with torch.autocast(x.device.type, enabled=False):
             saliency = self.saliency(x)
             position = positions(saliency.detach())
-            margin = self.lean - self.threshold.mean()  # one k for all channels: their thresholds differ by a hair
+            # an image has one k for all its channels, whose thresholds differ only slightly
+            margin = self.lean - threshold.mean(dim=-1, keepdim=True)
             mask = (position <= torch.sigmoid(margin)).to(x.dtype)
             if not self.training:
                 return mask

@@ -35,8 +35,8 @@ def inputs(count: int = 5, channels: int = 6) -> Tensor:
 
 
 def set_threshold(gate: SaliencyGate, threshold: float) -> None:
-    """As the budget control does: the same for all channels but for a hair's breadth."""
-    gate.threshold.copy_(threshold + 1e-3 * torch.linspace(-1, 1, len(gate.threshold)))
+    """As the budget control does: nearly the same for all channels."""
+    gate.thresholds[0].copy_(threshold + 1e-3 * torch.linspace(-1, 1, gate.thresholds.shape[1]))
 
 
 def sigmoid(value: float) -> float:
@@ -59,7 +59,7 @@ def plain_saliency(gate: SaliencyGate, x: Tensor) -> Array:
 def test_exactly_the_k_most_salient_are_open(threshold: float, channels: int, training: bool) -> None:
     gate = make_gate(channels, share=0.4).train(training)
     set_threshold(gate, threshold)
-    mask = gate(inputs())
+    mask = gate(inputs(), gate.thresholds[0])
     k = round(channels * sigmoid(math.log(0.4 / 0.6) - threshold))
     assert mask.sum(dim=1).tolist() == [k] * 5
     for image, saliency in zip(mask.tolist(), plain_saliency(gate, inputs()), strict=True):
@@ -68,7 +68,7 @@ def test_exactly_the_k_most_salient_are_open(threshold: float, channels: int, tr
 
 
 def test_the_open_channels_depend_on_the_image() -> None:
-    masks = make_gate(32).eval()(inputs(20))
+    masks = make_gate(32).eval()(inputs(20), torch.zeros(32))
     assert len(masks.unique(dim=0)) > 1
 
 
@@ -78,7 +78,7 @@ def test_a_rising_threshold_only_shuts() -> None:
     counts = []
     for threshold in np.linspace(-6, 6, 50):
         set_threshold(gate, float(threshold))
-        mask = gate(inputs())
+        mask = gate(inputs(), gate.thresholds[0])
         assert (mask <= before).all()
         counts.append(int(mask.sum()))
         before = mask
@@ -89,7 +89,7 @@ def test_a_rising_threshold_only_shuts() -> None:
 
 def test_channels_that_are_all_as_salient_are_open_as_many() -> None:
     gate = make_gate(10).eval()
-    assert gate(torch.zeros(3, 6, 2, 2)).sum(dim=1).tolist() == [5.0] * 3
+    assert gate(torch.zeros(3, 6, 2, 2), gate.thresholds[0]).sum(dim=1).tolist() == [5.0] * 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -97,7 +97,7 @@ def test_channels_that_are_all_as_salient_are_open_as_many() -> None:
 def test_masks_are_exactly_0_or_1_in_the_dtype_of_the_input(dtype: torch.dtype, training: bool) -> None:
     gate = make_gate(10).train(training)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-        mask = gate(inputs().to(dtype))
+        mask = gate(inputs().to(dtype), gate.thresholds[0])
     assert mask.dtype is dtype
     assert set(mask.unique().tolist()) == {0.0, 1.0}
 
@@ -131,7 +131,7 @@ def test_gradient_is_that_of_the_saliencies_scores(temperature: float) -> None:
     gate = make_gate(7, temperature=temperature).double().train()
     set_threshold(gate, 0.3)
     upstream = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    (gate(inputs().double()) * upstream).sum().backward()
+    (gate(inputs().double(), gate.thresholds[0]) * upstream).sum().backward()
     weight, lean = gate.predictor.weight, gate.lean
     assert weight.grad is not None
     assert lean.grad is not None
@@ -154,7 +154,7 @@ def test_the_budget_loss_draws_the_open_share_to_the_budget() -> None:
     cost = ssl_dc.CostModel(layers, {"block.hidden": 10})
     gate = make_gate(10).train()
     scheme = Saliency(SaliencyOptions(penalty=2.0))
-    losses = scheme.losses(ssl_dc.Trace({"block.hidden": gate(inputs())}, cost), 0.3, 0.0)
+    losses = scheme.losses(ssl_dc.Trace({"block.hidden": gate(inputs(), gate.thresholds[0])}, cost), 0.3, 0.0)
     assert losses.keys() == {"budget"}
     assert losses["budget"].item() == pytest.approx(2 * (0.2 + 0.8 * 0.5 - 0.3) ** 2, rel=1e-5)
     losses["budget"].backward()
@@ -194,7 +194,7 @@ def test_with_the_penalty_alone_a_run_stays_near_the_share_that_it_begins_with(t
     settings = {**TINY, "budget.target": 0.3, "budget.control": "penalty", "gating.share": 0.25}
     run = ssl_dc.train(settings, output=tmp_path / "run")
     assert run.outcome.routes[ssl_dc.Route.GATED].ratio == pytest.approx(0.3, abs=0.1)
-    thresholds = [value for name, value in run.model.encoder.named_buffers() if name.endswith("threshold")]
+    thresholds = [value for name, value in run.model.encoder.named_buffers() if name.endswith("thresholds")]
     assert thresholds
     assert not any(value.any() for value in thresholds)
 

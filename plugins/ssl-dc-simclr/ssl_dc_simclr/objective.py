@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020): every image is to find its other view among all views of the batch."""
+"""SimCLR (Chen et al. 2020): the embedding of a view must be nearest to that of the other view of the same image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
     Args:
         z1: Embeddings (N, D) of the first view, of length 1.
-        z2: Those of the second view, row for row of the same images.
+        z2: Embeddings (N, D) of the second view, of length 1. Each row is of the same image as in ``z1``.
         temperature: Above 0.
     """
     n = len(z1)
@@ -32,7 +32,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
 
 class SimCLR(ssl_dc.Objective):
-    """The objective ``simclr``: a projection head shared by the views, and NT-Xent over the global batch.
+    """The objective ``simclr``: one projection head for both views, and NT-Xent over the global batch.
 
     Args:
         options: Width of the projection, temperature.
@@ -55,7 +55,7 @@ class SimCLR(ssl_dc.Objective):
         return {"contrast": 1.0}
 
     def forward(self, views: ssl_dc.EncodedViews) -> ssl_dc.ObjectiveOutput:
-        """NT-Xent of two views with features (N, feature_dim); the embeddings are those of unit length."""
+        """NT-Xent of two views with features (N, feature_dim). The embeddings have length 1."""
         embeddings = [self.projector(features) for features in views.features]
         with torch.autocast(embeddings[0].device.type, enabled=False):
             embeddings = [F.normalize(z.float(), dim=1) for z in embeddings]

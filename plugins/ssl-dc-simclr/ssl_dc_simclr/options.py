@@ -11,7 +11,7 @@ class SimCLROptions(ssl_dc.PartOptions):
     """Options of the objective ``simclr``."""
 
     name: str = "simclr"
-    width: int = Field(128, ge=2, description="Width of the projection; the hidden layer is as wide as the features.")
+    width: int = Field(128, ge=2, description="Width of the projection. The hidden layer is as wide as the features.")
     temperature: float = Field(
         0.5,
         gt=0,

@@ -17,16 +17,17 @@ import ssl_dc
 from ssl_dc_timm.norms import NormFactory, replace_batch_norms
 from ssl_dc_timm.options import TimmOptions
 from ssl_dc_timm.resnet import GatedResNet, GateFactory, Masks, has_known_blocks
+from ssl_dc_timm.strided import avoid_unsafe_convolutions
 
 _PROBE_SIZE = 224
-"""Side, in pixels, of the images that a new network is tried on, without arithmetic."""
+"""Side in pixels of the images that a new network is tried on, on the meta device."""
 
 
 class Plain(nn.Module):
-    """A network of timm's without classifier and without gate sites: both routes are the same.
+    """A network of timm's without classifier and without gate sites. Its routes are all the same.
 
     Args:
-        network: Changed in place: its batch norms are exchanged for the policy's.
+        network: Its batch norms are replaced by the policy's, in place.
         norm_factory: Gives the norms.
     """
 
@@ -41,14 +42,14 @@ class Plain(nn.Module):
 
 
 class Timm(ssl_dc.Backbone):
-    """The backbone ``timm``: features are what timm's network gives its classifier.
+    """The backbone ``timm``: its features are the input of the classifier of timm's network.
 
     ResNets of basic blocks and bottlenecks (ResNet, ResNet-C, -D, -S, -T, Wide ResNet, ResNeXt, SE-ResNet and more)
     declare gate sites; every other network has none.
 
     Args:
         options: Which network.
-        norm_factory: Gives the norms that stand in for timm's batch norms.
+        norm_factory: Gives the norms that replace timm's batch norms.
         gate_factory: Gives the gates.
 
     Raises:
@@ -86,7 +87,7 @@ class Timm(ssl_dc.Backbone):
             return super().cost_model(image_size)
 
     def _checked_feature_dim(self) -> int:
-        """Width of the features; on the way, whether the cost model counts all that the network computes."""
+        """Width of the features. It also checks that the cost model counts all that the network computes."""
         shadow = copy.deepcopy(self).to("meta").eval()
         images = torch.empty(1, 3, _PROBE_SIZE, _PROBE_SIZE, device="meta")
         with taken(self.options.model, _PROBE_SIZE), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -102,7 +103,7 @@ class Timm(ssl_dc.Backbone):
 
 @contextmanager
 def taken(model: str, image_size: int | tuple[int, int]) -> Iterator[None]:
-    """Turns what a network raises at an image size that it does not take into a sentence."""
+    """Turn the error of a network that does not take an image size into one message."""
     try:
         yield
     except (AssertionError, RuntimeError, ValueError) as error:
@@ -127,4 +128,5 @@ def create(options: TimmOptions) -> nn.Module:
         if not options.pretrained:
             raise
         raise ssl_dc.ConfigError(f"backbone.pretrained: the weights of {options.model!r} cannot be had: {error}") from error
+    avoid_unsafe_convolutions(network)
     return network

@@ -1,4 +1,4 @@
-"""timm's batch norms, exchanged for those of the run's batch-norm policy."""
+"""Replaces timm's batch norms by those of the run's norm policy."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from torch import Tensor, nn
 import ssl_dc
 
 NormFactory = Callable[[int, ssl_dc.Position], ssl_dc.RouteNorm]
-"""Gives the norm of the run's policy for a place: (channels, position)."""
+"""Gives a norm of the run's policy for (channels, position)."""
 
 
 class RouteSequential(nn.ModuleList):
-    """Layers one after the other, those told the route that are to be told."""
+    """Layers in sequence. Those whose forward takes the route are given it."""
 
     def forward(self, x: Tensor, route: ssl_dc.Route) -> Tensor:
-        """What the layers make of x (N, C, H, W)."""
+        """The output of the last layer for x (N, C, H, W)."""
         for layer in self:
             x = apply(layer, x, route)
         return x
 
 
 def apply(layer: nn.Module, x: Tensor, route: ssl_dc.Route) -> Tensor:
-    """A layer's output, the layer told the route if it is one that is to be told."""
+    """The output of a layer, which is given the route if its forward takes one."""
     return cast(Tensor, layer(x, route) if isinstance(layer, (ssl_dc.RouteNorm, RouteSequential)) else layer(x))
 
 
 def with_route_norms(module: nn.Module, norm_factory: NormFactory, position: ssl_dc.Position) -> nn.Module:
     """A module of timm's with the policy's norms in place of its batch norms.
 
-    They begin as those that they replace: weights, statistics, eps and momentum are timm's.
+    The new norms start with timm's weights, statistics, eps and momentum.
 
     Args:
-        module: A batch norm, or a :class:`torch.nn.Sequential` with some; anything else comes back as it is.
+        module: A batch norm, or a :class:`torch.nn.Sequential` with batch norms. Anything else is returned unchanged.
         norm_factory: Gives the norms.
-        position: Where in the network the module stands.
+        position: Where the module is in the network.
 
     Returns:
         A :class:`ssl_dc.RouteNorm`, a :class:`RouteSequential`, or the module itself.
@@ -48,9 +48,9 @@ def with_route_norms(module: nn.Module, norm_factory: NormFactory, position: ssl
 
 
 def route_norm(batch_norm: nn.BatchNorm2d, norm_factory: NormFactory, position: ssl_dc.Position) -> ssl_dc.RouteNorm:
-    """The policy's norm for the place of a batch norm, with that one's weights, statistics, eps and momentum."""
+    """The policy's norm for a position, with the weights, statistics, eps and momentum of timm's batch norm."""
     norm = norm_factory(batch_norm.num_features, position)
-    for route in ssl_dc.Route:
+    for route in ssl_dc.Route.BOTH:
         own = norm.for_route(route)
         state = batch_norm.state_dict()
         own.load_state_dict({name: state[name] for name in own.state_dict()})
@@ -59,11 +59,11 @@ def route_norm(batch_norm: nn.BatchNorm2d, norm_factory: NormFactory, position: 
 
 
 class OneRouteNorm(nn.Module):
-    """A norm of the policy inside a network that knows no routes: that of the dense one, and what timm fuses with it.
+    """A norm of the policy in a network that takes no route: its dense route, and the layers that timm fuses with it.
 
     Args:
         norm: The norm.
-        after: What follows it: an activation, a drop layer.
+        after: The layers that follow it, such as an activation.
     """
 
     def __init__(self, norm: ssl_dc.RouteNorm, after: nn.Module) -> None:
@@ -77,7 +77,7 @@ class OneRouteNorm(nn.Module):
 
 
 def replace_batch_norms(network: nn.Module, norm_factory: NormFactory) -> None:
-    """Exchange every batch norm inside a network that knows no routes, in place."""
+    """Replace every batch norm inside a network that takes no route, in place."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, BatchNormAct2d):

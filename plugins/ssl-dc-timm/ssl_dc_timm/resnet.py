@@ -1,4 +1,4 @@
-"""timm's ResNets with gate sites, their forward written out so that the route reaches every norm and gate."""
+"""timm's ResNets with gate sites. Their forward is written out so that the route reaches every norm and gate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GatedBasicBlock(nn.Module):
 
     Args:
         name: The block's name in the backbone.
-        block: timm's block, whose layers are taken over.
+        block: timm's block, whose layers are used.
         norm_factory: Gives the norms.
         gate_factory: Gives the gates.
     """
@@ -57,14 +57,14 @@ class GatedBasicBlock(nn.Module):
 class GatedBottleneck(nn.Module):
     """timm's bottleneck, with the gate sites of ssl-dc's own.
 
-    ``reduced`` (channel): the activation before the 3x3 convolution; not where that one is grouped (ResNeXt): what a
-    channel saves there depends on which others of its group are shut, which a product of shares does not tell.
+    ``reduced`` (channel): the activation before the 3x3 convolution. A grouped convolution (ResNeXt) has no such site: the
+    saving of a channel there depends on which others of its group are shut, and a product of shares cannot express that.
     ``hidden`` (channel): the activation after the 3x3 convolution.
     ``branch`` (branch): the convolutions, and those of the attention that some families have.
 
     Args:
         name: The block's name in the backbone.
-        block: timm's block, whose layers are taken over.
+        block: timm's block, whose layers are used.
         norm_factory: Gives the norms.
         gate_factory: Gives the gates.
     """
@@ -114,11 +114,11 @@ class SitesOfBlock:
         self.name, self.in_channels, self.gate_factory = name, in_channels, gate_factory
 
     def channel(self, site: str, channels: int, layers: Sequence[str]) -> ssl_dc.GatePoint:
-        """A site on the channels of an activation, which scale the layers before and after it."""
+        """A site on the channels of an activation. Its mask scales the cost of the layers before and after it."""
         return self._point(site, ssl_dc.Granularity.CHANNEL, channels, layers)
 
     def branch(self, layers: Sequence[str]) -> ssl_dc.GatePoint:
-        """A site on the whole branch, made of some layers."""
+        """A site on the whole branch, which consists of the given layers."""
         return self._point("branch", ssl_dc.Granularity.BRANCH, 1, layers)
 
     def _point(self, site: str, granularity: ssl_dc.Granularity, channels: int, layers: Sequence[str]) -> ssl_dc.GatePoint:
@@ -132,7 +132,7 @@ class GatedResNet(nn.Module):
 
     Args:
         name: The network's name in the backbone.
-        network: timm's network, whose layers are taken over; :func:`has_known_blocks` must hold.
+        network: timm's network, whose layers are used. :func:`has_known_blocks` must hold.
         norm_factory: Gives the norms.
         gate_factory: Gives the gates.
     """
@@ -159,7 +159,7 @@ class GatedResNet(nn.Module):
 
 
 def has_known_blocks(network: nn.Module) -> bool:
-    """Whether a network of timm's is a ResNet of nothing but basic blocks and bottlenecks."""
+    """Whether a network of timm's is a ResNet of basic blocks and bottlenecks only."""
     return type(network) is ResNet and all(type(block) in (BasicBlock, Bottleneck) for block in _blocks(network))
 
 

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import ssl_dc
 from ssl_dc.testing import conformance
-from ssl_dc_timm.backbone import Timm
+from ssl_dc_timm.backbone import Timm, create
 from ssl_dc_timm.options import TimmOptions
+from ssl_dc_timm.strided import SkippingConv, avoid_unsafe_convolutions
 
 torch.set_num_threads(1)
 
@@ -54,8 +55,8 @@ class EveryOther(ssl_dc.Gate):
         super().__init__(site)
         self.open = site.granularity is ssl_dc.Granularity.CHANNEL
 
-    def forward(self, x: Tensor) -> Tensor:
-        even = torch.arange(len(self.threshold)) % 2 == 0
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        even = torch.arange(threshold.shape[-1]) % 2 == 0
         return (even & self.open).to(x.dtype).expand(len(x), -1)
 
 
@@ -108,7 +109,7 @@ def test_open_gates_change_nothing(model: str) -> None:
     backbone = make(model, ssl_dc.Granularity.CHANNEL).eval()
     for point in backbone.gate_points():
         if point.gate is not None:
-            point.gate.forward = lambda x, site=point.site: torch.ones(len(x), site.channels)  # type: ignore[method-assign]
+            point.gate.forward = lambda x, _threshold, site=point.site: torch.ones(len(x), site.channels)  # type: ignore[method-assign]
     with torch.no_grad():
         dense, _ = backbone(images(), ssl_dc.Route.DENSE)
         gated, masks = backbone(images(), ssl_dc.Route.GATED)
@@ -116,7 +117,7 @@ def test_open_gates_change_nothing(model: str) -> None:
     assert masks
 
 
-@pytest.mark.parametrize("route", list(ssl_dc.Route))
+@pytest.mark.parametrize("route", ssl_dc.Route.BOTH)
 def test_every_norm_of_a_resnet_is_told_the_route_and_where_it_stands(route: ssl_dc.Route) -> None:
     backbone = make("resnet10t")
     backbone(images(), route)
@@ -308,3 +309,25 @@ def test_it_trains_and_is_loaded_again(tmp_path: Path, model: str, settings: dic
     assert torch.equal(loaded.dense(some), run.model.dense(some))
     if run.model.has_gates:
         assert torch.equal(loaded.gated(some).features, run.model.gated(some).features)
+
+
+# what torch cannot compute
+
+
+@pytest.mark.parametrize("channels", [3, 8, 12, 16])
+def test_a_strided_pointwise_convolution_of_few_channels_drops_pixels_first(channels: int) -> None:
+    plain = nn.Conv2d(channels, 8, 1, 2).to(memory_format=torch.channels_last)
+    changed = nn.Sequential(copy.deepcopy(plain))
+    avoid_unsafe_convolutions(changed)
+    assert (type(changed[0]) is SkippingConv) == (channels < 16)
+    assert changed.state_dict().keys() == nn.Sequential(plain).state_dict().keys()
+    x = torch.randn(2, channels, 9, 7)
+    torch.testing.assert_close(changed(x), plain(x))
+
+
+def test_no_network_keeps_a_convolution_that_torch_cannot_compute() -> None:
+    network = create(TimmOptions(model="gernet_s"))
+    strided = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+    few = [layer for layer in strided if layer.stride == (2, 2) and layer.in_channels < 16]
+    assert few
+    assert all(type(layer) is SkippingConv for layer in few)

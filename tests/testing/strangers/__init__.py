@@ -3,7 +3,7 @@
 from ssl_dc import Part, hookimpl
 
 SOUND = {
-    "objective": ("Contrastive", "MomentumTeacher", "TargetOnly", "Dropping"),
+    "objective": ("Contrastive", "MomentumTeacher", "TargetOnly", "Dropping", "OfAnyViews"),
     "gating": ("TopK", "Thresholded", "Ruled"),
     "encoder": ("Plain",),
     "backbone": ("Blocks", "WithoutSites", "OneRoute"),
@@ -31,6 +31,7 @@ FAULTY = {
         "QueueNotSaved",
         "StatisticsOfOneProcess",
         "BreaksTheGraph",
+        "SaysAnyViews",
         "ExtraAllowed",
         "Undescribed",
         "WrongName",
@@ -42,6 +43,7 @@ FAULTY = {
     ),
     "gating": (
         "SoftMasks",
+        "FirstThresholdsForAll",
         "OneMaskForAllChannels",
         "MasksInFloat32",
         "SampledInEvaluation",

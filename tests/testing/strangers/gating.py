@@ -20,11 +20,11 @@ class ThresholdedGate(Gate):
     def macs(self):
         return self.layer.weight.numel()
 
-    def logits(self, x):
-        return self.layer(x.mean(dim=(2, 3))).float() - self.threshold
+    def logits(self, x, threshold):
+        return self.layer(x.mean(dim=(2, 3))).float() - threshold
 
-    def forward(self, x):
-        soft = torch.sigmoid(self.logits(x))
+    def forward(self, x, threshold):
+        soft = torch.sigmoid(self.logits(x, threshold))
         hard = (soft >= 0.5).float()
         return (hard + (soft - soft.detach()) if self.training else hard).to(x.dtype)
 
@@ -46,7 +46,7 @@ class Thresholded(GatingScheme):
 class TopKGate(ThresholdedGate):
     """Opens the third of the channels with the largest saliency, whatever the threshold."""
 
-    def forward(self, x):
+    def forward(self, x, threshold):
         saliency = self.layer(x.mean(dim=(2, 3))).float().sigmoid()
         chosen = saliency.topk(max(1, saliency.shape[1] // 3), dim=1).indices
         hard = torch.zeros_like(saliency).scatter(1, chosen, 1.0)
@@ -63,17 +63,26 @@ class NeitherLossNorThreshold(TopK):
 
 
 class SoftGate(ThresholdedGate):
-    def forward(self, x):
-        return torch.sigmoid(self.logits(x)).to(x.dtype) if self.training else super().forward(x)
+    def forward(self, x, threshold):
+        return torch.sigmoid(self.logits(x, threshold)).to(x.dtype) if self.training else super().forward(x, threshold)
 
 
 class SoftMasks(Thresholded):
     gate_class = SoftGate
 
 
+class FirstThresholdsGate(ThresholdedGate):
+    def logits(self, x, threshold):
+        return super().logits(x, threshold.reshape(-1, threshold.shape[-1])[0])
+
+
+class FirstThresholdsForAll(Thresholded):
+    gate_class = FirstThresholdsGate
+
+
 class OneMaskGate(ThresholdedGate):
-    def forward(self, x):
-        return super().forward(x)[:, :1]
+    def forward(self, x, threshold):
+        return super().forward(x, threshold)[:, :1]
 
 
 class OneMaskForAllChannels(Thresholded):
@@ -81,8 +90,8 @@ class OneMaskForAllChannels(Thresholded):
 
 
 class Float32Gate(ThresholdedGate):
-    def forward(self, x):
-        return super().forward(x).float()
+    def forward(self, x, threshold):
+        return super().forward(x, threshold).float()
 
 
 class MasksInFloat32(Thresholded):
@@ -90,8 +99,8 @@ class MasksInFloat32(Thresholded):
 
 
 class SamplingGate(ThresholdedGate):
-    def logits(self, x):
-        logits = super().logits(x)
+    def logits(self, x, threshold):
+        logits = super().logits(x, threshold)
         return logits + torch.randn_like(logits)
 
 
@@ -100,8 +109,8 @@ class SampledInEvaluation(Thresholded):
 
 
 class BatchGate(ThresholdedGate):
-    def logits(self, x):
-        logits = super().logits(x)
+    def logits(self, x, threshold):
+        logits = super().logits(x, threshold)
         return logits - logits.mean(dim=0)
 
 
@@ -110,8 +119,8 @@ class BatchInEvaluation(Thresholded):
 
 
 class HardGate(ThresholdedGate):
-    def forward(self, x):
-        return super().forward(x).detach()
+    def forward(self, x, threshold):
+        return super().forward(x, threshold).detach()
 
 
 class HardMasks(Thresholded):
@@ -131,10 +140,10 @@ class HalfTheCost(Thresholded):
 class RuledGate(ThresholdedGate):
     """Says its rule: one layer, as two of which the first is +1 and -1 times its input, rectified."""
 
-    def pooled_rule(self):
+    def pooled_rule(self, threshold):
         both = torch.cat([torch.eye(self.layer.in_features), -torch.eye(self.layer.in_features)])
         weight = torch.cat([self.layer.weight, -self.layer.weight], dim=1).detach()
-        return PooledRule(both, torch.zeros(len(both)), weight, self.layer.bias.detach() - self.threshold)
+        return PooledRule(both, torch.zeros(len(both)), weight, self.layer.bias.detach() - threshold)
 
 
 class Ruled(Thresholded):
@@ -142,8 +151,8 @@ class Ruled(Thresholded):
 
 
 class ForgetfulGate(RuledGate):
-    def pooled_rule(self):
-        return super().pooled_rule()._replace(bias=self.layer.bias.detach())
+    def pooled_rule(self, threshold):
+        return super().pooled_rule(threshold)._replace(bias=self.layer.bias.detach())
 
 
 class RuleWithoutThreshold(Thresholded):
@@ -151,8 +160,8 @@ class RuleWithoutThreshold(Thresholded):
 
 
 class UpsideDownGate(ThresholdedGate):
-    def logits(self, x):
-        return super().logits(x) + 2 * self.threshold
+    def logits(self, x, threshold):
+        return super().logits(x, threshold) + 2 * threshold
 
 
 class UpsideDownThreshold(Thresholded):

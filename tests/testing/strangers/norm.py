@@ -10,7 +10,7 @@ from ssl_dc import NormPolicy, Route, RouteNorm
 class PerRouteNorm(RouteNorm):
     def __init__(self, channels):
         super().__init__()
-        self.norms = nn.ModuleDict({str(route): nn.BatchNorm2d(channels) for route in Route})
+        self.norms = nn.ModuleDict({str(route): nn.BatchNorm2d(channels) for route in Route.BOTH})
 
     def forward(self, x, route):
         return self.norms[str(route)](x)
@@ -31,7 +31,7 @@ class PerRoute(NormPolicy):
 
 class SwappedNorm(PerRouteNorm):
     def for_route(self, route):
-        return self.norms[str(Route.DENSE if route is Route.GATED else Route.GATED)]
+        return self.norms[str(Route.DENSE if route.gated else Route.GATED)]
 
 
 class SwappedRoutes(PerRoute):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +99,19 @@ class TargetOnly(MomentumTeacher):
         target = self.targets(views)[1]
         distance = 1 - F.cosine_similarity(prediction.float(), target.float()).mean()
         return ObjectiveOutput({"prediction": gather_batch(distance[None]).mean()}, [prediction, target])
+
+
+class OfAnyViews(Contrastive):
+    """Contrasts every view with the next one."""
+
+    views = None
+
+    def term(self, *embeddings):
+        return torch.stack([super(OfAnyViews, self).term(z1, z2) for z1, z2 in pairwise(embeddings)]).sum()
+
+
+class SaysAnyViews(Contrastive):
+    views = None
 
 
 class MisnamedTerm(Contrastive):

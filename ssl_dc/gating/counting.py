@@ -1,4 +1,4 @@
-"""What a computation costs, counted by torch: independent of how parts count themselves."""
+"""Counts the cost of a computation by torch, independently of what parts say."""
 
 from __future__ import annotations
 

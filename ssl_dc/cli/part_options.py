@@ -1,4 +1,4 @@
-"""The fields of a part's options as options of a command."""
+"""The options of a part as options of a command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ssl_dc.cli.options import Assignments, Number
 from ssl_dc.config.messages import bounds
 
 
-def model_options(model: type[BaseModel]) -> list[click.Option]:
-    """An option for each field of a model but its name, unset unless the user sets it; the model checks the values."""
+def part_options(model: type[BaseModel]) -> list[click.Option]:
+    """An option for each field of a part's options but its name. The options' own model checks the values."""
     return [_option(name, field) for name, field in model.model_fields.items() if name != "name"]
 
 
