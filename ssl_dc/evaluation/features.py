@@ -23,7 +23,7 @@ from ssl_dc.data.workers import loaded, prepare_worker, worker_failures
 from ssl_dc.distributed import failing_together, gather_rows, rank, world_size
 from ssl_dc.errors import DataError, RunError
 from ssl_dc.model import Model
-from ssl_dc.routes import Route
+from ssl_dc.routes import Budget, Route
 
 FeatureArray = npt.NDArray[np.float32]
 """Features (n, d)."""
@@ -120,7 +120,7 @@ def extract_prepared(
 
 def extractor(model: Model, route: Route, *, keep_masks: bool = False) -> Extractor:
     """What takes the features of a batch by a route of a model."""
-    return partial(_gated, model, keep_masks) if route.gated else partial(_dense, model)
+    return partial(_gated, model, route.budget, keep_masks) if route.gated else partial(_dense, model)
 
 
 def extract_with(
@@ -197,8 +197,8 @@ def _dense(model: Model, x: Tensor) -> Features:
     return Features(features.float().cpu().numpy(), np.full(len(x), float(model.cost.dense_macs)), {})
 
 
-def _gated(model: Model, keep_masks: bool, x: Tensor) -> Features:
-    out = model.gated(x)
+def _gated(model: Model, budget: Budget, keep_masks: bool, x: Tensor) -> Features:
+    out = model.gated(x, budget)
     masks = {site: mask.bool().cpu().numpy() for site, mask in out.masks.items()} if keep_masks else {}
     return Features(out.features.float().cpu().numpy(), out.macs.cpu().numpy(), masks)
 

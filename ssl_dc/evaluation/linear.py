@@ -111,8 +111,8 @@ def score_linear_augmented(
 class LinearClassifiers:
     """Linear layers that learn from features at once, each as if alone: one for each route and seed.
 
-    SGD with momentum 0.9, learning rate 0.3, a tenth of it after 60 % and 80 % of the epochs, no weight decay. A seed decides
-    the initial weights and the order of the features, which are the same for all routes.
+    SGD with momentum 0.9, learning rate 0.3, a tenth of it after 60 % and 80 % of the epochs, no weight decay. A seed
+    decides the initial weights and the order of the features, which are the same for all routes.
 
     Args:
         routes: How many routes there are.
