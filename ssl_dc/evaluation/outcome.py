@@ -16,7 +16,7 @@ from ssl_dc.data.prepared import Prepared
 from ssl_dc.evaluation.cost import cost_images
 from ssl_dc.evaluation.features import Extractor, Features, check_finite, extract, extract_with, extractor, labels_of
 from ssl_dc.evaluation.knn import percent_correct, shared_predictions
-from ssl_dc.evaluation.paired import Difference, difference
+from ssl_dc.evaluation.paired import SURE, Difference, difference
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
@@ -46,6 +46,7 @@ class RouteOutcome:
         over_pixels: How much better the features are than raw pixels; None without labelled images.
         macs: Mean cost of an image, in MACs.
         ratio: Mean cost as a share of the dense cost.
+        ratio_error: Standard error of ``ratio`` over draws of the images.
     """
 
     knn1: float | None
@@ -54,6 +55,7 @@ class RouteOutcome:
     over_pixels: Difference | None
     macs: float
     ratio: float
+    ratio_error: float = 0.0
 
     @property
     def finding(self) -> str:
@@ -91,10 +93,11 @@ class Outcome(Report):
 
     @property
     def budget_holds(self) -> bool | None:
-        """Whether what is paid is the budget but for 0.02 of the dense cost; None without gates."""
+        """Whether what is paid is the budget, but for 0.02 of the dense cost or two standard errors; None without gates."""
         if self.budget is None:
             return None
-        return abs(self.routes[Route.GATED].ratio - self.budget) <= BUDGET_TOLERANCE
+        gated = self.routes[Route.GATED]
+        return abs(gated.ratio - self.budget) <= max(BUDGET_TOLERANCE, SURE * gated.ratio_error)
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -107,9 +110,9 @@ class Outcome(Report):
                 f"Raw pixels reach {self.knn1_pixels:.2f} %. ± is one standard error; two are needed for a difference."
             )
         if self.budget is not None:
-            paid = self.routes[Route.GATED].ratio
+            paid = f"{self.routes[Route.GATED].ratio:.4f} ± {self.routes[Route.GATED].ratio_error:.4f}"
             holds = "it holds" if self.budget_holds else "IT IS MISSED"
-            found.append(f"budget: {self.budget:g} of the dense cost was asked for, {paid:.4f} is paid: {holds}.")
+            found.append(f"budget: {self.budget:g} of the dense cost was asked for, {paid} is paid: {holds}.")
         return tuple(found)
 
     def as_json(self) -> dict[str, Any]:
@@ -227,14 +230,12 @@ def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> Outcome:
     routes = {}
     for route in model.routes:
         trained, started_from = predicted(after[route]), predicted(before[route])
-        macs = float(test[after[route]].macs.mean())
         routes[route] = RouteOutcome(
             knn1=percent_correct(trained, labels),
             knn1_untrained=percent_correct(started_from, labels),
             over_untrained=difference(labels, trained, started_from),
             over_pixels=difference(labels, trained, by_pixels),
-            macs=macs,
-            ratio=macs / model.cost.dense_macs,
+            **_cost(test[after[route]], model.cost.dense_macs),
         )
     described = cost_images(splits)[1]
     knn1_pixels = percent_correct(by_pixels, labels)
@@ -244,11 +245,18 @@ def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> Outcome:
 def _cost_only(config: RunConfig, model: Model, splits: Splits) -> Outcome:
     images, described = cost_images(splits)
     features = extract(model, images, model.routes, workers=config.training.workers)
-    routes = {}
-    for route, some in features.items():
-        macs = float(some.macs.mean())
-        routes[route] = RouteOutcome(None, None, None, None, macs, macs / model.cost.dense_macs)
+    routes = {
+        route: RouteOutcome(None, None, None, None, **_cost(some, model.cost.dense_macs))
+        for route, some in features.items()
+    }
     return Outcome(routes, described, model.cost.dense_macs, config.budget.target)
+
+
+def _cost(features: Features, dense_macs: int) -> dict[str, float]:
+    """What a route's features cost, under the names that a route's outcome has for it."""
+    macs, n = features.macs, len(features.macs)
+    error = float(macs.std(ddof=1)) / n**0.5 if n > 1 else 0.0
+    return {"macs": float(macs.mean()), "ratio": float(macs.mean()) / dense_macs, "ratio_error": error / dense_macs}
 
 
 def _pixels(x: Tensor) -> Features:
