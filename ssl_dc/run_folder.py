@@ -51,7 +51,7 @@ from ssl_dc.distributed import rank
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
-from ssl_dc.run_lock import LOCK_FILE, sole_writer
+from ssl_dc.run_lock import LOCK_FILE, check_not_held, sole_writer
 from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
@@ -96,7 +96,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         with folder.held():
-            cls.check_free(path)  # now that nobody else can begin a run there
+            cls._check_empty(path)  # now that nobody else can begin a run there
             write_text(folder.config_file, dump(config))
             write_text(folder.environment_file, json.dumps(environment(), indent=2) + "\n")
             yield folder
@@ -112,15 +112,21 @@ class RunFolder:
         """Check that a new run may go there.
 
         Raises:
-            ConfigError: If something is there already, or another user made the folder in a place where anybody may.
+            ConfigError: If something is there already, a process trains in it, or another user has put a folder where
+                anybody may.
         """
-        if path.exists() and (not path.is_dir() or not all(map(_left_behind, path.iterdir()))):
-            raise ConfigError(
-                f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
-            )
+        check_not_held(path)
+        RunFolder._check_empty(path)
         if path.exists() and _is_planted(path):
             raise ConfigError(
                 f"{path} belongs to another user, and anybody may put folders there; name an --output of your own"
+            )
+
+    @staticmethod
+    def _check_empty(path: Path) -> None:
+        if path.exists() and (not path.is_dir() or not all(map(_left_behind, path.iterdir()))):
+            raise ConfigError(
+                f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
             )
 
     @contextmanager
@@ -132,7 +138,7 @@ class RunFolder:
             RunError: If it cannot be written.
         """
         with sole_writer(self.path):
-            for entry in filter(is_partial, self.path.iterdir()):
+            for entry in filter(is_partial, (*self.path.iterdir(), *self.checkpoints.glob(".*"))):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
             yield
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from ssl_dc.atomic_files import append_line, read_bytes, write_text
+from ssl_dc.errors import RunError
 from ssl_dc.trackers.base import StepMetrics, Watcher
 
 
@@ -22,11 +23,19 @@ class MetricsFile(Watcher):
         self.path = path
 
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
-        """Remove the lines of the steps after the resume point."""
-        if self.path.exists():
+        """Remove the lines of the steps after the resume point.
+
+        Raises:
+            RunError: If the file cannot be read or written.
+        """
+        try:
             text = read_bytes(self.path).decode("utf-8", errors="replace")
-            kept = [line for line in text.splitlines() if _step(line) <= step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"cannot read {self.path}: {error.strerror or error}") from error
+        kept = [line for line in text.splitlines() if _step(line) <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Write a line.
