@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.config import RunConfig
-from ssl_dc.data.inputs import Pictures, batches_of
+from ssl_dc.data.inputs import Pictures, batches_of, transformed
 from ssl_dc.errors import RunError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import gates_of
@@ -71,7 +72,9 @@ class Model(nn.Module):
         self.config = config
         self.encoder = encoder
         self.cost = encoder.cost_model(config.data.image_size) if cost is None else cost
-        self.transform = evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
+        self.transform = partial(
+            transformed, transform=evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
+        )
         self._costs: dict[ImageSize, CostModel] = {config.data.image_size: self.cost}
         self.to(memory_format=torch.channels_last)
         self.eval()

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import ssl_dc
+from helpers.settings import config_of
 from ssl_dc import ConfigError, Model, RunError
-from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
 
@@ -24,7 +24,7 @@ from ssl_dc.views.pixels import evaluation_transform
 def model(**settings: Any) -> Model:
     tiny = {"backbone.width": 4, "data.image_size": 8}
     given = {key.replace("__", "."): value for key, value in settings.items()}
-    return Model.untrained(resolve([uniform_layer({**tiny, **given}, "test")]).config)
+    return Model.untrained(config_of({**tiny, **given}))
 
 
 def images(n: int = 6, size: int = 8) -> torch.Tensor:

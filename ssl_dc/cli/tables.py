@@ -16,8 +16,8 @@ from rich.text import Text
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.printable import printable
 
-WITHOUT_LIMIT = 10_000
-"""Columns of an output that is no terminal: a table there is as wide as it needs."""
+PIPED = 120
+"""Columns of an output that is no terminal. A table of long words there is wider, but never one block a row."""
 
 NARROWEST_TEXT = 24
 """Columns that a cell of words keeps when its lines are broken; numbers and single words are never broken."""
@@ -38,10 +38,12 @@ def print_report(report: Report) -> None:
 def print_table(table: ReportTable) -> None:
     """Print a table to standard output: in columns if they fit, else one block a row.
 
-    Columns fit if no number, and no single word, has to be broken. A terminal's width counts, or else the variable COLUMNS
-    if it is set; without either there is no limit.
+    Columns fit if no number, and no single word, has to be broken. The width is the terminal's, or that of the variable
+    COLUMNS if it is set.
     """
-    console = _console()
+    console = Console(highlight=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
+        console.width = max(PIPED, sum(_least_widths(table)) + _gaps(table))
     console.print(Text(printable(table.title), style="italic"))
     widths = _widths(table, console.width)
     if widths is None:
@@ -57,26 +59,15 @@ def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str
     print_table(ReportTable(title, columns, [[str(row[column]) for column in columns] for row in rows]))
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    if console.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
-        return console
-    return Console(highlight=False, width=WITHOUT_LIMIT)
-
-
 def _all_rows(table: ReportTable) -> list[Sequence[str]]:
     return [*table.rows, *([] if table.total is None else [table.total])]
 
 
 def _widths(table: ReportTable, available: int) -> list[int] | None:
     """The width of each column's text, or None if the columns do not fit."""
-    columns = [[printable(row[number]) for row in _all_rows(table)] for number in range(len(table.columns))]
-    headings = [printable(heading) for heading in table.columns]
-    wanted = [max(map(_longest_line, (heading, *cells))) for heading, cells in zip(headings, columns, strict=True)]
-    widths = [
-        max(_longest_word(heading), *map(_narrowest, cells), 0) for heading, cells in zip(headings, columns, strict=True)
-    ]
-    free = available - GAP * (len(widths) - 1) - sum(widths)
+    wanted = [max(map(_longest_line, (heading, *cells))) for heading, cells in _columns(table)]
+    widths = _least_widths(table)
+    free = available - _gaps(table) - sum(widths)
     if free < 0:
         return None
     while free > 0 and widths != wanted:
@@ -84,6 +75,22 @@ def _widths(table: ReportTable, available: int) -> list[int] | None:
         widths[neediest] += 1
         free -= 1
     return widths
+
+
+def _least_widths(table: ReportTable) -> list[int]:
+    """The least width that each column's text needs."""
+    return [max(_longest_word(heading), *map(_narrowest, cells), 0) for heading, cells in _columns(table)]
+
+
+def _gaps(table: ReportTable) -> int:
+    """The width of all gaps between columns."""
+    return GAP * (len(table.columns) - 1)
+
+
+def _columns(table: ReportTable) -> list[tuple[str, list[str]]]:
+    """The heading and the cells of each column, as they are shown."""
+    rows = _all_rows(table)
+    return [(printable(heading), [printable(row[n]) for row in rows]) for n, heading in enumerate(table.columns)]
 
 
 def _narrowest(cell: str) -> int:

@@ -24,6 +24,7 @@ from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
 from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
+from ssl_dc.named_parts import NamedParts
 from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
@@ -39,7 +40,6 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
-from ssl_dc.training.named_parts import NamedParts
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals
@@ -213,15 +213,17 @@ class Trainer:
         routes = self._routes(budget)
         self.learner.train()
         before = self._buffers() if self.training.on_not_finite == "skip" else {}
-        finite = True
+        losses = []
         for number, views in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 output = self.wrapped(views, routes)
                 terms = self._terms(output, routes, budget)
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
-                finite &= self.numerics.loss(self.step + 1, loss, terms)
+                losses.append((loss, terms))
                 self.accelerator.backward(loss / len(micro_batches))
+        # Looked at after all backward passes are under way: a GPU is waited for once a step.
+        finite = all(self.numerics.loss(self.step + 1, *each) for each in losses)
         self.contract.check_gradients()
         if not (finite and self._gradient_is_finite()):
             self.optimizer.zero_grad()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from itertools import count
-
 import pytest
 
+from helpers.clock import StoppedClock
 from ssl_dc.bench.timing import CALLS, WARM_UP, Times, in_turns
 
 
@@ -24,10 +22,9 @@ def test_a_way_is_told_the_call() -> None:
 
 
 def test_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(count(step=0.02))
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    times = in_turns({"one tick": lambda _: None}, seconds=0, min_rounds=3)
-    assert times.timing("one tick").median == pytest.approx(20)
+    clock = StoppedClock(monkeypatch, "ssl_dc.bench.timing")
+    times = in_turns({"slow": lambda _: clock.pass_by(0.02)}, seconds=0, min_rounds=3)
+    assert times.timing("slow").median == pytest.approx(20)
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
