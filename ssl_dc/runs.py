@@ -19,7 +19,7 @@ from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import sample
 from ssl_dc.data.unreadable import Readable
 from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
-from ssl_dc.evaluation.outcome import Outcome, outcome
+from ssl_dc.evaluation.outcome import BUDGET_TOLERANCE, Outcome, outcome
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
@@ -29,8 +29,6 @@ from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.metrics_file import MetricsFile
 
-BUDGET_TOLERANCE = 0.02
-"""How far from the budget the calibrated cost may be, as a share of the dense cost, before the user is told."""
 CALIBRATION_IMAGES = 1024
 """How many images the gates' threshold is calibrated on, at most."""
 

@@ -60,7 +60,7 @@ typedef struct {
     int64_t offset; /* floats, of the first pixel inside the border */
     int32_t height, width, channels;
     int32_t stride, line, plane; /* floats from a pixel, a row, a channel to the next */
-} Tensor;
+} Activation;
 
 typedef struct {
     int32_t kind;
@@ -70,7 +70,7 @@ typedef struct {
     int32_t branch_site, unless;    /* run only if that branch is open (or, with unless, shut); -1: always */
     int32_t has_residual;
     int32_t site, hidden;           /* of a gate: the site that it decides, its hidden units */
-    Tensor x, y, residual;
+    Activation x, y, residual;
     const float *weight, *bias;     /* convolutions; of a gate: first layer */
     const float *weight2, *bias2;   /* of a gate: second layer */
 } Op;
@@ -86,7 +86,7 @@ typedef struct {
     int32_t n_ops, n_sites;
     int32_t n_masks;  /* entries of all masks of an image */
     int32_t features; /* width of the output */
-    Tensor input;     /* 3 channels */
+    Activation input; /* 3 channels */
     int64_t output;   /* where in the arena the features are */
 } Program;
 
@@ -620,7 +620,7 @@ static int run(const Program *program, State *s, int start, int member, Team *te
 }
 
 static void put_image(const Program *program, State *s, const float *image, int member, int members) {
-    const Tensor *t = &program->input;
+    const Activation *t = &program->input;
     int64_t from, to;
     share(t->height, member, members, &from, &to);
     for (int channel = 0; channel < t->channels; channel++)
@@ -649,6 +649,7 @@ typedef struct {
     float *features;
     uint8_t *masks;
     int64_t n;
+    int32_t *positions;
     int start, stopped, together;
     double *seconds;
     Team team;
@@ -669,10 +670,16 @@ static void work(Call *call, int member) {
     Team alone = {.members = 1};
     int64_t size = (int64_t)program->input.channels * program->input.height * program->input.width;
     for (int64_t i; (i = atomic_fetch_add(&call->next, 1)) < call->n;) {
-        State *s = call->states + member;
-        put_image(program, s, call->images + i * size, 0, 1);
-        run(program, s, 0, 0, &alone, NULL);
-        take(program, s, call->features + i * program->features, call->masks + i * program->n_masks);
+        State *s = call->states + (call->positions ? i : member);
+        int start = call->positions ? call->positions[i] : 0;
+        if (start > program->n_ops) continue;
+        if (!start) put_image(program, s, call->images + i * size, 0, 1);
+        int stopped = run(program, s, start, 0, &alone, NULL);
+        if (stopped == program->n_ops) {
+            take(program, s, call->features + i * program->features, call->masks + i * program->n_masks);
+            stopped++;
+        }
+        if (call->positions) call->positions[i] = stopped;
     }
 }
 
@@ -769,10 +776,14 @@ static void serve(Call *call) {
 
 static int members_of(int threads) { return threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads; }
 
-/* n images (3, H, W) of float32, each by one thread. */
+/* n images (3, H, W) of float32, each by one thread.
+ * positions: NULL if the program has no host operation; there are as many states as threads then. Else there is a state for each
+ * image, and positions holds the operation that each image starts from (0: the image is put in first; above n_ops: it is done).
+ * After the call it holds the host operation that the image stopped before, or n_ops + 1 if its features and masks are written. */
 void ssl_dc_run_many(const Program *program, State *states, const float *images, int64_t n, float *features, uint8_t *masks,
-                     int threads) {
-    Call call = {.program = program, .states = states, .images = images, .features = features, .masks = masks, .n = n};
+                     int32_t *positions, int threads) {
+    Call call = {.program = program, .states = states, .images = images, .features = features, .masks = masks, .n = n,
+                 .positions = positions};
     call.team.members = members_of(threads);
     serve(&call);
 }

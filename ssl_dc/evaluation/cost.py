@@ -112,7 +112,7 @@ def cost_of_run(folder: Path, device: str = AUTO) -> CostTable:
     if not model.has_gates:
         return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
     images, described = cost_images(open_splits(build_data_set(model.config)))
-    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers)[Route.GATED]
+    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
     table = _table(model.config, model.cost, shares, f"the mean over {described}")
     return CostTable(table.network, table.gated_is, table.rows, table.dense_macs, float(gated.macs.mean()))

@@ -53,7 +53,7 @@ def features_have_the_declared_width(subject: Subject) -> None:
 
 
 def gate_sites_are_declared_as_they_are(subject: Subject) -> None:
-    """Each gate site is a `GatePoint` that asks for one gate, with its own name, its real widths, and layers that exist."""
+    """Each gate site is a `GatePoint` that asks for one gate, with its own name, real widths and layers that exist."""
     declared: list[GateSite] = []
 
     def factory(site: GateSite) -> Gate:

@@ -24,6 +24,7 @@ from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
 from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
+from ssl_dc.named_parts import NamedParts
 from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
@@ -39,7 +40,6 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
-from ssl_dc.training.named_parts import NamedParts
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals

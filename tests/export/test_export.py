@@ -14,7 +14,8 @@ from torch import nn
 import ssl_dc
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError
-from ssl_dc.export.formats import FORMATS, GatedNetwork, dense_network, export
+from ssl_dc.export.exported_file import FORMATS, export
+from ssl_dc.export.networks import GatedNetwork, dense_network
 from ssl_dc.routes import Route
 from tests.compiled.test_executor import random_encoder
 

@@ -108,6 +108,19 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def arrow(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as Hugging Face datasets saves them."""
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    root = tmp_path_factory.mktemp("arrow")
+    splits = {
+        name: datasets.Dataset.from_parquet(str(parquet / f"{name}.parquet"), cache_dir=str(root / "cache"))
+        for name in ("train", "test")
+    }
+    datasets.DatasetDict(splits).save_to_disk(str(root / "set"))
+    return root / "set"
+
+
 @pytest.mark.parametrize(("registered", "check"), list(cases()))
 def test_a_built_in_part_keeps_its_promise(
     registered: Registered, check: Check, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -115,8 +128,10 @@ def test_a_built_in_part_keeps_its_promise(
     monkeypatch.chdir(tmp_path)  # where no data are
     name = registered.part.name
     settings = SMALL.get(name, {})
-    if registered.kind == "data" and name in ("folder", "parquet"):
-        settings = {"root": request.getfixturevalue("images" if name == "folder" else "parquet")}
+    if registered.kind == "data" and name in ("folder", "parquet", "arrow"):
+        if name == "arrow":
+            pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+        settings = {"root": request.getfixturevalue("images" if name == "folder" else name)}
     without = DOES_NOT_APPLY.get((registered.kind, name), set())
     if check.name in without:
         with pytest.raises(DoesNotApplyError):
