@@ -76,6 +76,10 @@ from ssl_dc.gating.none import NoGating as NoGating
 from ssl_dc.gating.options import ConvNetAIGOptions as ConvNetAIGOptions
 from ssl_dc.gating.options import DGNetOptions as DGNetOptions
 from ssl_dc.gating.options import NoGatingOptions as NoGatingOptions
+from ssl_dc.gating.options import PrefixOptions as PrefixOptions
+from ssl_dc.gating.options import RandomOptions as RandomOptions
+from ssl_dc.gating.prefix import Prefix as Prefix
+from ssl_dc.gating.random import Random as Random
 from ssl_dc.gating.sites import GateSite as GateSite
 from ssl_dc.gating.sites import Granularity as Granularity
 from ssl_dc.model import GatedFeatures as GatedFeatures
@@ -125,7 +129,10 @@ from ssl_dc.training.batches import Loader as Loader
 from ssl_dc.training.budget import calibrate as calibrate
 from ssl_dc.training.checkpoint import CheckpointStore as CheckpointStore
 from ssl_dc.training.trainer import Trainer as Trainer
+from ssl_dc.views.base import BatchedViews as BatchedViews
 from ssl_dc.views.base import Views as Views
+from ssl_dc.views.batched import Batched as Batched
+from ssl_dc.views.options import BatchedViewsOptions as BatchedViewsOptions
 from ssl_dc.views.options import StandardViewsOptions as StandardViewsOptions
 from ssl_dc.views.standard import Standard as Standard
 
