@@ -239,7 +239,7 @@ class Trainer:
         return self._metrics(output, terms, loss, routes, budget) if measure else {}
 
     def _terms(self, output: LearnerOutput, routes: Sequence[Route], budget: float) -> dict[str, Tensor]:
-        """The weighted loss terms: those of the objective, and those of the gating scheme as a mean over the gated views."""
+        """The weighted loss terms: the objective's, and the gating scheme's as a mean over the gated views."""
         weights = self.learner.objective.weights
         terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
         traces = self._traces(output, routes)
