@@ -55,19 +55,6 @@ def test_commands_and_options_exist(page: Path, tmp_path: Path, monkeypatch: pyt
         assert answered.exit_code == 0, f"{line}\n{answered.output}"
 
 
-<<<<<<< HEAD
-def test_the_structure_names_files_that_exist() -> None:
-    text = (REPOSITORY / "docs" / "structure.md").read_text()
-    missing = [
-        path
-        for path in re.findall(r"`([a-z_]+/[a-z_]+\.(?:py|csv))`", text)
-        if not ((REPOSITORY / "ssl_dc" / path).is_file() or (REPOSITORY / path).is_file())
-    ]
-    assert not missing
-
-
-=======
->>>>>>> tests
 def test_the_readme_has_two_lines_to_install_by() -> None:
     lines = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("pip install")]
     assert len(lines) == 2, "the CI script runs just these"
