@@ -13,7 +13,7 @@ from ssl_dc.gating.base import Gate, GatingScheme, set_threshold
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
-from ssl_dc.norms.options import SharedOptions
+from ssl_dc.norms.options import SharedNormsOptions
 from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.plugins.options import GatingOptions
 from ssl_dc.routes import Route
@@ -228,7 +228,7 @@ def without_gates_there_is_no_loss(subject: Subject) -> None:
     scheme = _scheme(subject)
     if scheme.granularity is not None:
         raise DoesNotApplyError("it has gates")
-    network = SmallBackbone(SharedNorms(SharedOptions()).layer, scheme.make_gate)
+    network = SmallBackbone(SharedNorms(SharedNormsOptions()).layer, scheme.make_gate)
     expect(all(point.gate is None for point in network.gate_points()), "expected no gates, saw some")
     terms = scheme.losses(Trace({}, network.cost_model(16)), 1.0, 0.5)
     expect(not terms, f"expected no loss of a scheme without gates, saw {sorted(terms)}")
@@ -339,7 +339,7 @@ def _is_steered(subject: Subject) -> bool:
 
 
 def _network(subject: Subject) -> Backbone:
-    return SmallBackbone(SharedNorms(SharedOptions()).layer, _scheme(subject).make_gate)
+    return SmallBackbone(SharedNorms(SharedNormsOptions()).layer, _scheme(subject).make_gate)
 
 
 def _gated(network: Backbone) -> list[str]:
@@ -348,7 +348,7 @@ def _gated(network: Backbone) -> list[str]:
 
 def _trace(scheme: GatingScheme, open_share: float, dtype: torch.dtype = torch.float32) -> Trace:
     """The trace of a view whose masks are leaves of the graph, so that they show the gradient of the losses."""
-    cost = SmallBackbone(SharedNorms(SharedOptions()).layer, scheme.make_gate).cost_model(16)
+    cost = SmallBackbone(SharedNorms(SharedNormsOptions()).layer, scheme.make_gate).cost_model(16)
     masks = {}
     for site, channels in cost.channels.items():
         mask = (torch.rand(ROWS, channels) < open_share).to(dtype)
