@@ -13,6 +13,7 @@ from ssl_dc.config import Layer, Resolved, resolve
 from ssl_dc.config.layers import merged
 from ssl_dc.errors import ConfigError
 from ssl_dc.plugins.registry import registry
+from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
     from ssl_dc.runs import Run
@@ -48,7 +49,7 @@ def command(
         print_json({"run": str(run.folder), **run.outcome.as_json()})
     else:
         print_report(run.outcome)
-        click.echo(f"run: {run.folder}")
+        click.echo(f"run: {printable(str(run.folder))}")
 
 
 def _trained(resolved: Resolved, output: Path | None) -> Run:
