@@ -44,7 +44,7 @@ def command(
     from ssl_dc.distributed import rank
 
     if rank() > 0:
-        return  # the main process speaks for all
+        return  # only the main process prints the result
     if as_json:
         print_json({"run": str(run.folder), **run.outcome.as_json()})
     else:
@@ -66,7 +66,7 @@ def _trained(resolved: Resolved, output: Path | None) -> Run:
 
 
 WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
-"""Settings that a resumed run may be given anew, and what :func:`ssl_dc.resume` calls them."""
+"""Settings that may be given again with ``--resume``, and their names in :func:`ssl_dc.resume`."""
 
 
 def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:

@@ -11,9 +11,9 @@ from ssl_dc.trackers.base import StepMetrics, Watcher
 
 
 class MetricsFile(Watcher):
-    """Appends each logged step to a file; a resumed run first drops the lines after its resume point.
+    """Appends each logged step to a file. A resumed run first removes the lines of later steps.
 
-    Speed is left out: the same config gives the same file.
+    The speed is not written, so that the same config gives the same file.
 
     Args:
         path: The file.
@@ -23,7 +23,7 @@ class MetricsFile(Watcher):
         self.path = path
 
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
-        """Keep the lines of the steps that were taken for good.
+        """Remove the lines of the steps after the resume point.
 
         Raises:
             RunError: If the file cannot be read or written.
@@ -48,7 +48,7 @@ class MetricsFile(Watcher):
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite for one that was cut short when the run was killed."""
+    """The step of a line; infinite if the line is incomplete, as when the run was killed."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):

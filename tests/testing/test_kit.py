@@ -157,7 +157,7 @@ def test_pytest_shows_a_case_a_check_and_one_sentence_for_each_that_fails(pytest
     )
     assert "test_lars[state_is_saved_whole] PASSED" in shown
     assert "test_climbing[steps_lower_the_loss] FAILED" in shown
-    assert "A step along the gradient of a sum of squares lowers it" in shown
+    assert "Each of the first steps along the gradient of a sum of squares" in shown
     assert "expected step 1 to lower the square of the kernel" in shown
     assert "test_climbing[every_option_is_described] FAILED" in shown
     assert "saw none for lr" in shown
