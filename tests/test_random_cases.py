@@ -294,7 +294,7 @@ def a_damaged_run(draw: Draw, place: Place) -> list[list[str]]:
     for _ in range(draw.choice([1, 1, 2, 3])):
         entries = sorted(path for path in folder.rglob("*") if not path.is_symlink())
         path = draw.choice(entries)
-        if path.is_file() and draw.random() < 0.6:
+        if path.is_file() and path.stat().st_size < 2**24 and draw.random() < 0.6:
             content = path.read_bytes()
             path.write_bytes((hostile_json if path.suffix == ".json" else damaged)(draw, content))
         elif draw.random() < 0.7:
