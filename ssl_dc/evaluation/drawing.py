@@ -111,7 +111,7 @@ def class_colours(classes: int) -> Any:
 
 
 def add_class_legend(figure: Figure, classes: Sequence[str], colours: Any, lettering: Lettering) -> None:
-    """Name the classes beside the panels."""
+    """Name the classes beside the panels, for which the figure is made wider."""
     from matplotlib.lines import Line2D
 
     # Matplotlib leaves out a name that begins with an underscore, so the names are set afterwards.
@@ -120,3 +120,5 @@ def add_class_legend(figure: Figure, classes: Sequence[str], colours: Any, lette
     for text, name in zip(legend.get_texts(), classes, strict=True):
         text.set_text(lettering.text(name))
         text.set_fontfamily(lettering.families)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, height)

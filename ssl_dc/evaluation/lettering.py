@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ssl_dc.printable import name_of
 
-LONGEST = 40
+LONGEST = 30
 """Characters of a name that a picture shows."""
 
 NO_FONT = "Last Resort"
@@ -36,9 +36,10 @@ class Lettering:
         for entry in fontManager.ttflist:
             if not self._missing:
                 break
-            if entry.style != "normal" or entry.name in self.families or entry.name.startswith(NO_FONT):
+            ordinary = (entry.style, entry.weight, entry.stretch) == ("normal", 400, "normal")
+            if not ordinary or entry.name in self.families or entry.name.startswith(NO_FONT):
                 continue
-            left = _lacking(self._missing, fontManager.findfont(entry.name))
+            left = _lacking(self._missing, entry.fname)
             if left != self._missing:
                 self.families = [*self.families, entry.name]
                 self._missing = left

@@ -147,7 +147,7 @@ def draw_panels(
         raise ValueError("there is nothing to draw: no panels")
     routes = [route for route in rows if any(route in panel.points for panel in panels)]
     size = max(len(classes), *(int(panel.labels.max(initial=0)) + 1 for panel in panels))
-    figure = new_figure(PANEL_INCHES * len(panels) + 1.8, (PANEL_INCHES + 0.3) * len(routes) + 0.8)
+    figure = new_figure((PANEL_INCHES + 0.3) * len(panels) + 0.4, (PANEL_INCHES + 0.3) * len(routes) + 0.8)
     grid = figure.subplots(len(routes), len(panels), squeeze=False)
     for column, panel in enumerate(panels):
         first = min(routes.index(route) for route in panel.points)
@@ -157,7 +157,7 @@ def draw_panels(
                 axes.axis("off")
                 continue
             title = [panel.title if row == first else "", panel.captions.get(route, "")]
-            axes.set_title("\n".join(filter(None, title)), fontsize="medium")
+            axes.set_title("\n".join(filter(None, title)), fontsize="medium" if panel.title else "small")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_xlabel(f"{NAMES[method]} 1", fontsize="small")
