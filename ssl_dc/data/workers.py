@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 PARENT_SECONDS = 0.5
 """How often a process looks whether its parent is still there."""
+PATIENCE_SECONDS = 8.0
+"""How long workers that are asked to end may take to finish what they do."""
 
 
 def loaded(loader: DataLoader[T]) -> Generator[T, None, None]:
@@ -117,19 +119,27 @@ def _do_nothing() -> None:
 
 
 def _end_workers(batches: Iterator[Any]) -> None:
-    """End the processes behind an iterator of a loader; an iterator without processes is left alone."""
+    """End the processes behind an iterator of a loader; an iterator without processes is left alone.
+
+    They are asked first, and killed if that does not help. Torch asks by locks that they share. A worker that died while it
+    held one makes the asking wait for ever, so it is done in a thread of its own.
+    """
     workers = list(getattr(batches, "_workers", ()))
     if not workers:
         return
+
+    def ask() -> None:
+        with suppress(Exception):  # whatever fails here, they are killed below
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
+
+    asking = threading.Thread(target=ask, daemon=True)
     with suppress(RuntimeError):  # torch may report in here that a worker has died, which is no news now
-        for worker in workers:
-            worker.terminate()  # obeyed at once, because it comes from this process
-    with suppress(RuntimeError):
-        batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
+        asking.start()
+        asking.join(PATIENCE_SECONDS)
     for worker in workers:
-        if worker.is_alive():
+        with suppress(RuntimeError):
             worker.kill()
-            worker.join()
+        worker.join()
 
 
 @contextmanager

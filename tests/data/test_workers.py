@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from helpers.command_line import HANGS, run_python
-from ssl_dc.data.workers import loaded, prepare_worker, worker_failures
+from ssl_dc.data.workers import _end_workers, loaded, prepare_worker, worker_failures
 from ssl_dc.errors import DataError, RunError
 
 
@@ -112,6 +112,16 @@ def test_a_worker_that_dies_is_one_message(number: signal.Signals, workers: int)
     assert str(caught.value).startswith("a process that prepares images")
     assert "--workers 0" in str(caught.value)
     assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_died_with_a_lock_of_torch_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl_dc.data.workers.PATIENCE_SECONDS", 0.2)
+    batches = iter(loader(Numbers()))
+    next(batches)
+    batches._workers_done_event._cond._lock.acquire()  # type: ignore[attr-defined]  # as one that is killed leaves it
+    workers = list(batches._workers)  # type: ignore[attr-defined]
+    _end_workers(batches)
+    assert [worker.is_alive() for worker in workers] == [False, False]
 
 
 def test_shared_memory_that_runs_out_is_one_message() -> None:
