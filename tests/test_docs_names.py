@@ -106,6 +106,13 @@ def has_symbol(path: str) -> bool:
     return True
 
 
+def is_written_into_files(path: str) -> bool:
+    """Whether it is a key of the metadata of exported files, which begin with ``ssl_dc.`` too."""
+    text = (REPOSITORY / "ssl_dc" / "export" / "description.py").read_text(encoding="utf-8")
+    name = path.removeprefix("ssl_dc.")
+    return f'"{name}"' in text or path in source()
+
+
 def has_attribute(owner: type, name: str) -> bool:
     documented = re.search(rf"^\s+{name}: ", owner.__doc__ or "", re.MULTILINE) is not None
     return hasattr(owner, name) or documented
@@ -122,7 +129,7 @@ def wrong(span: str, page: Path) -> Iterator[str]:
     if re.fullmatch(r"[a-z_]+/", span) and span not in USERS_FILES and not is_file(span, page):
         yield f"folder {span}"
     for symbol in re.findall(r"(?<![\w/.-])ssl_dc(?:\.[A-Za-z_]\w*)+", span):
-        if not has_symbol(symbol):
+        if not has_symbol(symbol) and not is_written_into_files(symbol):
             yield f"symbol {symbol}"
     for hook in re.findall(r"\bssl_dc_\w+", span):
         if not hasattr(hookspecs, hook) and hook not in source():

@@ -1,4 +1,4 @@
-"""What is seldom open is cut, and what stays computes what it did."""
+"""A static network is without what is seldom open, and what stays computes what it did."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_counts_are_rounded_up_and_the_most_open_stay_first() -> None:
     encoder = random_encoder(**{"backbone.width": 64})
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
     shares = {site.name: torch.linspace(0, 1, site.channels) for site in full.sites}
-    cut = {step.layer: step for step in make_static(full, shares, 0.9, multiple=16).steps if isinstance(step, Conv)}
+    static = {step.layer: step for step in make_static(full, shares, 0.9, multiple=16).steps if isinstance(step, Conv)}
     whole = {step.layer: step for step in full.steps if isinstance(step, Conv)}
-    assert cut["stages.layer1.0.conv1"].weight.shape[0] == 16  # 7 of 64 are open as often as that
-    assert cut["stages.layer4.1.conv2"].weight.shape[1] == 64  # 52 of 512
-    assert torch.equal(cut["stages.layer1.0.conv1"].weight, whole["stages.layer1.0.conv1"].weight[-16:])
+    assert static["stages.layer1.0.conv1"].weight.shape[0] == 16  # 7 of 64 are open as often as that
+    assert static["stages.layer4.1.conv2"].weight.shape[1] == 64  # 52 of 512
+    assert torch.equal(static["stages.layer1.0.conv1"].weight, whole["stages.layer1.0.conv1"].weight[-16:])
