@@ -1,4 +1,4 @@
-"""The runs that the paper's systems need at a scale. Each has a complete config and a name that tables and figures share."""
+"""The runs that the paper's systems need at a scale. Each has a complete config and a shared name."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Measure:
 class Store:
     """A folder of runs and their results.
 
-    ``results/NAME.json`` contains the results. It is small and worth committing. ``runs/NAME`` is the run itself, and may be
+    ``results/NAME.json`` contains the results. It is small and worth committing. ``runs/NAME`` is the run itself. It may be
     deleted once it is evaluated.
 
     Args:
@@ -72,7 +72,7 @@ class Store:
     def measure(
         self, run: PlannedRun, measure: Measure, watchers: Iterable[Watcher], say: Callable[[str], None]
     ) -> Measurement:
-        """The results of a run by a measure. They are read if they are known, otherwise the run is trained and evaluated."""
+        """The results of a run by a measure. If they are not known, the run is trained and evaluated."""
         record = self._read(run)
         if measure.name not in record:
             path = self.trained(run, watchers, say)
