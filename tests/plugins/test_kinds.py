@@ -129,7 +129,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     plugin = tmp_path_factory.mktemp("samplers") / "samplers.py"
     plugin.write_text(SAMPLERS)
     done = subprocess.run(
-        [sys.executable, "-c", NEW_ROW, json.dumps(COMMANDS), str(plugin)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", NEW_ROW, json.dumps(COMMANDS), str(plugin)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     outputs: dict[str, str] = json.loads(done.stdout)

@@ -210,7 +210,7 @@ def test_the_templates_are_in_the_wheel(tmp_path: Path) -> None:
         str(tmp_path),
         str(REPOSITORY),
     ]
-    made = subprocess.run(build, capture_output=True, text=True, env={**os.environ, "PIP_NO_INDEX": "1"}, timeout=120)
+    made = subprocess.run(build, capture_output=True, text=True, env={**os.environ, "PIP_NO_INDEX": "1"}, timeout=300)
     if "hatchling" in made.stderr:
         pytest.skip("hatchling, which wheels are built with, is not installed")
     assert made.returncode == 0, made.stderr
