@@ -41,10 +41,10 @@ from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.data.base import ImageSet
 from ssl_dc.objectives.vicreg import covariance, invariance, variance
 from ssl_dc.training.from_config import trainer_from_config
-from ssl_dc.views.batched import Batched
+from ssl_dc.views.batched import BatchedStandardViews
 from ssl_dc.views.chances import chances
-from ssl_dc.views.options import BatchedViewsOptions, StandardViewsOptions
-from ssl_dc.views.standard import Standard
+from ssl_dc.views.options import BatchedStandardViewsOptions, StandardViewsOptions
+from ssl_dc.views.standard import StandardViews
 
 MEAN, STD = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
 
@@ -120,8 +120,8 @@ def jpegs_as_images(files: Sequence[Path]) -> Iterator[Image.Image]:
 
 def view_contenders(size: int, images: Callable[[], Iterator[Image.Image]]) -> dict[str, Callable[[], None]]:
     """Two views of each image, by each way there is here."""
-    batched = Batched(BatchedViewsOptions(), size, MEAN, STD)
-    standard = Standard(StandardViewsOptions(), size, MEAN, STD)
+    batched = BatchedStandardViews(BatchedStandardViewsOptions(), size, MEAN, STD)
+    standard = StandardViews(StandardViewsOptions(), size, MEAN, STD)
 
     def by_batched() -> None:
         pictures = list(images())

@@ -76,6 +76,10 @@ from ssl_dc.gating.none import NoGating as NoGating
 from ssl_dc.gating.options import ConvNetAIGOptions as ConvNetAIGOptions
 from ssl_dc.gating.options import DGNetOptions as DGNetOptions
 from ssl_dc.gating.options import NoGatingOptions as NoGatingOptions
+from ssl_dc.gating.options import PrefixGatingOptions as PrefixGatingOptions
+from ssl_dc.gating.options import RandomGatingOptions as RandomGatingOptions
+from ssl_dc.gating.prefix import PrefixGating as PrefixGating
+from ssl_dc.gating.random import RandomGating as RandomGating
 from ssl_dc.gating.sites import GateSite as GateSite
 from ssl_dc.gating.sites import Granularity as Granularity
 from ssl_dc.model import GatedFeatures as GatedFeatures
@@ -84,8 +88,8 @@ from ssl_dc.norms.base import NormFactory as NormFactory
 from ssl_dc.norms.base import NormPolicy as NormPolicy
 from ssl_dc.norms.base import Position as Position
 from ssl_dc.norms.base import RouteNorm as RouteNorm
-from ssl_dc.norms.options import SeparateOptions as SeparateOptions
-from ssl_dc.norms.options import SharedOptions as SharedOptions
+from ssl_dc.norms.options import SeparateNormsOptions as SeparateNormsOptions
+from ssl_dc.norms.options import SharedNormsOptions as SharedNormsOptions
 from ssl_dc.norms.separate import SeparateNorms as SeparateNorms
 from ssl_dc.norms.shared import SharedNorms as SharedNorms
 from ssl_dc.objectives.barlow_twins import BarlowTwins as BarlowTwins
@@ -125,8 +129,11 @@ from ssl_dc.training.batches import Loader as Loader
 from ssl_dc.training.budget import calibrate as calibrate
 from ssl_dc.training.checkpoint import CheckpointStore as CheckpointStore
 from ssl_dc.training.trainer import Trainer as Trainer
+from ssl_dc.views.base import BatchedViews as BatchedViews
 from ssl_dc.views.base import Views as Views
+from ssl_dc.views.batched import BatchedStandardViews as BatchedStandardViews
+from ssl_dc.views.options import BatchedStandardViewsOptions as BatchedStandardViewsOptions
 from ssl_dc.views.options import StandardViewsOptions as StandardViewsOptions
-from ssl_dc.views.standard import Standard as Standard
+from ssl_dc.views.standard import StandardViews as StandardViews
 
 __version__: str

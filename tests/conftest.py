@@ -26,6 +26,15 @@ hypothesis.settings.register_profile("any speed", deadline=None)
 hypothesis.settings.load_profile("any speed")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes run the tests: one a processor for the whole suite, none besides this one for a part of it.
+
+    Each takes seconds to start, and about 1 GiB.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return min(os.cpu_count() or 1, 8) if whole else 0
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a CUDA device where there is none."""
     import torch  # not at the top: with pytest-xdist the process that hands out the tests has no need of it

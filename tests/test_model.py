@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import ssl_dc
-from helpers.settings import config_of
+from helpers.settings import SHORT, config_of
 from ssl_dc import ConfigError, Model, RunError
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
@@ -328,17 +328,7 @@ def test_calling_the_model_gives_features_to_train_on(route: Route) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = {
-        "backbone.width": 4,
-        "data.image_size": 8,
-        "data.limit": 64,
-        "data.test_limit": 20,
-        "objective.expander_width": 16,
-        "training.batch_size": 32,
-        "training.epochs": 1,
-        "training.workers": 0,
-    }
-    return ssl_dc.train(settings, output=tmp_path_factory.mktemp("model") / "run").folder
+    return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("model") / "run").folder
 
 
 def test_a_run_is_loaded_onto_the_cpu_unless_told_otherwise(run: Path) -> None:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ssl_dc.encoders.options import SharedEncoderOptions
 from ssl_dc.encoders.shared import SharedEncoder
 from ssl_dc.gating.base import gates_of, set_budgets, set_threshold
-from ssl_dc.norms.options import SeparateOptions
+from ssl_dc.norms.options import SeparateNormsOptions
 from ssl_dc.norms.separate import SeparateNorms
 from ssl_dc.routes import Route
 from ssl_dc.testing.counterparts import LinearGating, SmallBackbone, random_images
@@ -31,7 +31,7 @@ def encoder() -> SharedEncoder:
     torch.manual_seed(0)
     made = SharedEncoder(
         SharedEncoderOptions(),
-        lambda gate_factory: SmallBackbone(SeparateNorms(SeparateOptions()).layer, gate_factory),
+        lambda gate_factory: SmallBackbone(SeparateNorms(SeparateNormsOptions()).layer, gate_factory),
         LinearGating(),
     )
     set_budgets(made, [0.2, 0.5, 0.9])

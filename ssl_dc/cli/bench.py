@@ -9,7 +9,7 @@ import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange
-from ssl_dc.cli.options import json_option, print_json
+from ssl_dc.cli.options import cpu_option, json_option, only_cpu, print_json
 from ssl_dc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ IMAGES_FOR_GATES = 8
     metavar="FILE",
     help="With --profile: also write its chart to this file, .png, .pdf or .svg.",
 )
+@cpu_option
 @json_option
 def command(
     run: Path,
@@ -66,6 +67,7 @@ def command(
     runtimes: tuple[str, ...],
     by_layer: bool,
     output: Path | None,
+    device: str | None,
     as_json: bool,
 ) -> None:
     """Time the routes of a RUN on this CPU: the speed-up by its gates, beside the one that the MACs promise.
@@ -76,6 +78,7 @@ def command(
     the masks keep. All ways take turns. Speed-ups are over the fastest dense way. Gates that cost more time than they save
     are listed. Measure on a machine that does nothing else.
     """
+    only_cpu(device, "bench times what runs on this machine's CPU")
     if output is not None and not by_layer:
         raise ConfigError("--output is for the chart of --profile")
     import torch

@@ -9,7 +9,7 @@ import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange
-from ssl_dc.cli.options import json_option, print_json
+from ssl_dc.cli.options import cpu_option, json_option, only_cpu, print_json
 from ssl_dc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: RUN/ROUTE with its ending]"
 )
+@cpu_option
 @json_option
 def command(
     run: Path,
@@ -56,6 +57,7 @@ def command(
     min_open_share: float | None,
     multiple: int,
     output: Path | None,
+    device: str | None,
     as_json: bool,
 ) -> None:
     """Write a network of a RUN as a file that runs without ssl-dc: images (N, 3, H, H), normalised, to features.
@@ -66,6 +68,7 @@ def command(
     images), MACs, size and latency are shown beside those of the dense and the gated network. The file says which images it
     takes: size, mean and standard deviation, how to resize.
     """
+    only_cpu(device, "export computes what it shows on this machine's CPU, and the file runs anywhere")
     if min_open_share is not None and (file_format == "torchvision" or route != "gated"):
         raise ConfigError("--static is for the gated route: give --route gated, and --format onnx or torch")
     if multiple > 1 and min_open_share is None:

@@ -122,7 +122,8 @@ def _of_worker(text: str) -> tuple[str, str, list[tuple[str, int, str]]] | None:
 
 
 def _end(message: str, status: int) -> NoReturn:
-    click.echo(f"ssl-dc: {printable(message)}", err=True)
+    with suppress(OSError):  # nobody can be told: the exit status must do
+        click.echo(f"ssl-dc: {printable(message)}", err=True)
     sys.exit(status)
 
 

@@ -76,13 +76,15 @@ class NativeProgram:
         images = images.contiguous()
         features = torch.empty(len(images), self.features)
         opened = torch.empty(len(images), self.n_masks, dtype=torch.uint8)
+        if not len(images):
+            return features, opened
         if len(images) == 1:
             self._one(images[0], features[0], opened[0])
         elif self.host_steps and len(images):
             at_once = max(self.threads, ARENAS_BYTES // (4 * self._arena.floats))
             for chunk in zip(images.split(at_once), features.split(at_once), opened.split(at_once), strict=True):
                 self._side_by_side(*chunk)
-        elif len(images):
+        else:
             self._run_many(images, features, opened, min(self.threads, len(images)), None)
         return features, opened
 

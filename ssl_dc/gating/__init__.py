@@ -18,14 +18,14 @@ def ssl_dc_gatings() -> list[Part]:
         ),
         Part(
             name="prefix",
-            target="ssl_dc.gating.prefix:Prefix",
-            options="ssl_dc.gating.options:PrefixOptions",
+            target="ssl_dc.gating.prefix:PrefixGating",
+            options="ssl_dc.gating.options:PrefixGatingOptions",
             summary="The first channels, the same for all images: a control.",
         ),
         Part(
             name="random",
-            target="ssl_dc.gating.random:Random",
-            options="ssl_dc.gating.options:RandomOptions",
+            target="ssl_dc.gating.random:RandomGating",
+            options="ssl_dc.gating.options:RandomGatingOptions",
             summary="As many channels, drawn anew for each image: a control.",
         ),
         Part(

@@ -71,7 +71,7 @@ class CostModel:
         return self.floor_macs / self.dense_macs
 
     def gaps(self, sites: Iterable[GateSite]) -> list[str]:
-        """What is missing for the cost of gated sites to be right, in words; nothing if all is there."""
+        """What the cost model lacks to count gated sites, in words: empty if it lacks nothing."""
         layers = {layer.name for layer in self.layers}
         found = []
         for site in sites:

@@ -68,7 +68,7 @@ class ConvNetAIGOptions(GatingOptions):
     )
 
 
-class PrefixOptions(GatingOptions):
+class PrefixGatingOptions(GatingOptions):
     """Options of the gating scheme ``prefix``, which has none."""
 
     compiles: ClassVar[bool] = True
@@ -76,7 +76,7 @@ class PrefixOptions(GatingOptions):
     name: str = "prefix"
 
 
-class RandomOptions(GatingOptions):
+class RandomGatingOptions(GatingOptions):
     """Options of the gating scheme ``random``, which has none."""
 
     name: str = "random"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_dc.gating.base import Gate, GatingScheme, PooledRule
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.options import PrefixOptions
+from ssl_dc.gating.options import PrefixGatingOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
 
@@ -44,12 +44,12 @@ class PrefixGate(Gate):
         return PooledRule(zeros(1, self.hidden), zeros(1), zeros(len(self.logits), 1), self.logits - threshold)
 
 
-class Prefix(GatingScheme):
+class PrefixGating(GatingScheme):
     """The gating scheme ``prefix``. Nothing is learned, so it has no loss."""
 
     granularity = Granularity.CHANNEL
 
-    def __init__(self, options: PrefixOptions) -> None:
+    def __init__(self, options: PrefixGatingOptions) -> None:
         self.options = options
 
     def gate(self, site: GateSite) -> PrefixGate:

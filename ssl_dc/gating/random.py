@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_dc.gating.base import Gate, GatingScheme
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.options import RandomOptions
+from ssl_dc.gating.options import RandomGatingOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
 
@@ -48,12 +48,12 @@ class RandomGate(Gate):
         return (logits >= threshold).to(x.dtype)
 
 
-class Random(GatingScheme):
+class RandomGating(GatingScheme):
     """The gating scheme ``random``. Nothing is learned, so it has no loss."""
 
     granularity = Granularity.CHANNEL
 
-    def __init__(self, options: RandomOptions) -> None:
+    def __init__(self, options: RandomGatingOptions) -> None:
         self.options = options
 
     def gate(self, site: GateSite) -> RandomGate:

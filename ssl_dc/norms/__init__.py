@@ -13,13 +13,13 @@ def ssl_dc_norms() -> list[Part]:
         Part(
             name="separate",
             target="ssl_dc.norms.separate:SeparateNorms",
-            options="ssl_dc.norms.options:SeparateOptions",
+            options="ssl_dc.norms.options:SeparateNormsOptions",
             summary="Each route its own batch norm inside residual blocks (the paper's choice).",
         ),
         Part(
             name="shared",
             target="ssl_dc.norms.shared:SharedNorms",
-            options="ssl_dc.norms.options:SharedOptions",
+            options="ssl_dc.norms.options:SharedNormsOptions",
             summary="One batch norm for both routes.",
         ),
     ]

@@ -7,7 +7,7 @@ from typing import ClassVar
 from ssl_dc.plugins.options import PartOptions
 
 
-class SharedOptions(PartOptions):
+class SharedNormsOptions(PartOptions):
     """Options of the policy ``shared``, which has none."""
 
     compiles: ClassVar[bool] = True
@@ -15,7 +15,7 @@ class SharedOptions(PartOptions):
     name: str = "shared"
 
 
-class SeparateOptions(PartOptions):
+class SeparateNormsOptions(PartOptions):
     """Options of the policy ``separate``, which has none."""
 
     compiles: ClassVar[bool] = True

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
-from ssl_dc.norms.options import SeparateOptions
+from ssl_dc.norms.options import SeparateNormsOptions
 from ssl_dc.norms.shared import SharedNorm
 from ssl_dc.routes import Route
 
@@ -36,7 +36,7 @@ class SeparateNorm(RouteNorm):
 class SeparateNorms(NormPolicy):
     """The norm policy ``separate``: two norms inside blocks; stem and downsample norms stay shared."""
 
-    def __init__(self, options: SeparateOptions) -> None:
+    def __init__(self, options: SeparateNormsOptions) -> None:
         self.options = options
 
     def layer(self, channels: int, position: Position) -> RouteNorm:

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
-from ssl_dc.norms.options import SharedOptions
+from ssl_dc.norms.options import SharedNormsOptions
 from ssl_dc.routes import Route
 
 
@@ -34,7 +34,7 @@ class SharedNorm(RouteNorm):
 class SharedNorms(NormPolicy):
     """The norm policy ``shared``."""
 
-    def __init__(self, options: SharedOptions) -> None:
+    def __init__(self, options: SharedNormsOptions) -> None:
         self.options = options
 
     def layer(self, channels: int, position: Position) -> RouteNorm:  # noqa: ARG002

@@ -12,7 +12,7 @@ from ssl_dc.gating.base import Gate, GateFactory, no_gates
 from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.norms.base import NormFactory, Position, RouteNorm
-from ssl_dc.norms.options import SeparateOptions, SharedOptions
+from ssl_dc.norms.options import SeparateNormsOptions, SharedNormsOptions
 from ssl_dc.norms.separate import SeparateNorms
 from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
@@ -34,7 +34,7 @@ OTHER_SIZE = 48
 
 def is_a_backbone(subject: Subject) -> None:
     """What the target builds is an `ssl_dc.Backbone`."""
-    expect_instance(subject.build(SeparateNorms(SeparateOptions()).layer, no_gates), Backbone)
+    expect_instance(subject.build(SeparateNorms(SeparateNormsOptions()).layer, no_gates), Backbone)
 
 
 def features_have_the_declared_width(subject: Subject) -> None:
@@ -102,7 +102,7 @@ def masks_come_with_the_gated_route_only(subject: Subject) -> None:
 
 def open_masks_change_nothing(subject: Subject) -> None:
     """With every mask open and shared batch norms, the gated route gives exactly the features of the dense route."""
-    backbone, _ = _switched(subject, SharedNorms(SharedOptions()).layer)
+    backbone, _ = _switched(subject, SharedNorms(SharedNormsOptions()).layer)
     images = random_images(ROWS, SIZE)
     gated, dense = (backbone(images, route)[0] for route in (Route.GATED, Route.DENSE))
     expect(
@@ -113,7 +113,7 @@ def open_masks_change_nothing(subject: Subject) -> None:
 
 def without_gates_the_routes_are_one(subject: Subject) -> None:
     """Without gates and with shared batch norms, the gated route gives the features of the dense route, and no masks."""
-    backbone = _backbone(subject, no_gates, SharedNorms(SharedOptions()).layer).eval()
+    backbone = _backbone(subject, no_gates, SharedNorms(SharedNormsOptions()).layer).eval()
     images = random_images(ROWS, SIZE)
     (gated, masks), (dense, _) = (backbone(images, route) for route in (Route.GATED, Route.DENSE))
     expect(not masks, f"expected no masks without gates, saw those of {sorted(masks)}")
@@ -192,7 +192,7 @@ def every_parameter_gets_a_gradient(subject: Subject) -> None:
     """Both routes together give every parameter a finite gradient, also those of the gates and of each route's norms."""
     has_sites = any(_granularities(subject))
     # without gate sites, nothing takes the gated route, so its norms get no gradient
-    backbone = _backbone(subject, norms=None if has_sites else SharedNorms(SharedOptions()).layer)
+    backbone = _backbone(subject, norms=None if has_sites else SharedNorms(SharedNormsOptions()).layer)
     images = random_images(ROWS, SIZE)
     features = [backbone(images, route)[0] for route in Route.BOTH]
     sum(((one * torch.randn(one.shape)).sum() for one in features), start=torch.zeros(())).backward()
@@ -210,7 +210,7 @@ def batch_norms_come_from_the_policy_and_are_told_the_route(subject: Subject) ->
             told[norm].append(arguments[1])
 
     def factory(channels: int, position: Position) -> RouteNorm:
-        norm = SeparateNorms(SeparateOptions()).layer(channels, position)
+        norm = SeparateNorms(SeparateNormsOptions()).layer(channels, position)
         told[norm] = []
         norm.register_forward_pre_hook(note)
         return norm
@@ -294,7 +294,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
 
 def _backbone(subject: Subject, gates: GateFactory | None = None, norms: NormFactory | None = None) -> Backbone:
     """The backbone with linear gates at its channel sites, or at its branch sites if it has no channel sites."""
-    norms = norms or SeparateNorms(SeparateOptions()).layer
+    norms = norms or SeparateNorms(SeparateNormsOptions()).layer
     if gates is None:
         found = set(_granularities(subject))
         chosen = Granularity.CHANNEL if Granularity.CHANNEL in found else Granularity.BRANCH

@@ -10,7 +10,7 @@ from ssl_dc.gating.base import GateFactory, GatingScheme, gates_of
 from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.none import NoGating
 from ssl_dc.gating.options import NoGatingOptions
-from ssl_dc.norms.options import SharedOptions
+from ssl_dc.norms.options import SharedNormsOptions
 from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.routes import Route
 from ssl_dc.testing.check import Subject, expect, expect_gradient, expect_instance
@@ -140,7 +140,7 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
 
 def _encoder(subject: Subject, gating: GatingScheme | None = None) -> Encoder:
     def make_backbone(gate_factory: GateFactory) -> Backbone:
-        return SmallBackbone(SharedNorms(SharedOptions()).layer, gate_factory)
+        return SmallBackbone(SharedNorms(SharedNormsOptions()).layer, gate_factory)
 
     encoder: Encoder = subject.build(make_backbone, gating or LinearGating())
     return encoder

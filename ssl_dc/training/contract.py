@@ -274,7 +274,7 @@ class Contract:
         if not fits or any(not isinstance(z, Tensor) or z.ndim != 2 or len(z) % rows for z in embeddings):
             seen = ", ".join(map(_seen, embeddings)) if isinstance(embeddings, (list, tuple)) else _seen(embeddings)
             wanted = f"embeddings must be {self._views} tensors ({rows}, D), one for each view"
-            self._breach("objective", None, f"{wanted}, not {seen or 'none'}")
+            self._breach("objective", None, f"{wanted}, not {seen or 'nothing'}")
 
     def _check_term(self, kind: str, name: object, term: Any) -> None:
         if not isinstance(term, Tensor) or not term.is_floating_point() or term.ndim:

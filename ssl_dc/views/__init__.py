@@ -12,13 +12,13 @@ def ssl_dc_views() -> list[Part]:
     return [
         Part(
             name="batched",
-            target="ssl_dc.views.batched:Batched",
-            options="ssl_dc.views.options:BatchedViewsOptions",
+            target="ssl_dc.views.batched:BatchedStandardViews",
+            options="ssl_dc.views.options:BatchedStandardViewsOptions",
             summary="The paper's recipe, on whole batches and on the device that trains.",
         ),
         Part(
             name="standard",
-            target="ssl_dc.views.standard:Standard",
+            target="ssl_dc.views.standard:StandardViews",
             options="ssl_dc.views.options:StandardViewsOptions",
             summary="Crop, colour jitter, grey, blur, solarisation, flip: the paper's recipe.",
         ),

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_dc.views.base import BatchedViews
-from ssl_dc.views.options import BatchedViewsOptions
+from ssl_dc.views.options import BatchedStandardViewsOptions
 
 if TYPE_CHECKING:
     from ssl_dc.plugins.options import Colour
@@ -36,7 +36,7 @@ _JITTER, _GREY, _BLUR, _SOLARIZE, _FLIP = range(_SIGMA + 1, _SIGMA + 6)
 Adjust = Callable[[Tensor, Tensor], Tensor]
 
 
-class Batched(BatchedViews):
+class BatchedStandardViews(BatchedViews):
     """The views ``batched``: crop and flip, colour jitter, grey, blur, solarisation, normalise.
 
     Inside, a batch is a tensor (N, S, 3, S) of float32 in [0, 255], by row, channel and column: both resampling products
@@ -51,7 +51,7 @@ class Batched(BatchedViews):
 
     chances = _FLIP + 1
 
-    def __init__(self, options: BatchedViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
+    def __init__(self, options: BatchedStandardViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
         self.options = options
         self.size = image_size
         strengths: list[tuple[Adjust, tuple[float, float]]] = [

@@ -44,7 +44,7 @@ class StandardViewsOptions(PartOptions):
         return scale
 
 
-class BatchedViewsOptions(StandardViewsOptions):
+class BatchedStandardViewsOptions(StandardViewsOptions):
     """Options of the views ``batched``: those of ``standard``."""
 
     name: str = "batched"

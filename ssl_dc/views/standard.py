@@ -104,7 +104,7 @@ class ColourJitter:
         return image
 
 
-class Standard(Views):
+class StandardViews(Views):
     """The views ``standard``: crop, colour jitter, grey, blur, solarisation, flip, normalise, in this order.
 
     The recipe works on PIL images, whose operations are several times faster on small images than torch's. The blur is

@@ -16,7 +16,7 @@ from ssl_dc.backbones.base import Backbone
 from ssl_dc.backbones.resnet import Bottleneck
 from ssl_dc.gating.base import gates_of, no_gates
 from ssl_dc.gating.sites import GateSite, Granularity
-from ssl_dc.norms.options import SharedOptions
+from ssl_dc.norms.options import SharedNormsOptions
 from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
@@ -56,7 +56,7 @@ def test_dense_cost_at_other_sizes(name: str, stem: str, image: int) -> None:
 @pytest.mark.parametrize("name", registry().names("backbone"))
 def test_dense_cost_of_every_backbone_is_that_of_torchs_counter(name: str) -> None:
     part = registry().find("backbone", name)
-    net: Backbone = part.target()(part.options_model()(), SharedNorms(SharedOptions()).layer, no_gates)
+    net: Backbone = part.target()(part.options_model()(), SharedNorms(SharedNormsOptions()).layer, no_gates)
     assert net.cost_model(64).dense_macs == counted_by_torch(net, 64) > 0
 
 

@@ -17,7 +17,7 @@ from ssl_dc.errors import ConfigError
 from ssl_dc.training.sampling import GlobalBatches, ViewSets
 from ssl_dc.views.options import StandardViewsOptions
 from ssl_dc.views.pixels import Normalise, evaluation_transform
-from ssl_dc.views.standard import Standard
+from ssl_dc.views.standard import StandardViews
 
 HALF = (0.5, 0.5, 0.5)
 ONE = (1.0, 1.0, 1.0)
@@ -30,7 +30,7 @@ def noise_images(n: int = 12, size: int = 10) -> ArrayImages:
 
 def pairs(seed: int = 3, count: int = 2) -> ViewSets:
     options = StandardViewsOptions(blur_p=(0.5, 0.5))
-    return ViewSets(noise_images(), Standard(options, 8, HALF, HALF), seed, count)
+    return ViewSets(noise_images(), StandardViews(options, 8, HALF, HALF), seed, count)
 
 
 def test_pair_depends_on_seed_epoch_and_index_and_on_nothing_else() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ssl_dc.gating.dgnet import ORDER, DGNetGate
-from ssl_dc.gating.options import DGNetOptions, PrefixOptions, RandomOptions
-from ssl_dc.gating.prefix import Prefix
-from ssl_dc.gating.random import Random
+from ssl_dc.gating.options import DGNetOptions, PrefixGatingOptions, RandomGatingOptions
+from ssl_dc.gating.prefix import PrefixGating
+from ssl_dc.gating.random import RandomGating
 from ssl_dc.gating.sites import GateSite, Granularity
 
 SITE = GateSite("site", Granularity.CHANNEL, in_channels=8, channels=16, layers=("conv",))
@@ -17,7 +17,7 @@ SITE = GateSite("site", Granularity.CHANNEL, in_channels=8, channels=16, layers=
 @pytest.mark.parametrize("opened", [0, 1, 5, 16])
 @pytest.mark.parametrize("training", [True, False])
 def test_prefix_opens_the_first_channels_for_every_image(opened: int, training: bool) -> None:
-    gate = Prefix(PrefixOptions()).gate(SITE).train(training)
+    gate = PrefixGating(PrefixGatingOptions()).gate(SITE).train(training)
     threshold = torch.full((16,), 0.5 - opened / 16)
     mask = gate(torch.randn(3, 8, 4, 4), threshold)
     assert torch.equal(mask, (torch.arange(16) < opened).float().expand(3, -1))
@@ -25,7 +25,7 @@ def test_prefix_opens_the_first_channels_for_every_image(opened: int, training: 
 
 
 def test_prefix_s_rule_is_its_decision() -> None:
-    gate = Prefix(PrefixOptions()).gate(SITE).eval()
+    gate = PrefixGating(PrefixGatingOptions()).gate(SITE).eval()
     threshold = torch.linspace(-0.4, 0.4, 16)
     rule = gate.pooled_rule(threshold)
     hidden = torch.relu(rule.hidden_bias + rule.hidden_weight @ torch.randn(8))
@@ -33,7 +33,7 @@ def test_prefix_s_rule_is_its_decision() -> None:
 
 
 def test_random_opens_as_many_channels_as_the_threshold_says_and_others_for_each_image() -> None:
-    gate = Random(RandomOptions()).gate(SITE)
+    gate = RandomGating(RandomGatingOptions()).gate(SITE)
     x = torch.randn(2000, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     threshold = torch.full((16,), 0.2)  # of logits that are uniform in [-0.5, 0.5): 30 % are above
     for mode in (True, False):
@@ -45,7 +45,7 @@ def test_random_opens_as_many_channels_as_the_threshold_says_and_others_for_each
 
 
 def test_random_is_the_same_each_time_in_evaluation_and_not_in_training() -> None:
-    gate, x, threshold = Random(RandomOptions()).gate(SITE), torch.randn(64, 8, 4, 4), torch.zeros(16)
+    gate, x, threshold = RandomGating(RandomGatingOptions()).gate(SITE), torch.randn(64, 8, 4, 4), torch.zeros(16)
     gate.eval()
     assert torch.equal(gate(x, threshold), gate(x, threshold))
     assert torch.equal(gate(x, threshold)[5:9], gate(x[5:9], threshold))
@@ -54,7 +54,7 @@ def test_random_is_the_same_each_time_in_evaluation_and_not_in_training() -> Non
 
 
 def test_controls_have_no_loss_and_nothing_to_learn() -> None:
-    for scheme in (Prefix(PrefixOptions()), Random(RandomOptions())):
+    for scheme in (PrefixGating(PrefixGatingOptions()), RandomGating(RandomGatingOptions())):
         assert not list(scheme.gate(SITE).parameters())
         assert scheme.losses(None, 0.3, 0.5) == {}  # type: ignore[arg-type]  # it looks at nothing
 

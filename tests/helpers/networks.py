@@ -12,12 +12,12 @@ from ssl_dc.gating.convnet_aig import ConvNetAIG
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.options import ConvNetAIGOptions, DGNetOptions
 from ssl_dc.norms.base import NormPolicy
-from ssl_dc.norms.options import SeparateOptions, SharedOptions
+from ssl_dc.norms.options import SeparateNormsOptions, SharedNormsOptions
 from ssl_dc.norms.separate import SeparateNorms
 from ssl_dc.norms.shared import SharedNorms
 
-SHARED = SharedNorms(SharedOptions())
-SEPARATE = SeparateNorms(SeparateOptions())
+SHARED = SharedNorms(SharedNormsOptions())
+SEPARATE = SeparateNorms(SeparateNormsOptions())
 DGNET = DGNet(DGNetOptions())
 CONVNET_AIG = ConvNetAIG(ConvNetAIGOptions())
 

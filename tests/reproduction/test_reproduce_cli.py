@@ -232,7 +232,7 @@ def test_wrong_call_is_one_message_and_exit_status_2(options: list[str], said: s
 def test_an_unknown_target_of_a_transfer_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     result = reproduce(tmp_path / "out", "table2", "--to", "nope", "--dry-run")
     assert result.exit_code == 2
-    assert "unknown data set 'nope'; there are: cifar10" in result.stderr
+    assert "unknown data set 'nope'; there are: arrow, cifar10" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -36,6 +36,8 @@ NEEDS_IMAGES = {
     "worker_processes_read_the_same_images",
     "a_limit_is_kept",
 }
+NEEDS_PARAMETERS = "training_masks_carry_a_gradient_to_every_parameter"
+NEEDS_RULE = "a_pooled_rule_decides_as_the_gate_does"
 NEEDS_GATES = {
     "masks_are_0_or_1",
     "masks_are_0_or_1_under_bf16",
@@ -56,6 +58,8 @@ DOES_NOT_APPLY: dict[tuple[str, str], set[str]] = {
     ("data", "stl10"): NEEDS_IMAGES,
     ("gating", "none"): NEEDS_GATES | {COMPILES},
     ("gating", "dgnet"): {"without_gates_there_is_no_loss"},
+    ("gating", "prefix"): {"without_gates_there_is_no_loss", NEEDS_PARAMETERS},
+    ("gating", "random"): {"without_gates_there_is_no_loss", NEEDS_PARAMETERS, NEEDS_RULE, COMPILES},
     ("gating", "convnet_aig"): {"without_gates_there_is_no_loss"},
     ("protocol", "knn"): {"its_picture_is_drawn"},
     ("protocol", "linear"): {"its_picture_is_drawn"},

@@ -18,8 +18,8 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.errors import ConfigError
 from ssl_dc.training import device_batches
 from ssl_dc.training.device_batches import DeviceBatches, resident
-from ssl_dc.views.batched import Batched
-from ssl_dc.views.options import BatchedViewsOptions
+from ssl_dc.views.batched import BatchedStandardViews
+from ssl_dc.views.options import BatchedStandardViewsOptions
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig(epochs=2, batch_size=8, workers=0)
@@ -42,7 +42,7 @@ class Noise(ImageSet):
 
 
 def batches(images: ImageSet, training: TrainingConfig = TRAINING, count: int = 2) -> DeviceBatches:
-    views = Batched(BatchedViewsOptions(blur_p=(0.5, 0.5)), 8, (0.5,) * 3, (0.25,) * 3)
+    views = BatchedStandardViews(BatchedStandardViewsOptions(blur_p=(0.5, 0.5)), 8, (0.5,) * 3, (0.25,) * 3)
     return DeviceBatches(images, views, count, training, 3, CPU)
 
 

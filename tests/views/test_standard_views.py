@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torchvision.transforms import v2
 
 from ssl_dc.views.options import StandardViewsOptions
-from ssl_dc.views.standard import ColourJitter, RandomCrop, Standard
+from ssl_dc.views.standard import ColourJitter, RandomCrop, StandardViews
 
 ZERO = (0.0, 0.0, 0.0)
 ONE = (1.0, 1.0, 1.0)
@@ -34,14 +34,14 @@ def plain(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
 
 
-def whole(**options: Any) -> Standard:
+def whole(**options: Any) -> StandardViews:
     """Views of 16x16 images that are not cropped: at full area, no other crop fits into a square."""
-    return Standard(StandardViewsOptions(**{**OFF, **options}), 16, ZERO, ONE)
+    return StandardViews(StandardViewsOptions(**{**OFF, **options}), 16, ZERO, ONE)
 
 
 @given(width=st.integers(1, 80), height=st.integers(1, 80), size=st.integers(8, 40), number=st.integers(0, 1))
 def test_view_of_any_image_has_the_shape_and_range(width: int, height: int, size: int, number: int) -> None:
-    views = Standard(StandardViewsOptions(blur_p=(0.5, 0.5)), size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    views = StandardViews(StandardViewsOptions(blur_p=(0.5, 0.5)), size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     view = views.view(noise(80).crop((0, 0, width, height)), number)
     assert view.shape == (3, size, size)
     assert view.dtype == torch.float32
@@ -63,7 +63,7 @@ def test_a_third_view_is_drawn_as_the_second(option: str) -> None:
 
 def test_view_is_normalised_with_mean_and_std_of_each_channel() -> None:
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
-    views = Standard(StandardViewsOptions(**OFF), 16, mean, std)
+    views = StandardViews(StandardViewsOptions(**OFF), 16, mean, std)
     view = views.view(Image.new("RGB", (16, 16), (51, 102, 153)), 0)
     expected = [(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 0.25, (0.6 - 0.3) / 2.0]
     torch.testing.assert_close(view[:, 4, 4], torch.tensor(expected))
@@ -168,7 +168,7 @@ def test_jitter_has_the_statistics_of_torchvisions() -> None:
 
 
 def test_views_draw_from_torchs_generator_alone() -> None:
-    views = Standard(StandardViewsOptions(blur_p=(0.5, 0.5)), 16, ZERO, ONE)
+    views = StandardViews(StandardViewsOptions(blur_p=(0.5, 0.5)), 16, ZERO, ONE)
     drawn = []
     for other in (1, 2):
         np.random.seed(other)
