@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 SECONDS = 20.0
-"""How long after the event a process may still be there."""
+"""How long after the event, or after the message that tells it, a process may still be there."""
 START_SECONDS = 240.0
 """How long a start may take on a busy machine."""
 TAG = "SSL_DC_EARLY_ENDS"
@@ -206,8 +206,8 @@ class Cell:
         return taken and len(self.image_workers()) == self.workers * self.processes
 
     def told(self) -> bool:
-        """Whether the training has said that it begins, or has ended."""
-        return "training from step" in "".join(self.logs()) or self.process.poll() is not None
+        """Whether a process has said why it ends, or all have ended."""
+        return any(self.way.said in log for log in self.logs()) or self.process.poll() is not None
 
     def result(self) -> tuple[bool, str]:
         """Whether the cell is as it should be, and what it was."""

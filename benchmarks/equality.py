@@ -1,4 +1,4 @@
-"""How far the executor's features are from the reference gated route's, over held-out images, and whether kNN notices.
+"""Compares the executor with the reference gated route on held-out images: features, decisions, kNN predictions.
 
 python benchmarks/equality.py RUN [--images 1000]
 """

@@ -1,11 +1,11 @@
-"""How much of what the MACs promise the executor keeps, for a ResNet-18 of width 64, at 224, 96 and 32 px.
+"""Measures which share of the speed-up that the MACs promise the executor reaches, for a ResNet-18 of width 64.
 
     python benchmarks/gated_speed.py --images DIR --rates RUN --rates RUN ... [--json FILE]
 
-Weights are random, for which time does not care. Each gate is a real one with random weights, computed and paid for; its
-threshold is set so that, over the images, as many channels are open as in the block of the same place of a trained run
-(``--rates``), or the same share in every block (the sweep). Masks differ from image to image. Every way is measured in
-turns with every other, each call on another image; ratios are medians over calls.
+Sizes are 224, 96 and 32 px. Weights are random, which does not change the time. Each gate is a real one with random
+weights, and its time counts. Its threshold is set so that, over the images, as many channels are open as in the same
+block of a trained run (``--rates``), or the same share in every block (the sweep). Masks differ from image to image. All
+ways take turns, and each call uses another image. Ratios are medians over calls.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from torch import Tensor
 
 import ssl_dc
 from ssl_dc.assemble import build_network
-from ssl_dc.bench.runtimes import RUNTIMES, Unavailable, made
+from ssl_dc.bench.runtimes import RUNTIMES, Unavailable, runtime_or_reason
 from ssl_dc.bench.timing import in_turns
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.gating.base import Gate
 
 SIZES = {224: "imagenet", 96: "imagenet", 32: "cifar"}
-"""Side of the images, and the stem that fits it."""
+"""The stem for each side of the images."""
 SWEEP = {224: (0.14, 0.31, 0.48), 96: (0.14, 0.31, 0.48), 32: (0.20, 0.35, 0.50)}
 """Open share of every block's channels, for cost ratios of about 0.2, 0.35 and 0.5."""
 
@@ -56,12 +56,12 @@ def network(size: int, images: Tensor) -> ssl_dc.Model:
 
 
 def with_rates(model: ssl_dc.Model, rates: Sequence[float], images: Tensor) -> ssl_dc.Model:
-    """A copy whose gates open those shares of their channels, mean over the images, one gate after the other."""
+    """A copy whose gates open these shares of their channels, mean over the images, set one gate after the other."""
     encoder = copy.deepcopy(model.encoder)
     backbone = encoder.backbone(ssl_dc.Route.GATED)
     gates = [point.gate for point in backbone.gate_points() if point.gate is not None]
     for gate, rate in zip(gates, rates, strict=True):
-        torch.nn.init.normal_(gate.excite.weight)  # as it starts, a gate's decisions hardly depend on the image
+        torch.nn.init.normal_(gate.excite.weight)  # with initial weights a decision hardly depends on the image
         hook = gate.register_forward_pre_hook(_set_threshold(rate))
         with torch.no_grad():
             backbone(images, ssl_dc.Route.GATED)
@@ -83,7 +83,7 @@ def trained_rates(run: Path) -> list[float]:
 
 
 def load_images(folder: Path, size: int, number: int) -> Tensor:
-    """So many images of a folder, normalised: (n, 3, size, size)."""
+    """A number of images of a folder, normalised: (n, 3, size, size)."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     chosen = files[:: max(1, len(files) // number)][:number]
     transform = ssl_dc.Model.untrained(_plain_config(size)).transform
@@ -96,14 +96,14 @@ def _plain_config(size: int) -> ssl_dc.RunConfig:
 
 
 def measure(size: int, images: Tensor, all_rates: Mapping[str, Sequence[float]], batch: int, threads: int, seconds: float):
-    """Every way at one image size: rows for the table."""
+    """Time every way at one image size; the rows of the table."""
     torch.set_num_threads(threads)
     model = network(size, images)
     batches = list(images.split(batch))
     batches = [some for some in batches if len(some) == batch]
     ways: dict[str, Any] = {}
     for name in RUNTIMES:
-        run = made(name, model, batches[0], threads)
+        run = runtime_or_reason(name, model, batches[0], threads)
         if isinstance(run, Unavailable):
             print(f"not measured: {name}: {run.reason}")
         else:
@@ -139,7 +139,7 @@ def measure(size: int, images: Tensor, all_rates: Mapping[str, Sequence[float]],
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table in Markdown."""
+    """Print rows of a table in Markdown."""
     for row in rows:
         promise = "" if row["cost_ratio"] is None else f"{row['cost_ratio']:.3f} | {1 / row['cost_ratio']:.2f}"
         kept = "" if row["kept_share_of_promise"] is None else f"{100 * row['kept_share_of_promise']:.0f} %"
@@ -150,10 +150,12 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="A folder of images.")
-    parser.add_argument("--rates", type=Path, action="append", default=[], help="A trained run with as many blocks.")
+    parser.add_argument(
+        "--rates", type=Path, action="append", default=[], help="A trained run of a ResNet-18; can be given several times."
+    )
     parser.add_argument("--px", type=int, action="append", choices=tuple(SIZES))
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--threads", type=int, action="append")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The product on a CUDA GPU, in less than 4 minutes: the tests marked cuda, then trainings beside a plain loop and lightly.
 #
-#     bash benchmarks/gpu.sh CIFAR10_FOLDER [OUTPUT_FOLDER]
+#     [PRECISIONS="bf16 no"] bash benchmarks/gpu.sh CIFAR10_FOLDER [OUTPUT_FOLDER]
 #
 # The folder holds train.parquet. Results go to OUTPUT_FOLDER (gpu-results): tests.txt, training-*.json, device.txt.
 set -uo pipefail
@@ -14,8 +14,8 @@ print(torch.cuda.get_device_name(), "torch", torch.__version__, "cuda", torch.ve
 PYTHON
 timeout 110 python3 -m pytest -m cuda -q -p no:cacheprovider tests/test_cuda.py tests/views tests/test_model.py 2>&1 \
   | tail -40 | tee "$output/tests.txt"
-for precision in bf16 no; do
-  timeout 60 python3 benchmarks/training.py --cifar10 "$data" --device cuda --precision "$precision" --no-views \
-    --widths 64 --batch 512 --images 10240 --rounds 1 --workers 14 --json "$output/training-$precision.json" \
+for precision in ${PRECISIONS:-bf16 no}; do
+  timeout 75 python3 benchmarks/training.py --cifar10 "$data" --device cuda --precision "$precision" --no-views \
+    --widths 64 --batch 512 --images 20480 --rounds 1 --workers 14 --json "$output/training-$precision.json" \
     2>&1 | grep -v "USDT\|profiler" | tail -12 | tee "$output/training-$precision.txt"
 done

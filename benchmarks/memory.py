@@ -1,8 +1,8 @@
-"""Peak memory of the dense network and of the executor, each in a process of its own that loads a run's model first.
+"""Measures the peak memory of the dense network and of the executor, each in its own process that first loads a run.
 
     python benchmarks/memory.py [--px 224] [--batch 1]
 
-A ResNet-18 of width 64, untrained. Memory is counted above what importing torch and building nothing takes.
+The run is an untrained ResNet-18 of width 64. The memory of the imported libraries is not counted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def resident():
 
 kind, folder, size, batch = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 images = torch.randn(batch, 3, size, size)
-torch.nn.Conv2d(3, 8, 3)(images)  # what torch allocates once
+torch.nn.Conv2d(3, 8, 3)(images)  # so that what torch allocates once is not counted
 before = resident()
 model = ssl_dc.load(folder)
 if kind == "dense":

@@ -1,9 +1,9 @@
-"""What cutting seldom open channels saves on a clock: a dense and a slimmed ResNet-18 of width 64, both in one runtime.
+"""Measures how much time a static network saves: a dense and a static ResNet-18 of width 64, both in the same runtime.
 
     python benchmarks/static_speed.py --images DIR [--json FILE]
 
-Of each block's hidden channels the same share stays. Both networks are ordinary ones; the speed-up is set against the ratio
-of their own MACs.
+The same share of each block's hidden channels stays. Both networks are ordinary ones. The speed-up is compared with the
+ratio of their MACs.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.plan_network import PlanNetwork
-from ssl_dc.compiled.slim import macs_of, slim
-from ssl_dc.export.formats import dense_network
+from ssl_dc.compiled.plan_size import macs_of
+from ssl_dc.compiled.static import make_static
+from ssl_dc.export.networks import dense_network
 from ssl_dc.export.onnx_files import onnx_session
 
 SHARES = (0.14, 0.31, 0.48)
-LEAST = 0.5
+MIN_OPEN_SHARE = 0.5
 
 
-def slimmed(full: Plan, share: float, multiple: int) -> Plan:
-    """The network with that share of each block's hidden channels, drawn at random."""
+def static_plan(full: Plan, share: float, multiple: int) -> Plan:
+    """The network with a share of each block's hidden channels, drawn at random."""
     generator = torch.Generator().manual_seed(0)
     shares = {
         site.name: (torch.rand(site.channels, generator=generator).argsort() < share * site.channels).float()
         for site in full.sites
     }
-    return slim(full, shares, LEAST, multiple=multiple)
+    return make_static(full, shares, MIN_OPEN_SHARE, multiple=multiple)
 
 
 def measure(size: int, images: Tensor, multiple: int, threads: int, seconds: float) -> list[dict[str, Any]]:
-    """Both runtimes at one image size: rows for the table."""
+    """Time both runtimes at one image size; the rows of the table."""
     model = network(size, images)
     gated = ssl_dc.Route.GATED
     full = fuse(capture(model.encoder.backbone(gated), gated))
-    plans = {share: slimmed(full, share, multiple) for share in SHARES}
+    plans = {share: static_plan(full, share, multiple) for share in SHARES}
 
     def by_onnxruntime(plain: torch.nn.Module) -> Way:
         session = onnx_session(plain, images[:1], threads)
@@ -76,7 +77,7 @@ def measure(size: int, images: Tensor, multiple: int, threads: int, seconds: flo
                     "share": share,
                     "macs_ratio": ratio,
                     "dense": vars(times.timing(dense)),
-                    "slim": vars(times.timing(small)),
+                    "static": vars(times.timing(small)),
                     "speed_up": speed_up,
                     "kept_share_of_promise": speed_up * ratio,
                 }
@@ -85,7 +86,7 @@ def measure(size: int, images: Tensor, multiple: int, threads: int, seconds: flo
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="A folder of images.")
     parser.add_argument("--multiple", type=int, default=1, help="Counts of channels are rounded up to multiples of this.")
@@ -97,12 +98,12 @@ def main() -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(options.threads)
     rows: list[dict[str, Any]] = []
-    print("| px | runtime | share that stays | MACs ratio | promise | dense ms | slim ms | speed-up | kept |")
+    print("| px | runtime | share that stays | MACs ratio | promise | dense ms | static ms | speed-up | kept |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for size in options.px or SIZES:
         some = measure(size, load_images(options.images, size, 8), options.multiple, options.threads, options.seconds)
         for row in some:
-            times = f"{row['dense']['median']:.3f} | {row['slim']['median']:.3f} | {row['speed_up']:.2f}"
+            times = f"{row['dense']['median']:.3f} | {row['static']['median']:.3f} | {row['speed_up']:.2f}"
             print(
                 f"| {size} | {row['runtime']} | {row['share']} | {row['macs_ratio']:.3f} | {1 / row['macs_ratio']:.2f} |"
                 f" {times} | {100 * row['kept_share_of_promise']:.0f} % |"

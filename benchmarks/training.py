@@ -216,7 +216,9 @@ def time_views(size: int, images: Callable[[], Iterator[Image.Image]], rounds: i
 # Training
 
 
-def config_of(width: int, batch: int, device: str, precision: str, routes: str = "dense,dense") -> RunConfig:
+def config_of(
+    width: int, batch: int, device: str, precision: str, routes: str = "dense,dense", epochs: int = 1
+) -> RunConfig:
     """An epoch of CIFAR-sized images; the network of the paper, or a small one."""
     gated = "gated" in routes
     settings: dict[str, Any] = {
@@ -233,7 +235,7 @@ def config_of(width: int, batch: int, device: str, precision: str, routes: str =
         "gating.name": "dgnet" if gated else "none",
         "budget.target": 0.3 if gated else None,
         "routes": routes.split(","),
-        "training.epochs": 1,
+        "training.epochs": epochs,
         "training.batch_size": batch,
         "training.precision": precision,
         "training.log_every": 50,
@@ -350,25 +352,50 @@ def time_training(
 
 def profile_step(width: int, batch: int, pixels: np.ndarray, device: str, precision: str) -> dict[str, Any]:
     """Shares of the time of our dual step by kind of work, and the share in which a GPU waits."""
-    trainer = trainer_from_config(config_of(width, batch, device, precision, "gated,dense"), Pictures(pixels))
+    config = config_of(width, batch, device, precision, "gated,dense", epochs=4)
+    trainer = trainer_from_config(config, Pictures(pixels))
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
-    with profile(activities=activities) as recorded:
-        took = seconds(trainer.fit)
+    recorded = profile(activities=activities)
+    trainer.fit(watchers=[Recorder(recorded, trainer.total_steps // 2)])
     on_device = [event for event in recorded.events() if str(event.device_type).endswith("CUDA")]
     kind = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     averages = sorted(recorded.key_averages(), key=lambda each: -getattr(each, kind))
     total = sum(getattr(each, kind) for each in averages) or 1
     shares = {each.key: getattr(each, kind) / total for each in averages[:12]}
-    result: dict[str, Any] = {"seconds": took, "shares": shares}
+    result: dict[str, Any] = {"shares": shares}
     if on_device:
         result["gpu_waits"] = idle_share([(e.time_range.start, e.time_range.end) for e in on_device])
     return result
 
 
+class Recorder(ssl_dc.Watcher):
+    """Profiles the second half of a training: until then everything is warm.
+
+    Args:
+        recorded: The profiler.
+        first: The step after which it begins.
+    """
+
+    def __init__(self, recorded: profile, first: int) -> None:
+        self.recorded, self.first, self.running = recorded, first, False
+
+    def on_step_end(self, step: int) -> None:
+        """Begin when it is time."""
+        if step == self.first:
+            wait_for_device()
+            self.recorded.start()
+            self.running = True
+
+    def on_end(self) -> None:
+        """End with the training."""
+        wait_for_device()
+        if self.running:
+            self.recorded.stop()
+
+
 def idle_share(intervals: Sequence[tuple[float, float]]) -> float:
-    """Share of the time, from the first kernel to the last, in which none runs; the first fifth warms up."""
+    """Share of the time, from the first kernel to the last, in which none runs."""
     begin, end = min(start for start, _ in intervals), max(stop for _, stop in intervals)
-    begin += (end - begin) / 5
     busy, covered = 0.0, begin
     for start, stop in sorted(intervals):
         busy += max(0.0, stop - max(start, covered))

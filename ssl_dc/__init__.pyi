@@ -18,12 +18,14 @@ from ssl_dc.backbones.resnet import ResNet50 as ResNet50
 from ssl_dc.config import BudgetConfig as BudgetConfig
 from ssl_dc.config import RunConfig as RunConfig
 from ssl_dc.config import TrainingConfig as TrainingConfig
+from ssl_dc.data.arrow import Arrow as Arrow
 from ssl_dc.data.base import DataSet as DataSet
 from ssl_dc.data.base import ImageSet as ImageSet
 from ssl_dc.data.base import Splits as Splits
 from ssl_dc.data.digits import Digits as Digits
 from ssl_dc.data.folder import Folder as Folder
 from ssl_dc.data.inputs import pictures_in as pictures_in
+from ssl_dc.data.options import ArrowOptions as ArrowOptions
 from ssl_dc.data.options import Cifar10Options as Cifar10Options
 from ssl_dc.data.options import Cifar100Options as Cifar100Options
 from ssl_dc.data.options import DigitsOptions as DigitsOptions

@@ -1,4 +1,4 @@
-"""The library's verbs: train, resume, load, evaluate."""
+"""The functions of the library: train, resume, load, evaluate."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def resume(
     accept_changed_data: bool = False,
     watchers: Sequence[Watcher] = (),
 ) -> Run:
-    """Go on with a run from its newest resume point, exactly as if it had never stopped.
+    """Continue a run from its newest resume point, exactly as if it had never stopped.
 
     Args:
         folder: The run's folder.
@@ -105,7 +105,7 @@ def resume(
 
 
 def with_data(config: RunConfig, **options: Any) -> RunConfig:
-    """The config with other options of its data set; those that are None stay.
+    """The config with other options of its data set. Options that are None stay as they are.
 
     Raises:
         ConfigError: If one is not valid.
@@ -205,14 +205,14 @@ def evaluate(
 
 
 def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None = None) -> Report:
-    """Run an evaluation protocol on a model, with its checked options, and draw its picture if one is asked for.
+    """Run an evaluation protocol on a model, and draw its picture if ``output`` names a file.
 
     Raises:
         ConfigError: If a picture cannot be drawn.
         PluginError: If the protocol does not return a :class:`ssl_dc.Report`.
     """
     if output is not None:
-        drawing.check_drawable(output)  # before anything is computed for it
+        drawing.check_drawable(output)  # before anything is computed
     protocol = registry().find("protocol", options.name)
     report = protocol.target()(model, options)
     if not isinstance(report, Report):

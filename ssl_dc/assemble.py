@@ -1,4 +1,4 @@
-"""From a config to the objects it names: the one place that looks parts up and builds them."""
+"""From a config to the objects that it names. Parts are looked up and built here only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, PluginError, SslDcError
 from ssl_dc.gating.base import GateFactory, GatingScheme, set_budgets
 from ssl_dc.gating.cost import CostModel
+from ssl_dc.named_parts import NamedParts
 from ssl_dc.norms.base import NormPolicy
 from ssl_dc.objectives.base import Objective
 from ssl_dc.optimizers.base import ParameterGroup
@@ -29,20 +30,20 @@ from ssl_dc.views.base import Views
 T = TypeVar("T")
 
 _INITIALISATION = 0
-"""Key of the seed that weights are drawn with, beside the run's seed."""
+"""Together with the run's seed, the key of the seed that weights are drawn from."""
 
 
 def build(kind: str, options: PartOptions, base: type[T], *arguments: Any) -> T:
-    """The object that a section of the config names, built from its options and what its kind is given besides.
+    """Build the part that a section of a config names.
 
     Args:
         kind: The kind of part.
         options: The section.
-        base: What the kind's parts are.
-        *arguments: What the kind's parts are given besides their options (:mod:`ssl_dc.plugins.hookspecs`).
+        base: The class that every part of the kind is an instance of.
+        *arguments: Further arguments of parts of this kind, after their options (:mod:`ssl_dc.plugins.kinds`).
 
     Raises:
-        PluginError: If a plugin's part cannot be built, or is not what its kind must be.
+        PluginError: If a plugin's part cannot be built, or is not an instance of ``base``.
     """
     registered = registry().find(kind, options.name)
     try:
@@ -77,10 +78,15 @@ def build_network(config: RunConfig) -> Network:
     Raises:
         ConfigError: If the backbone has no gate site of the gating scheme's kind, or the budget is below what the network
             costs with every gate shut.
+        PluginError: If the backbone's gate sites name layers that it does not have.
+        PartError: If a part raises an exception.
     """
     encoder, gating = build_encoder(config)
     _check_sites(config, encoder, gating)
-    network = Network(encoder, gating, encoder.cost_model(config.data.image_size))
+    parts = NamedParts({"encoder": encoder, "gating": gating}, registered_parts(config))
+    with parts.blamed(lambda: "while the cost is counted"):
+        network = Network(encoder, gating, encoder.cost_model(config.data.image_size))
+    _check_cost(config, network)
     _check_budget(config, network.cost)
     return network
 
@@ -101,7 +107,7 @@ def build_encoder(config: RunConfig) -> tuple[Encoder, GatingScheme]:
 
 
 def build_objective(config: RunConfig, feature_dim: int) -> Objective:
-    """The objective with its heads, their weights drawn after the encoder's."""
+    """The objective with its heads. Their weights are drawn after the encoder's."""
     return build("objective", config.objective, Objective, feature_dim)
 
 
@@ -111,13 +117,13 @@ def build_data_set(config: RunConfig) -> DataSet:
 
 
 def build_views(config: RunConfig) -> Views:
-    """The augmentation recipe, for the size and normalisation of the data."""
+    """The recipe for views, at the size and with the normalisation of the data."""
     data = config.data
     return build("views", config.views, Views, data.image_size, data.mean, data.std)
 
 
 def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Optimizer:
-    """The optimiser over some parameters."""
+    """The optimiser of some parameters."""
     return build("optimizer", config.optimizer, Optimizer, groups, peak_lr(config))
 
 
@@ -127,7 +133,7 @@ def registered_parts(config: RunConfig) -> dict[str, Registered]:
 
 
 def peak_lr(config: RunConfig) -> float:
-    """Peak learning rate: ``optimizer.lr``, scaled to the global batch where the config says so."""
+    """The peak learning rate: ``optimizer.lr``, scaled by the global batch if the config says so."""
     if config.optimizer.lr_scaling == "none":
         return config.optimizer.lr
     return config.optimizer.lr * config.training.batch_size / 256
@@ -142,6 +148,12 @@ def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> N
         f"gating {config.gating.name!r} acts on {gating.granularity} sites, of which backbone {config.backbone.name!r} has"
         f" none (it has: {', '.join(has) or 'no gate sites at all'})"
     )
+
+
+def _check_cost(config: RunConfig, network: Network) -> None:
+    points = network.encoder.backbone(Route.GATED).gate_points()
+    for gap in network.cost.gaps(point.site for point in points if point.gate is not None):
+        raise PluginError(f"{registry().find('backbone', config.backbone.name)}: {gap}")
 
 
 def _check_budget(config: RunConfig, cost: CostModel) -> None:

@@ -104,7 +104,7 @@ def read_bytes(path: Path, largest: int | None = None) -> bytes:
             return file.read()
         content = file.read(largest + 1)
     if len(content) > largest:
-        raise OSError(errno.EFBIG, f"larger than the {mebibytes(largest)} that such a file may have", str(path))
+        raise OSError(errno.EFBIG, f"larger than the {largest // 1024:,} KiB that such a file may have", str(path))
     return content
 
 

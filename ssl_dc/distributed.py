@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,3 +86,54 @@ def mean_over_processes(value: Tensor) -> Tensor:
         dist.all_reduce(value)
         value /= world_size()
     return value
+
+
+def gather_rows(local: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Put the rows of all processes together, without a gradient; every process gets the whole.
+
+    Args:
+        local: This process's rows (n, ...), on any device.
+        rows: For each process the numbers of its rows, in its order; together each number from 0 once.
+
+    Returns:
+        (total, ...), on the device of ``local``.
+    """
+    if world_size() == 1:
+        return local[torch.argsort(torch.as_tensor(rows[0]))]
+    longest = max(map(len, rows))
+    # NCCL takes tensors of its GPU alone, gloo those of the CPU; neither takes bool.
+    where = torch.device("cpu" if dist.get_backend() == "gloo" else "cuda")
+    padded = local.new_zeros((longest, *local.shape[1:])).to(
+        where, torch.uint8 if local.dtype is torch.bool else local.dtype
+    )
+    padded[: len(local)] = local
+    parts = [torch.empty_like(padded) for _ in rows]
+    with peer_failures():
+        dist.all_gather(parts, padded)
+    whole = padded.new_empty((sum(map(len, rows)), *local.shape[1:]))
+    for part, numbers in zip(parts, rows, strict=True):
+        whole[torch.as_tensor(numbers, device=where)] = part[: len(numbers)]
+    return whole.to(local.device, local.dtype)
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """If the block raises in one process, it raises in all: none goes on to wait for one that has ended.
+
+    Raises:
+        RunError: In a process whose own block did not raise; with what another's raised.
+    """
+    raised: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # whatever it is, the others are told, and this process raises it again
+        raised = error
+    texts: list[str | None] = [None] * world_size()
+    if world_size() > 1:
+        with peer_failures():
+            dist.all_gather_object(texts, None if raised is None else str(raised) or type(raised).__name__)
+    if raised is not None:
+        raise raised
+    for number, text in enumerate(texts):
+        if text is not None:
+            raise RunError(f"process {number} of {world_size()} has failed: {text}")

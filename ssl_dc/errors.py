@@ -59,6 +59,10 @@ class OldNameWarning(FutureWarning):
     """A setting was given by a name that the next minor release does not know."""
 
 
+class SlowerWarning(UserWarning):
+    """Something works, but more slowly than it could; the text says why."""
+
+
 def is_lack_of_memory(error: BaseException) -> bool:
     """Whether Python or torch could not get memory. Torch has no exception of its own for that on a CPU."""
     text = str(error)

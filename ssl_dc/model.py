@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.config import RunConfig
-from ssl_dc.data.inputs import Pictures, batches_of
+from ssl_dc.data.inputs import Pictures, batches_of, transformed
 from ssl_dc.errors import RunError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import gates_of
@@ -21,7 +22,7 @@ from ssl_dc.views.pixels import evaluation_transform
 
 if TYPE_CHECKING:
     from ssl_dc.backbones.base import Backbone
-    from ssl_dc.compiled.executor import Backend, Executor
+    from ssl_dc.compiled.executor import Executor
     from ssl_dc.encoders.base import Encoded, Encoder
 
 
@@ -71,7 +72,9 @@ class Model(nn.Module):
         self.config = config
         self.encoder = encoder
         self.cost = encoder.cost_model(config.data.image_size) if cost is None else cost
-        self.transform = evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
+        self.transform = partial(
+            transformed, transform=evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
+        )
         self._costs: dict[ImageSize, CostModel] = {config.data.image_size: self.cost}
         self.to(memory_format=torch.channels_last)
         self.eval()
@@ -169,7 +172,7 @@ class Model(nn.Module):
         batches = batches_of(pictures, self.transform, batch_size)
         return torch.cat([self._evaluated(batch, way).features for batch in batches])
 
-    def compile_gated(self, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
+    def compile_gated(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """Compile the gated route for this machine's CPU: only what the masks keep is computed.
 
         ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding. The
@@ -186,7 +189,7 @@ class Model(nn.Module):
         self._need_gates()
         return self._compiled(Route.GATED, threads, backend)
 
-    def compile_dense(self, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
+    def compile_dense(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """Compile the dense route for this machine's CPU; see :meth:`compile_gated`."""
         return self._compiled(Route.DENSE, threads, backend)
 
@@ -217,7 +220,7 @@ class Model(nn.Module):
             self._costs[size] = self.encoder.cost_model(size)
         return self._costs[size]
 
-    def _compiled(self, route: Route, threads: int | None, backend: Backend) -> Executor:
+    def _compiled(self, route: Route, threads: int | None, backend: str) -> Executor:
         from ssl_dc.compiled.executor import compiled
 
         return compiled(self._on_the_cpu(route), route, threads=threads, backend=backend)

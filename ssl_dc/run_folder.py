@@ -1,11 +1,11 @@
-"""The folder of a run: what is in it, under which name.
+"""The folder of a run: its files and their names.
 
 ``config.json``
     The complete config; ``ssl-dc train --config`` reads it too.
 ``model.safetensors``
-    The trained encoder; with ``config.json`` beside it, all that :func:`ssl_dc.load` needs.
+    The trained encoder. With ``config.json`` beside it, :func:`ssl_dc.load` needs nothing else.
 ``data.json``
-    How many training images there were when the run began, and a fingerprint of them.
+    The number of training images when the run began, and their fingerprint.
 ``bad_images.json``
     The images that could not be read, if there were any and ``data.bad_images`` is ``skip``.
 ``left_out.json``
@@ -13,15 +13,15 @@
 ``metrics.jsonl``
     One JSON object for each logged step.
 ``environment.json``
-    Versions, device and code that the run was started with.
+    The versions, the device and the code that the run was started with.
 ``result.json``
-    What was learned and what it costs.
+    The accuracy of each route, and its cost.
 ``traceback.txt``
     The traceback of the exception that a part raised, if one ended the run.
 ``checkpoints/``
     Resume points.
 ``.lock``
-    While a process trains in the folder: which one (:mod:`ssl_dc.run_lock`).
+    The process that trains in the folder, while it does (:mod:`ssl_dc.run_lock`).
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.atomic_files import is_partial, read_text, write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
+from ssl_dc.devices import available_devices
 from ssl_dc.distributed import rank
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
-from ssl_dc.run_lock import LOCK_FILE, sole_writer
+from ssl_dc.run_lock import LOCK_FILE, check_not_held, sole_writer
 from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
@@ -81,11 +82,11 @@ class RunFolder:
     @classmethod
     @contextmanager
     def new(cls, path: Path, config: RunConfig) -> Iterator[RunFolder]:
-        """Make the folder of a new run, with its config and environment, and keep others from writing in it.
+        """Make the folder of a new run, with its config and environment. Other processes cannot write in it meanwhile.
 
         Raises:
-            ConfigError: If something is there already, because no run is ever overwritten, or another process has just
-                begun a run there.
+            ConfigError: If something is there already, since no run is ever overwritten, or another process has just begun
+                a run there.
             RunError: If it cannot be made.
         """
         cls.check_free(path)
@@ -95,14 +96,14 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         with folder.held():
-            cls.check_free(path)  # now that nobody else can begin a run there
+            cls._check_empty(path)  # now that nobody else can begin a run there
             write_text(folder.config_file, dump(config))
             write_text(folder.environment_file, json.dumps(environment(), indent=2) + "\n")
             yield folder
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunFolder:
-        """Make the folder of a new run, as :meth:`new` does, for something else than a training to write in it."""
+        """Make the folder of a new run as :meth:`new` does, and let it go at once: for writers that are not trainings."""
         with cls.new(path, config) as folder:
             return folder
 
@@ -111,27 +112,33 @@ class RunFolder:
         """Check that a new run may go there.
 
         Raises:
-            ConfigError: If something is there already, or another user has put a folder where anybody may.
+            ConfigError: If something is there already, a process trains in it, or another user has put a folder where
+                anybody may.
         """
-        if path.exists() and (not path.is_dir() or not all(map(_left_behind, path.iterdir()))):
-            raise ConfigError(
-                f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
-            )
+        check_not_held(path)
+        RunFolder._check_empty(path)
         if path.exists() and _is_planted(path):
             raise ConfigError(
                 f"{path} belongs to another user, and anybody may put folders there; name an --output of your own"
             )
 
+    @staticmethod
+    def _check_empty(path: Path) -> None:
+        if path.exists() and (not path.is_dir() or not all(map(_left_behind, path.iterdir()))):
+            raise ConfigError(
+                f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
+            )
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other processes from writing in the folder.
+        """Keep other processes from writing in the folder while the block runs.
 
         Raises:
             ConfigError: If another process holds it.
             RunError: If it cannot be written.
         """
         with sole_writer(self.path):
-            for entry in filter(is_partial, self.path.iterdir()):
+            for entry in filter(is_partial, (*self.path.iterdir(), *self.checkpoints.glob(".*"))):
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
             yield
 
@@ -149,7 +156,7 @@ class RunFolder:
         return folder
 
     def _check_links(self) -> None:
-        """Refuse what would be read, written or deleted elsewhere; a folder may come from anybody."""
+        """Refuse links that lead out of the folder, since a folder may come from anybody."""
         inside = os.path.realpath(self.path)
         for entry in (*self.path.iterdir(), *self.checkpoints.glob("*"), *self.checkpoints.glob("*/*")):
             if entry.is_symlink() and os.path.commonpath([inside, os.path.realpath(entry)]) != inside:
@@ -161,19 +168,19 @@ class RunFolder:
         """The run's config.
 
         Raises:
-            ConfigError: If it is not valid, or lacks a whole section: what a run was is not guessed from defaults.
+            ConfigError: If it is not valid, or lacks a whole section. Missing sections are not guessed from defaults.
         """
         return read_complete(self.config_file)
 
     def save_data(self, images: ImageSet) -> None:
-        """Record which images are trained on."""
+        """Record the number and the fingerprint of the training images."""
         write_text(self.data_file, json.dumps(_recorded(images), indent=2) + "\n")
 
     def check_data(self, images: ImageSet) -> None:
-        """Check that images are those that the run began with, as far as it is recorded.
+        """Check that the training images are those that the run began with, if that was recorded.
 
         Raises:
-            ConfigError: If they are not.
+            ConfigError: If they are others.
         """
         if not self.data_file.is_file():
             return
@@ -189,11 +196,11 @@ class RunFolder:
             )
 
     def save_bad_images(self, reasons: Mapping[str, Sequence[str]]) -> None:
-        """List what could not be read: reasons by split."""
+        """List the images that could not be read: for each split, the reasons."""
         write_text(self.bad_images_file, json.dumps(reasons, indent=2) + "\n")
 
     def save_left_out(self, reasons: Mapping[str, Mapping[str, str]]) -> None:
-        """List the files of the data set that are not used: for each kind of reason, the reason by path."""
+        """List the files of the data set that are not used: for each kind of reason, the paths with their reasons."""
         write_text(self.left_out_file, json.dumps(reasons, indent=2) + "\n")
 
     def save_model(self, encoder: nn.Module) -> None:
@@ -205,7 +212,7 @@ class RunFolder:
 
         Raises:
             ConfigError: If the config is not valid.
-            RunError: If the weights are not there, damaged, or not those of the config's network.
+            RunError: If the weights are missing, damaged, or those of another network than the config's.
         """
         config = self.config()
         if not self.model_file.is_file():
@@ -221,23 +228,23 @@ class RunFolder:
         return Model(config, network.encoder, network.cost).to(device)
 
     def save_traceback(self, error: BaseException) -> Path:
-        """Write the traceback of an exception; the file, which is another one for each process of a launch."""
+        """Write the traceback of an exception. Returns the file; each process of a launch has its own."""
         file = self.traceback_file if rank() == 0 else self.traceback_file.with_suffix(f".{rank()}.txt")
         write_text(file, "".join(traceback.format_exception(error)))
         return file
 
     def save_result(self, result: dict[str, Any]) -> None:
-        """Write what was learned."""
+        """Write the accuracy and the cost of each route."""
         write_text(self.result_file, json.dumps(result, indent=2) + "\n")
 
 
 def _left_behind(entry: Path) -> bool:
-    """Whether something in a folder is only what is left of a run that was killed before it began."""
+    """Whether a file is the remainder of a run that was killed before it began."""
     return is_partial(entry) or (entry.name == LOCK_FILE and entry.is_file() and not entry.is_symlink())
 
 
 def _is_planted(path: Path) -> bool:
-    """Whether somebody else has put a folder where anybody may write, such as in /tmp."""
+    """Whether another user made a folder in a place where anybody may write, such as /tmp."""
     if not hasattr(os, "geteuid") or not path.absolute().parent.stat().st_mode & stat.S_IWOTH:
         return False
     return path.lstat().st_uid != os.geteuid()
@@ -248,14 +255,14 @@ def _recorded(images: ImageSet) -> dict[str, Any]:
 
 
 def _outline(config: RunConfig) -> nn.Module | None:
-    """The network without memory for its weights, so that a config alone cannot ask for more than there is.
+    """The network without memory for its weights: the file is checked against it before any memory is asked for.
 
-    None where a part cannot be built so.
+    None if a part cannot be built on torch's meta device.
     """
     try:
         with torch.device("meta"):
             return build_encoder(config)[0]
-    except Exception:  # a stranger's part may raise anything; whatever is wrong shows when it is built for good
+    except Exception:  # a stranger's part may raise anything; the real build shows what is wrong
         return None
 
 
@@ -265,14 +272,14 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: metadata.version(name) for name in _RECORDED},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else available_devices()[0],
         "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
     }
 
 
 def _git_commit() -> str | None:
-    """The commit checked out in the working directory, if it is a git checkout and git is there."""
+    """The commit of the working directory; None if that is no git checkout, or git is not installed."""
     try:
         answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S607
     except (OSError, subprocess.SubprocessError):

@@ -59,6 +59,22 @@ def sole_writer(folder: Path) -> Iterator[None]:
         _release(descriptor, folder / LOCK_FILE)
 
 
+def check_not_held(folder: Path) -> None:
+    """Check that no process holds the lock of a folder, without taking it.
+
+    Raises:
+        ConfigError: If one does; the message says which.
+    """
+    path = folder / LOCK_FILE
+    with suppress(OSError):  # there is no such file, or it may not be opened
+        descriptor = os.open(path, _OPEN & ~os.O_CREAT)
+        try:
+            _check_plain(descriptor, path)
+            _lock(descriptor, folder)
+        finally:
+            os.close(descriptor)
+
+
 def _locked(folder: Path) -> int:
     """The descriptor of the lock's file, locked."""
     path = folder / LOCK_FILE

@@ -1,4 +1,4 @@
-"""A run from its start to its end: prepared, trained, calibrated, saved, evaluated."""
+"""A run from start to end: it is prepared, trained, calibrated, saved and evaluated."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import sample
 from ssl_dc.data.unreadable import Readable
 from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
-from ssl_dc.evaluation.outcome import Outcome, outcome
+from ssl_dc.evaluation.outcome import BUDGET_TOLERANCE, Outcome, outcome
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
@@ -29,10 +29,8 @@ from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.metrics_file import MetricsFile
 
-BUDGET_TOLERANCE = 0.02
-"""How far from the budget the calibrated cost may be, as a share of the dense cost, before the user is told."""
 CALIBRATION_IMAGES = 1024
-"""How many images the gates' threshold is calibrated on, at most."""
+"""Largest number of images that the gates are calibrated on."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Run:
 
 
 class PreparedRun:
-    """A run whose parts are all built, so that whatever is wrong with its config shows before a folder is made.
+    """A run whose parts are all built. Whatever is wrong with its config shows here, before a folder is made.
 
     Args:
         config: The run's config.
@@ -101,7 +99,7 @@ class PreparedRun:
         return Run(folder.path, model, result)
 
     def _calibrated(self, told: Sequence[Watcher]) -> Model:
-        """The trained model, its cost brought to the budget. The user is told if the gates do not let it come near."""
+        """The trained model, calibrated to its budgets. The user is told which budgets are missed."""
         model = Model(self.config, self.trainer.learner.encoder, self.trainer.cost)
         budgets = self.config.budget.budgets
         if not budgets or self.config.budget.control != "adaptive":
@@ -113,14 +111,14 @@ class PreparedRun:
         return model
 
     def _calibration_batches(self, model: Model) -> list[Tensor]:
-        """Some of the images that are held out for it, or else of the training images, as evaluation sees them."""
+        """Some of the images that are held out for calibration, or else of the training images, as evaluation sees them."""
         images = self.splits.train if self.splits.calibration is None else self.splits.calibration
         chosen = sample(images, CALIBRATION_IMAGES)
         loader = DataLoader(Prepared(chosen, model.transform), batch_size=256)
         return [batch.to(model.device, memory_format=torch.channels_last) for batch in loader]
 
     def _tell_what_was_found(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
-        """Say what was understood of the user's files, and list in the run's folder which are left out."""
+        """Say how the user's files were understood, and list in the run's folder those that are left out."""
         found = self.splits.found
         if found is None or not self.is_main_process:
             return
@@ -143,7 +141,7 @@ class PreparedRun:
             self._say(told, f"{count} images could not be read, and others stood in: {folder.bad_images_file}")
 
     def _watchers(self, folder: RunFolder, watchers: Sequence[Watcher]) -> list[Watcher]:
-        """Who is told of what happens: nobody in a process that is not the main one.
+        """The watchers of the run. Only the main process has any.
 
         The tracker and the watchers of plugins are guarded: one that fails is left out, and training goes on.
         """
@@ -171,7 +169,7 @@ class PreparedRun:
 
 @contextmanager
 def _advice(folder: RunFolder) -> Iterator[None]:
-    """Add to a message that ends a training how to go on with it."""
+    """Say how to continue, in the message that ends a training."""
     try:
         yield
     except Stopped as stopped:
@@ -182,7 +180,7 @@ def _advice(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _traceback_kept(folder: RunFolder) -> Iterator[None]:
-    """Write the traceback of a part's exception into the run's folder, and say in the message where it is."""
+    """Write the traceback of a part's exception into the run's folder, and name the file in the message."""
     try:
         yield
     except PartError as error:
@@ -192,7 +190,7 @@ def _traceback_kept(folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def _after_training(folder: RunFolder) -> Iterator[None]:
-    """Add to a message that ends an evaluation that the trained model is saved, and how to go on."""
+    """Say that the trained model is saved, and how to continue, in the message that ends an evaluation."""
     try:
         yield
     except SslDcError as error:

@@ -20,14 +20,19 @@ CHECKSUM = "ssl_dc.sha256"
 """Key of the checksum of all tensors, in the metadata of a safetensors file."""
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
     """Write tensors as safetensors, whole or not at all, with their checksum; those that share memory are written apart.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        metadata: Becomes part of the file's metadata.
 
     Returns:
         The SHA-256 of the file, in hex.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    content = save_tensors(plain, {CHECKSUM: _checksum(plain)})
+    content = save_tensors(plain, {**(metadata or {}), CHECKSUM: _checksum(plain)})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 

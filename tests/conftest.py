@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,11 +12,27 @@ from pathlib import Path
 # torch is imported, and inherited by every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 
+import ssl_dc
+from helpers.settings import SHORT
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
 REPOSITORY = Path(__file__).parent.parent
+
+# no example may take too long: on a busy machine any may
+hypothesis.settings.register_profile("any speed", deadline=None)
+hypothesis.settings.load_profile("any speed")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes run the tests: one a processor for the whole suite, none besides this one for a part of it.
+
+    Each takes seconds to start, and about 1 GiB.
+    """
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return min(os.cpu_count() or 1, 8) if whole else 0
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -33,6 +50,18 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real images are not at {folder}; set SSL_DC_TEST_DATA to a folder that has them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
+    """A run of two steps, for all tests; those that change its folder take a copy."""
+    return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture
+def copied_run(finished_run: ssl_dc.Run, tmp_path: Path) -> Path:
+    """A copy of the folder of :func:`finished_run`, to be changed."""
+    return Path(shutil.copytree(finished_run.folder, tmp_path / "copied"))
 
 
 @pytest.fixture

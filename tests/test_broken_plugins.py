@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from ssl_dc.cli import main
+from helpers.command_line import call
+from helpers.settings import SHORT, as_options
+from helpers.training import assert_same_files
 from ssl_dc.plugins.discovery import Plugin, installed_plugins
 from ssl_dc.plugins.registry import Registry, registry
 
@@ -60,16 +61,6 @@ REASONS = {
     "hook-raises": "SystemExit: 7",
     "no-such-class": "cannot be loaded from 'json:Nothing'",
 }
-TINY: dict[str, Any] = {
-    "data.limit": 32,
-    "data.test_limit": 40,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
-    "training.batch_size": 16,
-    "training.epochs": 1,
-    "training.workers": 0,
-}
 
 
 @pytest.fixture
@@ -81,16 +72,8 @@ def broken(install: Callable[..., list[Plugin]]) -> Iterator[None]:
     registry.cache_clear()
 
 
-def call(*words: str | Path) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    return result
-
-
 def train(folder: Path, *words: str) -> Result:
-    return call(
-        "train", "--data", "digits", *(f"--{key}={value}" for key, value in TINY.items()), "--output", folder, *words
-    )
+    return call("train", *as_options({"data.name": "digits", **SHORT}), "--output", folder, *words)
 
 
 def test_each_is_listed_with_its_reason(broken: None) -> None:
@@ -111,8 +94,8 @@ def test_training_with_what_is_built_in_is_untouched(install: Callable[..., list
     registry.cache_clear()
     result = train(tmp_path / "with")
     assert result.exit_code == 0, result.stderr
-    for name in ("config.json", "metrics.jsonl", "model.safetensors", "result.json"):
-        assert (tmp_path / "without" / name).read_bytes() == (tmp_path / "with" / name).read_bytes(), name
+    names = ("config.json", "metrics.jsonl", "model.safetensors", "result.json")
+    assert_same_files(tmp_path / "without", tmp_path / "with", *names)
     registry.cache_clear()
 
 
@@ -153,12 +136,11 @@ def test_every_other_command_works(broken: None, words: list[str]) -> None:
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_run_of_a_part_that_is_gone_says_so(tmp_path: Path) -> None:
-    assert train(tmp_path / "run").exit_code == 0
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+def test_a_run_of_a_part_that_is_gone_says_so(copied_run: Path) -> None:
+    config = json.loads((copied_run / "config.json").read_text())
     config["objective"]["name"] = "acme"
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    result = call("evaluate", tmp_path / "run")
+    (copied_run / "config.json").write_text(json.dumps(config))
+    result = call("evaluate", copied_run)
     assert result.exit_code == 2
     assert "unknown objective 'acme'" in result.stderr
 

@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.settings import config_of
+from helpers.training import Told
 from ssl_dc.assemble import build_data_set
-from ssl_dc.config import RunConfig, read, resolve, uniform_layer
+from ssl_dc.config import RunConfig, read
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.reproduction.plan import Scope, planned_runs
 from ssl_dc.reproduction.systems import TABLES
-from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.from_config import trainer_from_config
-
-torch.set_num_threads(1)  # on networks this small, threads only wait for one another
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
@@ -48,15 +47,7 @@ def tiny(config: RunConfig) -> RunConfig:
         "training.workers": 0,
         "training.log_every": 1,
     }
-    return resolve([uniform_layer({**kept, **small}, "test")]).config
-
-
-class Losses(Watcher):
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        self.values.append(metrics.values["loss"])
+    return config_of({**kept, **small})
 
 
 def test_there_are_configs_for_people_to_start_from() -> None:
@@ -86,13 +77,14 @@ def test_config_trains(name: str) -> None:
     for kind in ("objective", "gating", "encoder", "backbone", "norm", "views", "optimizer"):
         assert getattr(config, kind).name == getattr(original, kind).name, kind
     assert (config.routes, config.budget) == (original.routes, original.budget)
-    losses = Losses()
+    told = Told()
     trainer = trainer_from_config(config, open_splits(build_data_set(config)).train)
     encoder = trainer.learner.encoder
     before = [parameter.detach().clone() for parameter in encoder.parameters()]
-    trainer.fit(watchers=[losses])
-    assert len(losses.values) == 2 * config.training.epochs
-    assert all(loss > 0 for loss in losses.values)
+    trainer.fit(watchers=[told])
+    losses = told.values("loss")
+    assert len(losses) == 2 * config.training.epochs
+    assert all(loss > 0 for loss in losses)
     assert any(not torch.equal(a, b) for a, b in zip(before, encoder.parameters(), strict=True))
 
 

@@ -10,33 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import ssl_dc
+from helpers.command_line import call
+from helpers.settings import SHORT, config_of
+from helpers.training import Told
 from ssl_dc.assemble import build_network, build_objective, build_optimizer
-from ssl_dc.cli import main
-from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.devices import available_devices, device_named, in_float64
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.cost import CostModel, LayerCost, Trace
 from ssl_dc.objectives.statistics import effective_rank, mean_std
-from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.budget import calibrate
 from ssl_dc.training.trainer import Trainer
-
-TINY: dict[str, Any] = {
-    "data.limit": 64,
-    "data.test_limit": 20,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
-    "training.batch_size": 16,
-    "training.epochs": 1,
-    "training.workers": 0,
-    "training.log_every": 1,
-}
 
 
 class OnMPS(Tensor):
@@ -108,21 +95,13 @@ def test_an_embedding_is_watched_without_float64_on_the_device() -> None:
     assert torch.equal(mean_std(on_mps(z)), mean_std(z))
 
 
-class Metrics(Watcher):
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        self.values.append(metrics.values)
-
-
 @pytest.mark.parametrize("objective", ["vicreg", "barlow_twins"])
 def test_a_training_with_budget_and_evaluation_needs_no_float64_on_the_device(objective: str) -> None:
-    config = resolve([uniform_layer({**TINY, "objective.name": objective}, "test")]).config
+    config = config_of({**SHORT, "objective.name": objective})
     network = build_network(config)
     generator = torch.Generator().manual_seed(0)
     batches = [[on_mps(torch.randn(16, 3, 8, 8, generator=generator)) for _ in range(2)] for _ in range(3)]
-    metrics = Metrics()
+    told = Told()
     Trainer(
         encoder=network.encoder,
         objective=build_objective(config, network.encoder.feature_dim),
@@ -133,9 +112,11 @@ def test_a_training_with_budget_and_evaluation_needs_no_float64_on_the_device(ob
         training=config.training,
         cost=network.cost,
         budget=config.budget,
-    ).fit(watchers=[metrics])
-    assert [set(values) >= {"cost_ratio", "effective_rank", "gate_threshold"} for values in metrics.values] == [True] * 3
-    calibrate(network.encoder, [batches[0][0]], network.cost, 0.3)
+    ).fit(watchers=[told])
+    assert len(told.metrics) == 3
+    for metrics in told.metrics:
+        assert set(metrics.values) >= {"cost_ratio", "effective_rank", "gate_threshold"}
+    calibrate(network.encoder, [batches[0][0]], network.cost, [0.3])
     model = ssl_dc.Model(config, network.encoder, network.cost)
     gated, here = model.gated(batches[0][0]), model.gated(batches[0][0].cpu())
     assert isinstance(gated.features, OnMPS)
@@ -173,13 +154,7 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ssl_dc.train(TINY, output=tmp_path_factory.mktemp("devices") / "run").folder
-
-
-def call(*words: str | Path) -> Result:
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    return result
+    return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("devices") / "run").folder
 
 
 COMMANDS = [["evaluate"], ["cost"]]
@@ -224,6 +199,24 @@ def test_the_cost_of_options_takes_no_device() -> None:
     assert result.stderr.strip() == (
         "ssl-dc: --device cpu: cost computes features only for the images of a run; name its folder"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("bench", "bench times what runs on this machine's CPU"),
+        ("export", "export computes what it shows on this machine's CPU, and the file runs anywhere"),
+    ],
+)
+def test_what_measures_the_cpu_takes_no_other_device(run: Path, tmp_path: Path, command: str, said: str) -> None:
+    result = call(command, run, "--device", "cuda")
+    assert result.exit_code == 2
+    assert result.stderr.strip() == f"ssl-dc: --device cuda: {said}; leave it out"
+    assert "nothing but the CPU is used here" in " ".join(call(command, "--help").stdout.split())
+    if command == "export":
+        for device in ("cpu", "auto"):
+            written = call(command, run, "--format", "torch", "--output", tmp_path / f"{device}.pt2", "--device", device)
+            assert written.exit_code == 0, written.stderr
 
 
 @pytest.mark.cuda

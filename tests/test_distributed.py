@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.command_line import HANGS
 from ssl_dc.distributed import gather_batch, local_rows, mean_over_processes, rank, world_size
 from ssl_dc.objectives.base import EncodedViews
 from ssl_dc.objectives.heads import GlobalBatchNorm1d
@@ -73,7 +74,7 @@ def worker(process: int, folder: str) -> None:
         init_method=f"file://{folder}/store",
         rank=process,
         world_size=WORLD,
-        timeout=timedelta(seconds=30),  # processes that fall out of step fail instead of hanging
+        timeout=timedelta(seconds=HANGS),  # processes that fall out of step fail in the end
     )
     try:
         mine = slice(process * ROWS, (process + 1) * ROWS)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from ssl_dc.cli import main
-from ssl_dc.config import resolve, uniform_layer
+from helpers.command_line import call, done, parsed, run_python
+from helpers.settings import config_of
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
@@ -54,25 +51,8 @@ def test_commands_and_options_exist(page: Path, tmp_path: Path, monkeypatch: pyt
     for line in shown:
         words = shlex.split(re.split(r"ssl-dc |-m ssl_dc ", line)[-1], comments=True)
         # --help is answered once the words are parsed, before anything is done with them
-        answered = CliRunner().invoke(
-            main, [*itertools.takewhile(lambda word: word not in {"&&", "|", ">"}, words), "--help"]
-        )
+        answered = call(*itertools.takewhile(lambda word: word not in {"&&", "|", ">"}, words), "--help")
         assert answered.exit_code == 0, f"{line}\n{answered.output}"
-
-
-def test_the_structure_names_files_that_exist() -> None:
-    text = (REPOSITORY / "docs" / "structure.md").read_text()
-    missing = [
-        path
-        for path in re.findall(r"`([a-z_]+/[a-z_]+\.(?:py|csv))`", text)
-        if not (REPOSITORY / "ssl_dc" / path).is_file()
-    ]
-    assert not missing
-
-
-def test_composing_by_hand_runs_as_shown(tmp_path: Path) -> None:
-    _, by_hand = blocks(REPOSITORY / "docs" / "library.md", "python")
-    subprocess.run([sys.executable, "-c", by_hand], cwd=tmp_path, check=True, timeout=120, capture_output=True)
 
 
 def test_the_readme_has_two_lines_to_install_by() -> None:
@@ -82,9 +62,8 @@ def test_the_readme_has_two_lines_to_install_by() -> None:
 
 def test_the_script_of_the_library_page_runs_as_it_stands(tmp_path: Path) -> None:
     script = next(block for block in blocks(REPOSITORY / "docs" / "library.md", "python") if "ssl_dc.Trainer(" in block)
-    said = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
-    )
+    said = run_python("-c", script, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
     assert re.fullmatch(r"gated features \(1797, 16\) at 0\.(3[89]|4[012])\d of the dense cost\n", said.stdout)
 
 
@@ -121,16 +100,16 @@ def test_the_plugin_of_the_page_keeps_every_promise(tmp_path: Path, monkeypatch:
 def test_the_protocol_of_the_page_keeps_every_promise_and_is_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = resolve([uniform_layer(SMALL, "test")]).config
+    config = config_of(SMALL)
     run = RunFolder.create(tmp_path / "run", config)
     run.save_model(Model.untrained(config).encoder)
     with installed("evaluation.md", "deviation", tmp_path, monkeypatch):
         outcomes = run_checks(registry().find("protocol", "deviation"))
-        words = ["evaluate", str(run.path), "--protocol", "deviation", "--images", "12"]
-        table, plain = (CliRunner().invoke(main, [*words, *more]) for more in ([], ["--json"]))
-        told = CliRunner().invoke(main, ["evaluate", "--protocol", "deviation", "--help"])
+        words = ["evaluate", run.path, "--protocol", "deviation", "--images", "12"]
+        table, printed = done(*words), parsed(*words)
+        told = done("evaluate", "--protocol", "deviation", "--help")
     assert [outcome for outcome in outcomes if outcome.state == "failed"] == []
     assert "its_picture_is_drawn" in [outcome.name for outcome in outcomes if outcome.state != "passed"]
-    assert "features of 12 held-out images" in table.stdout, table.stderr
-    assert set(json.loads(plain.stdout)["routes"]) == {"dense", "gated"}
-    assert "--images" in told.stdout
+    assert "features of 12 held-out images" in table
+    assert set(printed["routes"]) == {"dense", "gated"}
+    assert "--images" in told

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torchvision.datasets import FakeData
 
 import ssl_dc
+from helpers.settings import config_of
 from ssl_dc.assemble import build_network, build_objective, build_optimizer
-from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.training.trainer import Trainer
 
 FILE = Path(__file__).parent.parent / "examples" / "dual_training.py"
@@ -104,7 +104,7 @@ def test_several_steps_of_the_example_are_those_of_the_product(
     # In float64 throughout: in float32 a rounding error can carry an activation over the kink of a ReLU, which changes a
     # gradient by more than 1e-5.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    config = resolve([uniform_layer(SETTINGS, "test")]).config
+    config = config_of(SETTINGS)
     network = build_network(config)
     network.encoder.double()
     objective = build_objective(config, network.encoder.feature_dim).double()

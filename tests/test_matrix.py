@@ -15,16 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_dc.assemble import build_data_set, build_network
-from ssl_dc.config import RunConfig, resolve, uniform_layer
-from ssl_dc.data.subsets import open_splits
+from helpers.settings import config_of
+from helpers.training import Told, trainer_of
+from ssl_dc.assemble import build_network
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import gates_of
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
-from ssl_dc.trackers.base import StepMetrics, Watcher
-from ssl_dc.training.from_config import trainer_from_config
-from ssl_dc.training.trainer import Trainer
 
 KINDS = ("objective", "gating", "encoder", "backbone", "norm")
 
@@ -87,24 +84,6 @@ EVERY = list(product(*map(choices, KINDS)))
 QUICK = covering(EVERY)
 
 
-class Losses(Watcher):
-    """Keeps the loss of each step."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_step(self, metrics: StepMetrics) -> None:
-        self.values.append(metrics.values["loss"])
-
-
-def train(config: RunConfig) -> tuple[Trainer, Losses]:
-    """Two steps of a config, without a folder."""
-    losses = Losses()
-    trainer = trainer_from_config(config, open_splits(build_data_set(config)).train)
-    trainer.fit(watchers=[losses])
-    return trainer, losses
-
-
 @pytest.mark.parametrize(
     "combination",
     [
@@ -114,18 +93,21 @@ def train(config: RunConfig) -> tuple[Trainer, Losses]:
 )
 def test_every_combination_trains_or_says_which_two_parts_do_not_fit(combination: tuple[Choice, ...]) -> None:
     settings = {key: value for choice in combination for key, value in choice.items()}
-    config = resolve([uniform_layer({**RUN, **settings}, "test")]).config
+    settings = {**RUN, **settings}
+    config = config_of(settings)
     if config.gating.gates and settings.get("backbone.model") in WITHOUT_SITES:
         with pytest.raises(ConfigError) as refused:
-            train(config)
+            trainer_of(settings)
         sentence = str(refused.value)
         assert f"gating {config.gating.name!r} acts on" in sentence
         assert f"backbone {config.backbone.name!r} has none" in sentence
         return
     before = {name: p.clone() for name, p in build_network(config).encoder.named_parameters()}
-    trainer, losses = train(config)
-    assert len(losses.values) == 2
-    assert all(map(math.isfinite, losses.values))
+    trainer, told = trainer_of(settings), Told()
+    trainer.fit(watchers=[told])
+    losses = told.values("loss")
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
     encoder = trainer.learner.encoder.eval()
     moved = {name for name, p in encoder.named_parameters() if not torch.equal(p, before[name])}
     assert any(name.endswith("weight") for name in moved)

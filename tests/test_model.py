@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import ssl_dc
+from helpers.settings import SHORT, config_of
 from ssl_dc import ConfigError, Model, RunError
-from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
 
@@ -24,7 +24,7 @@ from ssl_dc.views.pixels import evaluation_transform
 def model(**settings: Any) -> Model:
     tiny = {"backbone.width": 4, "data.image_size": 8}
     given = {key.replace("__", "."): value for key, value in settings.items()}
-    return Model.untrained(resolve([uniform_layer({**tiny, **given}, "test")]).config)
+    return Model.untrained(config_of({**tiny, **given}))
 
 
 def images(n: int = 6, size: int = 8) -> torch.Tensor:
@@ -328,17 +328,7 @@ def test_calling_the_model_gives_features_to_train_on(route: Route) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = {
-        "backbone.width": 4,
-        "data.image_size": 8,
-        "data.limit": 64,
-        "data.test_limit": 20,
-        "objective.expander_width": 16,
-        "training.batch_size": 32,
-        "training.epochs": 1,
-        "training.workers": 0,
-    }
-    return ssl_dc.train(settings, output=tmp_path_factory.mktemp("model") / "run").folder
+    return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("model") / "run").folder
 
 
 def test_a_run_is_loaded_onto_the_cpu_unless_told_otherwise(run: Path) -> None:

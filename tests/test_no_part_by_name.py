@@ -24,7 +24,19 @@ RUN_PARTS = [
 ]
 """Protocols are parts that live in evaluation, commands in cli, each in the file that registers it."""
 
-PLAIN_WORDS = {"none", "shared", "separate", "double", "standard", "folder", "parquet", "digits"}
+PLAIN_WORDS = {
+    "none",
+    "shared",
+    "separate",
+    "double",
+    "standard",
+    "folder",
+    "parquet",
+    "digits",
+    "random",
+    "prefix",
+    "batched",
+}
 """Names that are words of the language too: they are looked for as values, not in running text."""
 
 

@@ -13,36 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ssl_dc
+from helpers.networks import random_images
+from helpers.settings import SHORT
 from ssl_dc import ConfigError, RunError
 from ssl_dc.config import resolve
 from ssl_dc.run_folder import RunFolder
 
-TINY = {
-    "data.limit": 32,
-    "data.test_limit": 40,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
-    "training.batch_size": 16,
-    "training.epochs": 1,
-    "training.workers": 0,
-    "training.log_every": 1,
-}
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b", b"BZh")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
-    return ssl_dc.train(TINY, output=tmp_path_factory.mktemp("run") / "run")
-
-
-@pytest.fixture
-def copied(run: ssl_dc.Run, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(run.folder, tmp_path / "copied"))
-
-
-def images() -> torch.Tensor:
-    return torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def assert_same(one: ssl_dc.Model, two: ssl_dc.Model) -> None:
@@ -50,40 +27,40 @@ def assert_same(one: ssl_dc.Model, two: ssl_dc.Model) -> None:
     for name, value in one.encoder.state_dict().items():
         assert torch.equal(value, two.encoder.state_dict()[name]), name
     assert one.routes == two.routes
-    assert torch.allclose(one.dense(images()), two.dense(images()), atol=1e-5)
+    assert torch.allclose(one.dense(random_images(12, 8)), two.dense(random_images(12, 8)), atol=1e-5)
     if one.has_gates:
-        ours, theirs = one.gated(images()), two.gated(images())
+        ours, theirs = one.gated(random_images(12, 8)), two.gated(random_images(12, 8))
         assert torch.allclose(ours.features, theirs.features, atol=1e-5)
         assert torch.equal(ours.macs, theirs.macs)
         assert all(torch.equal(mask, theirs.masks[site]) for site, mask in ours.masks.items())
 
 
-def test_a_loaded_model_gives_the_features_of_the_trained_one(run: ssl_dc.Run) -> None:
-    model = ssl_dc.load(run.folder)
-    assert model.config == run.model.config
-    assert_same(model, run.model)
-    untrained = ssl_dc.Model.untrained(run.model.config)
-    assert not torch.allclose(untrained.dense(images()), model.dense(images()), atol=1e-3)
+def test_a_loaded_model_gives_the_features_of_the_trained_one(finished_run: ssl_dc.Run) -> None:
+    model = ssl_dc.load(finished_run.folder)
+    assert model.config == finished_run.model.config
+    assert_same(model, finished_run.model)
+    untrained = ssl_dc.Model.untrained(finished_run.model.config)
+    assert not torch.allclose(untrained.dense(random_images(12, 8)), model.dense(random_images(12, 8)), atol=1e-3)
 
 
-def test_the_path_may_be_text(run: ssl_dc.Run) -> None:
-    assert ssl_dc.load(str(run.folder)).feature_dim == 32
+def test_the_path_may_be_text(finished_run: ssl_dc.Run) -> None:
+    assert ssl_dc.load(str(finished_run.folder)).feature_dim == 32
 
 
-def test_config_and_weights_alone_are_a_model(run: ssl_dc.Run, tmp_path: Path) -> None:
+def test_config_and_weights_alone_are_a_model(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
-        shutil.copy(run.folder / name, tmp_path)
-    assert_same(ssl_dc.load(tmp_path), run.model)
+        shutil.copy(finished_run.folder / name, tmp_path)
+    assert_same(ssl_dc.load(tmp_path), finished_run.model)
 
 
 @pytest.mark.parametrize("settings", [{"encoder.name": "double"}, {"gating.name": "none"}, {"norm.name": "shared"}])
 def test_every_kind_of_network_is_loaded_again(tmp_path: Path, settings: dict[str, str]) -> None:
-    trained = ssl_dc.train({**TINY, **settings}, output=tmp_path / "run")
+    trained = ssl_dc.train({**SHORT, **settings}, output=tmp_path / "run")
     assert_same(ssl_dc.load(tmp_path / "run"), trained.model)
 
 
-def test_nothing_in_a_run_folder_is_a_pickle(run: ssl_dc.Run) -> None:
-    files = [path for path in run.folder.rglob("*") if path.is_file()]
+def test_nothing_in_a_run_folder_is_a_pickle(finished_run: ssl_dc.Run) -> None:
+    files = [path for path in finished_run.folder.rglob("*") if path.is_file()]
     assert len(files) >= 7
     for path in files:
         assert path.suffix in {".json", ".jsonl", ".safetensors"}, path
@@ -95,10 +72,10 @@ def test_nothing_in_a_run_folder_is_a_pickle(run: ssl_dc.Run) -> None:
             load_file(path)
 
 
-def test_a_run_that_has_not_ended_has_no_model_and_says_how_to_go_on(run: ssl_dc.Run, copied: Path) -> None:
-    (copied / "model.safetensors").unlink()
+def test_a_run_that_has_not_ended_has_no_model_and_says_how_to_go_on(copied_run: Path) -> None:
+    (copied_run / "model.safetensors").unlink()
     with pytest.raises(RunError, match=r"no model\.safetensors.*--resume"):
-        ssl_dc.load(copied)
+        ssl_dc.load(copied_run)
 
 
 def rename(tensors: dict[str, torch.Tensor], name: str) -> None:
@@ -132,41 +109,41 @@ def add(tensors: dict[str, torch.Tensor], name: str) -> None:
     ],
 )
 def test_other_weights_than_the_networks_are_refused_by_name_and_shape(
-    copied: Path, change: Callable[[dict[str, torch.Tensor], str], None], said: list[str]
+    copied_run: Path, change: Callable[[dict[str, torch.Tensor], str], None], said: list[str]
 ) -> None:
-    tensors = load_file(copied / "model.safetensors")
+    tensors = load_file(copied_run / "model.safetensors")
     change(tensors, "both.conv1.weight")
-    save_file(tensors, copied / "model.safetensors")
+    save_file(tensors, copied_run / "model.safetensors")
     with pytest.raises(RunError) as caught:
-        ssl_dc.load(copied)
+        ssl_dc.load(copied_run)
     assert "model.safetensors" in str(caught.value)
     for words in said:
         assert words in str(caught.value)
 
 
-def test_many_wrong_weights_are_not_all_listed(copied: Path) -> None:
-    save_file({"fc.weight": torch.zeros(1)}, copied / "model.safetensors")
+def test_many_wrong_weights_are_not_all_listed(copied_run: Path) -> None:
+    save_file({"fc.weight": torch.zeros(1)}, copied_run / "model.safetensors")
     with pytest.raises(RunError, match=r"and \d+ more") as caught:
-        ssl_dc.load(copied)
+        ssl_dc.load(copied_run)
     assert len(str(caught.value).splitlines()) < 12
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
-def test_a_truncated_file_of_weights_is_refused(copied: Path, size: int) -> None:
-    path = copied / "model.safetensors"
+def test_a_truncated_file_of_weights_is_refused(copied_run: Path, size: int) -> None:
+    path = copied_run / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(RunError, match=r"model\.safetensors is not a whole safetensors file"):
-        ssl_dc.load(copied)
+        ssl_dc.load(copied_run)
 
 
-def test_a_pickle_in_the_place_of_the_weights_is_not_opened(copied: Path, tmp_path: Path) -> None:
+def test_a_pickle_in_the_place_of_the_weights_is_not_opened(copied_run: Path, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.mkdir, (tmp_path / "made",)  # type: ignore[return-value]
 
-    torch.save(Evil(), copied / "model.safetensors")
+    torch.save(Evil(), copied_run / "model.safetensors")
     with pytest.raises(RunError):
-        ssl_dc.load(copied)
+        ssl_dc.load(copied_run)
     assert not (tmp_path / "made").exists()
 
 
@@ -178,20 +155,20 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
             verb(tmp_path / "nothing")
 
 
-def test_a_config_that_is_not_valid_is_refused_with_its_line(copied: Path) -> None:
-    config = json.loads((copied / "config.json").read_text())
+def test_a_config_that_is_not_valid_is_refused_with_its_line(copied_run: Path) -> None:
+    config = json.loads((copied_run / "config.json").read_text())
     config["budget"]["target"] = 7
-    (copied / "config.json").write_text(json.dumps(config, indent=2))
+    (copied_run / "config.json").write_text(json.dumps(config, indent=2))
     with pytest.raises(ConfigError, match=r"config\.json:\d+: budget\.target = 7"):
-        ssl_dc.load(copied)
-    (copied / "config.json").write_text("{")
+        ssl_dc.load(copied_run)
+    (copied_run / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json"):
-        ssl_dc.load(copied)
+        ssl_dc.load(copied_run)
 
 
-def test_a_folder_that_is_there_is_not_overwritten_unless_it_is_empty(run: ssl_dc.Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_there_is_not_overwritten_unless_it_is_empty(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is there already"):
-        ssl_dc.train(TINY, output=run.folder)
+        ssl_dc.train(SHORT, output=finished_run.folder)
     config = resolve().config
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty", config).config() == config
@@ -207,27 +184,25 @@ def test_a_wrong_call_of_train_makes_no_folder(tmp_path: Path) -> None:
         {"lr": 1},
     ):
         with pytest.raises(ConfigError):
-            ssl_dc.train({**TINY, **settings}, output=tmp_path / "run")
+            ssl_dc.train({**SHORT, **settings}, output=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_environment_of_a_run_is_recorded(run: ssl_dc.Run) -> None:
-    environment = json.loads((run.folder / "environment.json").read_text())
+def test_the_environment_of_a_run_is_recorded(finished_run: ssl_dc.Run) -> None:
+    environment = json.loads((finished_run.folder / "environment.json").read_text())
     assert environment["versions"]["torch"] == metadata.version("torch")
     assert set(environment) >= {"python", "platform", "device", "threads", "git_commit"}
     assert environment["threads"] == torch.get_num_threads()
 
 
-def test_an_unknown_protocol_is_refused(run: ssl_dc.Run) -> None:
+def test_an_unknown_protocol_is_refused(finished_run: ssl_dc.Run) -> None:
     with pytest.raises(ConfigError, match="'pca'"):
-        ssl_dc.evaluate(run.folder, "pca")  # type: ignore[arg-type]
+        ssl_dc.evaluate(finished_run.folder, "pca")  # type: ignore[arg-type]
 
 
-def test_a_config_that_lacks_a_section_is_not_filled_from_defaults(run: ssl_dc.Run, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(run.folder, copy)
-    config = json.loads((copy / "config.json").read_text())
+def test_a_config_that_lacks_a_section_is_not_filled_from_defaults(copied_run: Path) -> None:
+    config = json.loads((copied_run / "config.json").read_text())
     del config["backbone"]
-    (copy / "config.json").write_text(json.dumps(config))
+    (copied_run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="lacks: backbone"):
-        ssl_dc.load(copy)
+        ssl_dc.load(copied_run)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import ssl_dc
+from helpers.settings import SHORT, config_of
 from ssl_dc import runs
 from ssl_dc.assemble import build_data_set, build_network, build_objective
 from ssl_dc.backbones import base as backbones
-from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError, RunError
@@ -23,18 +23,6 @@ from ssl_dc.evaluation.features import extract
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.routes import Route
 from ssl_dc.training.trainer import Trainer
-
-TINY: dict[str, Any] = {
-    "data.limit": 64,
-    "data.test_limit": 20,
-    "data.image_size": 8,
-    "backbone.width": 4,
-    "objective.expander_width": 16,
-    "training.batch_size": 32,
-    "training.epochs": 1,
-    "training.workers": 0,
-}
-
 
 # the cost is counted once
 
@@ -57,7 +45,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_training_counts_its_cost_once_and_so_does_a_load_and_a_resumed_run(
     counted: list[str], tmp_path: Path, encoder: str
 ) -> None:
-    ssl_dc.train({**TINY, "encoder.name": encoder}, output=tmp_path / "run")
+    ssl_dc.train({**SHORT, "encoder.name": encoder}, output=tmp_path / "run")
     assert counted == ["ResNet18"]
     model = ssl_dc.load(tmp_path / "run")
     assert counted == ["ResNet18"] * 2
@@ -70,7 +58,7 @@ def test_a_training_counts_its_cost_once_and_so_does_a_load_and_a_resumed_run(
 
 
 def test_a_trainer_composed_by_hand_counts_only_what_it_is_not_given(counted: list[str]) -> None:
-    config = resolve([uniform_layer(TINY, "test")]).config
+    config = config_of(SHORT)
 
     def trainer(cost: CostModel | None) -> Trainer:
         network = build_network(config)
@@ -111,7 +99,7 @@ def test_a_trainer_composed_by_hand_counts_only_what_it_is_not_given(counted: li
 def test_an_evaluation_that_fails_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
-    whole = ssl_dc.train(TINY, output=tmp_path / "whole")
+    whole = ssl_dc.train(SHORT, output=tmp_path / "whole")
 
     def fails(*_arguments: Any) -> None:
         raise error
@@ -120,7 +108,7 @@ def test_an_evaluation_that_fails_loses_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(runs, "outcome", fails)
         with pytest.raises(type(error) if isinstance(error, ValueError) else RunError) as caught:
-            ssl_dc.train(TINY, output=folder)
+            ssl_dc.train(SHORT, output=folder)
     assert said in str(caught.value)
     if not isinstance(error, ValueError):
         assert caught.value.exit_status == 1
@@ -147,7 +135,7 @@ def forkserver() -> Iterator[None]:
 
 
 def test_workers_of_an_evaluation_are_sent_no_network(forkserver: None) -> None:
-    config = resolve([uniform_layer({**TINY, "backbone.width": 64}, "test")]).config
+    config = config_of({**SHORT, "backbone.width": 64})
     model = ssl_dc.Model.untrained(config)
     images = open_splits(build_data_set(config)).test
     prepared = Prepared(images, model.transform)

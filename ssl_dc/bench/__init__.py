@@ -1,1 +1,1 @@
-"""Times of a network's routes, dense and gated, and where they go."""
+"""Measures the time of a network's routes, dense and gated, and of their layers."""

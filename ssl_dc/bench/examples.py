@@ -1,4 +1,4 @@
-"""Images to measure on: real ones, since what the gates keep depends on them."""
+"""Real images to measure on: what the gates keep depends on the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_dc.model import Model
 
 
 def example_images(model: Model, number: int) -> Tensor:
-    """At most so many of the images that the model's cost is measured on, prepared: (n, 3, H, H) float32.
+    """At most ``number`` of the images that the cost of the model is measured on: (n, 3, H, H) float32, normalised.
 
     Raises:
         DataError: If the model's data set cannot be opened.

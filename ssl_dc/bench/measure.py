@@ -1,21 +1,26 @@
-"""What the gates save, in time: dense by every runtime there is, gated as trained, gated by the executor."""
+"""Measures how much time the gates save.
+
+The dense route runs in every runtime there is, the gated route as training runs it and in the executor.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssl_dc.bench.runtimes import RUNTIMES, Run, Unavailable, made
+from ssl_dc.bench.runtimes import RUNTIMES, Run, Unavailable, runtime_or_reason
 from ssl_dc.bench.timing import Times, Timing, in_turns
+from ssl_dc.compiled.torch_threads import torch_threads
+from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 
 MASKED = "gated: masked"
 EXECUTOR = "gated: executor"
+DENSE_EXECUTOR = "dense: executor"
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,13 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Report):
     """The times of all ways in one situation.
 
     Attributes:
-        situation: Which.
-        times: Of each way, by name.
-        cost_ratio: Mean share of the dense MACs that the images cost on the gated route; None without gates.
+        situation: The situation.
+        times: The times of each way, by name.
+        cost_ratio: Mean cost of the images on the gated route, as a share of the dense MACs; None without gates.
         unavailable: Runtimes that this machine does not have, with the reason.
     """
 
@@ -52,23 +57,30 @@ class Measured:
 
     @property
     def fastest_dense(self) -> str:
-        """The way that ran the dense route fastest, by its median."""
+        """The way with the smallest median among those that run the dense route."""
         dense = [way for way in self.times.milliseconds if way.startswith("dense")]
         return min(dense, key=lambda way: self.times.timing(way).median)
 
     def speed_up(self, way: str) -> float:
-        """How many times faster than the fastest dense way, median over rounds."""
+        """How many times faster a way is than the fastest dense way, median over calls."""
         return self.times.ratio(self.fastest_dense, way)
 
     @property
     def promise(self) -> float | None:
-        """What the MACs promise: how many times fewer the gated route needs."""
+        """The speed-up that the MACs promise: how many times fewer the gated route needs; None without gates."""
         return None if self.cost_ratio is None else 1 / self.cost_ratio
 
     @property
     def kept(self) -> float | None:
-        """The executor's speed-up as a share of what the MACs promise."""
+        """The executor's speed-up as a share of the promised one; None without gates."""
         return None if self.promise is None else self.speed_up(EXECUTOR) / self.promise
+
+    @property
+    def gates_save(self) -> bool | None:
+        """Whether the executor runs the gated route faster than the dense one; None if it did not run both."""
+        if not {EXECUTOR, DENSE_EXECUTOR} <= set(self.times.milliseconds):
+            return None
+        return self.times.ratio(DENSE_EXECUTOR, EXECUTOR) > 1
 
     def timing(self, way: str) -> Timing:
         """Median, p10 and p90 of a way, in milliseconds a batch."""
@@ -83,6 +95,7 @@ class Measured:
             "promised_speed_up": self.promise,
             "fastest_dense": self.fastest_dense,
             "kept_share_of_promise": self.kept,
+            "gates_save_time": self.gates_save,
             "ways": {
                 way: {**vars(self.timing(way)), "speed_up": self.speed_up(way), "calls": len(calls)}
                 for way, calls in self.times.milliseconds.items()
@@ -90,25 +103,53 @@ class Measured:
             "unavailable": self.unavailable,
         }
 
+    def tables(self) -> Sequence[ReportTable]:
+        """One row for each way, in milliseconds a batch."""
+        columns = ("way", "median", "p10", "p90", "images / s", "speed-up")
+        rows = [self._row(way) for way in self.times.milliseconds]
+        return [ReportTable(f"{self.situation}: milliseconds", columns, rows, note="\n".join(self._notes()))]
+
+    def _row(self, way: str) -> tuple[str, ...]:
+        timing = self.timing(way)
+        times = (f"{value:.3f}" for value in (timing.median, timing.p10, timing.p90))
+        rate = 1000 * self.situation.batch / timing.median
+        return (way, *times, f"{rate:,.1f}", f"{self.speed_up(way):.2f}")
+
+    def _notes(self) -> Iterator[str]:
+        yield f"Speed-ups are over {self.fastest_dense!r}, the fastest dense way, in the same rounds."
+        if self.kept is not None and self.promise is not None and self.cost_ratio is not None:
+            yield (
+                f"The gated route costs {self.cost_ratio:.4f} of the dense MACs, which promises {self.promise:.2f};"
+                f" the executor keeps {100 * self.kept:.0f} % of that."
+            )
+        if self.gates_save is False:
+            slower = 1 / self.times.ratio(DENSE_EXECUTOR, EXECUTOR)
+            yield (
+                f"The gates cost more time than they save: the executor takes {slower:.2f} times as long for the gated"
+                " route as for the dense one."
+            )
+        for name, reason in self.unavailable.items():
+            yield f"not measured: {name}: {reason}"
+
 
 def measure(
     model: Model, images: Tensor, situation: Situation, *, seconds: float, runtimes: Sequence[str] = tuple(RUNTIMES)
 ) -> Measured:
-    """Time every way in one situation, each round of a way with another batch.
+    """Time every way in one situation, with another batch in each call.
 
     Args:
         model: On the CPU.
-        images: (n, 3, H, W), at least one; taken in turn.
+        images: (n, 3, H, W), at least one.
         situation: Batch and threads.
         seconds: How long to measure.
-        runtimes: Which of the dense runtimes.
+        runtimes: Names of the dense runtimes, from ``RUNTIMES``.
     """
     batches = _batches(images, situation.batch)
-    with _threads(situation.threads):
+    with torch_threads(situation.threads):
         runs: dict[str, Run] = {}
         unavailable = {}
         for name in runtimes:
-            run = made(name, model, batches[0], situation.threads)
+            run = runtime_or_reason(name, model, batches[0], situation.threads)
             if isinstance(run, Unavailable):
                 unavailable[name] = run.reason
             else:
@@ -128,18 +169,7 @@ def _way(run: Run, batches: Sequence[Tensor]) -> Callable[[int], Any]:
 
 
 def _batches(images: Tensor, size: int) -> list[Tensor]:
-    """All images in batches of one size, some of them twice if need be."""
+    """All images in batches of one size; some images occur twice if the number does not fit."""
     count = -(-len(images) // size)
     numbers = torch.arange(count * size) % len(images)
     return [images[some] for some in numbers.split(size)]
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Torch works with so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

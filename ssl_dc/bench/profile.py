@@ -1,4 +1,4 @@
-"""Where the executor's time goes, layer by layer, dense and gated."""
+"""Measures the time of each layer and gate in the executor, dense and gated."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.plan import Conv, Decide, Step
+from ssl_dc.evaluation.report import Report, ReportTable
+from ssl_dc.gating.cost import CostModel
 from ssl_dc.model import Model
-from ssl_dc.routes import Route
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,13 +24,13 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer's time for one image, in microseconds; 0 on a route that does not have it.
+    """The time of one layer for one image, in microseconds; 0 on a route that does not have the layer.
 
     Attributes:
-        layer: A convolution's name with all that is folded into it, a site's gate, or what else is done.
+        layer: The name of a convolution (with all that is folded into it), of the gate of a site, or of another operation.
         dense: Median on the dense route.
-        gated: On the gated route, mean over images of each one's median.
-        share: The share of the layer's dense MACs that the images cost; None for what has no MACs of the dense route.
+        gated: Mean over images of each image's median, on the gated route.
+        share: MACs of the images as a share of the layer's dense MACs; None for a layer without dense MACs.
     """
 
     layer: str
@@ -39,16 +40,36 @@ class LayerTime:
 
 
 @dataclass(frozen=True)
-class Profile:
-    """Where the time goes.
+class GateTime:
+    """What one gate costs and saves for a single image, in microseconds.
 
     Attributes:
-        layers: In the order in which they run.
-        threads: CPU threads.
-        images: How many images the gated times are a mean over.
+        site: Name of its site.
+        cost: Time of its decision.
+        saved: Time that the layers of the site take less than on the dense route. A layer of several sites counts for each
+            of them in equal parts.
+        in_torch: Whether the gate is called in torch, rather than decided by the kernel.
     """
 
-    layers: list[LayerTime]
+    site: str
+    cost: float
+    saved: float
+    in_torch: bool
+
+
+@dataclass(frozen=True)
+class Profile(Report):
+    """The time of each layer and gate for single images.
+
+    Attributes:
+        layers: The layers in the order in which they run.
+        gates: The gates in the order in which they decide.
+        threads: CPU threads.
+        images: Number of images that the gated times are a mean over.
+    """
+
+    layers: Sequence[LayerTime]
+    gates: Sequence[GateTime]
     threads: int
     images: int
 
@@ -62,6 +83,11 @@ class Profile:
         """Microseconds of the gated route."""
         return sum(layer.gated for layer in self.layers)
 
+    @property
+    def losing_gates(self) -> list[GateTime]:
+        """The gates that cost more time than they save."""
+        return [gate for gate in self.gates if gate.cost > gate.saved]
+
     def as_json(self) -> dict[str, Any]:
         """The profile as plain values."""
         return {
@@ -70,7 +96,20 @@ class Profile:
             "dense_us": self.dense,
             "gated_us": self.gated,
             "layers": [vars(layer) for layer in self.layers],
+            "gates": [vars(gate) for gate in self.gates],
         }
+
+    def tables(self) -> Sequence[ReportTable]:
+        """One row for each layer."""
+        rows = []
+        for layer in self.layers:
+            ratio = f"{layer.gated / layer.dense:.3f}" if layer.dense else ""
+            share = "" if layer.share is None else f"{layer.share:.3f}"
+            rows.append((layer.layer, f"{layer.dense:.1f}", f"{layer.gated:.1f}", ratio, share))
+        total = ("all", f"{self.dense:.1f}", f"{self.gated:.1f}", f"{self.gated / self.dense:.3f}", "")
+        title = f"microseconds an image by the executor, batch 1, threads: {self.threads}"
+        columns = ("layer", "dense", "gated", "gated / dense", "MACs, gated / dense")
+        return [ReportTable(title, columns, rows, total, f"gated: mean over {self.images} held-out images")]
 
     def draw(self) -> Figure:
         """A bar for each layer and route."""
@@ -90,32 +129,51 @@ class Profile:
 
 
 def profile(model: Model, images: Tensor, *, threads: int | None = None) -> Profile:
-    """Time each step of the executor's two routes, one image at a time.
+    """Time each step of both routes in the executor, one image at a time.
 
     Args:
         model: With gates, on the CPU.
         images: (n, 3, H, W).
-        threads: How many work at once; by default as many as torch uses.
+        threads: How many threads work at once; by default as many as torch uses.
 
     Raises:
-        RunError: If the model has no gates, or the compiled kernel cannot be had.
+        RunError: If the model has no gates, or there is no compiled kernel; with the reason.
     """
     gated = model.compile_gated(threads=threads, backend="native")
     dense = model.compile_dense(threads=threads, backend="native")
-    times = {Route.DENSE: _times(dense, images[:1]), Route.GATED: _times(gated, images)}
+    dense_times, gated_times = _times(dense, images[:1]), _times(gated, images)
     shares = _shares(model, gated, images)
-    names = list(dict.fromkeys(_name(step) for step in gated.plan.steps if _name(step)))
-    layers = [
-        LayerTime(name, times[Route.DENSE].get(name, 0.0), times[Route.GATED].get(name, 0.0), shares.get(name))
-        for name in names
+    names = list(dict.fromkeys(_name(step) for step in gated.plan.steps))
+    layers = [LayerTime(name, dense_times.get(name, 0.0), gated_times.get(name, 0.0), shares.get(name)) for name in names]
+    return Profile(layers, _gate_times(gated, layers, model.cost), gated.threads, len(images))
+
+
+def _gate_times(executor: Executor, layers: Sequence[LayerTime], cost: CostModel) -> list[GateTime]:
+    costs = {layer.layer: layer.gated for layer in layers}
+    saved = _saved(layers, cost)
+    return [
+        GateTime(step.site.name, costs[_name(step)], saved[step.site.name], step.gate.pooled_rule(step.threshold) is None)
+        for step in executor.plan.steps
+        if isinstance(step, Decide)
     ]
-    return Profile(layers, gated.threads, len(images))
+
+
+def _saved(layers: Sequence[LayerTime], cost: CostModel) -> dict[str, float]:
+    """Microseconds that the layers of each site take less on the gated route."""
+    times = {layer.layer: layer for layer in layers}
+    saved = dict.fromkeys(cost.channels, 0.0)
+    for layer in cost.layers:
+        if layer.name in times:  # it is not if torch computes the layer within another step
+            less = times[layer.name].dense - times[layer.name].gated
+            for site in layer.sites:
+                saved[site] += less / len(layer.sites)
+    return saved
 
 
 def _times(executor: Executor, images: Tensor) -> dict[str, float]:
-    """Microseconds of each layer, mean over images of the median over rounds."""
+    """Microseconds of each layer: the mean over images of the median over rounds."""
     executor(images[:1])
-    rounds = torch.stack([torch.stack([executor.timed(image) for image in images]) for _ in range(ROUNDS)])
+    rounds = torch.stack([torch.stack([executor.seconds_of_steps(image) for image in images]) for _ in range(ROUNDS)])
     seconds = rounds.median(dim=0).values.mean(dim=0)
     times: dict[str, float] = {}
     for step, value in zip(executor.plan.steps, seconds.tolist(), strict=True):
@@ -124,7 +182,7 @@ def _times(executor: Executor, images: Tensor) -> dict[str, float]:
 
 
 def _shares(model: Model, executor: Executor, images: Tensor) -> Mapping[str, float]:
-    """Of each layer the share of its dense MACs that images cost, mean over images."""
+    """MACs of the images as a share of the dense MACs of each layer, mean over images."""
     masks = executor(images).masks
     return {
         layer.name: float(_product([masks[site].mean(dim=1) for site in layer.sites], len(images)).mean())
@@ -141,7 +199,7 @@ def _product(shares: Sequence[Tensor], images: int) -> Tensor:
 
 
 def _name(step: Step) -> str:
-    """What a step's time is listed under."""
+    """The name under which the time of a step is listed."""
     if isinstance(step, Conv):
         return step.layer
     return f"{step.site.name}.gate" if isinstance(step, Decide) else type(step).__name__.lower()

@@ -1,4 +1,4 @@
-"""Ways to run a dense network on this machine, the fastest of which is what gating is measured against."""
+"""The runtimes that can run a dense network on this machine. Gating is measured against the fastest of them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.capture import capture
-from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.errors import SslDcError
+from ssl_dc.export.networks import dense_network
 from ssl_dc.export.onnx_files import onnx_session
 from ssl_dc.model import Model
-from ssl_dc.routes import Route
 
 Run = Callable[[Tensor], Tensor]
-"""Images (N, 3, H, W) to features (N, feature_dim)."""
+"""Takes images (N, 3, H, W) and returns features (N, feature_dim)."""
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A runtime that this machine does not have, and why."""
+    """A runtime that this machine does not have, with the reason."""
 
     reason: str
 
@@ -33,7 +31,7 @@ def eager(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
 
 
 def folded(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
-    """Norms folded into convolutions, channels last."""
+    """The dense route in torch, with its norms folded and channels last."""
     network = _plain(model)
 
     @torch.no_grad()
@@ -45,7 +43,7 @@ def folded(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
 
 
 def inductor(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
-    """The folded network compiled by torch.compile, weights frozen into it."""
+    """The folded network compiled by torch.compile with frozen weights."""
     network = _plain(model)
     compiled = torch.compile(network, dynamic=False, fullgraph=True, options={"freezing": True})
 
@@ -59,7 +57,7 @@ def inductor(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG00
 
 
 def onnxruntime(model: Model, example: Tensor, threads: int) -> Run:
-    """The folded network by onnxruntime."""
+    """The folded network in onnxruntime."""
     session = onnx_session(_plain(model), example, threads)
 
     def run(images: Tensor) -> Tensor:
@@ -69,7 +67,7 @@ def onnxruntime(model: Model, example: Tensor, threads: int) -> Run:
 
 
 def executor(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
-    """Our own, with nothing gated."""
+    """The dense route in the executor of this project."""
     network = model.compile_dense(threads=threads)
     return lambda images: network(images).features
 
@@ -81,21 +79,20 @@ RUNTIMES: dict[str, Callable[[Model, Tensor, int], Run]] = {
     "onnxruntime": onnxruntime,
     "executor": executor,
 }
-"""Each makes, for a model, an example batch and a number of threads, a way to run its dense route."""
+"""Each takes a model, an example batch and a number of threads, and returns a function that runs the dense route."""
 
 
-def made(name: str, model: Model, example: Tensor, threads: int) -> Run | Unavailable:
-    """A runtime of this model, or why there is none."""
+def runtime_or_reason(name: str, model: Model, example: Tensor, threads: int) -> Run | Unavailable:
+    """A runtime for this model, or the reason why there is none."""
     try:
         run = RUNTIMES[name](model, example, threads)
         run(example)
     except SslDcError as error:
         return Unavailable(str(error))
-    except Exception as error:  # a compiler that is not there, a version that does not fit: the others are still of use
+    except Exception as error:  # a missing compiler, a wrong version: the other runtimes are still of use
         return Unavailable(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
     return run
 
 
 def _plain(model: Model) -> PlanNetwork:
-    network = PlanNetwork(fuse(capture(model.encoder.backbone(Route.DENSE), Route.DENSE)))
-    return network.eval().to(memory_format=torch.channels_last)
+    return dense_network(model).to(memory_format=torch.channels_last)

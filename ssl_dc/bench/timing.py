@@ -1,8 +1,12 @@
-"""Times of several ways to do one thing, taken in turns so that what the machine does besides falls on all alike."""
+"""Times several ways to do one thing.
+
+The ways take turns, so that other work of the machine slows all of them alike.
+"""
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,25 +15,25 @@ from typing import Any
 import numpy as np
 
 Way = Callable[[int], Any]
-"""Does the thing once; given the number of the call, so that it may take another image each time."""
+"""Does the thing once. It is given the number of the call, so that it can use another image each time."""
 
 WARM_UP = 3
-"""Calls before the clock is read at all: code that compiles, allocates or fills caches does so then."""
+"""Calls before any that is timed. Code that compiles, allocates or fills caches does so then."""
 PAUSE = 0.1
-"""Seconds of rest before a way's turn. Threads of some runtimes (onnxruntime's, unless told otherwise) go on spinning for
-tens of milliseconds after a call, on a core that the next way's threads then wait for: each would pay for another."""
+"""Seconds of rest before a way's turn. The threads of some runtimes (onnxruntime by default) spin for tens of
+milliseconds after a call. Without a rest they would take a core from the threads of the next way."""
 CALLS = 3
-"""Calls in a turn that are timed, after one that is not: that one finds the machine asleep, others' data in its caches."""
+"""Timed calls in a turn. An untimed call precedes them: it wakes the processor and fills its caches."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The times of one way, in milliseconds.
+    """The time of one way, in milliseconds.
 
     Attributes:
-        median: Half of the rounds took longer.
-        p10: A tenth took less.
-        p90: A tenth took longer.
+        median: Half of the calls took longer.
+        p10: A tenth of the calls took less.
+        p90: A tenth of the calls took longer.
     """
 
     median: float
@@ -42,7 +46,7 @@ class Times:
     """The times of all ways.
 
     Attributes:
-        milliseconds: For each way its calls, in their order: each call of a way took the same image as that of another.
+        milliseconds: For each way the times of its calls, in order. Calls of the same place used the same image.
     """
 
     milliseconds: Mapping[str, list[float]]
@@ -53,20 +57,25 @@ class Times:
         return Timing(float(median), float(p10), float(p90))
 
     def ratio(self, slow: str, fast: str) -> float:
-        """How many times faster one way is than another: the median over calls of their ratio in the same round."""
+        """How many times faster ``fast`` is than ``slow``: the median of the ratios of calls in the same place."""
         return float(np.median(np.array(self.milliseconds[slow]) / np.array(self.milliseconds[fast])))
 
 
-def in_turns(ways: Mapping[str, Way], *, seconds: float, least_rounds: int = 10) -> Times:
-    """Time each way a few calls a round, rounds following each other until the time is up.
+def in_turns(ways: Mapping[str, Way], *, seconds: float, min_rounds: int = 10) -> Times:
+    """Time a few calls of each way in every round, for as many rounds as fit into the time.
 
-    The garbage collector rests meanwhile.
+    The garbage collector is off meanwhile.
 
     Args:
-        ways: What is timed.
-        seconds: How long to go on.
-        least_rounds: Go on longer if there were fewer.
+        ways: The ways by name.
+        seconds: How long to measure.
+        min_rounds: Rounds that are measured even if they take longer.
+
+    Raises:
+        ValueError: If ``seconds`` is not a finite number.
     """
+    if not math.isfinite(seconds):
+        raise ValueError(f"seconds must be finite, not {seconds}")
     milliseconds: dict[str, list[float]] = {name: [] for name in ways}
     for way in ways.values():
         for number in range(WARM_UP):
@@ -76,7 +85,7 @@ def in_turns(ways: Mapping[str, Way], *, seconds: float, least_rounds: int = 10)
     try:
         end = time.perf_counter() + seconds
         done = 0
-        while done < least_rounds or time.perf_counter() < end:
+        while done < min_rounds or time.perf_counter() < end:
             for name, way in ways.items():
                 milliseconds[name] += _turn(way, done * (CALLS + 1))
             done += 1
@@ -87,7 +96,7 @@ def in_turns(ways: Mapping[str, Way], *, seconds: float, least_rounds: int = 10)
 
 
 def _turn(way: Way, number: int) -> list[float]:
-    """Milliseconds of a way's calls in one round, the first of which has that number."""
+    """Milliseconds of the calls of a way in one round; ``number`` is that of the untimed call."""
     time.sleep(PAUSE)
     way(number)
     times = []

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ssl_dc.cli.messages import keep_standard_streams, reported
-from ssl_dc.errors import OldNameWarning, PluginError
+from ssl_dc.cli.messages import end_at_signals, end_quickly, keep_standard_streams, reported
+from ssl_dc.errors import OldNameWarning, PluginError, SlowerWarning
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
 from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
@@ -21,7 +21,10 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run. Errors found while the command line is read are one readable message too."""
-        keep_standard_streams()
+        if not args and kwargs.get("args") is None:  # called as a program, not by another one
+            keep_standard_streams()
+            end_quickly()
+            end_at_signals()
         with reported():
             return super().main(*args, **kwargs)
 
@@ -83,7 +86,7 @@ _show_any = warnings.showwarning
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Show our own warnings as one line, and others as Python does."""
-    if issubclass(category, OldNameWarning):
+    if issubclass(category, (OldNameWarning, SlowerWarning)):
         click.echo(f"ssl-dc: {printable(str(message))}", err=True)
     else:
         _show_any(message, category, *where, **more)

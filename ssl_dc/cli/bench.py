@@ -8,44 +8,55 @@ from typing import TYPE_CHECKING
 import click
 
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.cli.options import json_option, print_json
+from ssl_dc.cli.numbers import FiniteRange
+from ssl_dc.cli.options import cpu_option, json_option, only_cpu, print_json
 from ssl_dc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ssl_dc.bench.measure import Measured
+    from torch import Tensor
+
+    from ssl_dc.bench.benchmark import Benchmark
+    from ssl_dc.bench.profile import Profile
+    from ssl_dc.evaluation.report import Report
+    from ssl_dc.model import Model
 
 RUNTIMES = ("eager", "folded", "inductor", "onnxruntime", "executor")
-"""Kept here so that help imports no torch (a test holds them equal to those there are)."""
+"""Kept here so that help does not import torch. A test compares them with the runtimes there are."""
+IMAGES_FOR_GATES = 8
+"""Images on which the cost of each gate is measured."""
 
 
 @click.command("bench", short_help="Time a run's dense and gated routes, by every runtime there is.")
 @readable_errors
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--images", type=click.IntRange(1), default=32, show_default=True, help="Held-out images, taken in turn.")
+@click.option(
+    "--images", type=click.IntRange(1), default=32, show_default=True, help="Number of held-out images, used in turn."
+)
 @click.option(
     "--threads",
     type=click.IntRange(1),
     multiple=True,
-    help="CPU threads for single images; may be given again.  [default: 1, and all]",
+    help="CPU threads for single images; can be given several times.  [default: 1, and all]",
 )
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Images at once, for throughput.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long each situation is measured."
+    "--seconds", type=FiniteRange(0.1), default=10.0, show_default=True, help="How long each situation is measured."
 )
 @click.option(
     "--runtime",
     "runtimes",
     type=click.Choice(RUNTIMES),
     multiple=True,
-    help="A dense runtime to measure against; may be given again.  [default: all]",
+    help="A dense runtime to measure against; can be given several times.  [default: all]",
 )
-@click.option("--profile", "by_layer", is_flag=True, help="Show instead where the executor's time goes, layer by layer.")
+@click.option("--profile", "by_layer", is_flag=True, help="Show the executor's time layer by layer instead.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="With --profile: where its chart is written, .png, .pdf or .svg.",
+    help="With --profile: also write its chart to this file, .png, .pdf or .svg.",
 )
+@cpu_option
 @json_option
 def command(
     run: Path,
@@ -56,15 +67,18 @@ def command(
     runtimes: tuple[str, ...],
     by_layer: bool,
     output: Path | None,
+    device: str | None,
     as_json: bool,
 ) -> None:
-    """Time the routes of a RUN on this CPU: what its gates save on a clock, beside what the MACs promise.
+    """Time the routes of a RUN on this CPU: the speed-up by its gates, beside the one that the MACs promise.
 
-    Latency of single images, with one thread and with all, and throughput of batches: the dense route by every runtime
-    (folded norms, torch.compile with frozen weights, onnxruntime, the executor with nothing gated), the gated route as
-    training runs it, which computes every channel, and by the executor, which computes only those that the masks keep.
-    All ways are measured in turns; speed-ups are over the fastest dense way. Measure on a machine that does nothing else.
+    Measured are the latency of single images, with one thread and with all, and the throughput of batches. The dense route
+    runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, the executor). The gated
+    route runs as in training, where every channel is computed, and in the executor, which computes only the channels that
+    the masks keep. All ways take turns. Speed-ups are over the fastest dense way. Gates that cost more time than they save
+    are listed. Measure on a machine that does nothing else.
     """
+    only_cpu(device, "bench times what runs on this machine's CPU")
     if output is not None and not by_layer:
         raise ConfigError("--output is for the chart of --profile")
     import torch
@@ -76,32 +90,47 @@ def command(
         drawing.check_drawable(output)
     model = RunFolder.existing(run).load_model()
     from ssl_dc.bench.examples import example_images
+    from ssl_dc.bench.profile import profile
 
     chosen = example_images(model, images)
     every = torch.get_num_threads()
+    report: Report
     if by_layer:
-        from ssl_dc.bench.profile import profile
-        from ssl_dc.cli.tables import print_profile
-
-        measured = profile(model, chosen, threads=threads[0] if threads else every)
+        report = profile(model, chosen, threads=threads[0] if threads else every)
         if output is not None:
-            drawing.save(measured.draw(), output)
-        if as_json:
-            print_json(measured.as_json())
-        else:
-            print_profile(measured)
-        return
+            drawing.save(report.draw(), output)
+    else:
+        report = _benchmark(model, chosen, threads or (1, every), batch, seconds, runtimes or RUNTIMES)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        from ssl_dc.cli.tables import print_report
+
+        print_report(report)
+
+
+def _benchmark(
+    model: Model, images: Tensor, threads: tuple[int, ...], batch: int, seconds: float, runtimes: tuple[str, ...]
+) -> Benchmark:
+    """Measure single images with each number of threads, and batches with the largest number."""
+    from ssl_dc.bench.benchmark import Benchmark
     from ssl_dc.bench.measure import Situation, measure
 
-    situations = [Situation(1, number) for number in dict.fromkeys(threads or (1, every))]
-    situations.append(Situation(batch, max(threads or (every,))))
-    results: list[Measured] = []
+    situations = [Situation(1, number) for number in dict.fromkeys(threads)]
+    situations.append(Situation(batch, max(threads)))
+    results = []
     for number, situation in enumerate(situations, start=1):
         click.echo(f"measuring {situation} ({number} of {len(situations)})", err=True)
-        results.append(measure(model, chosen, situation, seconds=seconds, runtimes=runtimes or RUNTIMES))
-    if as_json:
-        print_json([result.as_json() for result in results])
-    else:
-        from ssl_dc.cli.tables import print_bench
+        results.append(measure(model, images, situation, seconds=seconds, runtimes=runtimes))
+    return Benchmark(results, _gates(model, images[:IMAGES_FOR_GATES], threads[0]))
 
-        print_bench(results)
+
+def _gates(model: Model, images: Tensor, threads: int) -> Profile | None:
+    """The times of the gates; None where there are none, or no compiled kernel that keeps times."""
+    from ssl_dc.bench.profile import profile
+    from ssl_dc.errors import RunError
+
+    try:
+        return profile(model, images, threads=threads)
+    except RunError:
+        return None

@@ -10,7 +10,7 @@ SUMMARIES = {
     "config": "Show or check a complete config; print the schema of all configs.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
     "evaluate": "Evaluate a run's features on held-out images.",
-    "export": "Write a run's dense, gated or slimmed network for other runtimes.",
+    "export": "Write a run's dense, gated or static network for other programs.",
     "plugins": "List, show and check the parts of runs; start a plugin of your own.",
     "reproduce": "Run a table of the paper again, or a figure.",
     "train": "Pre-train an encoder that is dense and gated at once.",

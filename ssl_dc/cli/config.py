@@ -9,6 +9,7 @@ import click
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, file_layer, resolve
+from ssl_dc.printable import printable
 
 
 @click.group("config", short_help="Show or check a complete config; print the schema of all configs.")
@@ -37,7 +38,7 @@ def show(layers: list[Layer], as_json: bool) -> None:
 def validate(file: Path) -> None:
     """Check a config FILE. If it cannot be run, print every error in it and exit with status 2."""
     resolve([file_layer(file)])
-    click.echo(f"{file}: valid")
+    click.echo(f"{printable(str(file))}: valid")
 
 
 @command.command("schema")

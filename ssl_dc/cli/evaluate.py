@@ -15,6 +15,7 @@ from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
 from ssl_dc.plugins.kinds import default_part
 from ssl_dc.plugins.registry import registry
+from ssl_dc.printable import printable
 
 DEFAULT = default_part("protocol")
 
@@ -75,7 +76,7 @@ def command(run: Path, protocol: str, as_json: bool, output: Path | None, device
         return
     print_report(report)
     if output is not None:
-        click.echo(f"picture: {output}")
+        click.echo(f"picture: {printable(str(output))}")
 
 
 def _named(args: list[str]) -> str:

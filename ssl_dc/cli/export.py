@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.cli.options import json_option, print_json
+from ssl_dc.cli.numbers import FiniteRange
+from ssl_dc.cli.options import cpu_option, json_option, only_cpu, print_json
 from ssl_dc.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ssl_dc.evaluation.report import Report
+
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
-"""Kept here so that help imports no torch (a test holds them equal to those there are)."""
+"""Kept here so that help does not import torch. A test compares them with the formats there are."""
 
 
-@click.command("export", short_help="Write a run's dense, gated or slimmed network for other runtimes.")
+@click.command("export", short_help="Write a run's dense, gated or static network for other programs.")
 @readable_errors
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--route", type=click.Choice(("dense", "gated")), default="dense", show_default=True, help="Which of its networks."
-)
+@click.option("--route", type=click.Choice(("dense", "gated")), default="dense", show_default=True, help="The route.")
 @click.option(
     "--format",
-    "form",
+    "file_format",
     type=click.Choice(tuple(FORMATS)),
     default="onnx",
     show_default=True,
@@ -30,63 +33,73 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
 )
 @click.option(
     "--static",
-    "least",
-    type=click.FloatRange(0, 1),
+    "min_open_share",
+    type=FiniteRange(0, 1),
     metavar="SHARE",
-    help="Cut for good what is open for less than this share of the training images: an ordinary, smaller network.",
+    help="Make the gated route static: remove what is open for less than this share of the training images.",
 )
 @click.option(
     "--multiple",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="With --static: round the channels that stay up to multiples, such as a runtime's vectors of 16.",
+    help="With --static: keep multiples of this many channels, such as a runtime's vectors of 16.",
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: RUN/ROUTE with its ending]"
 )
+@cpu_option
 @json_option
 def command(
-    run: Path, route: str, form: str, least: float | None, multiple: int, output: Path | None, as_json: bool
+    run: Path,
+    route: str,
+    file_format: str,
+    min_open_share: float | None,
+    multiple: int,
+    output: Path | None,
+    device: str | None,
+    as_json: bool,
 ) -> None:
     """Write a network of a RUN as a file that runs without ssl-dc: images (N, 3, H, H), normalised, to features.
 
-    The dense route is an ordinary network with its norms folded in (but for torchvision, which has norms). The gated route
-    has its masks inside, and gives them beside the features; it computes every channel. With --static the gates are
-    gone: channels and branches that they seldom open are cut, the others always run; its accuracy (kNN-1 on held-out
-    images), MACs, size and latency are shown beside those of the dense and the gated network.
+    The dense route is an ordinary network with its norms folded (for torchvision with its norms). The gated route returns
+    its masks beside the features, and computes every channel. With --static it becomes an ordinary smaller network without
+    gates: channels and branches that are seldom open are removed, the others always run. Its accuracy (kNN-1 on held-out
+    images), MACs, size and latency are shown beside those of the dense and the gated network. The file says which images it
+    takes: size, mean and standard deviation, how to resize.
     """
-    if least is not None and (form == "torchvision" or route != "gated"):
-        raise ConfigError("--static cuts the gated route: give --route gated, and --format onnx or torch")
-    if multiple > 1 and least is None:
+    only_cpu(device, "export computes what it shows on this machine's CPU, and the file runs anywhere")
+    if min_open_share is not None and (file_format == "torchvision" or route != "gated"):
+        raise ConfigError("--static is for the gated route: give --route gated, and --format onnx or torch")
+    if multiple > 1 and min_open_share is None:
         raise ConfigError("--multiple says how many channels --static leaves; give --static SHARE as well")
-    from ssl_dc.export import formats as export
-    from ssl_dc.routes import Route
+    name = route if min_open_share is None else f"static-{min_open_share:g}"
+    path = output if output is not None else run / f"{name}{FORMATS[file_format]}"
+    if not path.name:
+        raise ConfigError("--output is empty: name a file")
     from ssl_dc.run_folder import RunFolder
 
     model = RunFolder.existing(run).load_model()
-    stem = route if least is None else f"static-{least:g}"
-    path = output if output is not None else run / f"{stem}{FORMATS[form]}"
-    if not path.name:
-        raise ConfigError("--output is empty: name a file")
     if not path.parent.is_dir():
         raise ConfigError(f"--output {path}: there is no folder {path.parent}")
-    if least is None:
-        export.export(model, Route.parse(route), form, path)  # type: ignore[arg-type]  # click has checked it
-        written = {"file": str(path), "bytes": path.stat().st_size}
-    else:
-        slimmed = export.slimmed_run(model, least, multiple=multiple)
-        export.write_network(slimmed.network, ["features"], model.config.data.image_size, form, path)  # type: ignore[arg-type]
-        written = {"file": str(path), "bytes": path.stat().st_size, "networks": slimmed.as_json()}
-        if not as_json:
-            from ssl_dc.cli.tables import print_columns
+    from ssl_dc.export.exported_file import export, write_network
+    from ssl_dc.routes import Route
 
-            print_columns(
-                f"cut: what is open for less than {100 * least:g} % of the training images",
-                ["network", "kNN-1 %", "MACs an image", "weights", "ms an image"],
-                slimmed.rows(),
-            )
-    if as_json:
-        print_json(written)
+    reports: list[Report]
+    if min_open_share is None:
+        reports = [export(model, Route.parse(route), file_format, path)]  # type: ignore[arg-type]  # click has checked it
     else:
-        click.echo(f"written: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+        from ssl_dc.bench.static_comparison import compare_static
+        from ssl_dc.export.description import description
+
+        comparison = compare_static(model, min_open_share, multiple=multiple)
+        described = description(model, "static", min_open_share=min_open_share)
+        file = write_network(comparison.network, ["features"], described, file_format, path)  # type: ignore[arg-type]
+        reports = [comparison, file]
+    if as_json:
+        print_json({key: value for report in reports for key, value in report.as_json().items()})
+    else:
+        from ssl_dc.cli.tables import print_report
+
+        for report in reports:
+            print_report(report)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import os
 import re
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -44,15 +45,14 @@ def readable_errors(command: F) -> F:
 def reported() -> Iterator[None]:
     """Turn whatever goes wrong into one message on standard error and the right exit status, without a traceback."""
     try:
-        with _sigterm_heard():
-            yield
-            sys.stdout.flush()  # what cannot be written is to be known while it can be told
+        yield
+        sys.stdout.flush()  # what cannot be written is to be known while it can be told
     except SslDcError as error:
         _end(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _end(f"interrupted. {_GO_ON}", 128 + signal.SIGINT)
+        _end(_stopped_by(signal.SIGINT), 128 + signal.SIGINT)
     except Terminated:
-        _end(f"stopped by SIGTERM. {_GO_ON}", 128 + signal.SIGTERM)
+        _end(_stopped_by(signal.SIGTERM), 128 + signal.SIGTERM)
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
@@ -70,25 +70,27 @@ def reported() -> Iterator[None]:
         _end(unexpected(error), 1)
 
 
-_GO_ON = "A training goes on from its last resume point by: ssl-dc train --resume RUN"
+def _stopped_by(number: int) -> str:
+    name = signal.Signals(number).name
+    return f"stopped by {name}. A training goes on from its last resume point by: ssl-dc train --resume RUN"
 
 
-@contextmanager
-def _sigterm_heard() -> Iterator[None]:
-    """Let SIGTERM end the command as Ctrl-C does, with a message, wherever nothing else listens to it."""
-    main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+def end_at_signals() -> None:
+    """Let SIGTERM and Ctrl-C end this process at once with a message, wherever nothing else listens to them.
 
-    def hear(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # a handler's arguments
-        raise Terminated(128 + number)
+    They are not made exceptions: one that is raised in the middle of an import may be swallowed or leave a library in
+    pieces. A training listens itself, and saves its step first (:mod:`ssl_dc.training.stopping`).
+    """
+    own = os.getpid()
 
-    signal.signal(signal.SIGTERM, hear)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # a handler's arguments
+        if os.getpid() == own:  # a process that prepares images says nothing
+            os.write(2, f"ssl-dc: {_stopped_by(number)}\n".encode())
+        os._exit(128 + number)
+
+    for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is default:
+            signal.signal(number, end)
 
 
 def unexpected(error: Exception) -> str:
@@ -120,7 +122,8 @@ def _of_worker(text: str) -> tuple[str, str, list[tuple[str, int, str]]] | None:
 
 
 def _end(message: str, status: int) -> NoReturn:
-    click.echo(f"ssl-dc: {printable(message)}", err=True)
+    with suppress(OSError):  # nobody can be told: the exit status must do
+        click.echo(f"ssl-dc: {printable(message)}", err=True)
     sys.exit(status)
 
 
@@ -137,6 +140,12 @@ def keep_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # as long as the process lives
+
+
+@functools.cache
+def end_quickly() -> None:
+    """Let the interpreter end without looking for garbage among torch's objects, which takes longer than many a command."""
+    atexit.register(gc.freeze)
 
 
 def _drop_standard_output() -> None:

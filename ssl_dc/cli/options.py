@@ -14,7 +14,7 @@ import click
 
 from ssl_dc.config import Layer, file_layer, override_layer
 from ssl_dc.config.layers import json_or_text
-from ssl_dc.errors import OldNameWarning
+from ssl_dc.errors import ConfigError, OldNameWarning
 from ssl_dc.plugins.kinds import KINDS, config_sections
 from ssl_dc.plugins.registry import registry
 
@@ -196,6 +196,23 @@ device_option = click.option(
     help="Where features are computed: cpu, cuda, cuda:1, mps or auto.  [default: auto, the best there is]",
 )
 """Unset unless the user sets it: a command may have to refuse it."""
+
+
+cpu_option = click.option(
+    "--device", metavar="DEVICE", help="cpu or auto; nothing but the CPU is used here.  [default: auto]"
+)
+"""In place of ``device_option`` where a command measures the CPU."""
+
+
+def only_cpu(device: str | None, reason: str) -> None:
+    """Refuse a ``--device`` that a command cannot use, with the reason.
+
+    Raises:
+        ConfigError: If it is not the CPU, or ``auto``, which then is the CPU.
+    """
+    if device not in (None, "auto", "cpu"):
+        raise ConfigError(f"--device {device}: {reason}; leave it out")
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 

@@ -13,6 +13,7 @@ from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import PluginError, RunError
 from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import Registered, registry
+from ssl_dc.printable import printable
 
 READY = "ready"
 
@@ -107,10 +108,10 @@ def new(directory: Path, kind: str, name: str) -> None:
     from ssl_dc.scaffold import next_commands, write_package
 
     for path in write_package(directory, kind, name):
-        click.echo(path)
+        click.echo(printable(str(path)))
     click.echo("next:", err=True)
     for line in next_commands(directory, kind, name):
-        click.echo(f"  {line}", err=True)
+        click.echo(f"  {printable(line)}", err=True)
 
 
 @command.command("check")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from rich.console import Console
 from rich.markup import escape
@@ -105,4 +106,5 @@ class ProgressLines(Watcher):
         self._say(text)
 
     def _say(self, text: str) -> None:
-        print(printable(text), file=sys.stderr, flush=True)
+        with suppress(OSError):  # a full disk behind standard error ends no training
+            print(printable(text), file=sys.stderr, flush=True)

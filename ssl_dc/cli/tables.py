@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.cells import cell_len
@@ -17,12 +16,8 @@ from rich.text import Text
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.printable import printable
 
-if TYPE_CHECKING:
-    from ssl_dc.bench.measure import Measured
-    from ssl_dc.bench.profile import Profile
-
-WITHOUT_LIMIT = 10_000
-"""Columns of an output that is no terminal: a table there is as wide as it needs."""
+PIPED = 120
+"""Columns of an output that is no terminal. A table of long words there is wider, but never one block a row."""
 
 NARROWEST_TEXT = 24
 """Columns that a cell of words keeps when its lines are broken; numbers and single words are never broken."""
@@ -43,10 +38,12 @@ def print_report(report: Report) -> None:
 def print_table(table: ReportTable) -> None:
     """Print a table to standard output: in columns if they fit, else one block a row.
 
-    Columns fit if no number, and no single word, has to be broken. A terminal's width counts, or else the variable COLUMNS
-    if it is set; without either there is no limit.
+    Columns fit if no number, and no single word, has to be broken. The width is the terminal's, or that of the variable
+    COLUMNS if it is set.
     """
-    console = _console()
+    console = Console(highlight=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
+        console.width = max(PIPED, sum(_least_widths(table)) + _gaps(table))
     console.print(Text(printable(table.title), style="italic"))
     widths = _widths(table, console.width)
     if widths is None:
@@ -62,59 +59,15 @@ def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str
     print_table(ReportTable(title, columns, [[str(row[column]) for column in columns] for row in rows]))
 
 
-def print_bench(results: Sequence[Measured]) -> None:
-    """Print what was timed, a table a situation; milliseconds a batch."""
-    for result in results:
-        rows = []
-        for way in result.times.milliseconds:
-            timing = result.timing(way)
-            rate = 1000 * result.situation.batch / timing.median
-            times = (f"{value:.3f}" for value in (timing.median, timing.p10, timing.p90))
-            rows.append((way, *times, f"{rate:,.1f}", f"{result.speed_up(way):.2f}"))
-        notes = [f"speed-ups are over {result.fastest_dense!r}, the fastest dense way, in the same rounds"]
-        if result.kept is not None and result.promise is not None and result.cost_ratio is not None:
-            notes.append(
-                f"the gated route costs {result.cost_ratio:.4f} of the dense MACs, which promises {result.promise:.2f};"
-                f" the executor keeps {100 * result.kept:.0f} % of that"
-            )
-        notes += [f"not measured: {name}: {reason}" for name, reason in result.unavailable.items()]
-        columns = ("way", "median", "p10", "p90", "images / s", "speed-up")
-        print_table(ReportTable(f"{result.situation}: milliseconds", columns, rows, note="\n".join(notes)))
-
-
-def print_profile(profile: Profile) -> None:
-    """Print where the executor's time goes."""
-    rows = []
-    for layer in profile.layers:
-        ratio = f"{layer.gated / layer.dense:.3f}" if layer.dense else ""
-        share = "" if layer.share is None else f"{layer.share:.3f}"
-        rows.append((layer.layer, f"{layer.dense:.1f}", f"{layer.gated:.1f}", ratio, share))
-    total = ("all", f"{profile.dense:.1f}", f"{profile.gated:.1f}", f"{profile.gated / profile.dense:.3f}", "")
-    title = f"microseconds an image by the executor, batch 1, threads: {profile.threads}"
-    columns = ("layer", "dense", "gated", "gated / dense", "MACs, gated / dense")
-    print_table(ReportTable(title, columns, rows, total, note=f"gated: mean over {profile.images} held-out images"))
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if console.is_terminal or os.environ.get("COLUMNS", "").isdecimal():
-        return console
-    return Console(highlight=False, width=WITHOUT_LIMIT)
-
-
 def _all_rows(table: ReportTable) -> list[Sequence[str]]:
     return [*table.rows, *([] if table.total is None else [table.total])]
 
 
 def _widths(table: ReportTable, available: int) -> list[int] | None:
     """The width of each column's text, or None if the columns do not fit."""
-    columns = [[printable(row[number]) for row in _all_rows(table)] for number in range(len(table.columns))]
-    headings = [printable(heading) for heading in table.columns]
-    wanted = [max(map(_longest_line, (heading, *cells))) for heading, cells in zip(headings, columns, strict=True)]
-    widths = [
-        max(_longest_word(heading), *map(_narrowest, cells), 0) for heading, cells in zip(headings, columns, strict=True)
-    ]
-    free = available - GAP * (len(widths) - 1) - sum(widths)
+    wanted = [max(map(_longest_line, (heading, *cells))) for heading, cells in _columns(table)]
+    widths = _least_widths(table)
+    free = available - _gaps(table) - sum(widths)
     if free < 0:
         return None
     while free > 0 and widths != wanted:
@@ -122,6 +75,22 @@ def _widths(table: ReportTable, available: int) -> list[int] | None:
         widths[neediest] += 1
         free -= 1
     return widths
+
+
+def _least_widths(table: ReportTable) -> list[int]:
+    """The least width that each column's text needs."""
+    return [max(_longest_word(heading), *map(_narrowest, cells), 0) for heading, cells in _columns(table)]
+
+
+def _gaps(table: ReportTable) -> int:
+    """The width of all gaps between columns."""
+    return GAP * (len(table.columns) - 1)
+
+
+def _columns(table: ReportTable) -> list[tuple[str, list[str]]]:
+    """The heading and the cells of each column, as they are shown."""
+    rows = _all_rows(table)
+    return [(printable(heading), [printable(row[n]) for row in rows]) for n, heading in enumerate(table.columns)]
 
 
 def _narrowest(cell: str) -> int:

@@ -13,6 +13,7 @@ from ssl_dc.config import Layer, Resolved, resolve
 from ssl_dc.config.layers import merged
 from ssl_dc.errors import ConfigError
 from ssl_dc.plugins.registry import registry
+from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
     from ssl_dc.runs import Run
@@ -43,12 +44,12 @@ def command(
     from ssl_dc.distributed import rank
 
     if rank() > 0:
-        return  # the main process speaks for all
+        return  # only the main process prints the result
     if as_json:
         print_json({"run": str(run.folder), **run.outcome.as_json()})
     else:
         print_report(run.outcome)
-        click.echo(f"run: {run.folder}")
+        click.echo(f"run: {printable(str(run.folder))}")
 
 
 def _trained(resolved: Resolved, output: Path | None) -> Run:
@@ -65,7 +66,7 @@ def _trained(resolved: Resolved, output: Path | None) -> Run:
 
 
 WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
-"""Settings that a resumed run may be given anew, and what :func:`ssl_dc.resume` calls them."""
+"""Settings that may be given again with ``--resume``, and their names in :func:`ssl_dc.resume`."""
 
 
 def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:

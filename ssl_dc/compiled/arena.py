@@ -1,4 +1,4 @@
-"""Where the values of a plan lie in memory, at one image size."""
+"""Lays out the values of a plan in memory for one image size."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled import kernel as ffi
 from ssl_dc.compiled.eager import compute
+from ssl_dc.compiled.kernel_interface import Activation
 from ssl_dc.compiled.layout import COLUMNS, kind_of, padded
-from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan
+from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, last_reads
+from ssl_dc.errors import RunError
 
 ALIGNMENT = 16
-"""Floats in a cache line, which every activation begins at."""
+"""Floats in a cache line. Every activation begins at the start of one."""
 
 
 def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """The shape of each value for one image, all channels kept; () for what is no float32 tensor of one image."""
+    """The shape of each value for one image with all channels kept.
+
+    The shape is () for a value that is not a float32 tensor (1, C) or (1, C, H, W).
+
+    Raises:
+        RunError: If a value has another shape where a branch is shut.
+    """
     values: dict[str, Any] = {plan.input: torch.zeros(1, 3, *image_size)}
     shapes: dict[str, tuple[int, ...]] = {plan.input: tuple(values[plan.input].shape)}
     last = last_reads(plan)
@@ -35,31 +42,23 @@ def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, .
             )
         values[step.output] = value
         fits = isinstance(value, Tensor) and value.dtype is torch.float32 and value.ndim in (2, 4) and len(value) == 1
-        shapes[step.output] = tuple(value.shape) if fits else ()
+        shape = tuple(value.shape) if fits else ()
+        if shapes.setdefault(step.output, shape) != shape:
+            raise RunError(f"{step.output}: a gated branch is added to a value of another shape, which cannot be compiled")
         for name in step.inputs:
             if last[name] == index:
                 values.pop(name, None)
     return shapes
 
 
-def last_reads(plan: Plan) -> dict[str, int]:
-    """For each value the index of the last step that reads it; beyond all for the output, and its maker's if none does."""
-    last = {step.output: index for index, step in enumerate(plan.steps)}
-    for index, step in enumerate(plan.steps):
-        for value in step.inputs:
-            last[value] = index
-    last[plan.output] = len(plan.steps)
-    return last
-
-
 @dataclass(frozen=True)
 class Place:
-    """Where a value lies in the arena.
+    """The place of a value in the arena.
 
     Attributes:
-        offset: Of its first pixel, in floats.
+        offset: Index of the first float of its first pixel.
         shape: (channels, height, width).
-        steps: Floats from a channel, a row and a pixel to the next.
+        steps: How many floats lie from one channel, one row and one pixel to the next.
     """
 
     offset: int
@@ -68,12 +67,12 @@ class Place:
 
 
 class Arena:
-    """Which value lies where: values of one shape follow each other in one place, whose border of zeros is never written.
+    """Assigns each value a place. Values of one shape reuse a place; the border of zeros around it is never written.
 
     Args:
         plan: The plan.
         shapes: The shape of each value.
-        vector: Floats in a vector.
+        vector: Floats in a vector of the processor.
     """
 
     def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], vector: int) -> None:
@@ -94,25 +93,25 @@ class Arena:
                     free.setdefault(key, []).append(self._start(self._places[value], borders[value]))
 
     def holds(self, value: str) -> bool:
-        """Whether a value lies here; what does not is kept by the host."""
+        """Whether a value lies in the arena; Python holds the others."""
         return value in self._places
 
     def is_map(self, value: str) -> bool:
-        """Whether a value is (1, C, H, W), and not (1, C)."""
+        """Whether a value has the shape (1, C, H, W) rather than (1, C)."""
         return value not in self._flat
 
     def place(self, value: str) -> Place:
-        """Where a value lies."""
+        """The place of a value."""
         return self._places[value]
 
-    def tensor(self, value: str) -> ffi.Tensor:
-        """A value as the kernel sees it."""
+    def activation(self, value: str) -> Activation:
+        """The place of a value in the form that the kernel reads."""
         place = self._places[value]
         (channels, height, width), (plane, line, stride) = place.shape, place.steps
-        return ffi.Tensor(place.offset, height, width, channels, stride, line, plane)
+        return Activation(place.offset, height, width, channels, stride, line, plane)
 
     def view(self, value: str, arena: Tensor) -> Tensor:
-        """A value as torch sees it: (1, C, H, W) or (1, C)."""
+        """A value as a view of the arena: (1, C, H, W) or (1, C)."""
         place = self._places[value]
         if value in self._flat:
             return arena[place.offset : place.offset + place.shape[0]][None]
@@ -121,7 +120,7 @@ class Arena:
     def _put(
         self, value: str, shape: tuple[int, ...], border: int, planar: bool, free: dict[tuple[int, ...], list[int]]
     ) -> None:
-        """Find a place for a value: one that a value of its shape has left, or new room."""
+        """Give a value a place: one of the same shape that is free again, or a new one."""
         if len(shape) == 2:
             shape = (*shape, 1, 1)
             self._flat.add(value)
@@ -135,7 +134,7 @@ class Arena:
         self._places[value] = Place(start + border * (steps[1] + steps[2]), (channels, height, width), steps)
 
     def _steps(self, shape: tuple[int, ...], border: int, planar: bool) -> tuple[int, int, int]:
-        """Floats from a channel, a row and a pixel to the next."""
+        """How many floats lie from one channel, one row and one pixel to the next."""
         channels, height, width = shape[1:]
         if planar:
             return (height + 2 * border) * (width + 2 * border), width + 2 * border, 1
@@ -155,11 +154,11 @@ def _border(plan: Plan, value: str) -> int:
 
 
 def _is_planar(plan: Plan) -> bool:
-    """Whether the images may lie channel after channel, as they come: all that read them can pick single floats."""
+    """Whether the images may stay channel after channel: all their readers must be able to read single floats."""
     return all(isinstance(step, Conv) and kind_of(step) == COLUMNS for step in plan.readers(plan.input))
 
 
 def _fits(plan: Plan, value: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the kernel can hold a value; one (1, C) only if the kernel makes it, or it is the output."""
+    """Whether a value can lie in the arena: a map always, (1, C) only if the kernel computes it or it is the output."""
     made_here = value == plan.output or all(isinstance(step, Mean) for step in plan.makers(value))
     return len(shapes[value]) == 4 or (len(shapes[value]) == 2 and made_here)

@@ -1,10 +1,13 @@
-"""From a backbone to a plan: one route of it, traced."""
+"""Traces one route of a backbone into a plan."""
 
 from __future__ import annotations
 
+import copy
 import operator
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeGuard, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,20 +23,34 @@ IMAGES = "images"
 
 
 def capture(backbone: Backbone, route: Route) -> Plan:
-    """The plan of one route of a backbone in evaluation mode, a step for each thing that it does.
+    """Trace one route of a backbone in evaluation mode into a plan with one step for each operation.
+
+    A copy of the backbone is traced, so neither the backbone nor any other module of the process notices. Other threads
+    may run networks, or trace some, meanwhile. The weights of ``Conv`` steps are shared with the backbone; all else in the
+    plan belongs to the copy.
 
     Raises:
-        RunError: If the backbone's forward cannot be traced, as when it branches on what it has computed.
+        ValueError: If the route has one budget for each image: a plan has the same for all.
+        RunError: If the forward of the backbone cannot be traced, for example because it branches on computed values.
     """
-    network = _OneRoute(backbone, route)
+    if isinstance(route.budget, tuple):
+        raise ValueError(f"a compiled route has one budget for all images, not {route}")
+    network = _OneRoute(_copy_sharing_convolutions(backbone).eval(), route)
     try:
-        graph = _Tracer().trace(network)
-    except Exception as error:  # a stranger's forward may do anything
+        graph = _Tracer(network).record()
+    except Exception as error:  # a stranger's forward may raise anything
         raise RunError(
             f"{type(backbone).__name__}'s forward cannot be traced, which compiling it needs:"
             f" {type(error).__name__}: {error}"
         ) from error
     return _Translation(network, route).plan(graph)
+
+
+def _copy_sharing_convolutions(backbone: Backbone) -> Backbone:
+    """A deep copy that shares the weights of the convolutions that become steps: they are most of the memory."""
+    in_gates = {module for point in backbone.gate_points() for module in point.modules()}
+    weights = (conv.weight for conv in backbone.modules() if _is_plain(conv) and conv not in in_gates)
+    return copy.deepcopy(backbone, {id(weight): weight for weight in weights})
 
 
 class _OneRoute(nn.Module):
@@ -49,16 +66,113 @@ class _OneRoute(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Sees gate sites and norms as wholes."""
+    """Records the calls of a network in a graph; a gate site or a norm is one call.
+
+    ``fx.Tracer.trace`` replaces ``nn.Module.__call__`` and ``__getattr__`` for the whole process while it runs, which
+    breaks the networks of other threads. Here only the forwards of the given network are replaced.
+
+    Args:
+        network: Must belong to the caller alone.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.root = network
+        self.graph = fx.Graph()
+        self.tensor_attrs = {}
+
+    @torch.no_grad()
+    def record(self) -> fx.Graph:
+        """The graph of the network."""
+        with self._recorded_leaves():
+            images = self.create_proxy("placeholder", IMAGES, (), {})
+            self.create_node("output", "output", (self.create_arg(self.root(images)),), {})
+        return self.graph
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, (nn.ModuleList, nn.ModuleDict)):  # these hold modules, and are never called themselves
+            return False
         return isinstance(m, (GatePoint, RouteNorm)) or super().is_leaf_module(m, module_qualified_name)
+
+    @contextmanager
+    def _recorded_leaves(self) -> Iterator[None]:
+        """While this lasts, a leaf module adds a node to the graph instead of computing."""
+        leaves = dict(self._leaves(self.root, ""))
+        own_forwards = {module: module.__dict__["forward"] for module in leaves if "forward" in module.__dict__}
+        for module, name in leaves.items():
+            module.forward = self._recording(name)
+        try:
+            yield
+        finally:
+            for module in leaves:
+                del module.forward
+            for module, forward in own_forwards.items():
+                module.forward = forward
+
+    def _leaves(self, module: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
+        if name and self.is_leaf_module(module, name):
+            yield module, name
+            return
+        for child_name, child in module.named_children():
+            yield from self._leaves(child, f"{name}.{child_name}" if name else child_name)
+
+    def _recording(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self.create_proxy("call_module", name, args, kwargs)
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """Stands for the value with this index among the arguments of a call."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A function with its constant arguments; called with the values of its operands.
+
+    Attributes:
+        function: What is called.
+        args: Positional arguments, with an ``_Operand`` in place of each value.
+        kwargs: Likewise by name.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self, *values: Any) -> Any:
+        args, kwargs = _with_leaves(
+            (self.args, self.kwargs), lambda leaf: values[leaf.index] if isinstance(leaf, _Operand) else leaf
+        )
+        return self.function(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Method:
+    """Calls a method of its first argument."""
+
+    name: str
+
+    def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(value, self.name)(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """Returns a value that does not depend on the images."""
+
+    value: Any
+
+    def __call__(self) -> Any:
+        return self.value
 
 
 class _Translation:
-    """Each node of a graph as a step, or as another name for a value."""
+    """Translates each node of a graph into a step, or into another name for a value."""
 
     def __init__(self, network: nn.Module, route: Route) -> None:
+        self.network = network
         self.modules = dict(network.named_modules())
         self.route = route
         self.steps: list[Step] = []
@@ -76,7 +190,7 @@ class _Translation:
         return Plan(tuple(self.steps), output, IMAGES)
 
     def _translate(self, node: fx.Node) -> str:
-        """The name of the value that a node gives, its step added."""
+        """Add the step of a node; the name of the node's value."""
         if node.op == "call_module":
             module = self.modules[cast(str, node.target)]
             if isinstance(module, nn.Identity):
@@ -84,24 +198,29 @@ class _Translation:
             if isinstance(module, GatePoint):
                 return self._gate(node, module)
             return self._add(self._of_module(node, module))
-        return self._add(self._of_function(node))
+        if node.op == "call_function":
+            return self._add(self._of_function(node))
+        if node.op == "call_method":
+            return self._add(self._of_method(node))
+        constant = operator.attrgetter(cast(str, node.target))(self.network)
+        return self._add(Call(output=node.name, function=_Constant(constant), arguments=()))
 
     def _gate(self, node: fx.Node, point: GatePoint) -> str:
         activation = self._value(node.args[0])
         if not self.route.gated or point.gate is None:
             return activation
-        decided = Decide(
+        decision = Decide(
             output=point.site.name,
             input=self._value(node.args[1]),
             site=point.site,
             gate=point.gate,
             budget=self.route.budget,
         )
-        self.steps.insert(self._after(decided.input), decided)
+        self.steps.insert(self._after(decision.input), decision)
         return self._add(Mask(output=node.name, input=activation, site=point.site))
 
     def _after(self, value: str) -> int:
-        """Where the first step may stand that reads a value and those that decide on it already."""
+        """The first index after the step that computes a value and the decisions that follow it."""
         makers = [index for index, step in enumerate(self.steps) if step.output == value]
         index = makers[-1] + 1 if makers else 0
         while index < len(self.steps) and isinstance(self.steps[index], Decide):
@@ -109,7 +228,7 @@ class _Translation:
         return index
 
     def _of_module(self, node: fx.Node, module: nn.Module) -> Step:
-        if isinstance(module, nn.Conv2d) and _is_plain(module):
+        if _is_plain(module):
             bias = torch.zeros(module.out_channels) if module.bias is None else module.bias.detach()
             return Conv(
                 output=node.name,
@@ -126,39 +245,34 @@ class _Translation:
             return MaxPool(
                 output=node.name,
                 input=self._value(node.args[0]),
-                kernel=_one(module.kernel_size),
-                stride=_one(module.stride),
-                padding=_one(module.padding),
+                kernel=_side(module.kernel_size),
+                stride=_side(module.stride),
+                padding=_side(module.padding),
             )
         if isinstance(module, RouteNorm):
             return Norm(output=node.name, input=self._value(node.args[0]), norm=module.for_route(self.route))
         return self._call(node, module)
 
     def _of_function(self, node: fx.Node) -> Step:
-        if node.op == "call_function":
-            if node.target in (torch.relu, F.relu):
-                return Relu(output=node.name, input=self._value(node.args[0]))
-            if node.target in (operator.add, torch.add, operator.iadd) and len(self._names(node)) == 2 and not node.kwargs:
-                left, right = self._names(node)
-                return Add(output=node.name, left=left, right=right)
-            return self._call(node, cast("Callable[..., Any]", node.target))
-        if node.op == "call_method":
-            if node.target == "mean" and _is_over_pixels(node):
-                return Mean(output=node.name, input=self._value(node.args[0]))
-            method = cast(str, node.target)
-            return self._call(node, lambda value, *args, **kwargs: getattr(value, method)(*args, **kwargs))
-        attribute = operator.attrgetter(cast(str, node.target))(self.modules[""])
-        return Call(output=node.name, function=lambda: attribute, arguments=())
+        if node.target in (torch.relu, F.relu):
+            return Relu(output=node.name, input=self._value(node.args[0]))
+        if node.target in (operator.add, torch.add, operator.iadd) and len(self._names(node)) == 2 and not node.kwargs:
+            left, right = self._names(node)
+            return Add(output=node.name, left=left, right=right)
+        return self._call(node, cast("Callable[..., Any]", node.target))
+
+    def _of_method(self, node: fx.Node) -> Step:
+        if node.target == "mean" and _is_over_pixels(node):
+            return Mean(output=node.name, input=self._value(node.args[0]))
+        return self._call(node, _Method(cast(str, node.target)))
 
     def _call(self, node: fx.Node, function: Callable[..., Any]) -> Call:
-        """A node as a call of torch, its constants bound."""
-
-        def call(*values: Any) -> Any:
-            given = dict(zip(node.all_input_nodes, values, strict=True))
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda argument: given[argument])
-            return function(*args, **kwargs)
-
-        return Call(output=node.name, function=call, arguments=self._names(node))
+        """A node as a call of torch."""
+        operands = {argument: _Operand(index) for index, argument in enumerate(node.all_input_nodes)}
+        args, kwargs = _with_leaves(
+            (node.args, node.kwargs), lambda leaf: operands[leaf] if isinstance(leaf, fx.Node) else leaf
+        )
+        return Call(output=node.name, function=_Bound(function, args, kwargs), arguments=self._names(node))
 
     def _names(self, node: fx.Node) -> tuple[str, ...]:
         return tuple(self.values[argument] for argument in node.all_input_nodes)
@@ -171,24 +285,30 @@ class _Translation:
         return step.output
 
 
-def _is_plain(conv: nn.Conv2d) -> bool:
+def _with_leaves(arguments: Any, change: Callable[[Any], Any]) -> Any:
+    """Arguments with each value changed, inside lists, tuples, mappings and slices as well."""
+    return fx.node.map_aggregate(arguments, change)
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is a convolution that a ``Conv`` step can be."""
     return (
-        conv.groups == 1
-        and conv.dilation == (1, 1)
-        and conv.padding_mode == "zeros"
-        and not isinstance(conv.padding, str)
-        and conv.stride[0] == conv.stride[1]
-        and type(conv) is nn.Conv2d
+        type(module) is nn.Conv2d
+        and module.groups == 1
+        and module.dilation == (1, 1)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and module.stride[0] == module.stride[1]
     )
 
 
 def _is_square(pool: nn.MaxPool2d) -> bool:
-    simple = not pool.return_indices and not pool.ceil_mode and _one(pool.dilation) == 1
-    return simple and all(_one(size) > -1 for size in (pool.kernel_size, pool.stride, pool.padding))
+    simple = not pool.return_indices and not pool.ceil_mode and _side(pool.dilation) == 1
+    return simple and all(_side(size) > -1 for size in (pool.kernel_size, pool.stride, pool.padding))
 
 
-def _one(size: int | tuple[int, ...]) -> int:
-    """The one number of a square size; -1 for another."""
+def _side(size: int | tuple[int, ...]) -> int:
+    """The side of a square size; -1 if it is not square."""
     if isinstance(size, int):
         return size
     return size[0] if len(set(size)) == 1 else -1

@@ -1,66 +1,86 @@
-"""A plan run by torch, step by step: what compiled code is measured against, and what runs where there is no compiler."""
+"""Runs a plan step by step with torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step
+from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step, last_reads
 
 Values = dict[str, Any]
-"""Values by name; for a channel-gated one only the kept channels, in their order."""
+"""The values of one image by name. A channel-gated value holds only its kept channels, in ascending order."""
 
 
 class EagerRun:
-    """One image's way through a plan.
+    """Runs a batch through a plan. A gate sees all images at once; every other step computes one image at a time.
 
     Args:
         plan: The plan.
 
     Attributes:
-        values: What was computed.
-        masks: For each site the mask (1, channels) that its gate gave.
+        masks: For each site the mask (N, channels) that its gate gave.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.values: Values = {}
         self.masks: dict[str, Tensor] = {}
-        self._kept: dict[str, Tensor] = {}
+        self._last_reads = last_reads(plan)
+        self._values: list[Values] = []
+        self._kept: list[dict[str, Tensor]] = []
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """Features (1, feature_dim) of an image (1, 3, H, W)."""
-        self.values = {self.plan.input: image}
-        for step in self.plan.steps:
-            if self._runs(step):
-                self._do(step)
-        return cast(Tensor, self.values[self.plan.output])
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (N, feature_dim) of at least one image (N, 3, H, W)."""
+        self._values = [{self.plan.input: image} for image in images.split(1)]
+        self._kept = [{} for _ in images]
+        for index, step in enumerate(self.plan.steps):
+            if isinstance(step, Decide):
+                self._decide(step)
+            else:
+                self._compute(step)
+            self._forget(value for value in step.inputs if self._last_reads[value] == index)
+        return torch.cat([values[self.plan.output] for values in self._values])
 
-    def _runs(self, step: Step) -> bool:
-        if step.when is not None:
-            return len(self._kept[step.when]) > 0
-        return step.unless is None or len(self._kept[step.unless]) == 0
+    def _decide(self, step: Decide) -> None:
+        mask = decided(step, [values[step.input] for values in self._values])
+        self.masks[step.site.name] = mask
+        for kept, row in zip(self._kept, mask, strict=True):
+            kept[step.site.name] = row.nonzero().flatten()
 
-    def _do(self, step: Step) -> None:
-        if isinstance(step, Decide):
-            mask = step.gate(self.values[step.input], step.threshold)
-            self.masks[step.site.name] = mask
-            self._kept[step.site.name] = mask[0].nonzero().flatten()
-        else:
-            self.values[step.output] = compute(step, self.values, self._kept)
+    def _compute(self, step: Step) -> None:
+        for values, kept in zip(self._values, self._kept, strict=True):
+            if _runs(step, kept):
+                values[step.output] = compute(step, values, kept)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            for values in self._values:
+                values.pop(name, None)
+
+
+def decided(step: Decide, inputs: Sequence[Tensor]) -> Tensor:
+    """The mask (N, channels) that a gate gives for the inputs (1, C, H, W) of N images, in one call of the gate."""
+    return cast(Tensor, step.gate(inputs[0] if len(inputs) == 1 else torch.cat(list(inputs)), step.threshold))
+
+
+def _runs(step: Step, kept: Mapping[str, Tensor]) -> bool:
+    """Whether a step is computed for an image with these open entries."""
+    if step.when is not None:
+        return len(kept[step.when]) > 0
+    return step.unless is None or len(kept[step.unless]) == 0
 
 
 def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Any:
-    """What a step makes of the values of one image.
+    """The output of a step for one image.
 
     Args:
-        step: Any but a decision.
-        values: What it reads, by name.
-        kept: For each site that it heeds the indices of the open entries.
+        step: Any step but a decision.
+        values: The inputs of the step by name.
+        kept: For each site that the step depends on, the indices of the open entries.
     """
     if isinstance(step, Conv):
         return _convolve(step, values, kept)
@@ -89,7 +109,7 @@ def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor])
         weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
     if step.in_site is not None:
         weight = weight[:, kept[step.in_site]]
-    if 0 in weight.shape:  # nothing is convolved, and the bias is all there is
+    if 0 in weight.shape:  # without inputs or outputs only the bias is left
         _, _, height, width = step.shape(x.shape)
         y = bias[None, :, None, None].expand(1, len(bias), height, width)
     else:

@@ -1,56 +1,52 @@
-"""Runs one route of a backbone as fast as its masks allow."""
+"""Runs one route of a backbone and computes only what its masks keep."""
 
 from __future__ import annotations
 
 import copy
 import math
-import threading
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, Masks
+from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
-from ssl_dc.compiled.eager import EagerRun
+from ssl_dc.compiled.fork_safe import ForkSafeLock
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.kernel import Kernel, kernel
-from ssl_dc.compiled.layout import Weights, without_weights
-from ssl_dc.compiled.native import NativeProgram
-from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.plan import Conv, Plan, Step
+from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
+from ssl_dc.gating.sites import GateSite
 from ssl_dc.routes import Route
-
-Backend = Literal["auto", "native", "torch"]
-"""``native``: the compiled kernel; ``torch``: step by step; ``auto``: the kernel where there is a compiler, else torch."""
 
 
 class Executed:
-    """What a compiled network gives for a batch.
+    """The results of a compiled network for a batch.
 
     Attributes:
         features: (N, feature_dim), float32.
         masks: For each gated site the mask (N, channels), in {0, 1}.
     """
 
-    def __init__(self, features: Tensor, open_entries: Tensor, plan: Plan, cost: CostModel) -> None:
+    def __init__(self, features: Tensor, open_entries: Tensor, sites: Sequence[GateSite], cost: CostModel) -> None:
         self.features = features
-        self._open, self._plan, self._cost = open_entries, plan, cost
+        self._open, self._sites, self._cost = open_entries, sites, cost
 
     @cached_property
     def masks(self) -> Masks:
         """For each gated site the mask (N, channels), float32 in {0, 1}."""
-        sites = self._plan.sites
-        parts = self._open.float().split([site.channels for site in sites], dim=1)
-        return {site.name: part for site, part in zip(sites, parts, strict=True)}
+        parts = self._open.float().split([site.channels for site in self._sites], dim=1)
+        return {site.name: part for site, part in zip(self._sites, parts, strict=True)}
 
     @cached_property
     def macs(self) -> Tensor:
-        """What each image cost, (N,) float64, in MACs."""
-        if not self._plan.sites:
+        """The cost of each image, (N,) float64, in MACs."""
+        if not self._sites:
             return torch.full((len(self.features),), self._cost.dense_macs, dtype=torch.float64)
         return self._cost.gated_macs(self.masks)
 
@@ -61,107 +57,82 @@ class Executed:
 
 
 class Executor:
-    """A plan, compiled: only that is computed which the masks keep.
+    """A compiled plan. It can be pickled and copied if the gates and modules in the plan can.
 
     Args:
-        plan: Fused.
-        cost_model: The cost of its network for images of a size.
+        plan: A fused plan.
+        cost_model: Gives the cost of the network at an image size.
         threads: How many threads work at once; by default as many as torch uses.
-        backend: What runs it.
+        backend: A name of :data:`ssl_dc.compiled.backends.BACKENDS`, or ``auto`` for the first that is available.
 
     Attributes:
-        plan: The steps.
         threads: How many threads work at once.
-        why_torch: Why the compiled kernel is not used; empty if it is.
+        backend: The name of the backend that runs the plan.
+        why_torch: Why no faster backend is used; empty if the fastest is.
 
     Raises:
-        ValueError: If ``threads`` is no number from 1.
-        RunError: If ``native`` is asked for and cannot be had; with the reason.
+        ValueError: If ``threads`` is not a whole number from 1, or there is no such backend.
+        RunError: If the named backend is not available; with the reason.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        cost_model: Callable[[ImageSize], CostModel],
-        *,
-        threads: int | None = None,
-        backend: Backend = "auto",
+        self, plan: Plan, cost_model: Callable[[ImageSize], CostModel], *, threads: int | None = None, backend: str = AUTO
     ) -> None:
         self.threads = torch.get_num_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ValueError(f"threads must be a whole number, at least 1, not {threads!r}")
-        self._busy = threading.Lock()
-        self.why_torch = "torch was asked for" if backend == "torch" else ""
-        self._kernel = self._find_kernel(backend)
-        self.plan = plan
-        if self._kernel is not None:
-            self._weights = Weights(plan, self._kernel)
-            self.plan = without_weights(plan)
+        chosen, passed_over = choose(backend)
+        self.backend = chosen.name
+        self.why_torch = "; ".join(passed_over.values())
+        self._asked_for, self._device = backend, chosen.device
+        self._runner = chosen.build(plan, self.threads)
         self._cost_model = cost_model
         self._costs: dict[ImageSize, CostModel] = {}
-        self._programs: dict[tuple[int, int], NativeProgram] = {}
+        self._one_call_at_a_time = ForkSafeLock()
+        self._process = os.getpid()
 
     @property
-    def backend(self) -> Literal["native", "torch"]:
-        """What runs it."""
-        return "torch" if self._kernel is None else "native"
+    def plan(self) -> Plan:
+        """The steps; a backend may keep their weights elsewhere."""
+        return self._runner.plan
 
     def __call__(self, images: Tensor) -> Executed:
-        """Features and masks of images (N, 3, H, W), float32 on the CPU; of one that is not finite the features are NaN.
+        """Features and masks of images (N, 3, H, W), float32. The features of an image that is not finite are NaN.
 
-        May be called from several Python threads, which then take turns.
+        Several Python threads may call it; they take turns. A forked child may call it, too.
 
         Raises:
-            TypeError: If the images are no tensor.
-            ValueError: If they are another tensor than that.
+            TypeError: If the images are not a tensor.
+            ValueError: If they have another shape, dtype or device.
         """
-        _check_images(images)
-        with self._busy:  # the activations are one call's; others wait
-            if self._kernel is None:
-                features, opened = self._by_torch(images)
-            else:
-                features, opened = self._program((images.shape[2], images.shape[3]), self._kernel)(images)
+        _check_images(images, self._device)
+        with self._one_call_at_a_time:
+            if os.getpid() == self._process:
+                features, opened = self._run(images)
+            else:  # torch's own threads did not survive the fork; torch would wait for them for ever
+                with torch_threads(1):
+                    features, opened = self._run(images)
+        return Executed(features, opened, self.plan.sites, self._cost(image_size_of(images)))
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, opened = self._runner(images)
         if not math.isfinite(float(images.sum())):
-            # what is not a number may lie where nothing is computed: it must not go unseen
-            features[~images.flatten(1).isfinite().all(dim=1)] = torch.nan
-        return Executed(features, opened, self.plan, self._cost(image_size_of(images)))
+            # a NaN may lie where nothing is computed, so the features would not show it
+            features[~images.flatten(1).isfinite().all(dim=1).cpu()] = torch.nan
+        return features, opened
 
-    def timed(self, image: Tensor) -> Tensor:
-        """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that it does without.
+    def seconds_of_steps(self, image: Tensor) -> Tensor:
+        """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that is not run.
 
         Raises:
-            RunError: If torch runs the plan: only the compiled kernel keeps times.
+            RunError: If the backend cannot time single steps.
         """
-        if self._kernel is None:
-            raise RunError(f"only the compiled kernel times its steps, and it is not used: {self.why_torch}")
-        return self._program((image.shape[1], image.shape[2]), self._kernel).timed(image)
+        with self._one_call_at_a_time:
+            return self._runner.seconds(image)
 
-    def _find_kernel(self, backend: Backend) -> Kernel | None:
-        if backend == "torch":
-            return None
-        try:
-            return kernel()
-        except RunError as error:
-            if backend == "native":
-                raise
-            self.why_torch = str(error)
-            return None
-
-    def _program(self, size: tuple[int, int], kernel: Kernel) -> NativeProgram:
-        """The program for images of one size; that of another is given up, since each has activations of its own."""
-        if size not in self._programs:
-            self._programs = {size: NativeProgram(self.plan, size, kernel, self._weights, self.threads)}
-        return self._programs[size]
-
-    @torch.no_grad()
-    def _by_torch(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features, opened = [], []
-        for image in images:
-            run = EagerRun(self.plan)
-            features.append(run(image[None]))
-            masks = [run.masks[site.name] for site in self.plan.sites]
-            opened.append(torch.cat(masks, dim=1) if masks else torch.empty(1, 0))
-        return torch.cat(features), torch.cat(opened).to(torch.uint8)
+    def __reduce__(self) -> tuple[Callable[..., Executor], tuple[object, ...]]:
+        """The plan with its weights, from which the executor is built again: layouts depend on the machine."""
+        return _rebuilt, (self._runner.whole_plan(), self._cost_model, self.threads, self._asked_for)
 
     def _cost(self, size: ImageSize) -> CostModel:
         if size not in self._costs:
@@ -169,40 +140,65 @@ class Executor:
         return self._costs[size]
 
 
-def compiled(backbone: Backbone, route: Route, *, threads: int | None = None, backend: Backend = "auto") -> Executor:
-    """One route of a backbone, compiled: norms folded, and only that computed which the masks keep.
+def _rebuilt(plan: Plan, cost_model: Callable[[ImageSize], CostModel], threads: int, backend: str) -> Executor:
+    return Executor(plan, cost_model, threads=threads, backend=backend)
 
-    The results are those of the backbone in evaluation mode, which it is put in, within float32 rounding. The weights are
-    copied: what happens to the backbone later does not change them.
+
+def compiled(backbone: Backbone, route: Route, *, threads: int | None = None, backend: str = AUTO) -> Executor:
+    """One route of a backbone, compiled: norms are folded, and only what the masks keep is computed.
+
+    The results are those of the backbone in evaluation mode, within float32 rounding. The backbone itself is not changed,
+    and later changes of its weights do not change the executor.
 
     Args:
         backbone: Float32, on the CPU.
-        route: Which route.
+        route: The route.
         threads: How many threads work at once; by default as many as torch uses.
-        backend: What runs it.
+        backend: A name of :data:`ssl_dc.compiled.backends.BACKENDS`, or ``auto`` for the first that is available.
 
     Raises:
-        RunError: If the backbone cannot be traced, or ``native`` is asked for and cannot be had; with the reason.
+        RunError: If the backbone cannot be traced, or the named backend is not available; with the reason.
     """
     _check(backbone)
-    plan = fuse(capture(backbone.eval(), route))
-    shadow = copy.deepcopy(backbone).to("meta")  # counts, and holds no weights
-    return Executor(plan, shadow.cost_model, threads=threads, backend=backend)
+    plan = _with_own_weights(fuse(capture(backbone, route)), backbone)
+    return Executor(plan, _without_memory(backbone).cost_model, threads=threads, backend=backend)
 
 
-def _check_images(images: Tensor) -> None:
-    """Refuse what no network takes."""
+def _with_own_weights(plan: Plan, backbone: Backbone) -> Plan:
+    """The plan with copies of the weights that it still shares with the backbone."""
+    shared = {parameter.data_ptr() for parameter in backbone.parameters()}
+    copies: dict[Step, tuple[Step]] = {
+        step: (replace(step, weight=step.weight.clone()),)
+        for step in plan.steps
+        if isinstance(step, Conv) and step.weight.data_ptr() in shared
+    }
+    return plan.exchanged(copies)
+
+
+def _without_memory(backbone: Backbone) -> Backbone:
+    """A copy that has shapes but no values, enough to count MACs."""
+    tensors = (*backbone.parameters(), *backbone.buffers())
+    empty = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}
+    parameters = {
+        id(parameter): nn.Parameter(empty[id(parameter)], requires_grad=False) for parameter in backbone.parameters()
+    }
+    return copy.deepcopy(backbone, empty | parameters).to("meta")
+
+
+def _check_images(images: Tensor, device: str) -> None:
+    """Refuse images that no network takes."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch tensor, float32 (N, 3, H, W), not {type(images).__name__}")
     shaped = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] > 0 and images.shape[3] > 0
-    if not shaped or images.dtype is not torch.float32 or images.device.type != "cpu":
+    if not shaped or images.dtype is not torch.float32 or images.device.type != device:
+        where = "the CPU" if device == "cpu" else device
         raise ValueError(
-            f"images must be float32 (N, 3, H, W) on the CPU, not {images.dtype} {tuple(images.shape)} on {images.device}"
+            f"images must be float32 (N, 3, H, W) on {where}, not {images.dtype} {tuple(images.shape)} on {images.device}"
         )
 
 
 def _check(backbone: Backbone) -> None:
-    """Refuse what cannot be compiled."""
+    """Refuse a backbone that cannot be compiled."""
     for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers()):
         wrong = tensor.is_floating_point() and tensor.dtype is not torch.float32
         if tensor.device.type != "cpu" or wrong:

@@ -1,4 +1,4 @@
-"""A plan made quick: norms folded into convolutions, masks turned into what need not be computed."""
+"""Fuses the steps of a plan: norms, ReLUs and sums join convolutions, and masks become work that is left out."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ssl_dc.gating.sites import Granularity
 
 
 def fuse(plan: Plan) -> Plan:
-    """The same network in fewer steps, which compute only what the masks keep."""
+    """The same network in fewer steps that compute only what the masks keep."""
     for fused in (_fold_norm, _fold_relu, _pick_channels, _run_branch_if_open, _fold_add, _fold_relu):
         for step in plan.steps:
-            if step in plan.steps:  # which it is not if it was exchanged on the way
+            if step in plan.steps:  # an earlier exchange may have removed it
                 plan = fused(plan, step)
     return plan
 
 
 def _fold_norm(plan: Plan, step: Step) -> Plan:
-    """A batch norm after a convolution becomes part of it."""
+    """Fold a batch norm into the preceding convolution."""
     if not isinstance(step, Norm) or step.norm.running_var is None:
         return plan
     conv = _conv_before(plan, step.input)
@@ -30,7 +30,7 @@ def _fold_norm(plan: Plan, step: Step) -> Plan:
 
 
 def _fold_relu(plan: Plan, step: Step) -> Plan:
-    """A rectifier becomes part of the convolution, with its residual, that it follows; of both ways of a gated branch."""
+    """Fold a ReLU into the preceding convolution (and residual add); after a gated branch into both alternatives."""
     if not isinstance(step, Relu) or not step.relu or not plan.read_once(step.input):
         return plan
     makers = plan.makers(step.input)
@@ -41,7 +41,7 @@ def _fold_relu(plan: Plan, step: Step) -> Plan:
 
 
 def _pick_channels(plan: Plan, step: Step) -> Plan:
-    """A channel mask between convolutions becomes which outputs the one computes and which inputs the others read."""
+    """Turn a channel mask between convolutions into a choice of outputs of the first and of inputs of the next ones."""
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL):
         return plan
     conv = _conv_before(plan, step.input, rectified=True)
@@ -55,7 +55,7 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
 
 
 def _run_branch_if_open(plan: Plan, step: Step) -> Plan:
-    """A branch that is masked before it is added runs only if its mask is open; else the sum is what it is added to."""
+    """Run a masked branch only where its mask is open; where it is shut, the sum is the other summand."""
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.BRANCH and plan.read_once(step.output)):
         return plan
     (add,) = plan.readers(step.output)
@@ -70,7 +70,7 @@ def _run_branch_if_open(plan: Plan, step: Step) -> Plan:
 
 
 def _only_for(plan: Plan, last: Step) -> set[Step]:
-    """The steps whose values are read by nothing but each other and ``last``."""
+    """The steps whose values only ``last`` and these steps themselves read."""
     found: set[Step] = {last}
     for step in reversed(plan.steps):
         readers = plan.readers(step.output)
@@ -81,7 +81,7 @@ def _only_for(plan: Plan, last: Step) -> set[Step]:
 
 
 def _fold_add(plan: Plan, step: Step) -> Plan:
-    """A sum becomes part of a convolution that it follows."""
+    """Fold a sum into a preceding convolution, as its residual."""
     if not isinstance(step, Add):
         return plan
     for value, other in ((step.right, step.left), (step.left, step.right)):
@@ -92,7 +92,13 @@ def _fold_add(plan: Plan, step: Step) -> Plan:
 
 
 def _conv_before(plan: Plan, value: str, rectified: bool = False) -> Conv | None:
-    """The convolution that makes a value that is read once, if nothing was folded into it yet but, if allowed, a relu."""
+    """The convolution that computes a value, if only one step reads the value and nothing was folded into it yet.
+
+    Args:
+        plan: The plan.
+        value: Name of the value.
+        rectified: Whether a folded ReLU is allowed.
+    """
     makers = plan.makers(value)
     if len(makers) != 1 or not plan.read_once(value):
         return None

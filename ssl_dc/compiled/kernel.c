@@ -1,14 +1,15 @@
-/* Runs a plan (ssl_dc/compiled/plan.py) for one image at a time, computing only what the masks keep.
+/* Runs a plan (ssl_dc/compiled/plan.py) image by image, and computes only what the masks keep.
  *
- * Activations lie as (row, column, channel), with a border of zeros as wide as the widest padding of their readers, and the
- * channels of a pixel padded with zeros to whole vectors. A channel-gated activation holds only the kept channels, one after
- * the other. Two kernels convolve, and neither copies a weight:
+ * An activation is laid out as (row, column, channel). It has a border of zeros, as wide as the widest padding of the operations
+ * that read it. The channels of a pixel are padded with zeros to whole vectors. A channel-gated activation holds only its kept
+ * channels, side by side. There are two ways to convolve; neither copies a weight:
  *
  *   rows     out[p][j] = sum over taps and inputs of x[p + tap][i] * w[kept[j]][tap][i]     (picks outputs: dot products)
  *   columns  out[p][o] = sum over taps and inputs of x[p + tap][j] * w[kept[j]][tap][o]     (picks inputs: scaled vectors)
  *
- * A convolution that picks both packs its kept weights first, then runs as rows.
- * Vectors are those of the compiler (GCC, Clang), as wide as the processor's.
+ * A convolution that picks both outputs and inputs first packs its kept weights, then runs as rows.
+ * What the kernel cannot compute is a host operation: the kernel stops before it, the host (Python) does it, and the kernel goes on.
+ * Vectors are vector types of the compiler (GCC, Clang), as wide as those of the processor.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -21,8 +22,8 @@
 
 #if defined(__AVX512F__)
 #define VL 16
-#define NV 4 /* vectors of outputs that the columns kernel holds for a pixel */
-#define CP 6 /* its pixels */
+#define NV 4 /* vectors of outputs that the columns kernel holds for each pixel */
+#define CP 6 /* pixels that the columns kernel computes at once */
 #define REGISTERS 32
 #elif defined(__AVX__)
 #define VL 8
@@ -55,53 +56,55 @@ typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias))
 
 enum kind { ROWS = 0, COLUMNS = 1, PACKED = 2, MAXPOOL = 3, MEAN = 4, GATE = 5, RELU_OF = 6, HOST = 7 };
 
-/* An activation in the arena. All but the images have their channels side by side. */
+/* The place of an activation in the arena. The channels of a pixel are side by side, except in the input images. */
 typedef struct {
-    int64_t offset; /* floats, of the first pixel inside the border */
+    int64_t offset; /* index of the first float of the first pixel inside the border */
     int32_t height, width, channels;
     int32_t stride, line, plane; /* floats from a pixel, a row, a channel to the next */
-} Tensor;
+} Activation;
 
 typedef struct {
     int32_t kind;
     int32_t relu;
     int32_t kernel_h, kernel_w, step, pad_h, pad_w;
-    int32_t in_site, out_site;      /* the sites whose masks pick inputs and outputs, or -1 */
-    int32_t branch_site, unless;    /* run only if that branch is open (or, with unless, shut); -1: always */
+    int32_t in_site, out_site;      /* the sites whose masks pick inputs and outputs; -1: none */
+    int32_t branch_site, unless;    /* run only if this branch is open (with unless: only if it is shut); -1: always run */
     int32_t has_residual;
-    int32_t site, hidden;           /* of a gate: the site that it decides, its hidden units */
-    Tensor x, y, residual;
-    const float *weight, *bias;     /* convolutions; of a gate: first layer */
-    const float *weight2, *bias2;   /* of a gate: second layer */
+    int32_t site, hidden;           /* of a gate: its site, and its number of hidden units */
+    Activation x, y, residual;
+    const float *weight, *bias;     /* of a convolution, or of the first layer of a gate */
+    const float *weight2, *bias2;   /* of the second layer of a gate */
 } Op;
 
 typedef struct {
     int32_t channels; /* width of the mask */
-    int32_t first;    /* of the site's masks in the list of all masks of an image */
+    int32_t first;    /* index of its first entry in the list of all mask entries of an image */
 } Site;
 
 typedef struct {
     const Op *ops;
     const Site *sites;
     int32_t n_ops, n_sites;
-    int32_t n_masks;  /* entries of all masks of an image */
+    int32_t n_masks;  /* number of mask entries of an image, over all sites */
     int32_t features; /* width of the output */
-    Tensor input;     /* 3 channels */
-    int64_t output;   /* where in the arena the features are */
+    Activation input; /* 3 channels */
+    int64_t output;   /* index of the first feature in the arena */
 } Program;
 
-/* What one image is computed in. */
+/* The memory in which one image is computed. */
 typedef struct {
     const Site *sites;
     float *arena, *scratch;
-    int32_t *kept;  /* of each site the open channels, at Site.first */
-    int32_t *count; /* how many */
+    int32_t *kept;  /* for each site the indices of its open entries, from Site.first on */
+    int32_t *count; /* for each site the number of its open entries */
 } State;
 
 static const int32_t *kept_of(const State *s, int site) { return site < 0 ? NULL : s->kept + s->sites[site].first; }
 static int count_of(const State *s, int site, int all) { return site < 0 ? all : s->count[site]; }
 
-/* ---- threads that work together on one image, or each on its own ---- */
+/* ---- threads ---- */
+
+/* Threads that share the work of one image; a team of one works alone. */
 
 typedef struct {
     int members;
@@ -141,8 +144,8 @@ INLINE float sum_of(vec v) {
     return total;
 }
 
-/* The sums over the lanes of VL vectors: that of the i-th ends in lane LANE[i] (and LANE is its own inverse). FOLD_h of two vectors adds the halves of
- * their runs of 2h lanes, and lays the sums beside each other. */
+/* Computes the sum over the lanes of each of VL vectors. The sum of vector i is in lane LANE[i] of the result; LANE is its own
+ * inverse. FOLD_h adds the two halves of each run of 2h lanes, and puts the sums of its two vectors side by side. */
 #if VL == 16
 #define FOLD_8(a, b) \
     (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) + \
@@ -189,13 +192,13 @@ INLINE vec sums_of(vec *v) {
 }
 
 typedef struct {
-    int kernel_h, kernel_w, line, stride, depth, relu; /* depth: inputs, in whole vectors */
+    int kernel_h, kernel_w, line, stride, depth, relu; /* depth: number of inputs, padded to whole vectors */
 } Rows;
 
 #define MAX_ROWS 6
 #define MAX_PIXELS 8
 
-/* P pixels (x: where their first taps are) by R rows of weights; R outputs a pixel. */
+/* Computes R outputs of each of P pixels. x points to the first tap of each pixel, w to R rows of weights. */
 INLINE void rows_tile(const int P, const int R, const float *const *x, const float *const *w, const float *bias, const Rows *c,
                       float *const *y) {
     vec acc[MAX_ROWS * MAX_PIXELS];
@@ -240,7 +243,8 @@ typedef void (*rows_fn)(const float *const *, const float *const *, const float 
                                float *const *y) {                                                              \
         rows_tile(P, R, x, w, bias, c, y);                                                                     \
     }
-/* How many pixels go with how many rows, so that sums and operands stay in registers; with them one row less. */
+/* How many pixels are computed at once with a number of rows, so that sums and operands stay in registers. ROWS_OF holds the
+ * function for one row less, then the one for that number of rows. */
 #if REGISTERS == 32
 #define ROWS_AT_ONCE 5
 ROWS_FN(4, 6) ROWS_FN(4, 5) ROWS_FN(5, 5) ROWS_FN(5, 4) ROWS_FN(6, 4) ROWS_FN(6, 3) ROWS_FN(8, 3) ROWS_FN(8, 2) ROWS_FN(8, 1)
@@ -259,21 +263,22 @@ static const int PIXELS_WITH[] = {0, 4, 4, 3};
 static const rows_fn ROWS_OF[][2] = {{0, 0}, {0, rows_4_1}, {rows_4_1, rows_4_2}, {rows_3_2, rows_3_3}};
 #endif
 
-/* Passes over the pixels for n rows. */
+/* How many passes over the pixels n rows take. */
 static int passes(int n) {
 #if REGISTERS == 32
-    if (n == 6) return 1; /* which is worth a less even tile */
+    if (n == 6) return 1; /* one pass with fewer pixels at once is faster than two */
 #endif
     return (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
 }
 
-/* Fetch the `part`-th of `parts` of some weights ahead of their use. */
+/* Prefetch one of `parts` equal parts of some weights. */
 INLINE void fetch(const float *from, int64_t floats, int64_t part, int64_t parts) {
     int64_t lines = floats / 16;
     for (int64_t line = lines * part / parts; line < lines * (part + 1) / parts; line++) __builtin_prefetch(from + line * 16, 0, 2);
 }
 
-/* Where `n` pixels from `first` on are in x (their first taps) and in y; beyond the last one, that one again. */
+/* Point to n pixels from `first` on: to their first taps in x, and to their places in y. The last pixel is repeated if fewer are
+ * left. */
 INLINE void pixels_at(const Op *op, const State *s, int n, int first, const float **x, float **y) {
     const float *x0 = s->arena + op->x.offset - (int64_t)op->pad_h * op->x.line - (int64_t)op->pad_w * op->x.stride;
     int last = op->y.height * op->y.width - 1;
@@ -285,9 +290,10 @@ INLINE void pixels_at(const Op *op, const State *s, int n, int first, const floa
     }
 }
 
-/* The tiles and blocks of weights that a member of a team does. Where the pixels outweigh the weights each member keeps to its
- * part of the picture, through all layers: what it reads is then what it wrote, and not in another core's cache. Elsewhere
- * the blocks are shared out, so that no two members read the same weights. */
+/* The part of a convolution that a member of a team computes, in items of one tile of pixels with one block of weights. Where
+ * there is more memory in the pixels than in the weights, each member computes the same part of the picture in every layer: it then
+ * reads what it wrote itself, which is in the cache of its own core. Elsewhere each member takes some blocks of weights, so that no
+ * two members read the same weights. */
 typedef struct {
     int64_t tiles, first_tile, last_tile, first_item, last_item;
 } Part;
@@ -308,7 +314,7 @@ static void rows(const Op *op, const State *s, int member, int members, const fl
     int n = count_of(s, op->out_site, op->y.channels), padded = (n + VL - 1) / VL * VL;
     if (!n) return;
     int64_t length = (int64_t)op->kernel_h * op->kernel_w * depth;
-    if (depth == op->x.stride) c.depth *= c.kernel_w, c.kernel_w = 1; /* a row of taps lies together, in x as in w */
+    if (depth == op->x.stride) c.depth *= c.kernel_w, c.kernel_w = 1; /* the taps of a row are side by side, in x and in w */
     int64_t blocks = passes(n);
     int most = (int)((n + blocks - 1) / blocks), P = PIXELS_WITH[most];
     int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
@@ -329,7 +335,7 @@ static void rows(const Op *op, const State *s, int member, int members, const fl
                 bias[j - first] = op->bias[channel];
             }
         }
-        if (kept && !packed) /* the next block's weights come from anywhere: call them while these are used */
+        if (kept && !packed) /* the weights of the next block are scattered: prefetch them while this block is used */
             for (int j = last; j < n && j < last + most; j++) fetch(op->weight + kept[j] * length, length, tile, tiles);
         for (int p = 0; p < P; p++) y[p] += first;
         ROWS_OF[most][last - first == most](x, w, bias, &c, y);
@@ -342,8 +348,8 @@ static void rows(const Op *op, const State *s, int member, int members, const fl
 /* ---- the columns kernel ---- */
 
 typedef struct {
-    const float *w;       /* of this block of outputs: [input][tap][V vectors] */
-    const int32_t *kept;  /* inputs, or NULL for all */
+    const float *w;       /* the weights of one block of outputs: [input][tap][V vectors] */
+    const int32_t *kept;  /* indices of the kept inputs; NULL: all */
     int inputs, kernel_h, kernel_w, line, stride, plane;
 } Columns;
 
@@ -410,7 +416,7 @@ INLINE void residuals_at(const Op *op, const State *s, int n, int first, int cha
     }
 }
 
-/* Fetch a part of the kept weights of the block of outputs at w. */
+/* Prefetch a part of the kept weights of the block of outputs at w. */
 INLINE void fetch_block(const Columns *c, const float *w, int vectors, int64_t part, int64_t parts) {
     int64_t length = (int64_t)c->kernel_h * c->kernel_w * (vectors < NV ? vectors : NV) * VL;
     for (int64_t j = c->inputs * part / parts; j < c->inputs * (part + 1) / parts; j++) fetch(w + c->kept[j] * length, length, 0, 1);
@@ -440,9 +446,10 @@ static void columns(const Op *op, const State *s, int member, int members) {
     }
 }
 
-/* ---- the rest ---- */
+/* ---- the other operations ---- */
 
-/* The weights [kept output][tap][kept input, padded to whole vectors] of a convolution that picks both. */
+/* Pack the kept weights of a convolution that picks both: [kept output][tap][kept input, padded to whole vectors].
+ * Returns the padded number of inputs. */
 static int pack(const Op *op, const State *s, int member, int members, float *packed) {
     const int32_t *out = kept_of(s, op->out_site), *in = kept_of(s, op->in_site);
     int n = s->count[op->out_site], inputs = s->count[op->in_site];
@@ -475,7 +482,7 @@ static void maxpool(const Op *op, const State *s, int member, int members) {
                 for (int r = 0; r < y1 - y0; r++)
                     for (int c = 0; c < x1 - x0; c++) {
                         vec v = *(const vec *)(x + (int64_t)r * op->x.line + (int64_t)c * op->x.stride + i);
-                        ivec kept = ~(v > best) & (v == v); /* what is not a number wins, as in torch */
+                        ivec kept = ~(v > best) & (v == v); /* a NaN wins, as in torch */
                         best = (vec)((kept & (ivec)best) | (~kept & (ivec)v));
                     }
                 *(vec *)(y + i) = best;
@@ -485,8 +492,8 @@ static void maxpool(const Op *op, const State *s, int member, int members) {
 
 #define PARTS 8
 
-/* Sums over the pixels of each channel, of so many parts of the rows whatever the number of threads: what a gate decides must
- * not depend on that. */
+/* Sum each channel over the pixels. The rows are always split into the same PARTS, so that a gate decides the same with any number
+ * of threads. */
 static void sums(const Op *op, const State *s, int member, int members) {
     int64_t from, to;
     share(PARTS, member, members, &from, &to);
@@ -517,7 +524,7 @@ static void means(const Op *op, const State *s, float *mean) {
     }
 }
 
-static float dot(const float *a, const float *b, int n) { /* n: whole vectors */
+static float dot(const float *a, const float *b, int n) { /* n: a multiple of VL */
     vec acc[2] = {{0}, {0}};
     int i = 0;
     for (; i + 2 * VL <= n; i += 2 * VL) {
@@ -528,7 +535,7 @@ static float dot(const float *a, const float *b, int n) { /* n: whole vectors */
     return sum_of(acc[0] + acc[1]);
 }
 
-/* Open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
+/* Decide the mask of a gate: an entry is open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
 static void decide(const Op *op, State *s) {
     float *mean = s->scratch + (int64_t)PARTS * op->x.stride, *hidden = mean + op->x.stride;
     int padded = (op->hidden + VL - 1) / VL * VL;
@@ -567,8 +574,8 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* From an operation on until the end, or until one that is the host's business; its index.
- * seconds, if not NULL: where the time of each operation is added. */
+/* Run the operations from `start` on, up to the next host operation or the end. Returns the index of the host operation, or n_ops.
+ * seconds: NULL, or the time of each operation is added here. */
 static int run(const Program *program, State *s, int start, int member, Team *team, double *seconds) {
     double since = seconds ? now() : 0;
     for (int i = start; i < program->n_ops; i++) {
@@ -620,7 +627,7 @@ static int run(const Program *program, State *s, int start, int member, Team *te
 }
 
 static void put_image(const Program *program, State *s, const float *image, int member, int members) {
-    const Tensor *t = &program->input;
+    const Activation *t = &program->input;
     int64_t from, to;
     share(t->height, member, members, &from, &to);
     for (int channel = 0; channel < t->channels; channel++)
@@ -649,6 +656,7 @@ typedef struct {
     float *features;
     uint8_t *masks;
     int64_t n;
+    int32_t *positions;
     int start, stopped, together;
     double *seconds;
     Team team;
@@ -669,21 +677,27 @@ static void work(Call *call, int member) {
     Team alone = {.members = 1};
     int64_t size = (int64_t)program->input.channels * program->input.height * program->input.width;
     for (int64_t i; (i = atomic_fetch_add(&call->next, 1)) < call->n;) {
-        State *s = call->states + member;
-        put_image(program, s, call->images + i * size, 0, 1);
-        run(program, s, 0, 0, &alone, NULL);
-        take(program, s, call->features + i * program->features, call->masks + i * program->n_masks);
+        State *s = call->states + (call->positions ? i : member);
+        int start = call->positions ? call->positions[i] : 0;
+        if (start > program->n_ops) continue;
+        if (!start) put_image(program, s, call->images + i * size, 0, 1);
+        int stopped = run(program, s, start, 0, &alone, NULL);
+        if (stopped == program->n_ops) {
+            take(program, s, call->features + i * program->features, call->masks + i * program->n_masks);
+            stopped++;
+        }
+        if (call->positions) call->positions[i] = stopped;
     }
 }
 
-/* Workers wait for calls; one call at a time is served. Who waits looks for some 50 microseconds before it sleeps: to be woken
- * takes about as long, and the next image is often there by then. */
-#define LOOKS 4000
+/* A pool of workers serves one call at a time. A thread that waits spins for about 50 microseconds before it sleeps: waking it
+ * up would take as long, and the next call often comes within that time. */
+#define SPINS 4000
 static pthread_mutex_t serving = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t called = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
 static int workers;
 static pthread_t threads_of[MAX_THREADS];
-static int left_out = -1, workers_then; /* see make_way */
+static int callers_processor = -1, workers_kept_off; /* see keep_off_the_callers_processor */
 static atomic_int busy;
 static atomic_long calls;
 static Call *current;
@@ -691,12 +705,12 @@ static Call *current;
 static void *worker(void *argument) {
     int member = (int)(intptr_t)argument;
     pthread_mutex_lock(&lock);
-    long seen = calls - 1; /* it is made for a call that is under way */
+    long seen = calls - 1; /* a worker is made for a call that has already begun */
     for (;;) {
         while (calls == seen) pthread_cond_wait(&called, &lock);
         seen = calls;
         Call *call = current;
-        int asked = call && member < call->team.members; /* else the call may be over, and gone, as soon as the lock is */
+        int asked = call && member < call->team.members; /* if not, the call must not be read after the lock is released */
         pthread_mutex_unlock(&lock);
         if (asked) {
             work(call, member);
@@ -705,16 +719,16 @@ static void *worker(void *argument) {
                 pthread_cond_signal(&done);
                 pthread_mutex_unlock(&lock);
             }
-            for (int looks = 0; looks < LOOKS && calls == seen; looks++) PAUSE();
+            for (int spins = 0; spins < SPINS && calls == seen; spins++) PAUSE();
         }
         pthread_mutex_lock(&lock);
     }
     return NULL;
 }
 
-/* A forked child has none of its parent's workers. */
+/* Make the pool new in a forked child: the workers of its parent are not there. */
 static void forget_workers(void) {
-    workers = 0, workers_then = 0, left_out = -1;
+    workers = 0, workers_kept_off = 0, callers_processor = -1;
     busy = 0;
     current = NULL;
     pthread_mutex_init(&serving, NULL);
@@ -725,17 +739,17 @@ static void forget_workers(void) {
 
 __attribute__((constructor)) static void at_load(void) { pthread_atfork(NULL, NULL, forget_workers); }
 
-/* Keep the workers off the processor that the caller is on: a scheduler that finds the machine at rest wakes them there, where
- * they wait for the caller, which waits for them, some milliseconds until the next balance. */
-static void make_way(void) {
+/* Keep the workers off the processor that the caller runs on. On an idle machine the scheduler wakes them there. They would then
+ * wait for the caller, and the caller for them, until the scheduler moves them some milliseconds later. */
+static void keep_off_the_callers_processor(void) {
 #ifdef __linux__
     cpu_set_t allowed;
     int here = sched_getcpu();
-    if (here < 0 || (here == left_out && workers == workers_then)) return;
+    if (here < 0 || (here == callers_processor && workers == workers_kept_off)) return;
     if (sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) < 2) return;
     CPU_CLR(here, &allowed);
     for (int i = 0; i < workers; i++) pthread_setaffinity_np(threads_of[i], sizeof allowed, &allowed);
-    left_out = here, workers_then = workers;
+    callers_processor = here, workers_kept_off = workers;
 #endif
 }
 
@@ -754,12 +768,12 @@ static void serve(Call *call) {
         pthread_detach(threads_of[workers]);
         workers++;
     }
-    make_way();
+    keep_off_the_callers_processor();
     if (workers < call->team.members - 1) call->team.members = 1 + workers, busy = workers;
     pthread_cond_broadcast(&called);
     pthread_mutex_unlock(&lock);
     work(call, 0);
-    for (int looks = 0; looks < LOOKS && busy; looks++) PAUSE();
+    for (int spins = 0; spins < SPINS && busy; spins++) PAUSE();
     pthread_mutex_lock(&lock);
     while (busy) pthread_cond_wait(&done, &lock);
     current = NULL;
@@ -769,16 +783,21 @@ static void serve(Call *call) {
 
 static int members_of(int threads) { return threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads; }
 
-/* n images (3, H, W) of float32, each by one thread. */
+/* Run n images (3, H, W) of float32; each is run by one thread.
+ * positions: NULL if the program has no host operation; there are as many states as threads then. Else there is a state for each
+ * image, and positions holds the operation that each image starts from (0: the image is put in first; above n_ops: it is done).
+ * After the call it holds the host operation that the image stopped before, or n_ops + 1 if its features and masks are written. */
 void ssl_dc_run_many(const Program *program, State *states, const float *images, int64_t n, float *features, uint8_t *masks,
-                     int threads) {
-    Call call = {.program = program, .states = states, .images = images, .features = features, .masks = masks, .n = n};
+                     int32_t *positions, int threads) {
+    Call call = {.program = program, .states = states, .images = images, .features = features, .masks = masks, .n = n,
+                 .positions = positions};
     call.team.members = members_of(threads);
     serve(&call);
 }
 
-/* One image by all threads together: a new one, or (NULL) the one under way, from an operation on.
- * The index of the operation that the host must do, or n_ops. seconds: NULL, or n_ops numbers that times are added to. */
+/* Run one image with all threads together, from an operation on. image: NULL to go on with the image that was put in before.
+ * Returns the index of the host operation that must be done next, or n_ops. seconds: NULL, or the time of each operation is added
+ * here. */
 int ssl_dc_run_one(const Program *program, State *state, const float *image, int start, int threads, double *seconds) {
     Call call = {.program = program, .states = state, .images = image, .start = start, .together = 1, .seconds = seconds};
     call.team.members = members_of(threads);
@@ -790,7 +809,7 @@ void ssl_dc_take(const Program *program, const State *state, float *features, ui
     take(program, state, features, masks);
 }
 
-/* Lengths that the host must lay weights and activations out by. */
+/* The sizes by which the host lays out weights and activations. */
 int ssl_dc_vector(void) { return VL; }
 int ssl_dc_block(void) { return VL * NV; }
 int ssl_dc_parts(void) { return PARTS; }

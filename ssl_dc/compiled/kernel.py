@@ -1,207 +1,117 @@
-"""The compiled kernel: made from kernel.c by the machine's own compiler when it is first wanted, then kept."""
+"""Compiles kernel.c with the machine's own compiler when the kernel is first wanted, and keeps the result."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
-from ctypes import POINTER, Structure, c_int, c_int32, c_int64, c_void_p
+import warnings
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from ssl_dc.errors import RunError
+from ssl_dc.compiled.fork_safe import ForkSafeLock
+from ssl_dc.compiled.kernel_cache import CacheError, cache_folder, keep_library, load_library, read_library
+from ssl_dc.compiled.kernel_interface import Kernel
+from ssl_dc.errors import RunError, SlowerWarning
 
 NO_KERNEL = "SSL_DC_NO_KERNEL"
-"""Environment variable: if set and not empty, nothing is compiled and torch runs every plan."""
+"""Environment variable. If it is set and not empty, nothing is compiled and torch runs every plan."""
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
-"""No -ffast-math: what is not a number stays so."""
+"""-ffast-math is not among them: it would lose NaN."""
 COMPILE_SECONDS = 120
+PROCESSOR_FIELDS = {
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),  # x86
+    *("features", "cpu implementer", "cpu architecture", "cpu variant", "cpu part"),  # Arm
+    *("isa", "uarch", "cpu", "machine"),  # RISC-V, POWER
+}
+"""Fields of /proc/cpuinfo, in lower case, that say what kind of processor it is."""
+
+_one_thread = ForkSafeLock()
 
 
-class Tensor(Structure):
-    """An activation in the arena; see kernel.c."""
+def kernel() -> Kernel:
+    """The kernel of this machine; it is compiled if it is not kept yet.
 
-    _fields_ = (
-        ("offset", c_int64),
-        ("height", c_int32),
-        ("width", c_int32),
-        ("channels", c_int32),
-        ("stride", c_int32),
-        ("line", c_int32),
-        ("plane", c_int32),
-    )
-
-
-class Op(Structure):
-    """An operation; see kernel.c."""
-
-    _fields_ = (
-        ("kind", c_int32),
-        ("relu", c_int32),
-        ("kernel_h", c_int32),
-        ("kernel_w", c_int32),
-        ("step", c_int32),
-        ("pad_h", c_int32),
-        ("pad_w", c_int32),
-        ("in_site", c_int32),
-        ("out_site", c_int32),
-        ("branch_site", c_int32),
-        ("unless", c_int32),
-        ("has_residual", c_int32),
-        ("site", c_int32),
-        ("hidden", c_int32),
-        ("x", Tensor),
-        ("y", Tensor),
-        ("residual", Tensor),
-        ("weight", c_void_p),
-        ("bias", c_void_p),
-        ("weight2", c_void_p),
-        ("bias2", c_void_p),
-    )
-
-
-class Site(Structure):
-    """A gate site; see kernel.c."""
-
-    _fields_ = (("channels", c_int32), ("first", c_int32))
-
-
-class Program(Structure):
-    """A plan at one image size; see kernel.c."""
-
-    _fields_ = (
-        ("ops", POINTER(Op)),
-        ("sites", POINTER(Site)),
-        ("n_ops", c_int32),
-        ("n_sites", c_int32),
-        ("n_masks", c_int32),
-        ("features", c_int32),
-        ("input", Tensor),
-        ("output", c_int64),
-    )
-
-
-class State(Structure):
-    """What one image is computed in; see kernel.c."""
-
-    _fields_ = (
-        ("sites", POINTER(Site)),
-        ("arena", c_void_p),
-        ("scratch", c_void_p),
-        ("kept", c_void_p),
-        ("count", c_void_p),
-    )
-
-
-class Kernel:
-    """The loaded library.
-
-    Args:
-        path: The shared library.
-
-    Attributes:
-        vector: Floats in a vector: pixels and rows of weights are padded to whole ones.
-        block: Outputs whose weights lie together, for convolutions that pick no outputs.
-        parts: Lists of sums that a gate's mean is made of.
-        max_threads: How many threads a call takes at most.
+    Raises:
+        RunError: If it is switched off, there is no C compiler, or the kernel cannot be compiled or loaded; with the
+            reason.
     """
-
-    def __init__(self, path: Path) -> None:
-        library = ctypes.CDLL(str(path))
-        self.run_many = library.ssl_dc_run_many
-        self.run_many.argtypes = [POINTER(Program), POINTER(State), c_void_p, c_int64, c_void_p, c_void_p, c_int]
-        self.run_many.restype = None
-        self.run_one = library.ssl_dc_run_one
-        self.run_one.argtypes = [POINTER(Program), POINTER(State), c_void_p, c_int, c_int, c_void_p]
-        self.take = library.ssl_dc_take
-        self.take.argtypes = [POINTER(Program), POINTER(State), c_void_p, c_void_p]
-        self.take.restype = None
-        self.vector: int = library.ssl_dc_vector()
-        self.block: int = library.ssl_dc_block()
-        self.parts: int = library.ssl_dc_parts()
-        self.max_threads: int = library.ssl_dc_max_threads()
-        for name, struct in (("op", Op), ("program", Program), ("state", State)):
-            if getattr(library, f"ssl_dc_size_of_{name}")() != ctypes.sizeof(struct):
-                raise RunError(f"{path} was compiled with another layout of {name} than this ssl-dc has")
+    with _one_thread:  # threads that want it at once need only one
+        return _kernel()
 
 
 @cache
-def kernel() -> Kernel:
-    """The kernel of this machine, compiled if it is not there yet.
-
-    Raises:
-        RunError: If it is switched off, there is no C compiler, or it cannot compile or load it; with the reason.
-    """
+def _kernel() -> Kernel:
     if os.environ.get(NO_KERNEL):
         raise RunError(f"the kernel is switched off by {NO_KERNEL}")
     if sys.platform == "win32":
-        raise RunError("the kernel needs POSIX threads, which Windows has not")
+        raise RunError("the kernel needs POSIX threads, which Windows does not have")
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise RunError("no C compiler was found (cc, gcc, clang, or what CC names)")
+        raise RunError("no C compiler was found (cc, gcc, clang, or the one that CC names)")
     source = files("ssl_dc.compiled").joinpath("kernel.c").read_bytes()
-    path = _own_folder() / f"kernel-{_fingerprint(source, compiler)}.so"
-    if path.exists():
-        try:
-            return Kernel(path)
-        except (OSError, AttributeError):  # damaged: it is compiled again
-            path.unlink(missing_ok=True)
-    _compile(compiler, source, path)
+    name = f"kernel-{_fingerprint(source, compiler)}.so"
+    library = None
     try:
-        return Kernel(path)
-    except OSError as error:
-        raise RunError(f"the compiled kernel {path} cannot be loaded: {error}") from error
+        with cache_folder() as folder:
+            library = read_library(folder, name)
+            if library is None:
+                library = _compile(compiler, source)
+                keep_library(folder, name, library)
+    except CacheError as error:
+        told = f"the compiled kernel is not kept, so each process compiles it anew, which takes seconds: {error}"
+        warnings.warn(told, SlowerWarning, stacklevel=3)
+        library = library or _compile(compiler, source)
+    return Kernel(load_library(library))
 
 
-def _compile(compiler: str, source: bytes, path: Path) -> None:
-    """Compile into a folder of this process's own, then rename: two processes may do it at once."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        code, library = Path(folder, "kernel.c"), Path(folder, "kernel.so")
-        code.write_bytes(source)
-        command = [*compiler.split(), *FLAGS, str(code), "-o", str(library)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)  # noqa: S603  # the user's compiler
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise RunError(f"the C compiler {compiler!r} failed: {error}") from error
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            raise RunError(f"the C compiler {compiler!r} refused the kernel: {lines[0]}")
-        library.replace(path)
-
-
-def _own_folder() -> Path:
-    """Where compiled kernels are kept: a folder that only this user can write to, since what is in it is executed.
+def _compile(compiler: str, source: bytes) -> bytes:
+    """The content of the shared library, compiled in a folder of this process's own.
 
     Raises:
-        RunError: If there is none.
+        RunError: If there is no such folder, or the compiler fails; with the reason.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base, "ssl-dc")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-    except OSError as error:
-        raise RunError(f"the compiled kernel cannot be kept in {folder}: {error.strerror or error}") from error
-    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise RunError(f"the compiled kernel is not kept in {folder}, since others can write there")
-    return folder
+        with tempfile.TemporaryDirectory() as folder:
+            code, library = Path(folder, "kernel.c"), Path(folder, "kernel.so")
+            code.write_bytes(source)
+            command = [*shlex.split(compiler), *FLAGS, str(code), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)  # noqa: S603  # the user's compiler
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                raise RunError(f"the C compiler {compiler!r} refused the kernel: {lines[0]}")
+            return library.read_bytes()
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise RunError(f"the kernel cannot be compiled by {compiler!r}: {error}") from error
 
 
 def _fingerprint(source: bytes, compiler: str) -> str:
-    """What a compiled kernel depends on: source, compiler, flags, processor."""
-    processor = platform.machine() + platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        processor += "".join(
-            sorted({line for line in info.read_text().splitlines() if line.startswith(("flags", "model name"))})
-        )
+    """Names a compiled kernel by what it depends on: source, compiler, flags and processor."""
     digest = hashlib.sha256(source)
-    digest.update("\n".join((compiler, *FLAGS, processor)).encode())
+    digest.update("\n".join((compiler, *FLAGS, platform.machine(), _processor(compiler))).encode())
     return digest.hexdigest()[:16]
+
+
+def _processor(compiler: str) -> str:
+    """A text that differs between processors for which the compiler makes different code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    known = {line for line in lines if line.partition(":")[0].strip().lower() in PROCESSOR_FIELDS}
+    return "\n".join(sorted(known)) if known else _macros(compiler)
+
+
+def _macros(compiler: str) -> str:
+    """What the compiler predefines for this processor; empty if it does not say."""
+    command = [*shlex.split(compiler), *FLAGS, "-dM", "-E", "-x", "c", os.devnull]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False).stdout  # noqa: S603  # the user's compiler
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,4 +1,4 @@
-"""The weights of a plan, laid out as the kernel reads them."""
+"""Lays out the weights of a plan as the kernel reads them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ssl_dc.compiled.kernel import Kernel
+from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.plan import Conv, Decide, Plan, Step
 from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, RELU_OF, HOST = range(8)
-"""The kinds of operation; see kernel.c."""
+"""The kinds of operation, in the order of ``enum kind`` in kernel.c."""
 
 
 def kind_of(step: Conv) -> int:
-    """Which of the kernel's convolutions a step is."""
+    """The kind of operation that computes a convolution."""
     if step.out_site is None:
         return COLUMNS
     return ROWS if step.in_site is None else PACKED
 
 
 @dataclass(frozen=True)
-class LaidRule:
-    """A gate's rule as the kernel reads it.
+class RuleWeights:
+    """The weights of a gate that has a pooled rule, as the kernel reads them.
 
     Attributes:
-        hidden: Hidden units.
-        tensors: Weight (hidden, in), bias, weight (channels, hidden), bias; rows padded to whole vectors.
+        hidden: Number of hidden units.
+        tensors: Weight (hidden, in), bias (hidden,), weight (channels, hidden), bias (channels,); rows are padded to whole
+            vectors.
     """
 
     hidden: int
@@ -39,33 +40,53 @@ class Weights:
     """The weights of a plan, laid out as the kernel reads them.
 
     Args:
-        plan: Laid out are its convolutions and its gates' rules.
-        kernel: Says how wide a vector and a block are.
+        plan: The plan. Its convolutions and the pooled rules of its gates are laid out.
+        kernel: Gives the width of a vector and of a block.
     """
 
     def __init__(self, plan: Plan, kernel: Kernel) -> None:
-        self._laid: dict[str, tuple[Tensor, Tensor]] = {}
-        self._rules: dict[str, LaidRule | None] = {}
+        self._kernel = kernel
+        self._convolutions: dict[str, tuple[Tensor, Tensor]] = {}
+        self._rules: dict[str, RuleWeights | None] = {}
         for step in plan.steps:
             if isinstance(step, Conv):
                 lay = columns if kind_of(step) == COLUMNS else rows
                 bias = _pad(step.bias, 0, kernel.vector)
-                self._laid[step.output] = (lay(step.weight, kernel), bias)
+                self._convolutions[step.output] = (lay(step.weight, kernel), bias)
             elif isinstance(step, Decide):
                 rule = step.gate.pooled_rule(step.threshold)
-                self._rules[step.site.name] = None if rule is None else _laid_rule(rule, kernel)
+                self._rules[step.site.name] = None if rule is None else _rule_weights(rule, kernel)
 
     def convolution(self, step: Conv) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a convolution."""
-        return self._laid[step.output]
+        """Weight and bias of a convolution, laid out."""
+        return self._convolutions[step.output]
 
-    def rule(self, step: Decide) -> LaidRule | None:
-        """The rule of a gate, if it is one."""
+    def rule(self, step: Decide) -> RuleWeights | None:
+        """The weights of a gate's pooled rule; None for a gate that has none."""
         return self._rules[step.site.name]
+
+    def plan_with(self, plan: Plan) -> Plan:
+        """The plan with weights (out, in, h, w) again, after :func:`without_weights`."""
+        return plan.exchanged({step: (self.step_with(step),) for step in plan.steps})
+
+    def step_with(self, step: Step) -> Step:
+        """A step of the plan with its weight (out, in, h, w) again; one without a weight as it is."""
+        return replace(step, weight=self._original(step)) if isinstance(step, Conv) else step
+
+    def _original(self, step: Conv) -> Tensor:
+        """The weight (out, in, h, w) of a convolution, taken out of its layout."""
+        laid, _ = self._convolutions[step.output]
+        outputs, inputs, height, width = step.weight.shape
+        if kind_of(step) != COLUMNS:
+            return laid[..., :inputs].permute(0, 3, 1, 2).contiguous()
+        sizes = torch.arange(padded(outputs, self._kernel.vector)).split(self._kernel.block)
+        blocks = laid.split([inputs * height * width * len(size) for size in sizes])
+        turned = torch.cat([block.view(inputs, height, width, -1) for block in blocks], dim=3)
+        return turned[..., :outputs].permute(3, 0, 1, 2).contiguous()
 
 
 def without_weights(plan: Plan) -> Plan:
-    """The plan with convolutions whose weights have shapes only, once they are laid out elsewhere."""
+    """The plan with the shapes of its weights only, for when the weights are laid out elsewhere."""
     convolutions: dict[Step, tuple[Step]] = {
         step: (replace(step, weight=step.weight.to("meta")),) for step in plan.steps if isinstance(step, Conv)
     }
@@ -73,17 +94,17 @@ def without_weights(plan: Plan) -> Plan:
 
 
 def rows(weight: Tensor, kernel: Kernel) -> Tensor:
-    """Weight (out, in, h, w) as (out, h, w, in padded to whole vectors): an output's weights lie together."""
+    """Weight (out, in, h, w) as (out, h, w, in padded to whole vectors): the weights of an output lie together."""
     return _pad(weight.permute(0, 2, 3, 1), 3, kernel.vector).contiguous()
 
 
 def columns(weight: Tensor, kernel: Kernel) -> Tensor:
-    """Weight (out, in, h, w) as blocks of outputs, each (in, h, w, block): an input's weights lie together in each."""
+    """Weight (out, in, h, w) as blocks of outputs, each (in, h, w, block): in each the weights of an input lie together."""
     turned = _pad(weight.permute(1, 2, 3, 0), 3, kernel.vector)
     return torch.cat([block.flatten() for block in turned.split(kernel.block, dim=3)])
 
 
-def _laid_rule(rule: PooledRule, kernel: Kernel) -> LaidRule:
+def _rule_weights(rule: PooledRule, kernel: Kernel) -> RuleWeights:
     tensors = (
         _pad(rule.hidden_weight, 1, kernel.vector).contiguous(),
         rule.hidden_bias.contiguous(),
@@ -91,15 +112,15 @@ def _laid_rule(rule: PooledRule, kernel: Kernel) -> LaidRule:
         rule.bias.contiguous(),
     )
     first, second, third, fourth = (tensor.detach().float() for tensor in tensors)
-    return LaidRule(len(rule.hidden_bias), (first, second, third, fourth))
+    return RuleWeights(len(rule.hidden_bias), (first, second, third, fourth))
 
 
 def _pad(tensor: Tensor, dim: int, multiple: int) -> Tensor:
-    """The tensor with zeros at the end of a dimension, to a multiple."""
+    """The tensor with zeros added at the end of a dimension, up to a multiple."""
     after = [0, padded(tensor.shape[dim], multiple) - tensor.shape[dim]]
     return nn.functional.pad(tensor, [0, 0] * (tensor.ndim - 1 - dim) + after)
 
 
 def padded(size: int, multiple: int) -> int:
-    """The least multiple that is not smaller."""
+    """The smallest multiple that is at least ``size``."""
     return -(-size // multiple) * multiple

@@ -1,4 +1,4 @@
-"""A network as a list of steps, the form in which it is fused, slimmed and run."""
+"""A network as a list of steps, which is what gets fused, made static and run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Step:
     """One computation.
 
     Attributes:
-        output: Name of the value that it makes; every value has one step, or two of which one runs (``when``).
-        when: A branch site: the step runs only for an image whose mask there is open; None runs always.
-        unless: A branch site: the step runs only where it is shut.
+        output: Name of the value that it computes. A value has one step, or two of which one runs for each image.
+        when: Name of a branch site; the step runs only for images whose mask there is open. None: it always runs.
+        unless: Name of a branch site; the step runs only for images whose mask there is shut. None: it always runs.
     """
 
     output: str
@@ -30,21 +30,22 @@ class Step:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the values that it reads."""
+        """Names of the values that the step reads."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv(Step):
-    """A convolution with bias, and what follows it: + residual, then relu.
+    """A convolution with bias, then the sum with a residual, then a ReLU.
 
     Attributes:
         layer: Name of the layer in the backbone.
         weight: (out, in, height, width).
         bias: (out,).
-        residual: Value that is added.
-        in_site: Channel site whose mask says which inputs are there at all; the others are 0.
-        out_site: Channel site whose mask says which outputs are wanted; the others are 0.
+        residual: Name of the value that is added; None: nothing is.
+        relu: Whether a ReLU follows.
+        in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
+        out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
     """
 
     input: str
@@ -60,7 +61,7 @@ class Conv(Step):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What is convolved, and the residual."""
+        """The convolved value, and the residual."""
         return (self.input,) if self.residual is None else (self.input, self.residual)
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
@@ -81,39 +82,42 @@ class Norm(Step):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What is normalised."""
+        """The normalised value."""
         return (self.input,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Relu(Step):
-    """max(0, input); with ``relu`` False the input as it is, which is what a shut branch leaves of a sum."""
+    """max(0, input), or with ``relu`` False the input itself.
+
+    The second form stands for a sum whose gated branch is shut.
+    """
 
     input: str
     relu: bool = True
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What is rectified."""
+        """The rectified value."""
         return (self.input,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Add(Step):
-    """Sum of two values of one shape."""
+    """The sum of two values of one shape."""
 
     left: str
     right: str
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Both."""
+        """Both values."""
         return (self.left, self.right)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaxPool(Step):
-    """Maximum over windows."""
+    """The maximum over square windows."""
 
     input: str
     kernel: int
@@ -122,31 +126,31 @@ class MaxPool(Step):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What is pooled."""
+        """The pooled value."""
         return (self.input,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mean(Step):
-    """Mean over the pixels: (N, C, H, W) to (N, C)."""
+    """The mean over the pixels: (N, C, H, W) to (N, C)."""
 
     input: str
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What is averaged."""
+        """The averaged value."""
         return (self.input,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decide(Step):
-    """A gate's decision; ``output`` is the site's name, and no value.
+    """The decision of a gate. ``output`` is the name of the site; no value is computed.
 
     Attributes:
-        input: What the gate looks at.
+        input: Name of the value that the gate decides on.
         site: The site.
         gate: The gate.
-        budget: What the thresholds are for.
+        budget: The budget of the route; None for the one that the network was trained for.
     """
 
     input: str
@@ -156,7 +160,7 @@ class Decide(Step):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What the gate looks at."""
+        """The value that the gate decides on."""
         return (self.input,)
 
     @property
@@ -167,24 +171,24 @@ class Decide(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mask(Step):
-    """A value times a site's mask, where no convolution takes the mask over."""
+    """A value times the mask of a site, where no convolution takes the mask over."""
 
     input: str
     site: GateSite
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What is masked."""
+        """The masked value."""
         return (self.input,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Call(Step):
-    """Whatever else a network does, left to torch.
+    """Any other operation, which torch computes.
 
     Attributes:
         function: Called with the values of ``arguments``.
-        arguments: Names of the values, in the function's order.
+        arguments: Names of the values, in the order of the function's parameters.
     """
 
     function: Callable[..., Any]
@@ -201,9 +205,9 @@ class Plan:
     """A network as steps.
 
     Attributes:
-        steps: In the order in which they run.
-        output: Name of the value that is the features.
-        input: Name of the value that is the images.
+        steps: The steps in the order in which they run.
+        output: Name of the features.
+        input: Name of the images.
     """
 
     steps: tuple[Step, ...]
@@ -212,7 +216,7 @@ class Plan:
 
     @property
     def sites(self) -> list[GateSite]:
-        """The sites with a gate, in the order in which they are decided."""
+        """The sites that have a gate, in the order in which the gates decide."""
         return [step.site for step in self.steps if isinstance(step, Decide)]
 
     def readers(self, value: str) -> list[Step]:
@@ -220,15 +224,15 @@ class Plan:
         return self._readers.get(value, [])
 
     def makers(self, value: str) -> list[Step]:
-        """The steps that make a value: none for the images, two where a branch is gated."""
+        """The steps that compute a value: none for the images, two where a branch is gated."""
         return self._makers.get(value, [])
 
     def read_once(self, value: str) -> bool:
-        """Whether just one step reads a value, and it is not the output."""
+        """Whether exactly one step reads a value, and the value is not the output."""
         return len(self.readers(value)) == 1 and value != self.output
 
     def exchanged(self, by: Mapping[Step, Sequence[Step]]) -> Plan:
-        """The plan with other steps, or none, in the place of some."""
+        """The plan with some steps replaced by other steps, or by none."""
         return replace(self, steps=tuple(new for old in self.steps for new in by.get(old, (old,))))
 
     @cached_property
@@ -246,3 +250,16 @@ class Plan:
             if not isinstance(step, Decide):
                 makers.setdefault(step.output, []).append(step)
         return makers
+
+
+def last_reads(plan: Plan) -> dict[str, int]:
+    """Index of the last step that reads each value.
+
+    It is ``len(steps)`` for the output, and that of the producing step for a value that nothing reads.
+    """
+    last = {step.output: index for index, step in enumerate(plan.steps)}
+    for index, step in enumerate(plan.steps):
+        for value in step.inputs:
+            last[value] = index
+    last[plan.output] = len(plan.steps)
+    return last

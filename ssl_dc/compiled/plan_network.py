@@ -1,4 +1,4 @@
-"""A plan without decisions as an ordinary torch module."""
+"""A plan without gates as an ordinary torch module."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ssl_dc.compiled.plan import Conv, Decide, Plan
 
 
 class PlanNetwork(nn.Module):
-    """A network of convolutions that decides nothing: one batch in, features out, for compilers and export.
+    """An ordinary network, images in and features out, for compilers and export.
 
     Args:
-        plan: Has no decisions: of the dense route, or slimmed.
+        plan: A plan without decisions: of the dense route, or made static.
 
     Raises:
         ValueError: If the plan has decisions.
@@ -25,7 +25,7 @@ class PlanNetwork(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         if any(isinstance(step, Decide) for step in plan.steps):
-            raise ValueError("a plan with decisions is no plain network")
+            raise ValueError("a plan with decisions of gates cannot be an ordinary network")
         self.plan = plan
         self.layers = nn.ModuleDict()
         for step in plan.steps:
@@ -48,7 +48,7 @@ class PlanNetwork(nn.Module):
 def _layer(step: Conv) -> nn.Conv2d:
     """A convolution as a layer."""
     out_channels, in_channels, height, width = step.weight.shape
-    with torch.device("meta"):  # no random weights that nobody reads
+    with torch.device("meta"):  # its random initial weights would be thrown away
         layer = nn.Conv2d(in_channels, out_channels, (height, width), step.stride, step.padding)
     layer.weight = nn.Parameter(step.weight.clone(), requires_grad=False)
     layer.bias = nn.Parameter(step.bias.clone(), requires_grad=False)
@@ -56,5 +56,5 @@ def _layer(step: Conv) -> nn.Conv2d:
 
 
 def _key(step: Conv) -> str:
-    """A layer's name as a module may be called."""
+    """The name of a layer as a valid name of a submodule."""
     return step.layer.replace(".", "_")

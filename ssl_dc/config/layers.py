@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
+from ssl_dc.config.yaml_reading import read_yaml
 from ssl_dc.errors import ConfigError
 from ssl_dc.plugins.kinds import config_sections, default_part
 
@@ -38,31 +36,14 @@ def file_layer(path: Path) -> Layer:
     """The settings of a YAML (or JSON) file, each with its line.
 
     Raises:
-        ConfigError: If the file cannot be read, is not YAML, repeats a key, or is not a mapping.
+        ConfigError: If the file cannot be read, is not YAML, repeats a key, is not a mapping, or is larger than any config.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the config {path}: {error}") from error
-    try:
-        document = YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        reason = " ".join(str(error.problem or error.context or "not valid YAML").split())
-        raise ConfigError(f"{path}{line}: {reason}") from error
-    except (
-        YAMLError,
-        ValueError,
-        RecursionError,
-        AttributeError,
-    ) as error:  # AttributeError: a merge key that names itself
-        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}") from error
+    document = read_yaml(path)
     if document is None:
         return Layer({})
     if not isinstance(document, Mapping):
         kind = "list" if isinstance(document, list) else "single value"
         raise ConfigError(f"{path}: a config is a mapping of sections, such as 'objective:', not a {kind}")
-    _check_size(document, path)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for key, value, line_number in _leaves(document):
@@ -174,28 +155,6 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-MOST_VALUES = 10_000
-"""Most values in a config file, with aliases written out. By aliases, a few lines can stand for any number of values."""
-
-
-def _check_size(document: Any, path: Path) -> None:
-    """Refuse a document that is endless or nearly so.
-
-    Raises:
-        ConfigError: If it has more than :data:`MOST_VALUES` values.
-    """
-    waiting, found = [document], 0
-    while waiting:
-        value = waiting.pop()
-        found += 1
-        if found > MOST_VALUES:
-            raise ConfigError(f"{path}: holds more than {MOST_VALUES} values with its aliases written out; no config does")
-        if isinstance(value, Mapping):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, int]]:

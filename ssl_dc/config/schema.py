@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -134,8 +135,9 @@ class BudgetConfig(Strict):
     @classmethod
     def _several(cls, said: Any) -> Any:
         """Take a range or a list in place of the target."""
-        if isinstance(said, Mapping) and isinstance(said.get("target"), (str, list, tuple)):
-            grid = budget_grid(said["target"])
+        target = said.get("target") if isinstance(said, Mapping) else None
+        if isinstance(target, (list, tuple)) or (isinstance(target, str) and re.search("[:,]", target)):
+            grid = budget_grid(target)
             return {**said, "grid": grid, "target": min(grid, key=lambda budget: abs(budget - USUAL_BUDGET))}
         return said
 

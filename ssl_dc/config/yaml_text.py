@@ -10,6 +10,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from ssl_dc.config import Resolved
+from ssl_dc.printable import printable
 
 
 def annotated_yaml(resolved: Resolved) -> str:
@@ -29,19 +30,27 @@ def _annotated(tree: dict[str, Any], prefix: str, resolved: Resolved) -> Comment
             commented[key] = _annotated(value, f"{prefix}{key}.", resolved)
         else:
             commented[key] = _inline(value)
-            commented.yaml_add_eol_comment(resolved.provenance[f"{prefix}{key}"], key)
+            commented.yaml_add_eol_comment(_one_line(resolved.provenance[f"{prefix}{key}"]), key)
     return commented
+
+
+def _one_line(source: str) -> str:
+    """A source as a comment, where a path may hold anything."""
+    return printable(source).replace("\n", "\\n")
 
 
 _SWITCHES = {"yes", "no", "on", "off"}
 """Words that YAML 1.1 readers take for true and false."""
 
+_NEXT_LINE = "\x85"
+"""A character that the writer leaves as it is, and the reader takes for the end of a line."""
+
 
 def _inline(value: Any) -> Any:
-    if isinstance(value, str) and value in _SWITCHES:
+    if isinstance(value, str) and (value in _SWITCHES or _NEXT_LINE in value):
         return DoubleQuotedScalarString(value)
     if not isinstance(value, list):
         return value
-    sequence = CommentedSeq(value)
+    sequence = CommentedSeq([_inline(item) for item in value])
     sequence.fa.set_flow_style()
     return sequence

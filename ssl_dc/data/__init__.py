@@ -46,4 +46,10 @@ def ssl_dc_data() -> list[Part]:
             options="ssl_dc.data.options:ParquetOptions",
             summary="Pictures in parquet files, with or without labels, as Hugging Face data sets keep them.",
         ),
+        Part(
+            name="arrow",
+            target="ssl_dc.data.arrow:Arrow",
+            options="ssl_dc.data.options:ArrowOptions",
+            summary="Pictures saved by Hugging Face datasets: of any size, read from disk where they lie.",
+        ),
     ]

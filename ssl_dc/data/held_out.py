@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,23 @@ class NoLabelledImages(ImageSet):
             DataError: Always.
         """
         raise DataError(self._reason)
+
+
+def splits_of(train: ImageSet, held_out: Iterator[ImageSet], classes: tuple[str, ...], share: float, where: str) -> Splits:
+    """The splits of a set whose training images and held-out images are known.
+
+    Args:
+        train: The training images; without labels, so is the set.
+        held_out: Sets of images held out, the best first; only those that are used are asked for. Without any, a share of
+            the training images is held out.
+        classes: Names of the classes.
+        share: The share, in [0, 1).
+        where: What holds the images, for messages.
+    """
+    images = next(held_out, None)
+    if train.labels is None:
+        return unlabelled_splits(train, images, share, where)
+    return labelled_splits(train, classes, share) if images is None else Splits(train, train, images, classes)
 
 
 def labelled_splits(images: ImageSet, classes: tuple[str, ...], share: float) -> Splits:

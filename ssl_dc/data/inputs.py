@@ -66,7 +66,25 @@ def pictures_of(given: Pictures) -> Iterator[Image.Image]:
         yield picture_of(one)
 
 
-def batches_of(given: Pictures, transform: Callable[[Picture], Tensor], size: int) -> Iterator[Tensor]:
+def transformed(given: Pictures, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+    """What the network sees of pictures: float32 (3, H, H) of one, (N, 3, H, H) of a list, array or tensor of N.
+
+    Args:
+        given: What :func:`pictures_of` takes, but no folder.
+        transform: Makes (3, H, H) of an image in RGB.
+
+    Raises:
+        ValueError: If the list is empty.
+    """
+    if not is_many(given):
+        return transform(picture_of(given))
+    prepared = [transform(picture) for picture in pictures_of(given)]
+    if not prepared:
+        raise ValueError("there are no pictures in this list")
+    return torch.stack(prepared)
+
+
+def batches_of(given: Pictures, transform: Callable[[Image.Image], Tensor], size: int) -> Iterator[Tensor]:
     """Pictures as a network sees them, in batches of at most ``size``: float tensors (n, 3, H, W).
 
     Args:

@@ -115,3 +115,9 @@ class ParquetOptions(DataOptions):
     hold_out: HoldOut = 0.2
     image_column: str = Field("image", description="Column of structs {bytes, path}, or of bytes.")
     label_column: str = Field("label", description="Column of integer labels.")
+
+
+class ArrowOptions(ParquetOptions):
+    """Options of the data set ``arrow``: data sets saved by Hugging Face ``datasets``, at the paper's ImageNet recipe."""
+
+    name: str = "arrow"

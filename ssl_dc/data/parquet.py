@@ -5,25 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from ssl_dc.data.base import DataSet, Found, ImageSet, Labels, LeftOut, Splits, spread
-from ssl_dc.data.held_out import described, labelled_splits, unlabelled_splits
+from ssl_dc.data.held_out import described, splits_of
+from ssl_dc.data.labels import are_hidden, check_labels, integer_labels, numbered_classes
 from ssl_dc.data.options import ParquetOptions
 from ssl_dc.data.parquet_files import HELD_OUT, LAYOUT, TRAIN, MemoryBound, ParquetFile, find_splits
 from ssl_dc.data.pictures import read_rgb
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
-MOST_CLASSES = 1_000_000
-"""Labels are numbers of classes; a larger one than this is something else."""
 _DEFAULTS = ParquetOptions()
 
 
@@ -125,27 +123,27 @@ class Parquet(DataSet):
             raise DataError(f"the parquet files of the split {TRAIN} in {root} hold no images.")
         bound = MemoryBound()
         labels = self._labels(train, bound)
+        classes = () if labels is None else self._classes(train, labels)
+        held_out = self._held_out(files, classes, bound)
         images = self._images(train, labels, bound)
-        if labels is None:
-            held_out = next((files[split] for split in HELD_OUT if files.get(split)), None)
-            beside = self._images(held_out, None, bound) if held_out else None
-            splits = unlabelled_splits(images, beside, self.options.hold_out, str(root))
-        else:
-            splits = self._labelled(images, labels, files, bound)
+        splits = splits_of(images, held_out, classes, self.options.hold_out, str(root))
         return splits._replace(found=Found(f"{root}: {described(splits)}", LeftOut()))
 
-    def _labelled(
-        self, images: ParquetImages, labels: Labels, files: Mapping[str, Sequence[ParquetFile]], bound: MemoryBound
-    ) -> Splits:
-        classes = _class_names(files[TRAIN], self.options.label_column) or _numbers(labels)
-        _check_labels(labels, classes, files[TRAIN][0])
-        for split in HELD_OUT:
-            of_split = files.get(split, ())
-            of_test = self._labels(of_split, bound) if of_split else None
-            if of_test is not None:
-                _check_labels(of_test, classes, of_split[0])
-                return Splits(images, images, self._images(of_split, of_test, bound), classes)
-        return labelled_splits(images, classes, self.options.hold_out)
+    def _classes(self, train: Sequence[ParquetFile], labels: Labels) -> tuple[str, ...]:
+        classes = _class_names(train, self.options.label_column) or numbered_classes(labels)
+        check_labels(labels, classes, str(train[0].path))
+        return classes
+
+    def _held_out(
+        self, files: Mapping[str, Sequence[ParquetFile]], classes: tuple[str, ...], bound: MemoryBound
+    ) -> Iterator[ImageSet]:
+        """The images of each held-out split; where there are classes, of those whose labels are known."""
+        for of_split in (files[split] for split in HELD_OUT if files.get(split)):
+            labels = self._labels(of_split, bound) if classes else None
+            if labels is not None:
+                check_labels(labels, classes, str(of_split[0].path))
+            if labels is not None or not classes:
+                yield self._images(of_split, labels, bound)
 
     def _images(self, files: Sequence[ParquetFile], labels: Labels | None, bound: MemoryBound) -> ParquetImages:
         column = self._image_column(files[0])
@@ -167,7 +165,7 @@ class Parquet(DataSet):
         if all(column not in file.names for file in files) and column == _DEFAULTS.label_column:
             return None
         labels = np.concatenate([_labels_of(file, column, bound) for file in files])
-        return None if labels.max() < 0 else labels
+        return None if are_hidden(labels) else labels
 
 
 def _root(options: ParquetOptions) -> Path:
@@ -197,19 +195,8 @@ def _labels_of(file: ParquetFile, column: str, bound: MemoryBound) -> Labels:
     if column not in file.names:
         raise DataError(_no_column(file, column))
     kind = file.type_of(column)
-    values = pyarrow.chunked_array(file.read(column, "", bound), kind) if pyarrow.types.is_integer(kind) else None
-    if values is None or values.null_count:
-        missing = "" if values is None else f", with {values.null_count} values missing"
-        raise DataError(
-            f"column {column!r} of {file.path} is of type {kind}{missing}; it should hold an integer for each image."
-        )
-    labels: npt.NDArray[np.integer[Any]] = values.to_numpy()
-    if labels.max(initial=0) > MOST_CLASSES:
-        raise DataError(
-            f"{file.path} holds the label {labels.max()} in column {column!r}; labels are numbers of classes, at most"
-            f" {MOST_CLASSES:,}. Without labels: name another file, or another data.label_column."
-        )
-    return np.asarray(labels, dtype=np.int64)
+    values = file.read(column, "", bound) if pyarrow.types.is_integer(kind) else []
+    return integer_labels(pyarrow.chunked_array(values, kind), column, str(file.path))
 
 
 def _field_of_bytes(file: ParquetFile, column: str) -> str:
@@ -253,15 +240,3 @@ def _class_names(files: Sequence[ParquetFile], column: str) -> tuple[str, ...]:
         if names and len(set(names)) == len(names):
             return names
     return ()
-
-
-def _numbers(labels: Labels) -> tuple[str, ...]:
-    return tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
-
-
-def _check_labels(labels: Labels, classes: tuple[str, ...], file: ParquetFile) -> None:
-    if labels.min() < 0 or labels.max() >= len(classes):
-        wrong = labels[(labels < 0) | (labels >= len(classes))][0]
-        raise DataError(
-            f"{file.path} holds the label {wrong}; labels of {len(classes)} classes are 0 to {len(classes) - 1}."
-        )

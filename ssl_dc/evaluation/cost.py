@@ -19,7 +19,7 @@ from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
 
 TRAINING_IMAGES = 1024
-"""How many training images the cost is measured on when none are held out."""
+"""Number of training images that the cost is measured on if no images are held out."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class CostTable(Report):
 
 
 def cost_of_network(config: RunConfig) -> CostTable:
-    """The cost of the network that a config names; the gated cost is its floor, with every gate shut."""
+    """The cost of the network that a config names. Its gated cost is the lowest possible one, with every gate shut."""
     cost = build_network(config).cost
     return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
 
@@ -112,21 +112,21 @@ def cost_of_run(folder: Path, device: str = AUTO) -> CostTable:
     if not model.has_gates:
         return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
     images, described = cost_images(open_splits(build_data_set(model.config)))
-    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers)[Route.GATED]
+    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
     table = _table(model.config, model.cost, shares, f"the mean over {described}")
     return CostTable(table.network, table.gated_is, table.rows, table.dense_macs, float(gated.macs.mean()))
 
 
 def cost_images(splits: Splits) -> tuple[ImageSet, str]:
-    """The images that gates are measured on, and which these are in words: held out, or else some training images."""
+    """The images that gates are measured on, and what they are in words: held-out images, or else training images."""
     if len(splits.test) > 0:
         return splits.test, f"{len(splits.test):,} held-out images"
     return sample(splits.train, TRAINING_IMAGES), "training images: none are held out"
 
 
 def _table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:
-    """The table for given mean open shares of each site."""
+    """The table for the mean open share of each site."""
     rows = []
     for layer in cost.layers:
         gated = float(layer.macs)

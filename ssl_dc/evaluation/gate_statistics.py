@@ -163,7 +163,7 @@ def gates(model: Model, options: GatesOptions) -> GateStatistics:  # noqa: ARG00
         )
     splits = own_splits(model)
     labels = labels_of(splits.test)
-    gated = extract(model, splits.test, [Route.GATED], workers=model.config.training.workers)[Route.GATED]
+    gated = extract(model, splits.test, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
     return gate_statistics(gated.masks, labels, splits.classes)
 
 

@@ -16,10 +16,10 @@ from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.subsets import sample
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.drawing import NAMED_CLASSES, add_class_legend, class_colours
-from ssl_dc.evaluation.features import extract, labels_of
+from ssl_dc.evaluation.features import FeatureArray, extract, labels_of
 from ssl_dc.evaluation.options import ProjectionOptions
 from ssl_dc.evaluation.report import Report, ReportTable
-from ssl_dc.evaluation.scores import FeatureArray, own_splits
+from ssl_dc.evaluation.scores import own_splits
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
 from ssl_dc.assemble import build_data_set
 from ssl_dc.data.base import Labels, Splits
@@ -16,9 +16,6 @@ from ssl_dc.evaluation.features import Features, extract, labels_of
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
-
-FeatureArray = npt.NDArray[np.float32]
-"""Features (n, d)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,7 @@ class FeatureSets:
         test_labels: Classes of the latter, (m,).
         classes: How many classes there are.
         dense_macs: Cost of the dense route, for one image.
+        device: Where to compute with them.
     """
 
     train: dict[Route, Features]
@@ -105,6 +103,7 @@ class FeatureSets:
     test_labels: Labels
     classes: int
     dense_macs: int
+    device: torch.device
 
 
 def own_splits(model: Model) -> Splits:
@@ -134,6 +133,7 @@ def extract_splits(model: Model, splits: Splits, *, routes: Sequence[Route] | No
         test_labels=test_labels,
         classes=len(splits.classes),
         dense_macs=model.cost.dense_macs,
+        device=model.device,
     )
 
 

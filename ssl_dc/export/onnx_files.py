@@ -1,10 +1,10 @@
-"""ONNX: written by torch's exporter, run by onnxruntime."""
+"""ONNX files: torch's exporter writes them, onnxruntime runs them."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,26 +14,29 @@ from torch import Tensor, nn
 from ssl_dc.errors import ConfigError, RunError
 
 
-def onnx_bytes(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> bytes:
-    """A network as an ONNX file, for batches of any size.
+def onnx_bytes(
+    network: nn.Module, example: Tensor, outputs: Sequence[str], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The content of an ONNX file of a network, for batches of any size. Its input is named ``images``.
 
     Args:
-        network: Images (N, 3, H, W), the input ``images``, to a tensor or several.
-        example: Some images; their height and width are fixed.
-        outputs: Names of what it returns.
+        network: Takes images (N, 3, H, W) and returns a tensor or several.
+        example: Images (N, 3, H, W). The file takes images of this height and width only.
+        outputs: Names of the outputs.
+        metadata: Becomes the metadata of the model.
 
     Raises:
         ConfigError: If the exporter's packages are not installed.
         RunError: If the network cannot be exported.
     """
     try:
-        import onnx  # noqa: F401  # whether they are there
+        import onnx  # noqa: F401  # only to know whether it is there
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             f"ONNX needs packages that are not installed ({error.name}): pip install 'ssl-dc[onnx]'"
         ) from None
-    two = example[:1].expand(2, -1, -1, -1).contiguous()  # a batch of one would be taken for a constant
+    two = example[:1].expand(2, -1, -1, -1).contiguous()  # the exporter takes a batch of one for a constant
     try:
         with _quietly():
             program = torch.onnx.export(
@@ -50,7 +53,10 @@ def onnx_bytes(network: nn.Module, example: Tensor, outputs: Sequence[str]) -> b
         raise RunError(f"this network cannot be exported to ONNX: {first}") from error
     if program is None:
         raise RunError("this network cannot be exported to ONNX")
-    content: bytes = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    for key, value in (metadata or {}).items():
+        proto.metadata_props.add(key=key, value=value)
+    content: bytes = proto.SerializeToString()
     return content
 
 
@@ -83,7 +89,7 @@ def session_of(content: bytes, threads: int) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporter tells of its progress and of its own deprecations; a user can do nothing about either."""
+    """Silence the exporter, which reports its progress and its own deprecations: a user can do nothing about either."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,14 +1,15 @@
-"""What a network costs, in multiply-accumulates (MACs; the paper calls them FLOPs), dense and under given masks."""
+"""The cost of a network in multiply-accumulates (MACs; the paper calls them FLOPs), dense and under given masks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ssl_dc.devices import in_float64
+from ssl_dc.gating.sites import GateSite
 
 ImageSize = int | tuple[int, int]
 """The side of a square image, or height and width, in pixels."""
@@ -69,11 +70,26 @@ class CostModel:
         """Smallest possible share of the dense cost."""
         return self.floor_macs / self.dense_macs
 
+    def gaps(self, sites: Iterable[GateSite]) -> list[str]:
+        """What the cost model lacks to count gated sites, in words: empty if it lacks nothing."""
+        layers = {layer.name for layer in self.layers}
+        found = []
+        for site in sites:
+            unknown = [layer for layer in site.layers if layer not in layers]
+            found += [
+                f"{site.name} is said to save {layer!r}, a layer that the dense route does not run" for layer in unknown
+            ]
+            if not site.layers:
+                found.append(f"{site.name} names no layers that its gate saves")
+            if self.channels.get(site.name) != site.channels:
+                found.append(f"cost_model does not count the {site.channels} channels of {site.name}")
+        return found
+
     def gated_macs(self, masks: Mapping[str, Tensor]) -> Tensor:
         """Cost of the gated route, F^R of the paper, for each image.
 
         Args:
-            masks: For each gated site a mask (N, channels) in {0, 1}.
+            masks: The mask (N, channels), in {0, 1}, of each gated site by its name.
 
         Returns:
             MACs (N,), whole numbers in float64; on the CPU if the masks' device has no float64.
@@ -102,10 +118,10 @@ class CostModel:
 
 @dataclass(frozen=True)
 class Trace:
-    """What the gates of one view decided, and what that cost.
+    """The decisions of the gates for one view, and their cost.
 
     Attributes:
-        masks: For each gated site the mask (N, channels), exactly 0 or 1, with the gradient its gate gives it.
+        masks: The mask (N, channels), exactly 0 or 1, of each gated site by its name, with its gradient.
         cost: The cost model of the network that ran, at the image size of the view.
     """
 
@@ -113,13 +129,13 @@ class Trace:
     cost: CostModel
 
     def ratio(self) -> Tensor:
-        """Share of the dense cost that each image paid, (N,) float32, differentiable."""
+        """Cost of each image as a share of the dense cost, (N,) float32, with a gradient."""
         return self.cost.ratio(self.masks)
 
     def macs(self) -> Tensor:
-        """MACs that each image paid, (N,) float64."""
+        """Cost of each image in MACs, (N,) float64."""
         return self.cost.gated_macs(self.masks)
 
     def densities(self) -> dict[str, Tensor]:
-        """For each site the open share of its mask, mean over the batch: a scalar, differentiable."""
+        """The open share of each site's mask, a mean over the batch: scalars with a gradient, by the site's name."""
         return {site: mask.float().mean() for site, mask in self.masks.items()}

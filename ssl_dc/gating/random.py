@@ -18,30 +18,33 @@ class RandomGate(Gate):
     """Opens channels by chance: each has a logit that is uniform in [-0.5, 0.5).
 
     In training they are drawn from torch's generator. In evaluation mode they must be the same each time, and are a hash of
-    the image: the digits that remain of large sines of random sums of the mean input.
+    the image: the digits that remain of large sines of multiples of a random sum of the mean input.
 
     Args:
         site: The channel site.
     """
 
-    sums: Tensor
+    weights: Tensor
+    multiples: Tensor
 
     def __init__(self, site: GateSite) -> None:
         super().__init__(site)
-        drawn = torch.randn(site.in_channels, site.channels, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("sums", drawn, persistent=False)
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("weights", torch.randn(site.in_channels, generator=generator), persistent=False)
+        self.register_buffer("multiples", torch.randn(site.channels, generator=generator), persistent=False)
 
     @property
     def macs(self) -> int:
-        """The draw is not counted: it stands for a choice that costs nothing."""
+        """A draw costs nothing; the hash that stands for one has no matrix product."""
         return 0
 
     def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
         """The mask (N, channels)."""
         if self.training:
-            logits = torch.rand(len(x), self.sums.shape[1], device=x.device) - 0.5
+            logits = torch.rand(len(x), len(self.multiples), device=x.device) - 0.5
         else:
-            logits = (1e4 * torch.sin(x.mean(dim=(2, 3)).float() @ self.sums.float())).remainder(1) - 0.5
+            sums = (x.mean(dim=(2, 3)).float() * self.weights.float()).sum(dim=1, keepdim=True)
+            logits = (1e4 * torch.sin(sums * self.multiples.float())).remainder(1) - 0.5
         return (logits >= threshold).to(x.dtype)
 
 

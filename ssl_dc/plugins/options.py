@@ -16,6 +16,10 @@ IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.228, 0.224, 0.225)
 
 
+LARGEST_NUMBER = 1e30
+"""The largest number that an option of a part may be. Single precision ends at 3.4e38; some options are multiplied."""
+
+
 class Strict(BaseModel):
     """Base of every config model: unknown keys are errors, and values do not change once they are checked."""
 
@@ -38,6 +42,14 @@ class PartOptions(Strict):
     compiles: ClassVar[bool] = False
 
     name: str = Field(description="The part, by the name under which it is registered.")
+
+    @field_validator("*")
+    @classmethod
+    def _within_single_precision(cls, value: Any) -> Any:
+        """Refuse numbers that networks cannot compute with, such as a learning rate of 1e300."""
+        if isinstance(value, float) and abs(value) > LARGEST_NUMBER:
+            raise ValueError(f"is too large: networks compute in single precision; the limit is {LARGEST_NUMBER:g}")
+        return value
 
 
 class GatingOptions(PartOptions):

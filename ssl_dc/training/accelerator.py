@@ -1,4 +1,4 @@
-"""The Accelerator, made so that a launch that would silently do the wrong thing is refused instead."""
+"""The Accelerator. A launch that would silently train in the wrong way is refused."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _OTHER_LOOPS = (
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """An accelerator for this process's place in the launch.
+    """Make the accelerator of this process.
 
-    The config alone decides what is computed. A process may make several accelerators one after the other, also of
-    different precision.
+    The config alone decides what is computed. A process may make several accelerators one after the other, also with
+    different precisions.
 
     Args:
         precision: ``no``, ``fp16`` or ``bf16``.
@@ -41,19 +41,17 @@ def make_accelerator(precision: str) -> Accelerator:
     """
     no_gpu = not torch.cuda.is_available()
     if precision == "fp16" and no_gpu:
-        raise ConfigError(
-            "training.precision = 'fp16': there is no GPU here, where it would stay float32; allowed: no, bf16"
-        )
+        raise ConfigError("training.precision = 'fp16' needs a CUDA GPU, and there is none here; allowed: no, bf16")
     launched = _launched_processes()
     _refuse_other_loops()
-    AcceleratorState._reset_state()  # it remembers the precision of an earlier training of this process
+    AcceleratorState._reset_state()  # it keeps the precision of an earlier training of this process
     accelerator = Accelerator(
         mixed_precision=precision,
-        # without cpu=True a launch on a machine without GPU makes separate worlds that each believe to be alone
+        # Without cpu=True, each process of a launch on a machine without a GPU would train alone.
         cpu=launched > 1 and no_gpu,
-        # said here, because ACCELERATE_GRADIENT_ACCUMULATION_STEPS would divide the gradients once more
+        # Without it, ACCELERATE_GRADIENT_ACCUMULATION_STEPS would divide the gradients once more.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        # a step may leave a route unused, and with it the norms and gates of that route
+        # A step may leave a route unused, and with it the norms and gates of that route.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     if launched != accelerator.num_processes:
@@ -67,7 +65,7 @@ def make_accelerator(precision: str) -> Accelerator:
 
 
 def _launched_processes() -> int:
-    """How many processes the launcher has started, 1 without a launcher.
+    """Number of processes that the launcher has started; 1 without a launcher.
 
     Raises:
         ConfigError: If they could not find one another.
@@ -109,5 +107,5 @@ def _refuse_other_loops() -> None:
 
 @functools.cache
 def _end_with_launcher() -> None:
-    """Hear of it when the launcher dies alone: this process then ends as at SIGTERM, its step saved."""
+    """End this process as SIGTERM would, with its step saved, when the launcher dies alone."""
     when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -48,15 +48,17 @@ class Batches(ABC):
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step to the end of the run."""
 
-    def first_image(self, first_step: int) -> tuple[Image, BatchViews] | None:  # noqa: ARG002  # here there are no images
-        """The first image of this process from an optimiser step on, and those of its views that can be had alone.
-
-        The default is None: the batches are not made of images of ours.
+    def first_image(self, first_step: int) -> Image | None:  # noqa: ARG002  # here there are no images
+        """The first image of this process from an optimiser step on; None if the batches come from a caller's loader.
 
         Raises:
             DataError: If the image cannot be read.
         """
         return None
+
+    def first_views(self, first_step: int) -> BatchViews:  # noqa: ARG002
+        """The views of that image, each (3, H, W); none if views are drawn for whole batches only."""
+        return ()
 
 
 class ViewBatches(Batches):
@@ -83,10 +85,16 @@ class ViewBatches(Batches):
         """Number of whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.view_sets), self.training.batch_size)
 
-    def first_image(self, first_step: int) -> tuple[Image, BatchViews]:
-        """The first image of this process from an optimiser step on, and its views."""
-        key = next(iter(RestOfRun(len(self.view_sets), self.training, self.seed, first_step)))[0]
-        return self.view_sets.images.image(key[1]), self.view_sets[key]
+    def first_image(self, first_step: int) -> Image:
+        """The first image of this process from an optimiser step on."""
+        return self.view_sets.images.image(self._first_key(first_step)[1])
+
+    def first_views(self, first_step: int) -> BatchViews:
+        """The views of that image, each (3, H, W)."""
+        return self.view_sets[self._first_key(first_step)]
+
+    def _first_key(self, first_step: int) -> tuple[int, int]:
+        return next(iter(RestOfRun(len(self.view_sets), self.training, self.seed, first_step)))[0]
 
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on; one loader serves all epochs."""

@@ -1,4 +1,4 @@
-"""Resume points: written whole or not at all, checked by checksum, the newest good one found again."""
+"""Resume points. Each is written whole or not at all; checksums tell which is the newest undamaged one."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ssl_dc.tensor_files import read_tensors, write_tensors
 _LARGEST_RECORD = 2**24
 """Size in bytes of ``progress.json``, at most."""
 FILES = {"learner", "optimizer"}
-"""What a resume point keeps tensors of: the network with its heads, and the optimiser's state."""
+"""The groups of tensors of a resume point: the network with its heads, and the optimiser's state."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a run needs to go on as if it had never stopped.
+    """Everything that a run needs to continue as if it had never stopped.
 
-    Random states are not among it: every draw is a function of the seed and the step (:mod:`ssl_dc.seeds`).
+    Random states are not needed: every draw is a function of the seed and the step (:mod:`ssl_dc.seeds`).
 
     Attributes:
         step: Optimiser steps taken.
-        tensors: For each of :data:`FILES` its tensors by name.
-        values: The rest: numbers by name, as JSON holds them.
+        tensors: The tensors of each of :data:`FILES`, by name.
+        values: Everything else, as JSON holds it.
     """
 
     step: int
@@ -45,8 +45,8 @@ class CheckpointStore:
     """A folder of resume points, one folder each.
 
     Args:
-        folder: Made when the first one is saved.
-        keep: How many are kept, the newest.
+        folder: It is made when the first resume point is saved.
+        keep: Number of resume points that are kept, the newest ones.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -54,10 +54,10 @@ class CheckpointStore:
         self.keep = keep
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a resume point, then drop those that are too many, and any of a later step: a damaged one, passed over.
+        """Write a resume point. Then delete older ones beyond ``keep``, and later ones, which were damaged.
 
         Raises:
-            RunError: If it cannot be written; the earlier ones are untouched.
+            RunError: If it cannot be written. The earlier ones are untouched.
         """
         final = self.folder / folder_name(checkpoint.step)
         partial = partial_of(final)
@@ -85,7 +85,7 @@ class CheckpointStore:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest resume point that is whole (None if there is none), and what is wrong with newer ones."""
+        """The newest undamaged resume point, or None, and what is wrong with the newer ones."""
         problems: list[str] = []
         for folder in self._newest_first():
             try:
@@ -95,7 +95,7 @@ class CheckpointStore:
         return None, problems
 
     def newest(self) -> Path | None:
-        """The folder of the newest resume point, whole or not; None if there is none."""
+        """The folder of the newest resume point, damaged or not; None if there is none."""
         return next(iter(self._newest_first()), None)
 
     def _newest_first(self) -> list[Path]:
@@ -125,16 +125,16 @@ def _checksum(record: Mapping[str, Any]) -> str:
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The state of an optimiser as named tensors: ``NUMBER.KEY`` for the parameter of that number.
+    """The state of an optimiser as named tensors. ``NUMBER.KEY`` belongs to the parameter of that number.
 
     Raises:
-        RunError: If it keeps a state that is not a tensor.
+        RunError: If it keeps something that is not a tensor.
     """
     return {f"{number}.{key}": value for number, key, value in _optimizer_state(optimizer)}
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser over the same parameters the state that :func:`optimizer_tensors` took."""
+    """Give an optimiser of the same parameters the state that :func:`optimizer_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, key = name.partition(".")

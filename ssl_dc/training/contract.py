@@ -23,12 +23,12 @@ from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.gating.counting import counted_macs
+from ssl_dc.named_parts import NamedParts
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
 from ssl_dc.routes import Route
 from ssl_dc.training.batches import Batches
 from ssl_dc.training.learner import Learner
-from ssl_dc.training.named_parts import NamedParts
 
 ROUNDING = 0.01
 """How far an entry of a mask may be from 0 or 1 in training, where straight-through gradients round in bfloat16."""
@@ -90,17 +90,16 @@ class Contract:
         """
         self._step = step
         try:
-            first = batches.first_image(step - 1)
+            image = batches.first_image(step - 1)
         except DataError:
-            return  # the run itself says so, or another image stands in
-        if first is None:
+            return  # the run itself says so
+        if image is None:
             return
-        image, views = first
         if not isinstance(image, Image.Image) or image.mode != "RGB":
             seen = f"one of mode {image.mode!r}" if isinstance(image, Image.Image) else _seen(image)
             self._breach("data", None, f"images must be PIL images of mode 'RGB', not {seen}")
         shape = (3, self._image_size, self._image_size)
-        for view in views:
+        for view in batches.first_views(step - 1):
             if not isinstance(view, Tensor) or view.dtype is not torch.float32 or view.shape != shape:
                 self._breach("views", None, f"a view must be float32 {shape}, not {_seen(view)}")
 
@@ -275,7 +274,7 @@ class Contract:
         if not fits or any(not isinstance(z, Tensor) or z.ndim != 2 or len(z) % rows for z in embeddings):
             seen = ", ".join(map(_seen, embeddings)) if isinstance(embeddings, (list, tuple)) else _seen(embeddings)
             wanted = f"embeddings must be {self._views} tensors ({rows}, D), one for each view"
-            self._breach("objective", None, f"{wanted}, not {seen or 'none'}")
+            self._breach("objective", None, f"{wanted}, not {seen or 'nothing'}")
 
     def _check_term(self, kind: str, name: object, term: Any) -> None:
         if not isinstance(term, Tensor) or not term.is_floating_point() or term.ndim:
@@ -305,14 +304,8 @@ class Contract:
             self._breach(
                 kind, part, f"cost_model says that the dense route costs {declared:,} MACs, and torch counts {counted:,}"
             )
-        layers = {layer.name for layer in self._cost.layers}
-        for site in (point.site for point in backbone.gate_points() if point.gate is not None):
-            if unknown := [layer for layer in site.layers if layer not in layers]:
-                self._breach(kind, part, f"{site.name} is said to save {unknown[0]!r}, a layer that the dense route lacks")
-            if not site.layers:
-                self._breach(kind, part, f"{site.name} names no layers that its gate saves")
-            if self._cost.channels.get(site.name) != site.channels:
-                self._breach(kind, part, f"cost_model does not count the {site.channels} channels of {site.name}")
+        for gap in self._cost.gaps(point.site for point in backbone.gate_points() if point.gate is not None):
+            self._breach(kind, part, gap)
 
     def _check_gate_macs(self, site: str, gate: Gate, inputs: tuple[Any, ...]) -> None:
         """Hold the ``macs`` of a gate to what it runs for one image."""
@@ -347,4 +340,4 @@ def _seen(value: Any) -> str:
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     if isinstance(value, (list, tuple)):
         return f"a {type(value).__name__} of {len(value)}"
-    return "None" if value is None else f"a {type(value).__name__}"
+    return "None" if value is None else f"an instance of {type(value).__name__}"

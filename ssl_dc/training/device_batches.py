@@ -64,10 +64,10 @@ class DeviceBatches(Batches):
         """Whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.images), self.training.batch_size)
 
-    def first_image(self, first_step: int) -> tuple[Image, BatchViews]:
-        """The first image of this process from an optimiser step on; its views are drawn with those of its batch."""
+    def first_image(self, first_step: int) -> Image:
+        """The first image of this process from an optimiser step on."""
         keys = RestOfRun(len(self.images), self.training, self.seed, first_step)
-        return self.images.image(next(iter(keys))[0][1]), ()
+        return self.images.image(next(iter(keys))[0][1])
 
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on."""

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 from ssl_dc.atomic_files import append_line, read_bytes, write_text
+from ssl_dc.errors import RunError
 from ssl_dc.trackers.base import StepMetrics, Watcher
 
 
 class MetricsFile(Watcher):
-    """Appends each logged step to a file; a resumed run first drops the lines after its resume point.
+    """Appends each logged step to a file. A resumed run first removes the lines of later steps.
 
-    Speed is left out: the same config gives the same file.
+    The speed is not written, so that the same config gives the same file.
 
     Args:
         path: The file.
@@ -22,11 +23,19 @@ class MetricsFile(Watcher):
         self.path = path
 
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
-        """Keep the lines of the steps that were taken for good."""
-        if self.path.exists():
+        """Remove the lines of the steps after the resume point.
+
+        Raises:
+            RunError: If the file cannot be read or written.
+        """
+        try:
             text = read_bytes(self.path).decode("utf-8", errors="replace")
-            kept = [line for line in text.splitlines() if _step(line) <= step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise RunError(f"cannot read {self.path}: {error.strerror or error}") from error
+        kept = [line for line in text.splitlines() if _step(line) <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_step(self, metrics: StepMetrics) -> None:
         """Write a line.
@@ -39,7 +48,7 @@ class MetricsFile(Watcher):
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite for one that was cut short when the run was killed."""
+    """The step of a line; infinite if the line is incomplete, as when the run was killed."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):

@@ -1,4 +1,4 @@
-"""Watching the numbers of a training: what is not finite, an embedding that has collapsed, gates that are all alike."""
+"""Watches the numbers of a training: non-finite losses and gradients, collapsed embeddings, gates that are all alike."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import Trace
 
 COLLAPSED = 1e-3
-"""Standard deviation of an embedding, as a share of its root mean square, below which all images are the same to it."""
+"""An embedding has collapsed if its standard deviation is at most this share of its root mean square."""
 
 
 class NumericsWatch:
-    """Looks at what a step gave; tells each kind of trouble once, with its step, and ends the run where the config says so.
+    """Checks the numbers of a step. Each kind of trouble is reported once, or ends the run if the config says so.
 
     Args:
-        training: What is to be done about which trouble.
+        training: Says which trouble ends the run.
         tell: Tells the user.
-        resume_point: Gives the newest resume point, for messages; None if there is none.
+        resume_point: Returns the newest resume point for messages, or None.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class NumericsWatch:
         """Whether the loss of a step (from 1) is finite.
 
         Raises:
-            RunError: If it is not, and that is to end the run.
+            RunError: If it is not, and the config ends the run then.
         """
         if math.isfinite(loss.item()):
             return True
@@ -49,7 +49,7 @@ class NumericsWatch:
         """Whether the gradients of a step are finite.
 
         Raises:
-            RunError: If one is not, and that is to end the run.
+            RunError: If one is not, and the config ends the run then.
         """
         named = [(name, parameter.grad) for name, parameter in parameters if parameter.grad is not None]
         if not named:
@@ -64,31 +64,31 @@ class NumericsWatch:
         return False
 
     def loss_scale(self, step: int, scale: float) -> None:
-        """Look at the scale of the loss under fp16, which is halved at each step whose gradients are not finite.
+        """Check the scale of the loss under fp16. Each step with non-finite gradients halves it.
 
         Raises:
-            RunError: If gradients would not be finite at a scale of 1 either, and that is to end the run.
+            RunError: If the gradients are not finite even at a scale of 1, and the config ends the run then.
         """
         if scale < 1:
-            self._not_finite(step, f"the gradients are not finite, however the loss is scaled (now by {scale:g})")
+            self._not_finite(step, f"the gradients are not finite at any scale of the loss (now {scale:g})")
 
     def embedding(self, step: int, embedding: Tensor) -> None:
-        """Look at the embedding (N, D) of a step.
+        """Check that the embedding (N, D) of a step has not collapsed.
 
         Raises:
-            RunError: If it has collapsed, and that is to end the run.
+            RunError: If it has, and the config ends the run then.
         """
         values = embedding.detach().float()
         spread, size = values.std(dim=0).mean().item(), values.square().mean().sqrt().item()
         if spread <= COLLAPSED * size:
-            text = f"the embedding has collapsed: its standard deviation is {spread:.3g}, so all images are the same to it"
+            text = f"the embedding has collapsed to one point: its standard deviation is {spread:.3g}"
             self._report("collapse", step, text, self._training.on_collapse)
 
     def gates(self, step: int, traces: Sequence[Trace], budget: float) -> None:
-        """Look at the masks of a step's gated views, of a network that may cost a share of the dense cost.
+        """Check that the gates of a step are neither all shut nor, below a budget of 1, all open.
 
         Raises:
-            RunError: If all gates are shut, or open without having been asked for, and that is to end the run.
+            RunError: If they are, and the config ends the run then.
         """
         masks = [mask.detach() for trace in traces for mask in trace.masks.values()]
         if not masks:
@@ -107,5 +107,5 @@ class NumericsWatch:
             raise RunError(f"step {step}: {text}. Last resume point: {kept}.{advice}")
         if kind not in self._told:
             self._told.add(kind)
-            done = " The step's update is left out, as that of each such step." if action == "skip" else ""
-            self._tell(f"step {step}: {text}.{done}{advice} This is told once.")
+            done = " This update is skipped; so is any later non-finite one." if action == "skip" else ""
+            self._tell(f"step {step}: {text}.{done}{advice} This is reported once.")

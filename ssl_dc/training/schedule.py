@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 
 WARMUP_START = 0.01
-"""Where warm-up begins, as a share of the peak: 0.003 of 0.3."""
+"""The learning rate at the first step of warm-up, as a share of its peak: 0.003 of 0.3."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate as a function of the step alone, so that there is no state to save.
+    """The learning rate as a function of the step alone, so that there is no state to save.
 
     Attributes:
-        warmup_steps: Steps of linear warm-up, from a hundredth of the peak.
+        warmup_steps: Steps of the linear warm-up, which begins at a hundredth of the peak.
         total_steps: Steps of the whole run.
     """
 
@@ -22,7 +22,7 @@ class Schedule:
     total_steps: int
 
     def share(self, step: int) -> float:
-        """Learning rate of a step, counted from 0, as a share of the peak."""
+        """The learning rate of a step, from 0, as a share of its peak."""
         if step < self.warmup_steps:
             return WARMUP_START + (1 - WARMUP_START) * step / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)

@@ -24,6 +24,7 @@ from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, Stopped
 from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
+from ssl_dc.named_parts import NamedParts
 from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
@@ -39,21 +40,20 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
-from ssl_dc.training.named_parts import NamedParts
 from ssl_dc.training.numerics import NumericsWatch
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals
 from ssl_dc.views.base import BatchedViews, Views
 
 _STEP = 1
-"""Key of the seeds that steps draw from, beside the run's seed."""
+"""Together with the run's seed and the step, the key of the seed that a step draws from."""
 _BUDGET = 2
 """Key of the seeds that budgets are drawn from."""
 _DENSE = 3
 """Key of the seeds that dense steps are drawn from."""
 
 DEFAULT_BUDGET = BudgetConfig()
-"""The budget of a training that names none."""
+"""The budget of a training that is given none."""
 
 
 class Trainer:
@@ -125,7 +125,7 @@ class Trainer:
         if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
             encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
         with self.parts.blamed(lambda: "before the first step"):
-            objective.bind(encoder)  # after that, so that a copy of the encoder has the same batch norms
+            objective.bind(encoder)  # after the conversion, so that a copy of the encoder has the same norms
         self.learner = Learner(encoder, objective).to(self.accelerator.device)
         self.learner.to(memory_format=torch.channels_last)
         bare_optimizer = optimizer(parameter_groups(self.learner))
@@ -165,7 +165,7 @@ class Trainer:
 
     def _run(self, stop: StopSignals) -> None:
         watch = Stopwatch()
-        # closed on the way out, whatever ends the run: processes that prepare images live until they are told to go
+        # Closing the generator ends the processes that prepare images, whatever ends the run.
         with closing(self._micro_batches()) as batches:
             while self.step < self.total_steps:
                 due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
@@ -192,17 +192,17 @@ class Trainer:
         return by_steps or (minutes is not None and time.monotonic() - self._last_save >= 60 * minutes)
 
     def _stop(self, asked: int) -> None:
-        """Save the step that was just taken, and end."""
+        """Save the step that was just taken, and end the run."""
         if self._saved_step != self.step:
             self._save()
-        self.accelerator.wait_for_everyone()  # a launcher ends the others as soon as one has gone
+        self.accelerator.wait_for_everyone()  # a launcher ends the other processes as soon as one has ended
         saved = "saved" if self._checkpoints else "not saved: there is no place for resume points"
         raise Stopped(
             f"stopped by {signal.Signals(asked).name} after step {self.step} of {self.total_steps}, which is {saved}", asked
         )
 
     def _take_step(self, micro_batches: Sequence[BatchViews], measure: bool) -> dict[str, float]:
-        """One optimiser step; its metrics if they are to be measured, else none.
+        """Take one optimiser step.
 
         A step that is not finite changes nothing, where the config lets the run go on, and has no metrics.
         """
@@ -213,15 +213,17 @@ class Trainer:
         routes = self._routes(budget)
         self.learner.train()
         before = self._buffers() if self.training.on_not_finite == "skip" else {}
-        finite = True
+        losses = []
         for number, views in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 output = self.wrapped(views, routes)
                 terms = self._terms(output, routes, budget)
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
-                finite &= self.numerics.loss(self.step + 1, loss, terms)
+                losses.append((loss, terms))
                 self.accelerator.backward(loss / len(micro_batches))
+        # Looked at after all backward passes are under way: a GPU is waited for once a step.
+        finite = all(self.numerics.loss(self.step + 1, *each) for each in losses)
         self.contract.check_gradients()
         if not (finite and self._gradient_is_finite()):
             self.optimizer.zero_grad()
@@ -237,7 +239,7 @@ class Trainer:
         return self._metrics(output, terms, loss, routes, budget) if measure else {}
 
     def _terms(self, output: LearnerOutput, routes: Sequence[Route], budget: float) -> dict[str, Tensor]:
-        """Every loss term, weighted: the objective's, and the mean over the gated views of the gating scheme's."""
+        """The weighted loss terms: the objective's, and the gating scheme's as a mean over the gated views."""
         weights = self.learner.objective.weights
         terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
         traces = self._traces(output, routes)
@@ -286,21 +288,21 @@ class Trainer:
         return values
 
     def _gradient_is_finite(self) -> bool:
-        """Whether the step may be taken; under fp16 that is the business of the loss's scaler, whose scale is looked at."""
+        """Whether the step may be taken. Under fp16 the scaler of the loss decides that, and only its scale is checked."""
         if self.accelerator.scaler is None:
             return self.numerics.gradient(self.step + 1, self.learner.named_parameters())
         self.numerics.loss_scale(self.step + 1, self.accelerator.scaler.get_scale())
         return True
 
     def _buffers(self) -> dict[str, Tensor]:
-        """What a forward changes: batch statistics."""
+        """Copies of the buffers, which a forward pass changes: batch statistics."""
         return {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
 
     def _newest_resume_point(self) -> Path | None:
         return self._checkpoints.newest() if self._checkpoints else None
 
     def _micro_batches(self) -> Generator[BatchViews, None, None]:
-        """The micro-batches of the rest of the run, where they are trained on."""
+        """The micro-batches of the rest of the run, on the device that trains."""
         self.contract.check_drawn(self.batches, self.step + 1)
         for number, views in enumerate(self.batches.rest(self.step)):
             if number == 0:
@@ -333,7 +335,7 @@ class Trainer:
             raise RunError(f"the resume point of step {checkpoint.step} is not one of this run: {error}") from error
 
     def _take_up(self, checkpoint: Checkpoint) -> None:
-        """Go on from a resume point."""
+        """Continue from a resume point."""
         fill(self.learner, checkpoint.tensors["learner"], "it")
         restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
         self.budget.restore(checkpoint.values["budget"])
@@ -342,13 +344,13 @@ class Trainer:
         self.step = self._saved_step = checkpoint.step
 
     def _agree_on_buffers(self) -> None:
-        """Give every process the main one's batch statistics, which is what is saved; one step may set them apart."""
+        """Give every process the batch statistics of the main one, which are saved. A step may have set them apart."""
         if world_size() > 1:
             for buffer in self.learner.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def _tell(self, event: str, *about: Any) -> None:
-        """Tell every watcher of an event, a method of :class:`Watcher`; in the main process only."""
+        """In the main process, tell every watcher of an event: the name of a method of :class:`Watcher`."""
         for watcher in self._watchers if self.accelerator.is_main_process else ():
             getattr(watcher, event)(*about)
 
@@ -372,7 +374,7 @@ def _batches(
 
 
 def parameter_groups(learner: nn.Module) -> list[ParameterGroup]:
-    """The trainable parameters, those of gates apart: they are not decayed (method section 1)."""
+    """The trainable parameters in two groups. Those of gates have no weight decay (method section 1)."""
     of_gates = {id(p) for gate in gates_of(learner) for p in gate.parameters()}
     trainable = [p for p in learner.parameters() if p.requires_grad]
     groups = [

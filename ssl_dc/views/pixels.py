@@ -11,8 +11,6 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor
 
-from ssl_dc.data.inputs import Pictures, is_many, picture_of, pictures_of
-
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -39,12 +37,8 @@ class Normalise:
         return values.mul_(self.scale).add_(self.shift)
 
 
-def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable[[Pictures], Tensor]:
-    """The transform of pictures whose features are taken.
-
-    A picture is a path, a PIL image of any mode, an array or a tensor (:func:`ssl_dc.data.inputs.picture_of`). One picture
-    becomes float32 (3, image_size, image_size), normalised. A list of N pictures, an array (N, H, W, C) or a tensor
-    (N, C, H, W) becomes (N, 3, image_size, image_size).
+def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable[[Image], Tensor]:
+    """The transform of images whose features are taken: RGB in, float32 (3, image_size, image_size) out.
 
     A square image is used whole and resized where needed, because its border may matter as much as its middle. Images of
     CIFAR and STL-10 thus stay as they are. For an image that is not square, the shorter side is resized and the middle
@@ -54,13 +48,7 @@ def evaluation_transform(image_size: int, mean: Colour, std: Colour) -> Callable
     return partial(_evaluation_view, image_size=image_size, normalise=Normalise(mean, std))
 
 
-def _evaluation_view(given: Pictures, image_size: int, normalise: Normalise) -> Tensor:
-    if is_many(given):
-        prepared = [_evaluation_view(image, image_size, normalise) for image in pictures_of(given)]
-        if not prepared:
-            raise ValueError("there are no pictures in this list")
-        return torch.stack(prepared)
-    image = picture_of(given)
+def _evaluation_view(image: Image, image_size: int, normalise: Normalise) -> Tensor:
     if image.size != (image_size, image_size):
         image = _middle_square(image, image_size)
     return normalise(image)

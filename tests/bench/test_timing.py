@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from helpers.clock import StoppedClock
 from ssl_dc.bench.timing import CALLS, WARM_UP, Times, in_turns
 
 
 def test_every_way_has_its_turn_in_every_round() -> None:
     order: list[str] = []
-    times = in_turns({"a": lambda _: order.append("a"), "b": lambda _: order.append("b")}, seconds=0, least_rounds=2)
+    times = in_turns({"a": lambda _: order.append("a"), "b": lambda _: order.append("b")}, seconds=0, min_rounds=2)
     assert {way: len(calls) for way, calls in times.milliseconds.items()} == {"a": 2 * CALLS, "b": 2 * CALLS}
     assert order[-2 * (CALLS + 1) :] == ["a"] * (CALLS + 1) + ["b"] * (CALLS + 1)
 
 
 def test_a_way_is_told_the_call() -> None:
     seen: list[int] = []
-    in_turns({"a": seen.append}, seconds=0, least_rounds=2)
+    in_turns({"a": seen.append}, seconds=0, min_rounds=2)
     assert seen[WARM_UP:] == list(range(2 * (CALLS + 1)))
 
 
-def test_milliseconds() -> None:
-    times = in_turns({"sleeps": lambda _: time.sleep(0.02)}, seconds=0, least_rounds=3)
-    assert 20 <= times.timing("sleeps").median < 200
+def test_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = StoppedClock(monkeypatch, "ssl_dc.bench.timing")
+    times = in_turns({"slow": lambda _: clock.pass_by(0.02)}, seconds=0, min_rounds=3)
+    assert times.timing("slow").median == pytest.approx(20)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_times_that_have_no_end_are_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds must be finite"):
+        in_turns({"a": print}, seconds=seconds)
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:

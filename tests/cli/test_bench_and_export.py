@@ -13,7 +13,7 @@ from ssl_dc.bench.runtimes import RUNTIMES
 from ssl_dc.cli import bench as bench_command
 from ssl_dc.cli import export as export_command
 from ssl_dc.cli import main
-from ssl_dc.export.formats import FORMATS
+from ssl_dc.export.exported_file import FORMATS
 
 TINY = {
     "budget.target": 0.5,
@@ -68,7 +68,7 @@ QUICK = (
 def test_bench_times_every_way(run: Path) -> None:
     result = call("bench", run, *QUICK, "--json")
     assert result.exit_code == 0, result.stderr
-    single, batch = json.loads(result.stdout)
+    single, batch = json.loads(result.stdout)["situations"]
     assert (single["batch"], single["threads"], batch["batch"]) == (1, 1, 2)
     assert set(single["ways"]) == {"dense: eager", "dense: executor", "gated: masked", "gated: executor"}
     assert single["promised_speed_up"] == pytest.approx(1 / single["cost_ratio"])
@@ -77,7 +77,19 @@ def test_bench_times_every_way(run: Path) -> None:
     assert fastest["p10"] <= fastest["median"] <= fastest["p90"]
     kept = single["ways"]["gated: executor"]["speed_up"] / single["promised_speed_up"]
     assert single["kept_share_of_promise"] == pytest.approx(kept)
+    faster = single["ways"]["dense: executor"]["median"] / single["ways"]["gated: executor"]["median"]
+    assert single["gates_save_time"] is (faster > 1) or faster == pytest.approx(1, rel=0.2)
     assert "measuring batch 1, 1 thread (1 of 2)" in result.stderr
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "0", "soon"])
+def test_bench_refuses_seconds_that_are_no_time(seconds: str, run: Path) -> None:
+    assert "Invalid value for '--seconds'" in refused("bench", run, "--seconds", seconds)
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "-0.1", "1.1", "few"])
+def test_export_refuses_shares_that_are_none(share: str, run: Path) -> None:
+    assert "Invalid value for '--static'" in refused("export", run, "--route", "gated", "--static", share)
 
 
 def test_bench_as_a_table(run: Path) -> None:
@@ -88,7 +100,7 @@ def test_bench_as_a_table(run: Path) -> None:
 
 
 def test_bench_of_a_run_without_gates(ungated: Path) -> None:
-    (single, _) = json.loads(call("bench", ungated, *QUICK, "--json").stdout)
+    (single, _) = json.loads(call("bench", ungated, *QUICK, "--json").stdout)["situations"]
     assert set(single["ways"]) == {"dense: eager", "dense: executor"}
     assert single["cost_ratio"] is None
 
@@ -121,12 +133,12 @@ def test_export_writes_into_the_run_and_says_so(run: Path) -> None:
     written = json.loads(result.stdout)
     assert written["file"] == str(run / "dense.pt2")
     assert written["bytes"] == (run / "dense.pt2").stat().st_size > 0
-    assert call("export", run, "--route", "gated", "--format", "torch").stdout.startswith(f"written: {run / 'gated.pt2'}")
+    assert f"written: {run / 'gated.pt2'} (" in call("export", run, "--route", "gated", "--format", "torch").stdout
 
 
 def test_static_export_compares_the_networks(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    path = tmp_path / "slim.onnx"
+    path = tmp_path / "static.onnx"
     result = call("export", run, "--route", "gated", "--static", "0.5", "--output", path, "--json")
     assert result.exit_code == 0, result.stderr
     networks = json.loads(result.stdout)["networks"]

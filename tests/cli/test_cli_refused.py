@@ -99,4 +99,4 @@ def test_a_loss_that_is_not_finite_is_a_failure_that_keeps_the_resume_points(her
 
 
 def test_a_data_root_without_a_data_set_is_refused() -> None:
-    assert "--data (cifar10, " in message("train", "--data-root", "nowhere")
+    assert "--data (arrow, cifar10, " in message("train", "--data-root", "nowhere")

@@ -24,7 +24,7 @@ from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan import Call, Conv, Decide
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import RunError
-from ssl_dc.gating.base import Gate, no_gates
+from ssl_dc.gating.base import Gate, GateFactory, no_gates
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.routes import Route
 
@@ -198,7 +198,7 @@ def test_python_threads_take_turns() -> None:
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "a"])
 def test_wrong_numbers_of_threads_are_refused(threads: object) -> None:
     with pytest.raises(ValueError, match="threads must be a whole number, at least 1"):
-        compiled(OwnBackbone(gated=False), Route.DENSE, threads=threads)
+        compiled(OwnBackbone(no_gates), Route.DENSE, threads=threads)
 
 
 def test_a_damaged_kernel_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,9 +227,9 @@ class OwnBackbone(Backbone):
 
     feature_dim = 6
 
-    def __init__(self, gated: bool = True) -> None:
+    def __init__(self, factory: GateFactory = OwnGate, seed: int = 0) -> None:
+        torch.manual_seed(seed)
         super().__init__()
-        factory = OwnGate if gated else no_gates
         self.first = nn.Conv2d(3, 8, 3, padding=1)
         self.grouped = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4)
         self.act = nn.SiLU()
@@ -264,6 +264,33 @@ def test_a_strangers_backbone_and_gate(backend: str, batch: int) -> None:
             expected, masks = backbone(images, route)
         torch.testing.assert_close(executed.features, expected, rtol=1e-4, atol=1e-5)
         assert {site: mask.tolist() for site, mask in executed.masks.items()} == {s: m.tolist() for s, m in masks.items()}
+
+
+class Broadcasting(Backbone):
+    """A network that adds values of other shapes to the output of a convolution."""
+
+    feature_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = (nn.Conv2d(channels, 8, 3) for channels in (3, 8, 8))
+        self.offset = nn.Parameter(torch.randn(8, 1, 1))
+
+    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:  # noqa: ARG002
+        x = self.conv1(images) + self.offset
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        x = self.conv2(x) + mean
+        return (torch.relu(self.conv3(x)) + self.offset.flatten()[0]).mean(dim=(2, 3)), {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sums_of_other_shapes(backend: str) -> None:
+    backbone = Broadcasting().eval()
+    images = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        expected, _ = backbone(images, Route.DENSE)
+    executor = compiled(backbone, Route.DENSE, backend=backend)
+    torch.testing.assert_close(executor(images).features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_plan_takes_over() -> None:
@@ -301,14 +328,14 @@ def test_a_forward_that_cannot_be_traced_is_refused_by_name() -> None:
     ],
 )
 def test_wrong_images_are_refused(images: Tensor) -> None:
-    executor = compiled(OwnBackbone(gated=False), Route.DENSE)
+    executor = compiled(OwnBackbone(no_gates), Route.DENSE)
     with pytest.raises(ValueError, match=r"images must be float32 \(N, 3, H, W\) on the CPU"):
         executor(images)
 
 
 def test_what_is_no_tensor_is_refused() -> None:
     with pytest.raises(TypeError, match="images must be a torch tensor"):
-        compiled(OwnBackbone(gated=False), Route.DENSE)([1])
+        compiled(OwnBackbone(no_gates), Route.DENSE)([1])
 
 
 def test_other_precisions_are_refused() -> None:
@@ -317,7 +344,7 @@ def test_other_precisions_are_refused() -> None:
 
 
 def test_without_a_compiler_torch_runs_it_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel_module.kernel.cache_clear()
+    kernel_module._kernel.cache_clear()
     monkeypatch.setenv(kernel_module.NO_KERNEL, "1")
     encoder = random_encoder()
     executor = compiled(encoder.backbone(Route.GATED), Route.GATED)
@@ -326,7 +353,7 @@ def test_without_a_compiler_torch_runs_it_and_says_why(monkeypatch: pytest.Monke
     assert_same(encoder, Route.GATED, executor, torch.randn(1, 3, 32, 32))
     with pytest.raises(RunError, match="switched off"):
         compiled(encoder.backbone(Route.GATED), Route.GATED, backend="native")
-    kernel_module.kernel.cache_clear()
+    kernel_module._kernel.cache_clear()
 
 
 def test_a_model_compiles_its_routes() -> None:

@@ -66,7 +66,7 @@ def test_an_unknown_section_is_refused_though_it_is_empty(tmp_path: Path, text: 
 def test_an_unknown_key_like_no_other_lists_what_there_is() -> None:
     message = error("budget.zzzzzz=1")
     assert "did you mean" not in message
-    assert "target, control" in message
+    assert "target, grid, control" in message
 
 
 @pytest.mark.parametrize(

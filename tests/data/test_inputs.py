@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from PIL import Image
 import ssl_dc
 from ssl_dc import Model, Route
 from ssl_dc.config import resolve, uniform_layer
-from ssl_dc.data.inputs import picture_of, pictures_in, pictures_of
+from ssl_dc.data.inputs import picture_of, pictures_in, pictures_of, transformed
 from ssl_dc.errors import DataError
 from ssl_dc.views.pixels import evaluation_transform
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 GREY = PIXELS[..., 0]
 TENSOR = torch.from_numpy(PIXELS).permute(2, 0, 1)
-transform = evaluation_transform(16, (0.5, 0.4, 0.3), (0.25, 0.5, 0.2))
+transform = partial(transformed, transform=evaluation_transform(16, (0.5, 0.4, 0.3), (0.25, 0.5, 0.2)))
 EXPECTED = (torch.from_numpy(PIXELS).permute(2, 0, 1) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
     [0.25, 0.5, 0.2]
 ).view(3, 1, 1)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_dc.evaluation.knn import TEMPERATURE, Metric, knn_accuracy
+from ssl_dc.evaluation.knn import TEMPERATURE, knn_accuracy
+from ssl_dc.evaluation.neighbours import Metric
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 import ssl_dc
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError
-from ssl_dc.export.formats import FORMATS, GatedNetwork, dense_network, export
+from ssl_dc.export.exported_file import FORMATS, export
+from ssl_dc.export.networks import GatedNetwork, dense_network
 from ssl_dc.routes import Route
 from tests.compiled.test_executor import random_encoder
 
@@ -25,7 +33,7 @@ def model_of(**settings: object) -> ssl_dc.Model:
 
 
 def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
-    assert float((one - other).abs().max() / other.abs().max()) < 1e-4
+    assert float(((one - other).abs().max() / other.abs().max()).detach()) < 1e-4
 
 
 @pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
@@ -65,6 +73,66 @@ def test_torch_export_files_run_in_torch(tmp_path: Path) -> None:
             gated = model.gated(images)
             assert_close(features, gated.features)
             assert all(torch.equal(one, other) for one, other in zip(masks, gated.masks.values(), strict=True))
+
+
+def described(path: Path) -> dict[str, object]:
+    """What a file says of itself."""
+    if path.suffix == ".onnx":
+        said = {entry.key: entry.value for entry in pytest.importorskip("onnx").load(path).metadata_props}
+    elif path.suffix == ".pt2":
+        extra_files = {"ssl_dc.json": ""}
+        torch.export.load(path, extra_files=extra_files)
+        said = json.loads(extra_files["ssl_dc.json"])
+    else:
+        with safe_open(path, "pt") as file:
+            said = file.metadata()
+        assert said.pop("ssl_dc.sha256")
+    return {key.removeprefix("ssl_dc."): json.loads(value) for key, value in said.items()}
+
+
+def test_every_file_says_which_images_it_takes(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    settings = {
+        "backbone.width": 64,
+        "backbone.stem": "imagenet",
+        "data.mean": (0.1, 0.2, 0.3),
+        "data.std": (0.4, 0.5, 0.6),
+    }
+    model = model_of(**settings)
+    images = {
+        "image_size": model.config.data.image_size,
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "resize": "shorter side to image_size, bicubic, antialiased; then the middle square",
+    }
+    for file_format, ending in FORMATS.items():
+        path = tmp_path / f"dense{ending}"
+        file = export(model, Route.DENSE, file_format, path)
+        assert described(path) == {**images, "route": "dense"}
+        assert file.as_json() == {"file": str(path), "bytes": path.stat().st_size, "description": dict(file.described)}
+        (table,) = file.tables()
+        assert ("ssl_dc.route", '"dense"') in table.rows
+        assert table.note.startswith(f"written: {path} (")
+    for file_format in ("onnx", "torch"):
+        path = tmp_path / f"gated{FORMATS[file_format]}"
+        export(model, Route.GATED, file_format, path)
+        assert described(path) == {**images, "route": "gated", "budget": 0.9}
+
+
+def test_the_reader_of_the_docs_reads_as_the_model_does(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    page = (Path(__file__).parents[2] / "docs" / "inference.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python reader\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert "ssl_dc" not in re.sub(r'"ssl_dc\.\w+"', "", program)
+    model = model_of(**{"data.mean": (0.1, 0.2, 0.3), "data.std": (0.4, 0.5, 0.6)})
+    export(model, Route.DENSE, "onnx", tmp_path / "dense.onnx")
+    generator = np.random.default_rng(0)
+    for number, shape in enumerate([(40, 70), (97, 33), (8, 8)]):
+        picture = Image.fromarray(generator.integers(0, 256, (*shape, 3), dtype=np.uint8)).resize(shape[::-1])
+        picture.save(tmp_path / f"{number}.png")
+        call = [sys.executable, "-c", program, tmp_path / "dense.onnx", tmp_path / f"{number}.png"]
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
+        assert_close(torch.tensor(json.loads(done.stdout)), model.dense(model.transform(picture)[None]))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])

@@ -100,7 +100,7 @@ def test_width_32_at_40_pixels_by_hand(stem: str) -> None:
     assert cost.gated_macs(masks_with(opened, cost)).tolist() == expected
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     width=st.sampled_from([4, 8, 12]),
     image=st.integers(16, 41),

@@ -32,7 +32,7 @@ def test_gate_layers_are_bias_free_1x1_convolutions_of_a_quarter_the_width() -> 
     assert all(m.bias is None for m in gate.modules() if isinstance(m, nn.Conv2d))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=8))
 def test_straight_through_is_exactly_the_step_at_one_half(values: list[float]) -> None:
     hard = straight_through(torch.tensor(values, dtype=torch.float32))

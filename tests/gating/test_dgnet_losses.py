@@ -71,7 +71,7 @@ def test_bound_by_hand(p: float, budget: float, expected: float) -> None:
     assert bound(densities, budget, p).item() == pytest.approx(expected, abs=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     densities=st.lists(st.floats(0, 1), min_size=1, max_size=8),
     budget=st.floats(0.01, 1),

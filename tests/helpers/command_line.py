@@ -32,11 +32,15 @@ def call(*words: str | Path) -> Result:
     return result
 
 
+def successful(result: Result) -> Result:
+    """The outcome of a call, which must be a success."""
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
 def done(*words: str | Path) -> str:
     """Standard output of a call that succeeds."""
-    result = call(*words)
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
+    return successful(call(*words)).stdout
 
 
 def parsed(*words: str | Path) -> Any:

@@ -58,7 +58,7 @@ def stated(name: str) -> Objective:
 
 
 @NAMES
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), rows=st.integers(2, 8), columns=st.integers(2, 5), size=st.integers(0, 2))
 def test_terms_are_those_of_the_equations(name: str, seed: int, rows: int, columns: int, size: int) -> None:
     z1, z2 = embeddings(seed, rows, columns, STATED[name].scales[size])

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
-import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from helpers.command_line import call, successful
+from helpers.settings import TINY
 from ssl_dc import api
-from ssl_dc.cli import main
 from ssl_dc.evaluation.drawing import save
 from ssl_dc.reproduction.plan import SCALES
 from ssl_dc.routes import Route
@@ -22,18 +22,12 @@ from ssl_dc.routes import Route
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-torch.set_num_threads(1)  # on networks this small, threads only wait for one another
-
-TINY = {
+SMALL = {
+    **TINY,
     "data.limit": 48,
     "data.test_limit": 20,
-    "data.image_size": 8,
-    "backbone.width": 4,
     "objective.expander_width": 8,
     "training.epochs": 2,
-    "training.batch_size": 16,
-    "training.workers": 0,
-    "training.log_every": 1,
     "gating.noise": 0.0,
 }
 DUAL, BASELINE1 = "small-digits-dual-0.5-seed0", "small-digits-baseline1-seed0"
@@ -42,17 +36,11 @@ PICTURES = ["figure2-digits-small.png", f"gates-{DUAL}.png"]
 
 @pytest.fixture(autouse=True)
 def tiny_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SCALES, "small", TINY)
+    monkeypatch.setitem(SCALES, "small", SMALL)
 
 
 def reproduce(output: Path, name: str = "figure2", *options: str) -> Result:
-    arguments = ["reproduce", name, "--dataset", "digits", "--budgets", "0.5", "--output", str(output)]
-    return CliRunner().invoke(main, [*arguments, *options], prog_name="ssl-dc")
-
-
-def done(result: Result) -> Result:
-    assert result.exit_code == 0, result.stderr or result.exception
-    return result
+    return call("reproduce", name, "--dataset", "digits", "--budgets", "0.5", "--output", output, *options)
 
 
 def steps(result: Result) -> list[str]:
@@ -77,9 +65,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         save(figure, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "small", TINY)
+        patch.setitem(SCALES, "small", SMALL)
         patch.setattr("ssl_dc.reproduction.figures.save", kept)
-        return Made(output, done(reproduce(output)), drawn)
+        return Made(output, successful(reproduce(output)), drawn)
 
 
 @pytest.fixture
@@ -135,14 +123,14 @@ def test_a_second_call_trains_nothing_and_draws_the_same(copied: Path, made: Mad
     for name in PICTURES:
         (copied / name).unlink()
     monkeypatch.setattr(api, "train", lambda *_args, **_kwargs: pytest.fail("what was done was trained again"))
-    again = done(reproduce(copied))
+    again = successful(reproduce(copied))
     assert steps(again) == [f"umap {DUAL}", f"gates {DUAL}", f"umap {BASELINE1}"]
     for name in PICTURES:
         assert (copied / name).read_bytes() == (made.output / name).read_bytes()
 
 
 def test_a_table_takes_the_runs_of_the_figure(copied: Path) -> None:
-    table = done(reproduce(copied, "table4", "--seeds", "1"))
+    table = successful(reproduce(copied, "table4", "--seeds", "1"))
     double = "small-digits-dual-2x-0.5-seed0"
     assert steps(table) == [f"evaluate {DUAL}: knn1", f"train {double}", f"evaluate {double}: knn1"]
     known = json.loads((copied / "results" / f"{DUAL}.json").read_text(encoding="utf-8"))
@@ -152,10 +140,10 @@ def test_a_table_takes_the_runs_of_the_figure(copied: Path) -> None:
 
 def test_dry_run_asks_for_the_weights_not_for_results(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)  # nothing is drawn, so nothing is needed
-    assert "2 runs, 2 done" in done(reproduce(copied, "figure2", "--dry-run")).stdout
+    assert "2 runs, 2 done" in successful(reproduce(copied, "figure2", "--dry-run")).stdout
     shutil.rmtree(copied / "runs" / BASELINE1)
     before = sorted(copied.rglob("*"))
-    result = done(reproduce(copied, "figure2", "--dry-run"))
+    result = successful(reproduce(copied, "figure2", "--dry-run"))
     assert "2 runs, 1 done" in result.stdout
     assert result.stderr == ""
     assert sorted(copied.rglob("*")) == before

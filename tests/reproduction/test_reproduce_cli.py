@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from helpers.command_line import call, done, successful
+from helpers.settings import TINY
 from ssl_dc import api
-from ssl_dc.cli import main
 from ssl_dc.reproduction import runner
 from ssl_dc.reproduction.plan import SCALES
 from ssl_dc.trackers.base import StepMetrics, Watcher
 
-torch.set_num_threads(1)  # on networks this small, threads only wait for one another
-
-TINY = {
+SMALL = {
+    **TINY,
     "data.limit": 48,
     "data.test_limit": 20,
-    "data.image_size": 8,
-    "backbone.width": 4,
     "objective.expander_width": 8,
     "training.epochs": 3,
-    "training.batch_size": 16,
-    "training.workers": 0,
-    "training.log_every": 1,
     "gating.noise": 0.0,
 }
 
 
 @pytest.fixture(autouse=True)
 def tiny_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SCALES, "small", TINY)
+    monkeypatch.setitem(SCALES, "small", SMALL)
     monkeypatch.setattr(runner, "LINEAR_SEEDS", 2)
 
 
 def reproduce(output: Path, table: str, *options: str, seeds: int = 1) -> Result:
     arguments = ["reproduce", table, "--dataset", "digits", "--budgets", "0.5", "--seeds", str(seeds)]
-    return CliRunner().invoke(main, [*arguments, "--output", str(output), *options], prog_name="ssl-dc")
-
-
-def done(result: Result) -> Result:
-    assert result.exit_code == 0, result.stderr or result.exception
-    return result
+    return call(*arguments, "--output", output, *options)
 
 
 def verbs(result: Result) -> list[str]:
@@ -60,8 +50,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """Table 3, whole: two runs. Tests that change the folder work on a copy."""
     output: Path = tmp_path_factory.mktemp("reproduction") / "made"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "small", TINY)
-        return output, done(reproduce(output, "table3"))
+        patch.setitem(SCALES, "small", SMALL)
+        return output, successful(reproduce(output, "table3"))
 
 
 @pytest.fixture
@@ -74,7 +64,7 @@ def copied(finished: tuple[Path, Result], tmp_path: Path) -> Path:
 
 def test_dry_run_trains_nothing_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "train", lambda *_args, **_kwargs: pytest.fail("a dry run trained"))
-    result = done(reproduce(tmp_path / "out", "table1", "--dry-run", seeds=2))
+    result = successful(reproduce(tmp_path / "out", "table1", "--dry-run", seeds=2))
     assert list(tmp_path.iterdir()) == []
     lines = [line for line in result.stdout.splitlines() if "-seed" in line]
     assert len(lines) == 2 * 3
@@ -85,18 +75,19 @@ def test_dry_run_trains_nothing_and_writes_nothing(tmp_path: Path, monkeypatch: 
 
 def test_dry_run_of_every_table_at_the_papers_scale(tmp_path: Path) -> None:
     for table, dataset in [("table1", "imagenet100"), ("table3", "stl10"), ("table6", "cifar100")]:
-        arguments = ["reproduce", table, "--dataset", dataset, "--scale", "paper", "--seeds", "1", "--dry-run"]
-        result = done(CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / "out")]))
-        assert "500" in result.stdout
-        assert " d " in result.stdout, "the paper's scale takes days"
-        assert "estimate" in result.stdout
+        words = ["reproduce", table, "--dataset", dataset, "--scale", "paper", "--seeds", "1", "--dry-run"]
+        said = done(*words, "--output", tmp_path / "out")
+        assert "500" in said
+        assert " d " in said, "the paper's scale takes days"
+        assert "estimate" in said
 
 
 def test_dry_run_says_what_is_done_and_times_the_rest_by_it(finished: tuple[Path, Result]) -> None:
-    result = done(reproduce(finished[0], "table3", "--dry-run", seeds=2))
+    result = successful(reproduce(finished[0], "table3", "--dry-run", seeds=2))
     assert "4 runs, 2 done" in result.stdout
     lines = [line for line in result.stdout.splitlines() if "-seed" in line]
-    assert [("yes" in line, " s " in line) for line in lines] == [(True, False), (False, True)] * 2
+    timed = [re.search(r" \d+ (s|min|h)\b", line) is not None for line in lines]
+    assert [("yes" in line, time) for line, time in zip(lines, timed, strict=True)] == [(True, False), (False, True)] * 2
     assert "from the speed of 2 runs in this folder" in result.stdout
 
 
@@ -143,7 +134,7 @@ def test_a_second_call_trains_and_evaluates_nothing(copied: Path, finished: tupl
     shutil.rmtree(copied / "runs")  # what is known needs no runs
     for ending in ("md", "csv", "html"):
         (copied / f"table3-digits-small.{ending}").unlink()
-    result = done(reproduce(copied, "table3"))
+    result = successful(reproduce(copied, "table3"))
     assert verbs(result) == []
     for ending in ("md", "csv"):
         again, first = ((folder / f"table3-digits-small.{ending}").read_text() for folder in (copied, finished[0]))
@@ -151,7 +142,7 @@ def test_a_second_call_trains_and_evaluates_nothing(copied: Path, finished: tupl
 
 
 def test_a_run_that_another_table_made_is_evaluated_only(copied: Path) -> None:
-    result = done(reproduce(copied, "table1"))
+    result = successful(reproduce(copied, "table1"))
     assert verbs(result) == [
         "train baseline1",
         "evaluate baseline1",
@@ -168,14 +159,14 @@ def test_a_run_that_another_table_made_is_evaluated_only(copied: Path) -> None:
 
 
 def test_transfer_trains_what_is_missing_and_says_where_to(copied: Path) -> None:
-    result = done(reproduce(copied, "table2", "--to", "digits"))
+    result = successful(reproduce(copied, "table2", "--to", "digits"))
     assert verbs(result) == ["train baseline1", "evaluate baseline1", "evaluate dual"]
     assert result.stdout.startswith("# Table 2: Transfer to another data set (digits to digits, small scale, transfer")
     assert (copied / "table2-digits-to-digits-small.csv").is_file()
     (record,) = (copied / "results").glob("*-digits-dual-*.json")
     known = json.loads(record.read_text(encoding="utf-8"))
     assert {"knn1", "transfer-digits"} <= set(known)
-    assert verbs(done(reproduce(copied, "table2", "--to", "digits"))) == []
+    assert verbs(successful(reproduce(copied, "table2", "--to", "digits"))) == []
     assert reproduce(copied, "table2").exit_code == 2
 
 
@@ -201,7 +192,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     assert verbs(stopped) == ["train barlow_twins"]
     assert stopped.stdout == ""
     assert not list(output.glob("table3*"))
-    resumed = done(reproduce(output, "table3"))
+    resumed = successful(reproduce(output, "table3"))
     assert verbs(resumed) == ["resume barlow_twins", "evaluate barlow_twins", "train dual", "evaluate dual"]
     assert resumed.stdout == finished[1].stdout
     for name in ("barlow_twins", "dual"):
@@ -212,7 +203,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 def test_an_evaluation_that_failed_is_made_up_without_training(copied: Path, finished: tuple[Path, Result]) -> None:
     for record in (copied / "results").iterdir():
         record.unlink()
-    result = done(reproduce(copied, "table3"))
+    result = successful(reproduce(copied, "table3"))
     assert verbs(result) == ["evaluate barlow_twins", "evaluate dual"]
     assert result.stdout == finished[1].stdout
 
@@ -241,7 +232,7 @@ def test_wrong_call_is_one_message_and_exit_status_2(options: list[str], said: s
 def test_an_unknown_target_of_a_transfer_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     result = reproduce(tmp_path / "out", "table2", "--to", "nope", "--dry-run")
     assert result.exit_code == 2
-    assert "unknown data set 'nope'; there are: cifar10" in result.stderr
+    assert "unknown data set 'nope'; there are: arrow, cifar10" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

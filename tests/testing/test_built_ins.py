@@ -37,6 +37,8 @@ NEEDS_IMAGES = {
     "worker_processes_read_the_same_images",
     "a_limit_is_kept",
 }
+NEEDS_PARAMETERS = "training_masks_carry_a_gradient_to_every_parameter"
+NEEDS_RULE = "a_pooled_rule_decides_as_the_gate_does"
 NEEDS_GATES = {
     "masks_are_0_or_1",
     "masks_are_0_or_1_under_bf16",
@@ -57,6 +59,8 @@ DOES_NOT_APPLY: dict[tuple[str, str], set[str]] = {
     ("data", "stl10"): NEEDS_IMAGES,
     ("gating", "none"): NEEDS_GATES | {COMPILES},
     ("gating", "dgnet"): {"without_gates_there_is_no_loss"},
+    ("gating", "prefix"): {"without_gates_there_is_no_loss", NEEDS_PARAMETERS},
+    ("gating", "random"): {"without_gates_there_is_no_loss", NEEDS_PARAMETERS, NEEDS_RULE, COMPILES},
     ("gating", "convnet_aig"): {"without_gates_there_is_no_loss"},
     ("protocol", "knn"): {"its_picture_is_drawn"},
     ("protocol", "linear"): {"its_picture_is_drawn"},
@@ -111,6 +115,19 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def arrow(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as Hugging Face datasets saves them."""
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    root = tmp_path_factory.mktemp("arrow")
+    splits = {
+        name: datasets.Dataset.from_parquet(str(parquet / f"{name}.parquet"), cache_dir=str(root / "cache"))
+        for name in ("train", "test")
+    }
+    datasets.DatasetDict(splits).save_to_disk(str(root / "set"))
+    return root / "set"
+
+
 @pytest.mark.parametrize(("registered", "check"), list(cases()))
 def test_a_built_in_part_keeps_its_promise(
     registered: Registered, check: Check, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,8 +135,10 @@ def test_a_built_in_part_keeps_its_promise(
     monkeypatch.chdir(tmp_path)  # where no data are
     name = registered.part.name
     settings = SMALL.get(name, {})
-    if registered.kind == "data" and name in ("folder", "parquet"):
-        settings = {"root": request.getfixturevalue("images" if name == "folder" else "parquet")}
+    if registered.kind == "data" and name in ("folder", "parquet", "arrow"):
+        if name == "arrow":
+            pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+        settings = {"root": request.getfixturevalue("images" if name == "folder" else name)}
     without = DOES_NOT_APPLY.get((registered.kind, name), set())
     if check.name in without:
         with pytest.raises(DoesNotApplyError):

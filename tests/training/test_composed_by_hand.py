@@ -15,7 +15,7 @@ from helpers.hand_made import AsItIs, Distance, Mean, Random, by_hand, some_imag
 from helpers.settings import SHORT
 from helpers.training import Told, logged
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import ConfigError
+from ssl_dc.errors import ConfigError, PartError
 from ssl_dc.gating.base import gates_of
 from ssl_dc.gating.dgnet import DGNet
 from ssl_dc.gating.options import DGNetOptions
@@ -111,6 +111,8 @@ def test_an_objective_that_copies_the_encoder_gets_its_final_batch_norms(monkeyp
 
     gpus = SimpleNamespace(num_processes=2, device=torch.device("cuda"))
     monkeypatch.setattr("ssl_dc.training.trainer.make_accelerator", lambda _precision: gpus)
-    with pytest.raises(Bound) as bound:
+    with pytest.raises(PartError) as caught:
         by_hand(objective=Copying(), gating=DGNet(DGNetOptions()))
-    assert bound.value.args[0] == ["SyncBatchNorm"]
+    bound = caught.value.__cause__
+    assert isinstance(bound, Bound)
+    assert bound.args[0] == ["SyncBatchNorm"]

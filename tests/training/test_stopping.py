@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import ssl_dc
+from helpers.clock import StoppedClock
 from helpers.command_line import HANGS, call, run_in_two_processes
 from helpers.settings import SHORT, TINY, as_options
 from helpers.training import assert_same_files, saved_steps
@@ -40,13 +40,6 @@ class At(Watcher):
 
 def sends(*numbers: int) -> Callable[[], None]:
     return lambda: [os.kill(os.getpid(), number) for number in numbers] and None
-
-
-def stopped_clock(monkeypatch: pytest.MonkeyPatch, module: str) -> list[float]:
-    """The seconds that a module's clock shows: they pass only where a test moves them."""
-    seconds = [0.0]
-    monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: seconds[0]))
-    return seconds
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +101,13 @@ def test_the_command_exits_as_shells_expect_and_says_how_to_go_on(tmp_path: Path
 def test_a_second_signal_stops_at_once_but_not_its_echo(
     monkeypatch: pytest.MonkeyPatch, number: int, raised: type[BaseException]
 ) -> None:
-    clock = stopped_clock(monkeypatch, "ssl_dc.training.stopping")
+    clock = StoppedClock(monkeypatch, "ssl_dc.training.stopping")
     with StopSignals() as stop:
         os.kill(os.getpid(), number)
-        clock[0] += 0.9 * ECHO_SECONDS
+        clock.pass_by(0.9 * ECHO_SECONDS)
         os.kill(os.getpid(), number)
         assert stop.agreed(torch.device("cpu")) == number
-        clock[0] += 0.2 * ECHO_SECONDS
+        clock.pass_by(0.2 * ECHO_SECONDS)
         with pytest.raises(raised) as caught:
             os.kill(os.getpid(), number)
     if raised is SystemExit:
@@ -158,11 +151,11 @@ def test_a_process_that_prepares_images_ends_when_its_main_process_says_so_and_b
 
 
 def test_resume_points_are_written_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = stopped_clock(monkeypatch, "ssl_dc.training.trainer")
+    clock = StoppedClock(monkeypatch, "ssl_dc.training.trainer")
 
     class OneMinuteAStep(Watcher):
         def on_step_end(self, step: int) -> None:  # noqa: ARG002
-            clock[0] += 60
+            clock.pass_by(60)
 
     settings = {**TINY, "training.batch_size": 8, "training.keep_checkpoints": 50}
     ssl_dc.train({**settings, "training.checkpoint_minutes": 3}, output=tmp_path / "run", watchers=[OneMinuteAStep()])

@@ -78,7 +78,7 @@ def test_chances_are_uniform_and_not_correlated() -> None:
     assert correlation.abs().max() < 0.03
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(width=st.integers(1, 90), height=st.integers(1, 90), least=st.floats(0.05, 1), seed=st.integers(0, 2**31))
 def test_boxes_lie_inside_the_image_and_keep_to_scale_and_ratio(width: int, height: int, least: float, seed: int) -> None:
     drawn = boxes(chances(seed, 0, np.arange(32), 0, 40), width, height, (least, 1.0))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
@@ -39,7 +39,6 @@ def whole(**options: Any) -> StandardViews:
     return StandardViews(StandardViewsOptions(**{**OFF, **options}), 16, ZERO, ONE)
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 80), height=st.integers(1, 80), size=st.integers(8, 40), number=st.integers(0, 1))
 def test_view_of_any_image_has_the_shape_and_range(width: int, height: int, size: int, number: int) -> None:
     views = StandardViews(StandardViewsOptions(blur_p=(0.5, 0.5)), size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

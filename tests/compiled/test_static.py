@@ -1,4 +1,4 @@
-"""What is seldom open is cut, and what stays computes what it did."""
+"""A static network is without what is seldom open, and what stays computes what it did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan import Conv, Decide
 from ssl_dc.compiled.plan_network import PlanNetwork
-from ssl_dc.compiled.slim import macs_of, parameters_of, slim
+from ssl_dc.compiled.plan_size import macs_of, parameters_of
+from ssl_dc.compiled.static import make_static
 from ssl_dc.gating.base import Gate
 from ssl_dc.routes import Route
 from tests.compiled.test_executor import random_encoder
@@ -24,7 +25,7 @@ def test_a_cut_at_the_masks_of_one_image_is_the_gated_route_of_that_image(gating
     with torch.no_grad():
         expected, masks = encoder(images, Route.GATED)
     assert all(int(mask.sum()) > 0 for site, mask in masks.items() if mask.shape[1] > 1)
-    plan = slim(
+    plan = make_static(
         fuse(capture(encoder.backbone(Route.GATED), Route.GATED)),
         {site: mask[0] for site, mask in masks.items()},
         0.5,
@@ -48,7 +49,7 @@ def test_some_channels_stay_where_all_are_shut() -> None:
         if isinstance(module, Gate):
             module.thresholds.fill_(1e9)
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
-    plan = slim(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5)
+    plan = make_static(full, {site.name: torch.zeros(site.channels) for site in full.sites}, 0.5)
     with torch.no_grad():
         assert PlanNetwork(plan)(torch.randn(2, 3, 32, 32)).isfinite().all()
     assert 0 < macs_of(plan, 32) < macs_of(full, 32)
@@ -57,8 +58,15 @@ def test_some_channels_stay_where_all_are_shut() -> None:
 def test_what_is_open_as_often_as_asked_stays() -> None:
     encoder = random_encoder()
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
-    whole = slim(full, {site.name: torch.full((site.channels,), 0.25) for site in full.sites}, 0.25)
+    whole = make_static(full, {site.name: torch.full((site.channels,), 0.25) for site in full.sites}, 0.25)
     assert macs_of(whole, 32) == macs_of(full, 32) == encoder.cost_model(32).dense_macs
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.1, 1.1])
+def test_shares_that_are_none_are_refused(share: float) -> None:
+    full = fuse(capture(random_encoder().backbone(Route.GATED), Route.GATED))
+    with pytest.raises(ValueError, match=r"min_open_share must be in \[0, 1\]"):
+        make_static(full, {site.name: torch.ones(site.channels) for site in full.sites}, share)
 
 
 def test_a_plan_with_decisions_is_no_plain_network() -> None:
@@ -70,8 +78,8 @@ def test_counts_are_rounded_up_and_the_most_open_stay_first() -> None:
     encoder = random_encoder(**{"backbone.width": 64})
     full = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
     shares = {site.name: torch.linspace(0, 1, site.channels) for site in full.sites}
-    cut = {step.layer: step for step in slim(full, shares, 0.9, multiple=16).steps if isinstance(step, Conv)}
+    static = {step.layer: step for step in make_static(full, shares, 0.9, multiple=16).steps if isinstance(step, Conv)}
     whole = {step.layer: step for step in full.steps if isinstance(step, Conv)}
-    assert cut["stages.layer1.0.conv1"].weight.shape[0] == 16  # 7 of 64 are open as often as that
-    assert cut["stages.layer4.1.conv2"].weight.shape[1] == 64  # 52 of 512
-    assert torch.equal(cut["stages.layer1.0.conv1"].weight, whole["stages.layer1.0.conv1"].weight[-16:])
+    assert static["stages.layer1.0.conv1"].weight.shape[0] == 16  # 7 of 64 are open as often as that
+    assert static["stages.layer4.1.conv2"].weight.shape[1] == 64  # 52 of 512
+    assert torch.equal(static["stages.layer1.0.conv1"].weight, whole["stages.layer1.0.conv1"].weight[-16:])

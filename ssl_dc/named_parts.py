@@ -1,4 +1,4 @@
-"""The parts of a training: what messages call each of them, and which of them raised an exception."""
+"""The parts of a run: what messages call each of them, and which of them raised an exception."""
 
 from __future__ import annotations
 
@@ -36,8 +36,11 @@ _MODULES: Mapping[type[nn.Module], str] = {
 _OURS = {"ssl_dc", "torch", "accelerate", "builtins"}
 """Packages whose exceptions are not a stranger's."""
 
-_WORKER_FRAME = re.compile(r'^  File "(.*)", line (\d+), in (.*)$', re.MULTILINE)
+_WORKER_FRAME = re.compile(r'^  File "(.*)", line (\d+), in (.*)\n    (.*)$', re.MULTILINE)
 """A caller in the traceback that torch hands on, as text, from a process that prepares images."""
+
+_CALLED_BY = {"views": re.compile(r"\.(view|crop)\("), "data": re.compile(r"\.image\(")}
+"""How our code calls the parts that such a process runs."""
 
 
 class _Place(NamedTuple):
@@ -52,7 +55,7 @@ class _Place(NamedTuple):
 
 
 class NamedParts:
-    """The parts of a training, by kind.
+    """The parts of a run, by kind.
 
     Args:
         objects: The parts themselves. Those inside the encoder and the objective are found there.
@@ -72,7 +75,7 @@ class NamedParts:
         """
         if kind in self._registered:
             return str(self._registered[kind])
-        return f"{KINDS[kind].label} {type(self._objects.get(kind, part)).__name__}"
+        return f"the {KINDS[kind].label} {type(self._objects.get(kind, part)).__name__}"
 
     def has(self, kind: str) -> bool:
         """Whether there is a part of a kind that was given as such."""
@@ -113,8 +116,9 @@ class NamedParts:
         owners = self._owners()
         for package, frame, _ in frames:
             part = frame.f_locals.get("self")
-            if id(part) in owners and package == _top(type(part).__module__) and package not in _OURS:
-                return self.name(*owners[id(part)]), _place(frames, package)
+            owner = owners.get(id(part)) or _owner(part)  # the cost is counted on a copy
+            if owner is not None and package == _top(type(part).__module__) and package not in _OURS:
+                return self.name(*owner), _place(frames, package)
         strangers = {_package(each.part.target): str(each) for each in self._strangers()}
         for package, _, _ in frames:
             if package in strangers:
@@ -125,11 +129,15 @@ class NamedParts:
         """The part that raised an exception in a process that prepares images, and where."""
         if not text.startswith("Caught "):
             return None
-        roots = {kind: root for kind in ("views", "data") if (root := self._root(kind))}
-        for file, line, function in reversed(_WORKER_FRAME.findall(text)):
-            names = [self.name(kind) for kind, root in roots.items() if file == root or file.startswith(root + sep)]
-            if names:
-                return " or ".join(names), _Place(file, int(line), function)
+        roots = {kind: root for kind in _CALLED_BY if (root := self._root(kind))}
+        frames = _WORKER_FRAME.findall(text)
+        for number, (file, line, function, _) in reversed(list(enumerate(frames))):
+            kinds = [kind for kind, root in roots.items() if _is_inside(file, root)]
+            if kinds:
+                root = roots[kinds[0]]
+                call = next((code for caller, _, _, code in reversed(frames[:number]) if not _is_inside(caller, root)), "")
+                called = [kind for kind in kinds if _CALLED_BY[kind].search(call)] or kinds
+                return " or ".join(map(self.name, called)), _Place(file, int(line), function)
         return None
 
     def _owners(self) -> dict[int, tuple[str, object]]:
@@ -158,10 +166,17 @@ class NamedParts:
         return None if _top(part.__module__) in _OURS else inspect.getsourcefile(part)
 
 
+def _is_inside(file: str, root: str) -> bool:
+    return file == root or file.startswith(root + sep)
+
+
+def _owner(module: object) -> tuple[str, object] | None:
+    """The kind of part that a module is, and the module; None if it is none of its own."""
+    return next(((kind, module) for base, kind in _MODULES.items() if isinstance(module, base)), None)
+
+
 def _add_modules(module: nn.Module, owner: tuple[str, object], owners: dict[int, tuple[str, object]]) -> None:
-    for base, kind in _MODULES.items():
-        if isinstance(module, base):
-            owner = (kind, module)
+    owner = _owner(module) or owner
     owners[id(module)] = owner
     for child in module.children():
         _add_modules(child, owner, owners)

@@ -1,0 +1,52 @@
+"""The report of ``ssl-dc bench``: all situations, and what each gate costs and saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_dc.bench.measure import Measured
+from ssl_dc.bench.profile import Profile
+from ssl_dc.evaluation.report import Report, ReportTable
+
+
+@dataclass(frozen=True)
+class Benchmark(Report):
+    """The measured situations of a run.
+
+    Attributes:
+        situations: The times in each situation.
+        profile: The time of each layer and gate for single images; None without gates or without the compiled kernel.
+    """
+
+    situations: Sequence[Measured]
+    profile: Profile | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The situations, and the gates that cost more time than they save."""
+        losing = [] if self.profile is None else self.profile.losing_gates
+        return {
+            "situations": [measured.as_json() for measured in self.situations],
+            "losing_gates": [vars(gate) for gate in losing],
+        }
+
+    def tables(self) -> Sequence[ReportTable]:
+        """A table for each situation, and one of the gates that cost more time than they save, if there are some."""
+        return [*(table for measured in self.situations for table in measured.tables()), *self._losing_gates()]
+
+    def _losing_gates(self) -> Iterator[ReportTable]:
+        if self.profile is None or not self.profile.losing_gates:
+            return
+        columns = ("gate", "costs", "saves", "decides in")
+        rows = [
+            (gate.site, f"{gate.cost:.1f}", f"{gate.saved:.1f}", "torch" if gate.in_torch else "the kernel")
+            for gate in self.profile.losing_gates
+        ]
+        in_torch = any(gate.in_torch for gate in self.profile.losing_gates)
+        note = (
+            "The kernel has to call a gate that decides in torch. A gate that depends on nothing but the means of its input"
+            " channels can define pooled_rule: the kernel then decides itself."
+        )
+        title = "gates that cost more time than they save: microseconds for a single image"
+        yield ReportTable(title, columns, rows, note=note if in_torch else "")

@@ -1,0 +1,68 @@
+"""Makes a gated network static: channels and branches that its gates seldom open are removed, and the gates with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ssl_dc.compiled.plan import Conv, Decide, Mask, Plan, Step
+from ssl_dc.errors import RunError
+
+
+def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: float, *, multiple: int = 1) -> Plan:
+    """The plan with fixed masks and without the channels and branches that these shut: an ordinary network.
+
+    Args:
+        plan: A fused plan of the gated route.
+        open_shares: For each site the share of images for which each entry of its mask is open, (channels,), in [0, 1].
+        min_open_share: Entries that are open for a smaller share of the images are removed, in [0, 1].
+        multiple: The number of channels that stay at a site is rounded up to a multiple of this; those that are open most
+            often come first. At least one multiple stays, since a convolution needs an output. Runtimes compute whole
+            vectors of channels, often 16, so channels that fill up a vector cost no time. They seldom help either: the
+            gates seldom open them.
+
+    Raises:
+        ValueError: If ``min_open_share`` is not in [0, 1].
+        RunError: If a mask acts at a place where no convolution can take it over.
+    """
+    if not (math.isfinite(min_open_share) and 0 <= min_open_share <= 1):
+        raise ValueError(f"min_open_share must be in [0, 1], not {min_open_share}")
+    kept = {site.name: _kept(open_shares[site.name], min_open_share, multiple) for site in plan.sites}
+    steps = [
+        _without_shut_channels(step, kept)
+        for step in plan.steps
+        if not isinstance(step, Decide) and _stays(step, open_shares, min_open_share)
+    ]
+    for step in steps:
+        if isinstance(step, Mask):
+            raise RunError(f"{step.output}: no convolution takes this mask over, so it cannot be made static")
+    return replace(plan, steps=tuple(steps))
+
+
+def _kept(shares: Tensor, min_open_share: float, multiple: int) -> Tensor:
+    """Indices of the channels that stay, ascending."""
+    wanted = max(1, int((shares >= min_open_share).sum()))
+    number = min(len(shares), -(-wanted // multiple) * multiple)
+    return shares.argsort(descending=True, stable=True)[:number].sort().values
+
+
+def _stays(step: Step, open_shares: Mapping[str, Tensor], min_open_share: float) -> bool:
+    if step.when is not None:
+        return bool(open_shares[step.when][0] >= min_open_share)
+    return step.unless is None or bool(open_shares[step.unless][0] < min_open_share)
+
+
+def _without_shut_channels(step: Step, kept: Mapping[str, Tensor]) -> Step:
+    step = replace(step, when=None, unless=None)
+    if not isinstance(step, Conv):
+        return step
+    weight, bias = step.weight, step.bias
+    if step.out_site is not None:
+        weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
+    if step.in_site is not None:
+        weight = weight[:, kept[step.in_site]]
+    return replace(step, weight=torch.clone(weight), bias=torch.clone(bias), in_site=None, out_site=None)

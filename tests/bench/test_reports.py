@@ -1,0 +1,93 @@
+"""What is measured is reported: gates that cost more than they save, layer by layer."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+import ssl_dc
+from ssl_dc.bench.benchmark import Benchmark
+from ssl_dc.bench.measure import DENSE_EXECUTOR, EXECUTOR, MASKED, Measured, Situation, measure
+from ssl_dc.bench.profile import GateTime, LayerTime, Profile, _saved, profile
+from ssl_dc.bench.timing import Times
+from ssl_dc.config import resolve, uniform_layer
+from ssl_dc.gating.base import Gate
+from ssl_dc.gating.cost import CostModel, LayerCost
+from ssl_dc.routes import Route
+from tests.compiled.test_executor import random_encoder
+
+
+class SlowGate(Gate):
+    """A gate in torch that takes ten milliseconds, which no layer of a tiny network does."""
+
+    macs = 0
+
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        time.sleep(0.01)
+        return torch.ones(len(x), len(threshold))
+
+
+def model_with(slow_sites: int) -> ssl_dc.Model:
+    """A tiny model, some of whose gates are slow."""
+    encoder = random_encoder()
+    gated = [point for point in encoder.backbone(Route.GATED).gate_points() if point.gate is not None]
+    for point in gated[:slow_sites]:
+        point.gate = SlowGate(point.site)
+    config = resolve([uniform_layer({"data.name": "digits", "backbone.width": 8, "budget.target": 0.9}, "test")]).config
+    return ssl_dc.Model(config, encoder.eval())
+
+
+def times_of(**milliseconds: float) -> Times:
+    return Times({way.replace("_", ": "): [value] * 3 for way, value in milliseconds.items()})
+
+
+def test_gates_that_cost_more_than_they_save_are_named() -> None:
+    measured = profile(model_with(2), torch.randn(2, 3, 32, 32), threads=1)
+    slow = [gate for gate in measured.gates if gate.in_torch]
+    assert [gate.site for gate in slow] == ["stages.layer1.0.hidden", "stages.layer1.1.hidden"]
+    assert all(gate.cost > 9_000 for gate in slow)
+    assert set(slow) <= set(measured.losing_gates)
+    table = Benchmark([], measured).tables()[-1]
+    assert table.title == "gates that cost more time than they save: microseconds for a single image"
+    assert [row[0] for row in table.rows][:2] == [gate.site for gate in slow]
+    assert table.rows[0][-1] == "torch"
+    assert "pooled_rule" in table.note
+
+
+def test_a_gated_route_that_is_slower_than_the_dense_one_is_said_to_be() -> None:
+    measured = measure(
+        model_with(1), torch.randn(1, 3, 32, 32), Situation(1, 1), seconds=0.1, runtimes=["executor", "eager"]
+    )
+    assert measured.gates_save is False
+    assert measured.as_json()["gates_save_time"] is False
+    assert "The gates cost more time than they save: the executor takes" in measured.tables()[0].note
+
+
+def test_gates_that_save_are_not_accused() -> None:
+    times = times_of(dense_executor=4.0, dense_eager=8.0, gated_masked=9.0, gated_executor=1.0)
+    measured = Measured(Situation(1, 2), times, cost_ratio=0.2)
+    assert (measured.fastest_dense, measured.speed_up(EXECUTOR), measured.kept) == (DENSE_EXECUTOR, 4.0, 0.8)
+    assert measured.gates_save is True
+    (table,) = measured.tables()
+    assert table.title == "batch 1, 2 threads: milliseconds"
+    assert [row[0] for row in table.rows] == [DENSE_EXECUTOR, "dense: eager", MASKED, EXECUTOR]
+    assert table.rows[-1] == (EXECUTOR, "1.000", "1.000", "1.000", "1,000.0", "4.00")
+    assert "the executor keeps 80 % of that" in table.note
+    assert "cost more" not in table.note
+    saving = Profile([LayerTime("conv", 9.0, 3.0, 0.3)], [GateTime("site", 1.0, 6.0, in_torch=True)], 1, 4)
+    assert saving.losing_gates == []
+    assert Benchmark([measured], saving).tables() == [table]
+
+
+def test_whether_gates_save_is_open_where_the_executor_did_not_run_the_dense_route() -> None:
+    assert Measured(Situation(1, 1), times_of(dense_eager=4.0, gated_executor=1.0), 0.5).gates_save is None
+    assert Measured(Situation(1, 1), times_of(dense_executor=4.0), None).gates_save is None
+
+
+def test_the_saving_of_a_layer_is_shared_by_its_sites() -> None:
+    costs = (LayerCost("a", 8, ("s",)), LayerCost("b", 8, ("s", "t")), LayerCost("elsewhere", 8, ("t",)))
+    cost = CostModel(costs, {"s": 1, "t": 1})
+    layers = [LayerTime("a", 5.0, 2.0, 0.5), LayerTime("b", 9.0, 1.0, 0.1)]
+    assert _saved(layers, cost) == {"s": 3.0 + 4.0, "t": 4.0}

@@ -1,0 +1,29 @@
+"""A clock that tests move."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+
+class StoppedClock:
+    """Seconds that pass only where a test lets them.
+
+    Args:
+        monkeypatch: Puts things back after the test.
+        module: The module that is shown this clock wherever it asks ``time``; it sleeps without waiting.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+        self.seconds = 0.0
+        clock = SimpleNamespace(monotonic=self.read, perf_counter=self.read, sleep=self.pass_by)
+        monkeypatch.setattr(f"{module}.time", clock)
+
+    def read(self) -> float:
+        """What the clock shows."""
+        return self.seconds
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass."""
+        self.seconds += seconds
