@@ -6,6 +6,7 @@ alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_dc.atomic_files import write_bytes
+from ssl_dc.config import RunConfig
 from ssl_dc.errors import ConfigError
+from ssl_dc.evaluation.lettering import Lettering
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +48,46 @@ def check_matplotlib() -> None:
         ConfigError: If matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401  # only whether it can be imported
+        import_matplotlib()
     except ImportError:
         raise ConfigError("pictures need matplotlib: pip install 'ssl-dc[plots]'") from None
+
+
+def import_matplotlib() -> None:
+    """Import matplotlib whatever the variable MPLBACKEND names.
+
+    A notebook sets it to a module that another environment may lack, and matplotlib then refuses to be imported. Nothing
+    here shows a picture, so no backend is needed.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure
+    except ValueError:
+        backend = os.environ.pop("MPLBACKEND")
+        try:
+            import matplotlib.figure  # noqa: F401  # only imported
+        finally:
+            os.environ["MPLBACKEND"] = backend
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, with room for what stands beside its panels.
+
+    Raises:
+        ConfigError: If matplotlib is not installed.
+    """
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def described_run(config: RunConfig) -> str:
+    """What a run is, in a few words for a title: data, objective, gating, budget, seed."""
+    budget = "" if config.budget.target is None else f" at budget {config.budget.target:g}"
+    return f"{config.data.name}, {config.objective.name}, {config.gating.name}{budget}, seed {config.seed}"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -70,12 +110,15 @@ def class_colours(classes: int) -> Any:
     return colormaps["turbo"](np.linspace(0, 1, classes))
 
 
-def add_class_legend(figure: Figure, classes: Sequence[str], colours: Any) -> None:
-    """Name the classes beside the panels."""
+def add_class_legend(figure: Figure, classes: Sequence[str], colours: Any, lettering: Lettering) -> None:
+    """Name the classes beside the panels, for which the figure is made wider."""
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], color=colour, marker="o", linestyle="", label=name)
-        for name, colour in zip(classes, colours, strict=False)
-    ]
-    figure.legend(handles=handles, loc="outside right center", frameon=False, handletextpad=0.2)
+    # Matplotlib leaves out a name that begins with an underscore, so the names are set afterwards.
+    handles = [Line2D([], [], color=colour, marker="o", linestyle="", label="-") for colour in colours[: len(classes)]]
+    legend = figure.legend(handles=handles, loc="outside right center", frameon=False, handletextpad=0.2)
+    for text, name in zip(legend.get_texts(), classes, strict=True):
+        text.set_text(lettering.text(name))
+        text.set_fontfamily(lettering.families)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width + legend.get_window_extent().width / figure.dpi, height)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_dc.data.base import ImageSet, Labels
+from ssl_dc.data.base import ImageSet, Labels, Splits
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.workers import loaded, prepare_worker, worker_failures
 from ssl_dc.distributed import failing_together, gather_rows, rank, world_size
@@ -190,6 +190,13 @@ def labels_of(images: ImageSet) -> Labels:
     if images.labels is None:
         raise DataError("these images have no labels, which an evaluation needs")
     return images.labels
+
+
+def labels_and_classes(images: ImageSet, splits: Splits) -> tuple[Labels, tuple[str, ...]]:
+    """The labels of images and the names of the classes; without labels, all 0 and no names."""
+    if images.labels is None or not splits.classes:
+        return np.zeros(len(images), np.int64), ()
+    return images.labels, splits.classes
 
 
 def _dense(model: Model, x: Tensor) -> Features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,11 @@ import numpy.typing as npt
 
 from ssl_dc.data.base import Labels
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.drawing import NAMED_CLASSES
-from ssl_dc.evaluation.features import extract, labels_of
+from ssl_dc.evaluation.cost import cost_images
+from ssl_dc.evaluation.drawing import NAMED_CLASSES, described_run, new_figure
+from ssl_dc.evaluation.features import extract, labels_and_classes
+from ssl_dc.evaluation.knn import leave_one_out
+from ssl_dc.evaluation.lettering import Lettering
 from ssl_dc.evaluation.options import GatesOptions
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.evaluation.scores import own_splits
@@ -104,21 +107,41 @@ class SiteStatistics:
         }
 
 
+class GatedRun(NamedTuple):
+    """The gated route of a run, over the images that its gates are looked at on.
+
+    Attributes:
+        run: The run, in words.
+        ratio: Mean cost of the images, as a share of the dense cost.
+        knn1_among_them: Share of the images whose nearest other one has their class, in percent; None without labels.
+    """
+
+    run: str
+    ratio: float
+    knn1_among_them: float | None
+
+    def __str__(self) -> str:
+        top1 = "" if self.knn1_among_them is None else f", kNN-1 {self.knn1_among_them:.1f} %"
+        return f"{self.run}: gated, cost {self.ratio:.2f}{top1}"
+
+
 @dataclass(frozen=True)
 class GateStatistics(Report):
     """The masks of all gate sites of a network.
 
     Attributes:
         images: How many images they are of.
-        classes: Names of the classes.
+        classes: Names of the classes; one for all images without labels.
         sites: Each site, in the network's order.
         whole: All sites together, their masks put side by side into one.
+        of: The run that they are of, where that is known.
     """
 
     images: int
     classes: tuple[str, ...]
     sites: tuple[SiteStatistics, ...]
     whole: SiteStatistics
+    of: GatedRun | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The statistics as plain values."""
@@ -127,6 +150,7 @@ class GateStatistics(Report):
         del whole["channel_rates"], whole["class_channel_rates"]
         return {
             "protocol": "gates",
+            **({} if self.of is None else self.of._asdict()),
             "test_images": self.images,
             "classes": list(self.classes),
             "all": whole,
@@ -153,18 +177,23 @@ class GateStatistics(Report):
 def gates(model: Model, options: GatesOptions) -> GateStatistics:  # noqa: ARG001  # a protocol's signature
     """Run the protocol ``gates`` on the held-out images of the data set of the model's config.
 
+    Without labels all images count as one class; where none are held out, training images are looked at.
+
     Raises:
         ConfigError: If the model has no gates.
-        DataError: If the images cannot be opened or have no labels.
+        DataError: If the images cannot be opened.
     """
     if not model.has_gates:
         raise ConfigError(
             f"protocol gates: this model has no gates, it was trained with gating {model.config.gating.name!r}"
         )
     splits = own_splits(model)
-    labels = labels_of(splits.test)
-    gated = extract(model, splits.test, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
-    return gate_statistics(gated.masks, labels, splits.classes)
+    images, _ = cost_images(splits)
+    labels, classes = labels_and_classes(images, splits)
+    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
+    knn1 = leave_one_out(gated.features, labels, model.device) if classes else None
+    of = GatedRun(described_run(model.config), float(gated.macs.mean()) / model.cost.dense_macs, knn1)
+    return replace(gate_statistics(gated.masks, labels, classes or ("all images",)), of=of)
 
 
 def gate_statistics(masks: Mapping[str, Masks], labels: Labels, classes: tuple[str, ...]) -> GateStatistics:
@@ -202,13 +231,17 @@ def draw_gate_map(statistics: GateStatistics) -> Figure:
     """The heat map of gate statistics: for each class (row) and channel (column) how often the channel is on.
 
     Each site has a panel of its own; neighbouring sites of one channel, as whole-branch gates are, share one.
-    """
-    from matplotlib.figure import Figure
 
+    Raises:
+        ConfigError: If matplotlib is not installed.
+    """
     maps = _maps(statistics.sites)
     classes = statistics.classes
+    lettering = Lettering(classes)
     height = min(max(1.2, 0.14 * len(classes)), 4.0)
-    figure = Figure(figsize=(10, (height + 0.55) * len(maps) + 0.8), layout="constrained")
+    figure = new_figure(10, (height + 0.75) * len(maps) + 1.1)
+    if statistics.of is not None:
+        figure.suptitle(f"Gates on {statistics.images:,} images\n{statistics.of}", fontsize="medium")
     grid = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
     for axes, heat in zip(grid, maps, strict=True):
         image = axes.imshow(heat.rates, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
@@ -217,9 +250,9 @@ def draw_gate_map(statistics: GateStatistics) -> Figure:
         if heat.columns:
             axes.set_xticks(range(len(heat.columns)), heat.columns, rotation=25, ha="right")
         if len(classes) <= NAMED_CLASSES:
-            axes.set_yticks(range(len(classes)), classes)
-        else:
-            axes.set_ylabel("class", fontsize="small")
+            axes.set_yticks(range(len(classes)), map(lettering.text, classes), fontfamily=lettering.families)
+        axes.set_ylabel("class", fontsize="small")
+        axes.set_xlabel("gate" if heat.columns else "channel", fontsize="small")
     bar = figure.colorbar(image, ax=list(grid), fraction=0.03, aspect=40)
     bar.set_label("share of images, on", fontsize="small")
     bar.ax.tick_params(labelsize="small")

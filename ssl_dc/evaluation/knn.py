@@ -104,6 +104,20 @@ def knn_predictions(
     return predicted
 
 
+def leave_one_out(features: FeatureArray, labels: Labels, device: torch.device = CPU) -> float:
+    """Share of features whose nearest other feature has their class, in percent: kNN-1 of a set among itself.
+
+    Args:
+        features: (n, d), n at least 2.
+        labels: (n,) their classes.
+        device: Where to compute.
+    """
+    x = torch.from_numpy(features).to(device)
+    near = nearest(x, x, 2).indices.cpu().numpy()
+    itself = near[:, 0] == np.arange(len(near))
+    return percent_correct(labels[np.where(itself, near[:, 1], near[:, 0])], labels)
+
+
 def _winners(found: Neighbours, labels: Tensor, classes: int, metric: Metric) -> Tensor:
     """The class with most votes, (m,), some rows at a time."""
     voters = labels.to(found.indices.device)[found.indices]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ import torch
 
 from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.subsets import sample
-from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.drawing import NAMED_CLASSES, add_class_legend, class_colours
-from ssl_dc.evaluation.features import FeatureArray, extract, labels_of
+from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.evaluation.drawing import NAMED_CLASSES, add_class_legend, class_colours, described_run, new_figure
+from ssl_dc.evaluation.features import FeatureArray, extract, labels_and_classes
+from ssl_dc.evaluation.knn import leave_one_out
+from ssl_dc.evaluation.lettering import Lettering
 from ssl_dc.evaluation.options import ProjectionOptions
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.evaluation.scores import own_splits
@@ -31,17 +33,36 @@ Method = Literal["umap", "tsne"]
 Points = npt.NDArray[np.float32]
 """Places in the plane, (n, 2)."""
 
-Panel = tuple[str, Mapping[Route, Points], Labels]
-"""One column of a figure: its title, the points (n, 2) of each route, the class (n,) of each point."""
-
 PANEL_INCHES = 2.6
 """Side of a panel: small enough that titles and legend can be read when a row of panels is shown on a page."""
 
 LEAST_IMAGES = 10
 """Fewer have no neighbourhoods to lay out."""
 
+NAMES = {"umap": "UMAP", "tsne": "t-SNE"}
+"""What people call the methods."""
+
+SPREAD = 1e-6
+"""Features that differ by a smaller share of their size are the same but for rounding."""
+
 UMAP_NEIGHBOURS = 15
 TSNE_PERPLEXITY = 30.0
+
+
+class Panel(NamedTuple):
+    """One column of a figure.
+
+    Attributes:
+        title: Stands above the column.
+        points: Where the images are, for each route (n, 2).
+        labels: Class of each image, (n,).
+        captions: What each route costs and reaches, below the title.
+    """
+
+    title: str
+    points: Mapping[Route, Points]
+    labels: Labels
+    captions: Mapping[Route, str] = {}
 
 
 @dataclass(frozen=True)
@@ -50,15 +71,21 @@ class Projection(Report):
 
     Attributes:
         method: ``umap`` or ``tsne``.
-        seed: Of the method.
-        routes: For each route the points (n, 2); each route is laid out by itself, so only shapes compare, not places.
-        labels: Class of each image, (n,).
-        classes: Names of the classes.
+        run: The run that the images' features are of, in words.
+        seed: Seed of the method.
+        routes: For each route the points (n, 2). Each route is laid out by itself, so shapes compare, but places do not.
+        ratios: Mean cost of the images on each route, as a share of the dense cost.
+        knn1: Share of the images whose nearest other one has their class, in percent, on each route; empty without labels.
+        labels: Class of each image, (n,); all 0 without labels.
+        classes: Names of the classes; empty without labels.
     """
 
     method: Method
+    run: str
     seed: int
     routes: dict[Route, Points]
+    ratios: dict[Route, float]
+    knn1: dict[Route, float]
     labels: Labels
     classes: tuple[str, ...]
 
@@ -66,58 +93,81 @@ class Projection(Report):
         """The projection as plain values."""
         return {
             "protocol": self.method,
+            "run": self.run,
             "seed": self.seed,
             "test_images": len(self.labels),
             "classes": list(self.classes),
             "labels": self.labels.tolist(),
             "routes": {str(route): points.tolist() for route, points in self.routes.items()},
+            "ratios": {str(route): ratio for route, ratio in self.ratios.items()},
+            "knn1_among_them": {str(route): top1 for route, top1 in self.knn1.items()},
         }
 
     def tables(self) -> Sequence[ReportTable]:
-        """How many images are laid out on each route."""
-        title = f"{self.method} of held-out images"
-        return [ReportTable(title, ("route", "images"), [(str(r), f"{len(p):,}") for r, p in self.routes.items()])]
+        """What the images cost and reach on each route."""
+        rows = [
+            (str(route), f"{len(points):,}", f"{self.ratios[route]:.4f}", f"{self.knn1[route]:.2f}" if self.knn1 else "-")
+            for route, points in self.routes.items()
+        ]
+        note = "kNN-1: share of the images whose nearest other one has their class" if self.knn1 else ""
+        columns = ("route", "images", "share of dense cost", "kNN-1 %, among them")
+        return [ReportTable(f"{self.method} of held-out images", columns, rows, note=note)]
+
+    @property
+    def captions(self) -> dict[Route, str]:
+        """What each route costs and reaches, in a few words."""
+        return {
+            route: f"{route}, cost {ratio:.2f}" + (f", kNN-1 {self.knn1[route]:.1f} %" if self.knn1 else "")
+            for route, ratio in self.ratios.items()
+        }
 
     def draw(self) -> Figure:
         """A panel for each route, coloured by class."""
-        panels = [(f"{self.method}, {len(self.labels):,} images", self.routes, self.labels)]
-        return draw_panels(panels, classes=self.classes)
+        figure = draw_panels([Panel("", self.routes, self.labels, self.captions)], classes=self.classes, method=self.method)
+        figure.suptitle(f"{NAMES[self.method]} of {len(self.labels):,} held-out images\n{self.run}", fontsize="medium")
+        return figure
 
 
-def draw_panels(panels: Sequence[Panel], *, classes: Sequence[str] = (), rows: Sequence[Route] = Route.BOTH) -> Figure:
+def draw_panels(
+    panels: Sequence[Panel], *, classes: Sequence[str] = (), rows: Sequence[Route] = Route.BOTH, method: Method = "umap"
+) -> Figure:
     """Several projections in one figure, as the paper's Figure 2: a column for each, a row for each route.
 
     Args:
-        panels: Title, points of each route and labels of each column, such as one for each budget.
+        panels: The columns, such as one for each budget.
         classes: Names of the classes, for a legend; there is none without names, or with more than 20.
         rows: All routes, from top to bottom; one that no panel has is left out.
+        method: What the points were laid out by, which names the axes.
 
     Raises:
         ValueError: If there are no panels.
+        ConfigError: If matplotlib is not installed.
     """
-    from matplotlib.figure import Figure
-
     if not panels:
         raise ValueError("there is nothing to draw: no panels")
-    routes = [route for route in rows if any(route in points for _, points, _ in panels)]
-    size = max(len(classes), *(int(labels.max(initial=0)) + 1 for _, _, labels in panels))
-    figure = Figure(figsize=(PANEL_INCHES * len(panels) + 1.4, PANEL_INCHES * len(routes) + 0.6), layout="constrained")
+    routes = [route for route in rows if any(route in panel.points for panel in panels)]
+    size = max(len(classes), *(int(panel.labels.max(initial=0)) + 1 for panel in panels))
+    figure = new_figure((PANEL_INCHES + 0.3) * len(panels) + 0.4, (PANEL_INCHES + 0.3) * len(routes) + 0.8)
     grid = figure.subplots(len(routes), len(panels), squeeze=False)
-    for column, (title, points, labels) in enumerate(panels):
-        grid[min(routes.index(route) for route in points), column].set_title(title)
+    for column, panel in enumerate(panels):
+        first = min(routes.index(route) for route in panel.points)
         for row, route in enumerate(routes):
             axes = grid[row, column]
-            if route not in points:  # a run without gates beside others
+            if route not in panel.points:  # a run without gates beside others
                 axes.axis("off")
                 continue
+            title = [panel.title if row == first else "", panel.captions.get(route, "")]
+            axes.set_title("\n".join(filter(None, title)), fontsize="medium" if panel.title else "small")
             axes.set_xticks([])
             axes.set_yticks([])
+            axes.set_xlabel(f"{NAMES[method]} 1", fontsize="small")
+            axes.set_ylabel(f"{NAMES[method]} 2", fontsize="small")
             if column == 0:
-                axes.set_ylabel(str(route), fontsize="large")
-            xy = points[route]
-            axes.scatter(xy[:, 0], xy[:, 1], c=class_colours(size)[labels], s=max(2, min(20, 6000 / len(xy))), linewidths=0)
+                axes.set_ylabel(f"{route}\n{NAMES[method]} 2")
+            xy, colours = panel.points[route], class_colours(size)[panel.labels]
+            axes.scatter(xy[:, 0], xy[:, 1], c=colours, s=max(2, min(20, 6000 / len(xy))), linewidths=0)
     if 0 < len(classes) <= NAMED_CLASSES:
-        add_class_legend(figure, classes, class_colours(size))
+        add_class_legend(figure, classes, class_colours(size), Lettering(classes))
     return figure
 
 
@@ -143,16 +193,46 @@ def project(model: Model, splits: Splits, method: Method, *, points: int = 2000,
 
     Raises:
         ConfigError: If umap-learn is needed and not installed, or there are too few images.
+        RunError: If the features of a route are the same for all images.
     """
     if method == "umap":
         umap_module()  # before the features are computed, which may take long
     images = sample(splits.test, points)
-    labels = labels_of(images)
     if len(images) < LEAST_IMAGES:
         raise ConfigError(f"{method} needs at least {LEAST_IMAGES} held-out images; there are {len(images)}")
+    labels, classes = labels_and_classes(images, splits)
     features = extract(model, images, model.routes, workers=model.config.training.workers)
-    routes = {route: embedded(some.features, method, seed=seed) for route, some in features.items()}
-    return Projection(method, seed, routes, labels, splits.classes)
+    knn1 = {route: leave_one_out(some.features, labels, model.device) for route, some in features.items()}
+    for route, some in features.items():
+        check_spread(some.features, f"the {route} route")
+    return Projection(
+        method,
+        described_run(model.config),
+        seed,
+        {route: embedded(some.features, method, seed=seed) for route, some in features.items()},
+        {route: float(some.macs.mean()) / model.cost.dense_macs for route, some in features.items()},
+        knn1 if classes else {},
+        labels,
+        classes,
+    )
+
+
+def check_spread(features: FeatureArray, what: str) -> None:
+    """Refuse features that are the same for all images: there is nothing to lay out, and t-SNE would end the process.
+
+    Args:
+        features: (n, d).
+        what: What they are of, for the message.
+
+    Raises:
+        RunError: If they are the same but for rounding.
+    """
+    spread, size = float(np.ptp(features, axis=0).max()), float(np.abs(features).max())
+    if spread <= SPREAD * size:
+        raise RunError(
+            f"the features of {what} are the same for all {len(features):,} images, so there is nothing to lay out: the"
+            " encoder has collapsed. Training again with a lower optimizer.lr, or for longer, may help."
+        )
 
 
 def embedded(features: FeatureArray, method: Method, *, seed: int = 0) -> Points:
@@ -161,12 +241,16 @@ def embedded(features: FeatureArray, method: Method, *, seed: int = 0) -> Points
     Args:
         features: At least 10 of them.
         method: ``umap`` (15 neighbours) or ``tsne`` (perplexity 30), fewer where there are few features.
-        seed: Of the method.
+        seed: Seed of the method.
 
     Raises:
         ConfigError: If umap-learn is needed and not installed.
+        RunError: If the features are all the same.
     """
+    check_spread(features, "this encoder")
     n = len(features)
+    # Both methods look at proportions alone, and fail where numbers are very small or large.
+    features = features / np.abs(features).max()
     if method == "umap":
         # With a seed UMAP runs on one thread, and warns unless that is asked for.
         layout = umap_module().UMAP(n_neighbors=min(UMAP_NEIGHBOURS, n - 1), random_state=seed, n_jobs=1)

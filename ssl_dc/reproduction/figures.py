@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ssl_dc import api
 from ssl_dc.evaluation.drawing import check_matplotlib, save
 from ssl_dc.evaluation.gate_statistics import GateStatistics
-from ssl_dc.evaluation.projection import Projection, draw_panels, umap_module
+from ssl_dc.evaluation.projection import Panel, Projection, draw_panels, umap_module
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import FigureRequest
 from ssl_dc.reproduction.runner import Store
@@ -73,7 +73,9 @@ class Figure:
         return self.store.folder / f"{name}.png"
 
     def _figure(self) -> Picture:
-        panels = [(_heading(run, "\n"), found.routes, found.labels) for run, found in self._projections]
+        panels = [
+            Panel(_heading(run, "\n"), found.routes, found.labels, found.captions) for run, found in self._projections
+        ]
         picture = draw_panels(panels, classes=self._projections[0][1].classes, rows=ROWS)
         picture.suptitle(self.request.title)
         return picture

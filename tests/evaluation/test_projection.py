@@ -17,7 +17,7 @@ from ssl_dc.data.base import Splits
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.drawing import FORMATS, check_drawable, save
-from ssl_dc.evaluation.projection import Method, draw_panels, embedded, project
+from ssl_dc.evaluation.projection import Method, Panel, draw_panels, embedded, project
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
@@ -87,7 +87,7 @@ def test_too_few_images_are_refused(model: Model) -> None:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_picture_has_a_panel_for_each_route_and_a_legend(model: Model, suffix: str, tmp_path: Path) -> None:
     figure = project(model, splits(), "tsne", points=12).draw()
-    assert [axes.get_ylabel() for axes in figure.axes] == ["dense", "gated"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["dense\nt-SNE 2", "gated\nt-SNE 2"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c", "d"]
     save(figure, tmp_path / f"picture{suffix}")
     assert (tmp_path / f"picture{suffix}").stat().st_size > 1000
@@ -100,9 +100,9 @@ def test_several_runs_make_one_figure_a_column_each_a_row_for_each_route(classes
     points = [rng.random((classes, 2)).astype(np.float32) for _ in range(5)]
     figure = draw_panels(
         [
-            ("t_d = 0.1", {Route.DENSE: points[0], Route.GATED: points[1]}, labels),
-            ("t_d = 0.5", {Route.DENSE: points[2], Route.GATED: points[3]}, labels),
-            ("no gates", {Route.DENSE: points[4]}, labels),
+            Panel("t_d = 0.1", {Route.DENSE: points[0], Route.GATED: points[1]}, labels),
+            Panel("t_d = 0.5", {Route.DENSE: points[2], Route.GATED: points[3]}, labels),
+            Panel("no gates", {Route.DENSE: points[4]}, labels),
         ],
         classes=[str(number) for number in range(classes)],
     )
@@ -120,12 +120,12 @@ def test_rows_stand_as_asked_and_a_title_above_the_first_panel_of_its_column() -
     points = np.zeros((3, 2), dtype=np.float32)
     figure = draw_panels(
         [
-            ("both", {Route.DENSE: points, Route.GATED: points}, np.arange(3)),
-            ("no gates", {Route.DENSE: points}, np.arange(3)),
+            Panel("both", {Route.DENSE: points, Route.GATED: points}, np.arange(3)),
+            Panel("no gates", {Route.DENSE: points}, np.arange(3)),
         ],
         rows=[Route.GATED, Route.DENSE],
     )
-    assert [axes.get_ylabel() for axes in figure.axes] == ["gated", "", "dense", ""]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["gated\nUMAP 2", "", "dense\nUMAP 2", "UMAP 2"]
     assert [axes.get_title() for axes in figure.axes] == ["both", "", "", "no gates"]
 
 
