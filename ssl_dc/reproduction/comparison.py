@@ -1,4 +1,4 @@
-"""Our numbers beside the paper's: mean and deviation over seeds, as Markdown, CSV and HTML."""
+"""Our numbers beside the paper's: mean and standard deviation over seeds, as Markdown, CSV and HTML."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from ssl_dc.routes import Route
 
 @dataclass(frozen=True)
 class Row:
-    """One system at one budget; every number a text, empty where there is none.
+    """One system at one budget. Every number is a text, which is empty where there is no number.
 
-    ``ours`` are mean and standard deviation over seeds; ``paper`` are the paper's, for the same data set and budget.
+    Fields with ``ours`` are means and standard deviations over seeds. Fields with ``paper`` are the paper's numbers for the
+    same data set and budget.
     """
 
     system: str
@@ -50,7 +51,7 @@ HEADINGS = {
 
 
 def rows(request: TableRequest, measurements: Sequence[Measurement]) -> list[Row]:
-    """The table's rows, in the paper's order; a row whose runs are not all there has what is there."""
+    """The table's rows, in the paper's order. A row with missing runs shows the runs that are there."""
     paper = _paper_rows(request)
     made = []
     for label, system in request.spec.systems:
@@ -62,7 +63,7 @@ def rows(request: TableRequest, measurements: Sequence[Measurement]) -> list[Row
 
 
 def markdown(title: str, call: str, table: Sequence[Row]) -> str:
-    """The table as Markdown, with the call that made it; what is shown can neither end a cell nor be taken for HTML."""
+    """The table as Markdown, with the call that made it. Cells are escaped: no text can end a cell or become HTML."""
     names = [field.name for field in fields(Row)]
     lines = [f"# {title}", "", f"`{call}`", ""]
     lines.append("| " + " | ".join(HEADINGS[name] for name in names) + " |")
@@ -85,7 +86,7 @@ def comma_separated(table: Sequence[Row]) -> str:
 
 
 def page(title: str, call: str, table: Sequence[Row]) -> str:
-    """The table as one HTML page; everything shown is escaped."""
+    """The table as one HTML page. All text is escaped."""
     names = [field.name for field in fields(Row)]
     head = "".join(f"<th>{html.escape(HEADINGS[name])}</th>" for name in names)
     body = "\n".join(
@@ -115,7 +116,7 @@ def _row(title: str, budget: float | None, ours: Sequence[Measurement], theirs: 
 
 
 def _top1(ours: Sequence[Measurement], route: Route) -> list[float]:
-    """What a route reaches, of the runs that trained it: the untrained dense route of Baseline-2 says nothing."""
+    """Accuracies of a route, of the runs that trained it. The dense route of Baseline-2 is untrained and says nothing."""
     return [m.top1[str(route)] for m in ours if str(route) in m.top1 and route in m.run.config.routes]
 
 
@@ -139,7 +140,7 @@ def _paper_rows(request: TableRequest) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def write_table(folder: Path, request: TableRequest, measurements: Sequence[Measurement], call: str) -> str:
-    """Write the table as ``NAME.md``, ``.csv`` and ``.html`` into a folder; the Markdown is returned."""
+    """Write the table as ``NAME.md``, ``.csv`` and ``.html`` into a folder, and return the Markdown."""
     table = rows(request, measurements)
     text = markdown(request.title, call, table)
     write_text(folder / f"{request.file_name}.md", text)

@@ -1,4 +1,4 @@
-"""Figures of the paper: the features of trained encoders in the plane, and what their gates do."""
+"""Figures of the paper: the features of trained encoders in the plane, and maps of their gates."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
 ROWS = (Route.GATED, Route.DENSE)
-"""From top to bottom, as in the paper."""
+"""The rows of the figure from top to bottom, as in the paper."""
 
 
 class Figure:
-    """A figure in the making: a column for each run, a row for each route; with it a gate map of each gated run.
+    """A figure with a column for each run and a row for each route, and a map of the gates of each gated run.
 
     Args:
-        request: Which one, over which runs.
+        request: The figure and its runs.
         store: The runs.
     """
 
@@ -38,20 +38,20 @@ class Figure:
         self._gates: list[tuple[PlannedRun, GateStatistics]] = []
 
     def check(self) -> None:
-        """Check that UMAP and Matplotlib are there.
+        """Check that UMAP and Matplotlib are installed.
 
         Raises:
-            ConfigError: If not.
+            ConfigError: If one is not.
         """
         umap_module()
         check_matplotlib()
 
     def has(self, run: PlannedRun) -> bool:
-        """Whether a run's weights are there; laying out its features takes seconds."""
+        """Whether a run's weights are there. Its features are laid out in seconds, so they are not stored."""
         return self.store.has_weights(run)
 
     def add(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
-        """Lay out the features of a run, and count what its gates do if it has any."""
+        """Lay out the features of a run, and collect the statistics of its gates if it has any."""
         path = self.store.trained(run, watchers, say)
         say(f"umap {run.name}")
         self._projections.append((run, api.evaluate(path, "umap")))
@@ -60,7 +60,7 @@ class Figure:
             self._gates.append((run, api.evaluate(path, "gates")))
 
     def write(self) -> str:
-        """Write the figure and the gate maps as PNG; their paths are returned, one a line."""
+        """Write the figure and the gate maps as PNG, and return their paths, one on each line."""
         pictures = {
             self._path(self.request.file_name): self._figure(),
             **{self._path(f"gates-{run.name}"): self._gate_map(run, gates) for run, gates in self._gates},
