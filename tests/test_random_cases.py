@@ -1,7 +1,8 @@
 """Configs, command lines, damaged runs and damaged parquet files, drawn at random and run as a user would.
 
 Whatever they hold: no traceback, no death by a signal, no hang, one message, and no file touched outside. A few of each in
-the ordinary suite; more by hand: ``SSL_DC_CASES=1000 SSL_DC_SEED=7 pytest -m slow tests/test_random_cases.py``.
+the ordinary suite; more by hand: ``SSL_DC_CASES=1000 SSL_DC_SEED=7 pytest -m slow -n 0 tests/test_random_cases.py``. With
+``SSL_DC_RECORD=FOLDER`` each case becomes a line of a file in that folder, and a run that was ended goes on where it was.
 """
 
 from __future__ import annotations
@@ -408,10 +409,26 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Pat
     return folder / "finished", folder / "half", folder / "parquet"
 
 
-def tried(
-    kind: str, number: int, seed: int, folder: Path, templates: Sequence[Path]
-) -> list[tuple[list[str], Ended, list[str]]]:
-    """One case: what was called, how it ended and what must not have happened."""
+FRESH = 20
+"""Every such case is called in new interpreters, the others in copies of this process."""
+
+
+class Tried(NamedTuple):
+    """How the calls of a case ended.
+
+    Attributes:
+        number: Which case.
+        ends: Each call's first word and exit status.
+        wrong: What must not have happened, with the call and its message.
+    """
+
+    number: int
+    ends: list[str]
+    wrong: list[str]
+
+
+def tried(kind: str, number: int, seed: int, folder: Path, templates: Sequence[Path]) -> Tried:
+    """Draw a case, call what it calls, and look what happened."""
     draw = random.Random(f"{seed} {kind} {number}")
     place = Place(folder / "inside", folder / "outside", *templates)
     shutil.rmtree(folder, ignore_errors=True)
@@ -420,38 +437,39 @@ def tried(
     (place.outside / "precious").write_text('{"precious": true}\n')
     calls = KINDS[kind][0](draw, place)
     before = fingerprint(place.outside)
-    ended = []
+    case = Tried(number, [], [])
     for words in calls:
-        result = strained(words, place.inside)
+        result = strained(words, place.inside, fresh=number % FRESH == FRESH - 1)
         wrong = faults(result)
         if fingerprint(place.outside) != before:
             wrong.append("something outside was touched")
         if others := {path.name for path in folder.iterdir()} - {"inside", "outside", "out", "err"}:
             wrong.append(f"something was put beside the working directory: {others}")
-        ended.append((words, result, wrong))
-    return ended
+        case.ends.append(f"{words[0] if words[0].isalpha() else 'other'}: {result.status}")
+        if wrong:
+            called = " ".join(map(repr, words))[:600]
+            case.wrong.append(f"{kind} {number} of seed {seed}: {'; '.join(wrong)}\n  {called}\n  {result.err[-1500:]}")
+    return case
 
 
-def run_cases(
-    kind: str, count: int, seed: int, tmp_path: Path, templates: Sequence[Path]
-) -> tuple[Counter[str], list[str]]:
-    """How the calls ended, and a description of each that did something wrong."""
-    counted: Counter[str] = Counter()
-    wrong = []
-    for number in range(count):
-        for words, result, faults_of_it in tried(kind, number, seed, tmp_path / "case", templates):
-            counted[f"{words[0] if words[0].isalpha() else 'other'}: {result.status}"] += 1
-            if faults_of_it:
-                called = " ".join(map(repr, words))[:600]
-                wrong.append(
-                    f"{kind} {number} of seed {seed}: {'; '.join(faults_of_it)}\n  {called}\n  {result.err[-1500:]}"
-                )
-    return counted, wrong
+def run_cases(kind: str, count: int, seed: int, folder: Path, templates: Sequence[Path], record: Path) -> list[Tried]:
+    """All cases; those that the record holds already are taken from there, the others are added to it."""
+    record.touch()
+    cases = [Tried(*json.loads(line)) for line in record.read_text().splitlines()]
+    done = {case.number for case in cases}
+    with record.open("a") as file:
+        for number in range(count):
+            if number not in done:
+                cases.append(tried(kind, number, seed, folder, templates))
+                file.write(json.dumps(cases[-1]) + "\n")
+                file.flush()
+    return cases
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_random_cases_end_well_or_with_one_message(kind: str, tmp_path: Path, templates: Sequence[Path]) -> None:
-    _, wrong = run_cases(kind, KINDS[kind][1], 0, tmp_path, templates)
+    cases = run_cases(kind, KINDS[kind][1], 0, tmp_path / "case", templates, tmp_path / "record")
+    wrong = [text for case in cases for text in case.wrong]
     assert not wrong, "\n".join(wrong)
 
 
@@ -462,9 +480,12 @@ def test_many_random_cases_end_well_or_with_one_message(
     kind: str, tmp_path: Path, templates: Sequence[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     count, seed = int(os.environ.get("SSL_DC_CASES", "1000")), int(os.environ.get("SSL_DC_SEED", "1"))
-    counted, wrong = run_cases(kind, count, seed, tmp_path, templates)
+    record = Path(os.environ.get("SSL_DC_RECORD", tmp_path)) / f"{kind.replace(' ', '-')}-{seed}.jsonl"
+    cases = run_cases(kind, count, seed, tmp_path / "case", templates, record)
+    wrong = [text for case in cases for text in case.wrong]
+    counted = Counter(end for case in cases for end in case.ends)
     with capsys.disabled():
-        print(f"\n{kind}, seed {seed}: {count} cases, {sum(counted.values())} calls, {len(wrong)} wrong; {dict(counted)}")
+        print(f"\n{kind}, seed {seed}: {len(cases)} cases, {counted.total()} calls, {len(wrong)} wrong; {dict(counted)}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -41,24 +41,29 @@ class Ended(NamedTuple):
     hung: bool
 
 
-def strained(words: Sequence[str], folder: Path) -> Ended:
+def strained(words: Sequence[str], folder: Path, fresh: bool = False) -> Ended:
     """``ssl-dc WORDS`` in a folder, in a child of this process.
 
     Standard output and error go to files beside the folder.
+
+    Args:
+        words: The words of the command line.
+        folder: The working directory of the call.
+        fresh: Whether a new interpreter is started. Otherwise the child is a copy of this one, which has imported torch.
     """
     out, err = folder.parent / "out", folder.parent / "err"
     child = os.fork()
     if child == 0:
         status = 99
         try:
-            status = _in_child(words, folder, out, err)
+            status = _in_child(words, folder, out, err, fresh)
         finally:
             os._exit(status)
     hung, (status, _) = _waited(child)
     return Ended(os.waitstatus_to_exitcode(status), out.read_text(errors="replace"), err.read_text(errors="replace"), hung)
 
 
-def _in_child(words: Sequence[str], folder: Path, out: Path, err: Path) -> int:
+def _in_child(words: Sequence[str], folder: Path, out: Path, err: Path, fresh: bool) -> int:
     faulthandler.disable()  # pytest has it on, for itself
     os.setpgid(0, 0)
     os.chdir(folder)
@@ -72,6 +77,8 @@ def _in_child(words: Sequence[str], folder: Path, out: Path, err: Path) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
+    if fresh:
+        os.execv(sys.executable, [sys.executable, "-m", "ssl_dc", *words])
     try:
         main(list(words), prog_name="ssl-dc")
         status = 0
