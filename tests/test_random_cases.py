@@ -24,7 +24,7 @@ from PIL import Image
 
 import ssl_dc
 from helpers.settings import TWO_BY_TWO
-from helpers.strained import Ended, faults, fingerprint, strained
+from helpers.strained import faults, fingerprint, strained
 from ssl_dc.config import resolve
 from ssl_dc.training.checkpoint import _checksum
 
