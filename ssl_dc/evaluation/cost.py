@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_dc.assemble import build_data_set, build_network
-from ssl_dc.config import RunConfig
+from ssl_dc.config import RunConfig, with_data
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.devices import AUTO, device_named
@@ -97,12 +97,13 @@ def cost_of_network(config: RunConfig) -> CostTable:
     return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
 
 
-def cost_of_run(folder: Path, device: str = AUTO) -> CostTable:
+def cost_of_run(folder: Path, device: str = AUTO, *, data_root: str | None = None) -> CostTable:
     """The cost of a trained run. The gated cost is what its held-out images pay, or training images if none are held out.
 
     Args:
         folder: The run's folder.
         device: Where the gates decide, by name; the best device there is by default.
+        data_root: Where the run's data is now, if it has moved.
 
     Raises:
         ConfigError: If there is no run, or this machine has no such device.
@@ -111,7 +112,7 @@ def cost_of_run(folder: Path, device: str = AUTO) -> CostTable:
     model = RunFolder.existing(folder).load_model(device_named(device))
     if not model.has_gates:
         return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
-    images, described = cost_images(open_splits(build_data_set(model.config)))
+    images, described = cost_images(open_splits(build_data_set(with_data(model.config, "--data-root", root=data_root))))
     gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
     table = _table(model.config, model.cost, shares, f"the mean over {described}")
