@@ -12,6 +12,9 @@ from pathlib import Path
 # torch is imported, and inherited by every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# The width of whatever terminal the suite was started in must not decide where tables break.
+os.environ.pop("COLUMNS", None)
+
 import hypothesis
 import pytest
 

@@ -42,7 +42,8 @@ def print_table(table: ReportTable) -> None:
     COLUMNS if it is set.
     """
     console = Console(highlight=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal():
+    piped = not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal()
+    if piped:
         console.width = max(PIPED, sum(_least_widths(table)) + _gaps(table))
     console.print(Text(printable(table.title), style="italic"))
     widths = _widths(table, console.width)
@@ -51,7 +52,7 @@ def print_table(table: ReportTable) -> None:
     else:
         console.print(_in_columns(table, widths))
     if table.note:
-        console.print(Text(printable(table.note)))
+        console.print(Text(printable(table.note)), soft_wrap=piped)
 
 
 def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:

@@ -193,4 +193,5 @@ def test_the_middle_square_is_that_of_torchvisions_resize_and_centre_crop(width:
     image = Image.fromarray(pixels)
     resized = F.resize(image, [side], interpolation=F.InterpolationMode.BICUBIC, antialias=True)
     expected = Normalise(ZERO, ONE)(F.center_crop(resized, [side, side]))
-    torch.testing.assert_close(evaluation_transform(side, ZERO, ONE)(image), expected, atol=1.5 / 255, rtol=0)
+    # Two passes that each round to whole values, at other places: 2 of 255 apart at most (28x26 to 28 is such a case).
+    torch.testing.assert_close(evaluation_transform(side, ZERO, ONE)(image), expected, atol=2.5 / 255, rtol=0)

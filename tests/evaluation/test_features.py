@@ -114,5 +114,5 @@ def test_features_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         next(model.encoder.parameters()).fill_(torch.nan)
     images = torch.zeros(3, 3, config.data.image_size, config.data.image_size)
-    with pytest.raises(RunError, match="features of 3 of 3 images are not finite on the dense route"):
+    with pytest.raises(RunError, match="features of the dense route are not finite, for 3 of 3 images"):
         extract_prepared(model, images, [Route.DENSE])

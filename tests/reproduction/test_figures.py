@@ -94,9 +94,9 @@ def test_what_is_missing_is_trained_and_the_paths_go_to_standard_output(made: Ma
 def test_figure_has_a_column_for_each_run_and_the_gated_route_on_top(made: Made) -> None:
     figure = made.drawn[PICTURES[0]]
     top_dual, empty, dense_dual, dense_baseline1 = figure.axes
-    assert [axes.get_ylabel() for axes in figure.axes] == ["gated", "", "dense", ""]
-    assert top_dual.get_title() == "VICReg-Dual\nbudget 0.5"
-    assert dense_baseline1.get_title() == "VICReg (Baseline-1)"
+    assert [axes.get_ylabel() for axes in figure.axes] == ["gated\nUMAP 2", "", "dense\nUMAP 2", "UMAP 2"]
+    assert top_dual.get_title() == "VICReg-Dual\nbudget 0.5\ngated, cost 0.50, kNN-1 25.0 %"
+    assert dense_baseline1.get_title() == "VICReg (Baseline-1)\ndense, cost 1.00, kNN-1 25.0 %"
     assert not empty.collections
     for run, panels in [
         (DUAL, {Route.GATED: top_dual, Route.DENSE: dense_dual}),

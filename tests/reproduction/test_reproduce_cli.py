@@ -88,7 +88,7 @@ def test_dry_run_says_what_is_done_and_times_the_rest_by_it(finished: tuple[Path
     lines = [line for line in result.stdout.splitlines() if "-seed" in line]
     timed = [re.search(r" \d+ (s|min|h)\b", line) is not None for line in lines]
     assert [("yes" in line, time) for line, time in zip(lines, timed, strict=True)] == [(True, False), (False, True)] * 2
-    assert "from the speed of 2 runs in this folder" in result.stdout
+    assert "from the speed of 2 runs in this folder" in " ".join(result.stdout.split())
 
 
 # Real runs
