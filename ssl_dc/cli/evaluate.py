@@ -94,7 +94,7 @@ def command(
 
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
-    from ssl_dc.distributed import rank
+    from ssl_dc.distributed import leave_launch
 
     report = api.evaluate(
         run,
@@ -107,8 +107,8 @@ def command(
         eval_data_set=eval_data_set,
         **said,
     )
-    if rank() > 0:
-        return  # the main process speaks for all
+    if not leave_launch():
+        return
     if as_json:
         print_json({**report.as_json(), **({} if output is None else {"output": str(output)})})
         return
