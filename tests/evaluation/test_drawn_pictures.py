@@ -56,7 +56,9 @@ def projection(classes: tuple[str, ...], n: int = 60) -> Projection:
 def gates(classes: tuple[str, ...]) -> GateStatistics:
     masks = {"stages.layer1.0.hidden": np.random.default_rng(0).random((60, 8)) < 0.5}
     found = gate_statistics(masks, np.arange(60) % len(classes), classes)
-    return GateStatistics(found.images, found.classes, found.sites, found.whole, GatedRun(RUN, 0.298, 72.0))
+    return GateStatistics(
+        found.images, found.classes, found.sites, found.whole, GatedRun(RUN, "60 held-out images", 0.298, 72.0)
+    )
 
 
 def drawn(figure: Figure, path: Path) -> bytes:
@@ -77,7 +79,7 @@ def test_titles_say_run_route_cost_and_accuracy() -> None:
     assert {axes.get_xlabel() for axes in figure.axes} == {"t-SNE 1"}
     assert [axes.get_ylabel() for axes in figure.axes] == ["dense\nt-SNE 2", "gated\nt-SNE 2"]
     heat = gates(("cat", "dog")).draw()
-    assert heat.get_suptitle() == f"Gates on 60 images\n{RUN}: gated, cost 0.30, kNN-1 72.0 %"
+    assert heat.get_suptitle() == f"Gates on 60 held-out images\n{RUN}: gated, cost 0.30, kNN-1 72.0 %"
     assert [axes.get_xlabel() for axes in heat.axes[:1]] == ["channel"]
     assert [axes.get_ylabel() for axes in heat.axes] == ["class", "share of images, on"]
 
