@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ssl_dc.cli.messages import readable_errors
+from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.reproduction.plan import Scale, Scope
 from ssl_dc.reproduction.requests import NAMES, request_for
 from ssl_dc.reproduction.systems import DATASET
@@ -51,6 +52,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
 @click.option(
     "--dry-run", is_flag=True, help="List the runs, which are done, and how long the others may take, and do nothing."
 )
+@json_option
 def command(
     name: str,
     scale: Scale,
@@ -62,12 +64,14 @@ def command(
     seeds: int,
     output: Path,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Run a table or figure of the paper again: train what is missing, skip what is done, evaluate, and write it.
 
-    Safe to stop and go on at any point. A table goes to standard output as Markdown, and beside the runs as Markdown, CSV
-    and HTML, with the paper's numbers beside ours. A figure takes the weights of its runs, and is written beside them as
-    PNG, with a map of the gates by class and channel for each gated run; the paths go to standard output.
+    Safe to stop and go on at any point. A table has the paper's numbers beside ours. It is written beside the runs as
+    Markdown, CSV and HTML, and shown on a terminal; another program gets it as Markdown. A figure takes the weights of its
+    runs, and is written beside them as PNG, with a map of the gates by class and channel for each gated run; its paths go
+    to standard output.
     """
     request = request_for(name, Scope(scale, dataset, data_root, budgets, range(seeds)), to, to_root)
     runs = list(request.runs())
@@ -81,11 +85,18 @@ def command(
     product = product_of(request, store, shlex.join(["ssl-dc", *sys.argv[1:]]))
     if dry_run:
         listed = [(run, product.has(run)) for run in runs]
-        print_report(estimate(dataset, listed, store.images_per_second))
+        planned = estimate(dataset, listed, store.images_per_second)
+        print_json(planned.as_json()) if as_json else print_report(planned)
         return
     product.check()
     click.echo(request.title, err=True)
     for number, run in enumerate(runs, start=1):
         say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
         product.add(run, [make_progress()], say)
-    click.echo(product.write(), nl=False)
+    written = product.write()
+    if as_json:
+        print_json(written.as_json())
+    elif sys.stdout.isatty():
+        print_report(written)
+    else:
+        click.echo(written.text, nl=False)

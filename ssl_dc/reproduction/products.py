@@ -10,6 +10,7 @@ from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import FigureRequest, Request
 from ssl_dc.reproduction.runner import Store
 from ssl_dc.reproduction.tables import Table
+from ssl_dc.reproduction.written import Written
 from ssl_dc.trackers.base import Watcher
 
 
@@ -29,12 +30,8 @@ class Product(Protocol):
     def add(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
         """Take up a run; what is missing of it is trained and evaluated."""
 
-    def write(self) -> str:
-        """Write it beside the runs that were taken up.
-
-        Returns:
-            What goes to standard output.
-        """
+    def write(self) -> Written:
+        """Write it beside the runs that were taken up."""
 
 
 def product_of(request: Request, store: Store, call: str) -> Product:
