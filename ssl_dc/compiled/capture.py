@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step
+from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step, Subsample
 from ssl_dc.errors import RunError
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.routes import Route
@@ -93,6 +93,10 @@ class _Tracer(fx.Tracer):
         if isinstance(m, (nn.ModuleList, nn.ModuleDict)):  # these hold modules, and are never called themselves
             return False
         return isinstance(m, (GatePoint, RouteNorm)) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_arg(self, a: Any) -> Any:
+        """What stands for a value in the graph; a route stands for itself, else it would be an operation that makes it."""
+        return a if isinstance(a, Route) else super().create_arg(a)
 
     @contextmanager
     def _recorded_leaves(self) -> Iterator[None]:
@@ -259,6 +263,8 @@ class _Translation:
         if node.target in (operator.add, torch.add, operator.iadd) and len(self._names(node)) == 2 and not node.kwargs:
             left, right = self._names(node)
             return Add(output=node.name, left=left, right=right)
+        if node.target is operator.getitem and (stride := _stride_of(node.args[1])):
+            return Subsample(output=node.name, input=self._value(node.args[0]), stride=stride)
         return self._call(node, cast("Callable[..., Any]", node.target))
 
     def _of_method(self, node: fx.Node) -> Step:
@@ -312,6 +318,16 @@ def _side(size: int | tuple[int, ...]) -> int:
     if isinstance(size, int):
         return size
     return size[0] if len(set(size)) == 1 else -1
+
+
+def _stride_of(index: Any) -> int:
+    """The stride k of an index ``[:, :, ::k, ::k]``; 0 for another index."""
+    match index:
+        case (slice(start=None, stop=None, step=None), slice(start=None, stop=None, step=None), slice(), slice()):
+            strides = {(part.start, part.stop, part.step) for part in index[2:]}
+            start, stop, stride = strides.pop()
+            return stride if not strides and start is stop is None and isinstance(stride, int) else 0
+    return 0
 
 
 def _is_over_pixels(node: fx.Node) -> bool:

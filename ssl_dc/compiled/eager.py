@@ -9,7 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step, last_reads
+from ssl_dc.compiled.plan import (
+    Add,
+    Call,
+    Conv,
+    Decide,
+    Mask,
+    MaxPool,
+    Mean,
+    Norm,
+    Plan,
+    Relu,
+    Step,
+    Subsample,
+    last_reads,
+)
 
 Values = dict[str, Any]
 """The values of one image by name. A channel-gated value holds only its kept channels, in ascending order."""
@@ -92,6 +106,8 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
         return values[step.left] + values[step.right]
     if isinstance(step, MaxPool):
         return F.max_pool2d(values[step.input], step.kernel, step.stride, step.padding)
+    if isinstance(step, Subsample):
+        return values[step.input][:, :, :: step.stride, :: step.stride]
     if isinstance(step, Mean):
         return values[step.input].mean(dim=(2, 3))
     if isinstance(step, Mask):

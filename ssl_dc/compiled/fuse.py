@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from ssl_dc.compiled.plan import Add, Conv, Decide, Mask, Norm, Plan, Relu, Step
+from ssl_dc.compiled.plan import Add, Conv, Decide, Mask, Norm, Plan, Relu, Step, Subsample
 from ssl_dc.folding import folded
 from ssl_dc.gating.sites import Granularity
 
 
 def fuse(plan: Plan) -> Plan:
     """The same network in fewer steps that compute only what the masks keep."""
-    for fused in (_fold_norm, _fold_relu, _pick_channels, _run_branch_if_open, _fold_add, _fold_relu):
+    for fused in (_fold_subsample, _fold_norm, _fold_relu, _pick_channels, _run_branch_if_open, _fold_add, _fold_relu):
         for step in plan.steps:
             if step in plan.steps:  # an earlier exchange may have removed it
                 plan = fused(plan, step)
     return plan
+
+
+def _fold_subsample(plan: Plan, step: Step) -> Plan:
+    """Fold the choice of pixels into 1x1 convolutions that follow, as their stride."""
+    if not isinstance(step, Subsample) or step.output == plan.output:
+        return plan
+    readers = plan.readers(step.output)
+    convolutions = [reader for reader in readers if isinstance(reader, Conv) and reader.input == step.output]
+    pointwise = all(conv.weight.shape[2:] == (1, 1) and conv.padding == (0, 0) for conv in convolutions)
+    if len(convolutions) < len(readers) or not pointwise:
+        return plan
+    strided: dict[Step, Sequence[Step]] = {
+        conv: (replace(conv, input=step.input, stride=conv.stride * step.stride),) for conv in convolutions
+    }
+    return plan.exchanged({step: (), **strided})
 
 
 def _fold_norm(plan: Plan, step: Step) -> Plan:

@@ -32,6 +32,9 @@ class NativeProgram:
         kernel: The compiled kernel.
         weights: The weights of the plan; the programs of a plan share them.
         threads: How many threads work at once.
+
+    Attributes:
+        host_steps: The host steps by their index in the plan.
     """
 
     def __init__(self, plan: Plan, image_size: tuple[int, int], kernel: Kernel, weights: Weights, threads: int) -> None:
@@ -41,7 +44,7 @@ class NativeProgram:
         self._arena = Arena(plan, shapes, kernel.vector)
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
         ops = [self._op(step, weights) for step in plan.steps]
-        self._host_steps = {
+        self.host_steps = {
             index: weights.step_with(step)
             for index, (step, op) in enumerate(zip(plan.steps, ops, strict=True))
             if op.kind == HOST
@@ -77,7 +80,7 @@ class NativeProgram:
             return features, opened
         if len(images) == 1:
             self._one(images[0], features[0], opened[0])
-        elif self._host_steps:
+        elif self.host_steps and len(images):
             at_once = max(self.threads, ARENAS_BYTES // (4 * self._arena.floats))
             for chunk in zip(images.split(at_once), features.split(at_once), opened.split(at_once), strict=True):
                 self._side_by_side(*chunk)
@@ -102,7 +105,7 @@ class NativeProgram:
         run = self.kernel.run_one
         while (index := run(self._program, memory.state, start, index, self.threads, times)) < len(self._ops):
             since = time.perf_counter()
-            self._do(self._host_steps[index], [memory])
+            self._do(self.host_steps[index], [memory])
             if seconds is not None:
                 seconds[index] += time.perf_counter() - since
             start, index = None, index + 1
@@ -119,7 +122,7 @@ class NativeProgram:
             if index > len(self._ops):
                 break
             waiting = (positions == index).nonzero().flatten()
-            self._do(self._host_steps[index], [self._images[number] for number in waiting.tolist()])
+            self._do(self.host_steps[index], [self._images[number] for number in waiting.tolist()])
             positions[waiting] = index + 1
 
     def _run_many(self, images: Tensor, features: Tensor, opened: Tensor, memories: int, positions: Tensor | None) -> None:

@@ -131,6 +131,19 @@ class MaxPool(Step):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Subsample(Step):
+    """Every ``stride``-th pixel of every ``stride``-th row, from the first on."""
+
+    input: str
+    stride: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value whose pixels are taken."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Mean(Step):
     """The mean over the pixels: (N, C, H, W) to (N, C)."""
 

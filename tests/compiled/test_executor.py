@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -21,7 +22,9 @@ from ssl_dc.compiled import kernel as kernel_module
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.plan import Call, Conv, Decide
+from ssl_dc.compiled.native import NativeProgram
+from ssl_dc.compiled.native_backend import NativeBackend
+from ssl_dc.compiled.plan import Call, Conv, Decide, MaxPool, Mean, Relu
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import Gate, GateFactory, no_gates
@@ -77,6 +80,20 @@ def test_same_as_the_reference(backend: str, route: Route, gating: str, backbone
         assert_same(encoder, route, executor, torch.randn(batch, 3, 32, 32))
 
 
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("width", [8, 64])
+def test_the_kernel_does_the_whole_of_a_built_in_network(gating: str, backbone: str, width: int) -> None:
+    """The kernel stops for no step: that would cost more time than the gates save."""
+    settings = {"gating.name": gating, "backbone.name": backbone, "backbone.width": width}
+    network = random_encoder(**settings).backbone(Route.GATED)
+    for route in Route.BOTH:
+        plan = fuse(capture(network, route))
+        assert {type(step) for step in plan.steps} <= {Conv, Decide, MaxPool, Mean, Relu}
+        runner = NativeBackend().build(plan, 1)
+        assert NativeProgram(plan, (32, 32), kernel_module.kernel(), runner._weights, 1).host_steps == {}
+
+
 @pytest.mark.parametrize("encoder_name", ["shared", "double"])
 @pytest.mark.parametrize("norm", ["separate", "shared"])
 def test_same_for_every_encoder_and_norm_policy(encoder_name: str, norm: str) -> None:
@@ -85,7 +102,7 @@ def test_same_for_every_encoder_and_norm_policy(encoder_name: str, norm: str) ->
         assert_same(encoder, route, compiled(encoder.backbone(route), route), torch.randn(2, 3, 32, 32))
 
 
-@settings(max_examples=12, deadline=None)
+@hypothesis_settings(max_examples=12, deadline=None)
 @given(
     width=st.integers(1, 10).map(lambda quarter: 4 * quarter),
     size=st.integers(9, 45),
@@ -291,6 +308,46 @@ def test_sums_of_other_shapes(backend: str) -> None:
         expected, _ = backbone(images, Route.DENSE)
     executor = compiled(backbone, Route.DENSE, backend=backend)
     torch.testing.assert_close(executor(images).features, expected, rtol=1e-4, atol=1e-5)
+
+
+class Skipping(Backbone):
+    """A network that drops pixels before convolutions, where a stride can stand for it and where none can."""
+
+    feature_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = nn.Conv2d(3, 8, 1, stride=2), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1, padding=1)
+        self.conv4, self.conv5 = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, images: Tensor, route: Route) -> tuple[Tensor, Masks]:  # noqa: ARG002
+        x = self.conv1(images[:, :, ::3, ::3])
+        x = self.conv2(x[:, :, ::2, ::2]) + 1
+        x = self.conv3(x[:, :, ::2, ::2]) + self.conv3(x[:, :, 1::2, 1::2])
+        thinned = x[:, :, ::2, ::2]
+        x = self.conv4(thinned) + self.conv5(thinned) + self.conv5(x[:, :, ::2, ::1])[:, :, :, ::2]
+        return x[:, :, ::2, ::2].mean(dim=(2, 3)), {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pixels_that_are_dropped(backend: str) -> None:
+    backbone = Skipping().eval()
+    images = torch.randn(2, 3, 120, 96)
+    with torch.no_grad():
+        expected, _ = backbone(images, Route.DENSE)
+    executor = compiled(backbone, Route.DENSE, backend=backend)
+    torch.testing.assert_close(executor(images).features, expected, rtol=1e-4, atol=1e-5)
+    strides = {(step.layer, step.stride) for step in executor.plan.steps if isinstance(step, Conv)}
+    assert strides == {("conv1", 6), ("conv2", 1), ("conv3", 1), ("conv4", 2), ("conv5", 2), ("conv5", 1)}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_route_has_one_budget_for_all_images(backend: str) -> None:
+    encoder = random_encoder()
+    route = Route.at(0.5)
+    assert_same(encoder, route, compiled(encoder.backbone(route), route, backend=backend), torch.randn(2, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"one budget for all images, not gated@0\.1,0\.5"):
+        compiled(encoder.backbone(route), Route.at([0.1, 0.5]), backend=backend)
 
 
 def test_what_a_plan_takes_over() -> None:
