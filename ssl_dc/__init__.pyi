@@ -52,6 +52,10 @@ from ssl_dc.errors import PluginError as PluginError
 from ssl_dc.errors import RunError as RunError
 from ssl_dc.errors import SslDcError as SslDcError
 from ssl_dc.errors import Stopped as Stopped
+from ssl_dc.evaluation.cost import CostRow as CostRow
+from ssl_dc.evaluation.cost import CostTable as CostTable
+from ssl_dc.evaluation.gate_statistics import GateStatistics as GateStatistics
+from ssl_dc.evaluation.gate_statistics import SiteStatistics as SiteStatistics
 from ssl_dc.evaluation.options import GatesOptions as GatesOptions
 from ssl_dc.evaluation.options import KNNOptions as KNNOptions
 from ssl_dc.evaluation.options import LinearOptions as LinearOptions
@@ -60,8 +64,11 @@ from ssl_dc.evaluation.options import TSNEOptions as TSNEOptions
 from ssl_dc.evaluation.options import UMAPOptions as UMAPOptions
 from ssl_dc.evaluation.outcome import Outcome as Outcome
 from ssl_dc.evaluation.outcome import RouteOutcome as RouteOutcome
+from ssl_dc.evaluation.projection import Projection as Projection
 from ssl_dc.evaluation.report import Report as Report
 from ssl_dc.evaluation.report import ReportTable as ReportTable
+from ssl_dc.evaluation.scores import Evaluation as Evaluation
+from ssl_dc.evaluation.scores import RouteScore as RouteScore
 from ssl_dc.gating.base import Gate as Gate
 from ssl_dc.gating.base import GateFactory as GateFactory
 from ssl_dc.gating.base import GatingScheme as GatingScheme

@@ -1,4 +1,4 @@
-"""The global batch: gathering over processes with a gradient, and mean values for reports."""
+"""Exchange between the processes of a launch: the global batch with its gradient, means, and failures."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from torch import Tensor
 from ssl_dc.errors import RunError
 
 _BROKEN_CONNECTION = re.compile(r"gloo|Connection (closed|reset|refused)|Broken pipe", re.IGNORECASE)
-"""What the message of a failed exchange is known by, where torch has no exception of its own for it."""
+"""Matches the message of a failed exchange where torch raises no special exception."""
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number among them, from 0."""
+    """The number of this process among them, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 class _GatherBatch(torch.autograd.Function):
-    """Concatenate (N, ...) tensors of all processes; the gradient is the sum over processes of this process's rows.
+    """Concatenate the (N, ...) tensors of all processes. The gradient of this process's rows is summed over all processes.
 
-    With every process computing the same global loss and DDP averaging parameter gradients, the result is exactly the
+    Every process computes the same global loss, and DDP averages the gradients of the parameters. The result is exactly the
     gradient of one process with the whole batch.
     """
 
@@ -50,7 +50,7 @@ class _GatherBatch(torch.autograd.Function):
 
 
 def gather_batch(local: Tensor) -> Tensor:
-    """The global batch (world * N, ...) of a tensor (N, ...), in process order, with gradients; all N must be equal."""
+    """The global batch (world * N, ...) of a tensor (N, ...), in process order, with gradients. All N must be equal."""
     if world_size() == 1:
         return local
     gathered: Tensor = _GatherBatch.apply(local)
@@ -58,16 +58,16 @@ def gather_batch(local: Tensor) -> Tensor:
 
 
 def local_rows(gathered: Tensor, rows: int) -> Tensor:
-    """The ``rows`` rows of a global batch that this process contributed."""
+    """The rows of a global batch that this process contributed, ``rows`` in number."""
     return gathered[rank() * rows : (rank() + 1) * rows]
 
 
 @contextmanager
 def peer_failures() -> Iterator[None]:
-    """Tell what happened where another process of the launch has ended in the middle of an exchange.
+    """Report in words that another process of the launch ended during an exchange.
 
     Raises:
-        RunError: If one has.
+        RunError: If one did.
     """
     try:
         yield
@@ -75,7 +75,7 @@ def peer_failures() -> Iterator[None]:
         if world_size() == 1 or not (isinstance(error, dist.DistError) or _BROKEN_CONNECTION.search(str(error))):
             raise
         raise RunError(
-            "another process of this launch has ended, and this one cannot go on without it; the other says why"
+            "another process of this launch has ended, and this one cannot continue without it; the other one says why"
         ) from error
 
 
@@ -89,11 +89,11 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def gather_rows(local: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Put the rows of all processes together, without a gradient; every process gets the whole.
+    """Put the rows of all processes together, without a gradient. Every process gets all rows.
 
     Args:
-        local: This process's rows (n, ...), on any device.
-        rows: For each process the numbers of its rows, in its order; together each number from 0 once.
+        local: The rows of this process (n, ...), on any device.
+        rows: The numbers of each process's rows, in its order. Together they contain each number from 0 once.
 
     Returns:
         (total, ...), on the device of ``local``.
@@ -101,7 +101,7 @@ def gather_rows(local: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
     if world_size() == 1:
         return local[torch.argsort(torch.as_tensor(rows[0]))]
     longest = max(map(len, rows))
-    # NCCL takes tensors of its GPU alone, gloo those of the CPU; neither takes bool.
+    # NCCL takes tensors of its own GPU only, and gloo those of the CPU. Neither takes bool.
     where = torch.device("cpu" if dist.get_backend() == "gloo" else "cuda")
     padded = local.new_zeros((longest, *local.shape[1:])).to(
         where, torch.uint8 if local.dtype is torch.bool else local.dtype
@@ -118,15 +118,15 @@ def gather_rows(local: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
 
 @contextmanager
 def failing_together() -> Iterator[None]:
-    """If the block raises in one process, it raises in all: none goes on to wait for one that has ended.
+    """If the block raises in one process, it raises in all. No process waits for one that has ended.
 
     Raises:
-        RunError: In a process whose own block did not raise; with what another's raised.
+        RunError: In a process whose own block did not raise. The message is that of the process that did.
     """
     raised: Exception | None = None
     try:
         yield
-    except Exception as error:  # whatever it is, the others are told, and this process raises it again
+    except Exception as error:  # the other processes are told of any exception, and this one raises it again
         raised = error
     texts: list[str | None] = [None] * world_size()
     if world_size() > 1:

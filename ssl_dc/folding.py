@@ -1,4 +1,4 @@
-"""Batch norm in evaluation mode as part of the convolution before it."""
+"""Folding a batch norm into the preceding convolution."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from torch import Tensor, nn
 
 
 def folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that does what a convolution and a batch norm after it do.
+    """Fold a batch norm in evaluation mode into the preceding convolution.
 
     Args:
-        weight: Of the convolution, (out, in, h, w).
-        bias: (out,), or None for 0.
-        norm: In evaluation mode it uses its running statistics.
+        weight: Weight of the convolution, (out, in, h, w).
+        bias: Bias of the convolution, (out,). None means 0.
+        norm: The batch norm. Its running statistics are used.
 
     Returns:
-        Weight (out, in, h, w) and bias (out,), float32, computed in float64.
+        Weight (out, in, h, w) and bias (out,) of one convolution that does both, in float32. They are computed in float64.
 
     Raises:
-        ValueError: If the norm keeps no statistics.
+        ValueError: If the norm has no running statistics.
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a batch norm without running statistics cannot be folded")

@@ -1,18 +1,18 @@
-"""Text that may come from a stranger's file, made fit to be shown: it cannot steer the terminal that shows it."""
+"""Makes text from a stranger's file safe to show: it cannot control the terminal."""
 
 from __future__ import annotations
 
 import unicodedata
 
 LONGEST_NAME = 120
-"""Characters of a name that a message shows."""
+"""The longest name that a message shows in full, in characters."""
 
 
 def printable(text: str) -> str:
-    r"""The text with what is not to be seen written out: ``\x1b`` for the escape character; newlines and tabs stay.
+    r"""The text with unprintable characters written out, such as ``\x1b`` for the escape character.
 
-    Control characters (escape sequences begin with one), characters that turn the direction of writing, and the
-    surrogates that stand for bytes of a file name that are not UTF-8, which no stream could print.
+    Unprintable are control characters (escape sequences begin with one), characters that change the direction of writing,
+    and surrogates, which stand for bytes of a file name that are not UTF-8. Newlines and tabs stay as they are.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def name_of(text: str) -> str:
-    """A name from a file on one line of bounded length, for messages."""
+    """A name from a file, on one line and of limited length, for messages."""
     whole = printable(text).replace("\n", "\\n").replace("\t", "\\t")
     return whole if len(whole) <= LONGEST_NAME else f"{whole[:LONGEST_NAME]}..."
 

@@ -1,4 +1,4 @@
-"""Random draws as a function of where they happen: there is no random state to save, so a resumed run draws the same."""
+"""Seeds that depend on the place of a random draw. A resumed run draws the same, and no random state is saved."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 
 
 def derived_seed(*key: int) -> int:
-    """A seed in [0, 2**63) that depends on every number of the key (each at least 0) and on their order."""
+    """A seed in [0, 2**63) that depends on every number of the key (at least 0 each) and on their order."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1
 
 
 def seed_everything(*key: int) -> None:
-    """Seed Python's, NumPy's and torch's generators (all devices) from a key."""
+    """Seed the generators of Python, NumPy and torch (all devices) from a key."""
     seed = derived_seed(*key)
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -271,7 +271,7 @@ def test_a_model_may_be_sent_to_a_spawned_process() -> None:
     process = context.Process(target=answer, args=(it, images(), answers))
     process.start()
     dense, features, macs = answers.get()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
     assert np.allclose(dense, it.dense(images()), atol=1e-5)
     assert np.allclose(features, it.gated(images()).features, atol=1e-5)

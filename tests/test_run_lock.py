@@ -171,7 +171,7 @@ def races(
     real = sole_writer
 
     def together(folder: Path) -> Any:
-        lock.wait(60)
+        lock.wait(300)
         return real(folder)
 
     children = []
@@ -181,7 +181,7 @@ def races(
         def run(number: int = number, verb: str = verb, pause: float = pause) -> None:
             if at_the_lock:
                 pytest.MonkeyPatch().setattr("ssl_dc.run_folder.sole_writer", together)
-            start.wait(60)
+            start.wait(300)
             if not at_the_lock:
                 time.sleep(pause)
             try:

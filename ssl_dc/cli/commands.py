@@ -12,7 +12,7 @@ SUMMARIES = {
     "evaluate": "Evaluate a run's features on held-out images.",
     "export": "Write a run's dense, gated or static network for other programs.",
     "plugins": "List, show and check the parts of runs; start a plugin of your own.",
-    "reproduce": "Run a table of the paper again, or a figure.",
+    "reproduce": "Reproduce a table or figure of the paper.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }
 """Each command and its line of help. Kept here so that listing the commands imports none; a test holds both equal."""

@@ -27,7 +27,9 @@ def command(run: Path | None, layers: list[Layer], device: str | None, as_json: 
     """
     said = merged(layers).values
     if run is not None and said.keys() - {"data.root"}:
-        raise ConfigError("cost takes a run folder, with --data-root if its data has moved, or the options of a network")
+        raise ConfigError(
+            "cost takes a run folder (and --data-root if its data has moved) or the options of a network, not both"
+        )
     if run is None and device is not None:
         raise ConfigError(f"--device {device}: cost computes features only for the images of a run; name its folder")
     from ssl_dc.cli.tables import print_report

@@ -1,4 +1,4 @@
-"""What can go wrong in a command, as one message and an exit status."""
+"""Turns whatever goes wrong in a command into one message and an exit status."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ssl_dc.printable import printable
 F = TypeVar("F", bound=Callable[..., Any])
 
 UNEXPECTED = "This is a fault in the code named above, not in your call."
-"""Ends the message of an error that nobody has foreseen."""
+"""The end of the message of an unexpected error."""
 MOST_CALLERS = 8
-"""Callers that such a message names, the innermost ones."""
+"""How many callers such a message names. They are the innermost ones."""
 LONGEST_TEXT = 2000
-"""Characters of its own text that it shows."""
+"""How many characters of the error's own text such a message shows."""
 
 
 def readable_errors(command: F) -> F:
-    """Turn what a user can mend into one message on standard error and the right exit status."""
+    """Decorate a command: whatever goes wrong becomes one message on standard error, with the right exit status."""
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -43,10 +43,10 @@ def readable_errors(command: F) -> F:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn whatever goes wrong into one message on standard error and the right exit status, without a traceback."""
+    """Turn any exception into one message on standard error and the right exit status, without a traceback."""
     try:
         yield
-        sys.stdout.flush()  # what cannot be written is to be known while it can be told
+        sys.stdout.flush()  # flush here, so that a write error is reported
     except SslDcError as error:
         _end(str(error), error.exit_status)
     except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def reported() -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
-        # the reader of our output went away, as with `| head`; nothing is left to say
+        # the reader of our output has gone, as with `| head`
         _drop_standard_output()
         sys.exit(1)
     except OSError as error:
@@ -65,21 +65,21 @@ def reported() -> Iterator[None]:
         _end(f"{error.strerror or error}{where}", 1)
     except Exception as error:
         if is_lack_of_memory(error):
-            text = str(error).splitlines()[0] if str(error) else "no more is to be had"
+            text = str(error).splitlines()[0] if str(error) else "the system has no more"
             _end(f"there is not enough memory for this: {text}", 1)
         _end(unexpected(error), 1)
 
 
 def _stopped_by(number: int) -> str:
     name = signal.Signals(number).name
-    return f"stopped by {name}. A training goes on from its last resume point by: ssl-dc train --resume RUN"
+    return f"stopped by {name}. To continue a training from its last resume point: ssl-dc train --resume RUN"
 
 
 def end_at_signals() -> None:
-    """Let SIGTERM and Ctrl-C end this process at once with a message, wherever nothing else listens to them.
+    """End this process at once with a message when SIGTERM or Ctrl-C comes and nothing else handles it.
 
-    They are not made exceptions: one that is raised in the middle of an import may be swallowed or leave a library in
-    pieces. A training listens itself, and saves its step first (:mod:`ssl_dc.training.stopping`).
+    The signals do not raise exceptions: one that is raised during an import may be swallowed, or leave a library half
+    imported. A training handles them itself, and first saves its step (:mod:`ssl_dc.training.stopping`).
     """
     own = os.getpid()
 
@@ -94,7 +94,7 @@ def end_at_signals() -> None:
 
 
 def unexpected(error: Exception) -> str:
-    """An error that nobody has foreseen, such as one that a plugin raises: what it is, where it was raised, who called."""
+    """The message of an unexpected error, such as one of a plugin: the error, where it was raised, and the callers."""
     kind, text, frames = _of_worker(str(error)) or (
         type(error).__name__,
         str(error)[:LONGEST_TEXT],
@@ -107,12 +107,12 @@ def unexpected(error: Exception) -> str:
 
 
 _LIBRARIES = re.compile(r"[/\\](torch|click|accelerate|functools\.py|contextlib\.py)([/\\]|$)|^<frozen")
-"""Files of callers that say nothing to whom a message is for."""
+"""Files of callers that a message leaves out, because they tell its reader nothing."""
 _WORKER_FRAME = re.compile(r'^  File "(.*)", line (\d+), in (.*)$', re.MULTILINE)
 
 
 def _of_worker(text: str) -> tuple[str, str, list[tuple[str, int, str]]] | None:
-    """Kind, text and callers of an error that torch hands on from a process that prepares images; None for others."""
+    """Kind, text and callers of an error that torch passes on from a process that prepares images. None for others."""
     if not re.match(r"Caught \w+ in ", text):
         return None
     frames = [(file, int(line), name) for file, line, name in _WORKER_FRAME.findall(text)]
@@ -122,21 +122,21 @@ def _of_worker(text: str) -> tuple[str, str, list[tuple[str, int, str]]] | None:
 
 
 def _end(message: str, status: int) -> NoReturn:
-    with suppress(OSError):  # nobody can be told: the exit status must do
+    with suppress(OSError):  # nobody can be told, so only the exit status says it
         click.echo(f"ssl-dc: {printable(message)}", err=True)
     sys.exit(status)
 
 
 def keep_standard_streams() -> None:
-    """Put the null device where standard input, output or error were closed.
+    """Replace standard input, output and error by the null device where they are closed.
 
-    Otherwise the next file that is opened takes the number of a closed one, and a library's warnings are written into it.
+    Otherwise the next opened file gets the number of a closed stream, and the warnings of libraries are written into it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # as long as the process lives
@@ -144,11 +144,11 @@ def keep_standard_streams() -> None:
 
 @functools.cache
 def end_quickly() -> None:
-    """Let the interpreter end without looking for garbage among torch's objects, which takes longer than many a command."""
+    """Let the interpreter end without a garbage collection of torch's objects, which takes longer than many commands."""
     atexit.register(gc.freeze)
 
 
 def _drop_standard_output() -> None:
-    """Let what is still to be written to it go nowhere: another failure at exit would bring a traceback."""
-    with suppress(OSError):  # where it is no file at all, as inside another program
+    """Discard what is still buffered for standard output. Another failure at exit would print a traceback."""
+    with suppress(OSError):  # it may not be a file, as inside another program
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

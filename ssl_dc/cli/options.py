@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ssl_dc.config import Layer, file_layer, override_layer
-from ssl_dc.config.layers import json_or_text
+from ssl_dc.config.layers import json_or_text, normalised, stacked
 from ssl_dc.errors import ConfigError, OldNameWarning
 from ssl_dc.plugins.kinds import KINDS, config_sections
 from ssl_dc.plugins.registry import registry
@@ -241,4 +241,6 @@ def _layers(
         {setting.key: setting.flag for setting in said},
     )
     files = [file_layer(config)] if config else []
-    return [*files, options, override_layer(dotted, "--"), override_layer(assignments)]
+    # One layer for the whole call. Otherwise a part that is named by --set would drop the named options for it.
+    call = stacked(map(normalised, (options, override_layer(dotted, "--"), override_layer(assignments))))
+    return [*files, call]

@@ -1,4 +1,4 @@
-"""Progress of training on standard error: a moving bar in a terminal, plain lines elsewhere."""
+"""Progress of a training on standard error: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def make_progress(note: str = "") -> Watcher:
-    """What fits this process's standard error; a note is told once, when training begins."""
+    """The progress that suits standard error. The note is shown once, when training begins."""
     return ProgressBar(note) if sys.stderr.isatty() else ProgressLines(note)
 
 
@@ -39,7 +39,7 @@ class ProgressBar(Watcher):
     """A bar with the time left, and the latest metrics below it.
 
     Args:
-        note: Told before the first step.
+        note: Shown before the first step.
     """
 
     def __init__(self, note: str = "") -> None:
@@ -61,16 +61,16 @@ class ProgressBar(Watcher):
             self.on_message(self._note)
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """Move it."""
+        """Move the bar."""
         text = described(metrics.values, metrics.images_per_second)
         self._progress.update(self._task, completed=metrics.step, description=escape(printable(text)))
 
     def on_message(self, text: str) -> None:
-        """Print a line above it."""
+        """Print a line above the bar."""
         self._progress.console.print(printable(text), markup=False, highlight=False)
 
     def on_end(self) -> None:
-        """Leave it as it is."""
+        """Leave the bar as it is."""
         self._progress.stop()
 
 
@@ -78,7 +78,7 @@ class ProgressLines(Watcher):
     """A line every few seconds, and one at the end.
 
     Args:
-        note: Told before the first step.
+        note: Shown before the first step.
     """
 
     def __init__(self, note: str = "") -> None:
@@ -102,9 +102,9 @@ class ProgressLines(Watcher):
         self._say(f"step {metrics.step}/{metrics.total_steps} epoch {metrics.epoch} {text} left {left:.0f} s")
 
     def on_message(self, text: str) -> None:
-        """Print it."""
+        """Print the message."""
         self._say(text)
 
     def _say(self, text: str) -> None:
-        with suppress(OSError):  # a full disk behind standard error ends no training
+        with suppress(OSError):  # a full disk behind standard error must not end a training
             print(printable(text), file=sys.stderr, flush=True)

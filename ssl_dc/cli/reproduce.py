@@ -19,40 +19,38 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
     try:
         return [float(number) for number in value.split(",")]
     except ValueError as error:
-        raise click.BadParameter("write numbers with commas between them, such as 0.1,0.3,0.5") from error
+        raise click.BadParameter("write numbers separated by commas, for example 0.1,0.3,0.5") from error
 
 
-@click.command("reproduce", short_help="Run a table of the paper again, or a figure.")
+@click.command("reproduce", short_help="Reproduce a table or figure of the paper.")
 @readable_errors
 @click.argument("name", type=click.Choice(sorted(NAMES)))
 @click.option(
     "--scale", type=click.Choice(["paper", "small"]), default="small", show_default=True, help="Size of the runs."
 )
 @click.option("--dataset", default=DATASET, show_default=True, help="Data set, by the paper's name for it.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder with its images or parquet files.")
+@click.option("--to", help="Target data set of table2.")
+@click.option("--to-root", type=click.Path(path_type=Path), help="Folder with the target's images or parquet files.")
 @click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder that holds its images (parquet files are read too)."
+    "--budgets", default="0.1,0.3,0.5", show_default=True, callback=_numbers, help="Budgets, as shares of the dense cost."
 )
-@click.option("--to", help="For table2: the data set that is transferred to.")
-@click.option("--to-root", type=click.Path(path_type=Path), help="Folder that holds that one's images.")
-@click.option("--budgets", default="0.1,0.3,0.5", show_default=True, callback=_numbers, help="Shares of the dense cost.")
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Runs of each system; a figure draws seed 0 alone.",
+    help="Runs of each system. A figure shows seed 0 only.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("reproduction"),
     show_default=True,
-    help="Folder of runs, tables and figures.",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="List the runs, which are done, and how long the others may take, and do nothing."
+    help="Folder for runs, tables and figures.",
 )
 @json_option
+@click.option("--dry-run", is_flag=True, help="Only list the runs, which of them are done, and how long the others take.")
 def command(
     name: str,
     scale: Scale,
@@ -66,12 +64,11 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Run a table or figure of the paper again: train what is missing, skip what is done, evaluate, and write it.
+    """Reproduce a table or figure of the paper. Train the runs that are missing, evaluate all, and write the result.
 
-    Safe to stop and go on at any point. A table has the paper's numbers beside ours. It is written beside the runs as
-    Markdown, CSV and HTML, and shown on a terminal; another program gets it as Markdown. A figure takes the weights of its
-    runs, and is written beside them as PNG, with a map of the gates by class and channel for each gated run; its paths go
-    to standard output.
+    You can stop it at any point and call it again. A table has the paper's numbers beside ours. It is shown on a terminal,
+    printed as Markdown to another program, and written beside the runs as Markdown, CSV and HTML. A figure is written
+    beside its runs as PNG, with a map of the gates by class and channel for each gated run. The paths are printed.
     """
     request = request_for(name, Scope(scale, dataset, data_root, budgets, range(seeds)), to, to_root)
     runs = list(request.runs())

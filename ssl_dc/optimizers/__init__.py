@@ -1,4 +1,4 @@
-"""Optimisers; one file each."""
+"""Optimisers, one file each."""
 
 from __future__ import annotations
 

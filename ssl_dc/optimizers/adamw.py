@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019): for short runs, where LARS barely moves."""
+"""AdamW (Loshchilov and Hutter 2019), for short runs, in which LARS hardly moves the weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_dc.optimizers.options import AdamWOptions
 
 
 def build(options: AdamWOptions, groups: Sequence[ParameterGroup], lr: float) -> Optimizer:
-    """The optimiser ``adamw``; 1-D parameters and gates are not decayed."""
+    """The optimiser ``adamw``. 1-D parameters and gates are not decayed."""
     split = []
     for group in groups:
         for decay in (True, False):

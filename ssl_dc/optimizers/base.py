@@ -1,4 +1,4 @@
-"""What an optimiser part is given."""
+"""The parameters that an optimiser part is given."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ssl_dc.plugins.options import PartOptions
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that are to be treated alike.
+    """Parameters that are treated alike.
 
     Attributes:
         parameters: At least one parameter.
-        decay: Whether weight decay applies: not to gates.
+        decay: Whether weight decay applies. It does not apply to gates.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -25,4 +25,4 @@ class ParameterGroup:
 
 
 BuildOptimizer = Callable[[PartOptions, Sequence[ParameterGroup], float], Optimizer]
-"""What an optimiser part is: from options, groups and the peak learning rate."""
+"""An optimiser part: it builds an optimiser from options, parameter groups and the peak learning rate."""

@@ -14,13 +14,13 @@ from ssl_dc.optimizers.options import LARSOptions
 
 
 class LARS(Optimizer):
-    """Momentum SGD whose gradient is first scaled, parameter by parameter.
+    """Momentum SGD that first scales the gradient of each parameter.
 
     With learning rate lr and q = eta |p| / (|g| + wd |p| + 1e-8), a parameter of two or more dimensions moves by
     momentum SGD along min(q / lr, 1) (g + wd p). A 1-D parameter (bias, norm) is neither scaled nor decayed.
 
     Args:
-        groups: Parameter groups, as for any torch optimiser; each may set its own ``weight_decay``.
+        groups: Parameter groups, as for any torch optimiser. Each may set its own ``weight_decay``.
         lr: Learning rate, at least 0.
         momentum: In [0, 1).
         weight_decay: At least 0.
@@ -34,7 +34,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; ``closure``, if given, computes the loss first."""
+        """Take one step. ``closure``, if given, computes the loss first."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -44,7 +44,7 @@ class LARS(Optimizer):
         return loss
 
     def _move(self, group: dict[str, Any]) -> None:
-        """Move all parameters of a group together: a few calls for lists of tensors instead of several for each."""
+        """Move all parameters of a group together, with a few calls on lists of tensors."""
         directions: dict[Tensor, Tensor] = {p: p.grad for p in group["params"] if p.grad is not None}
         if not directions:
             return
@@ -63,8 +63,8 @@ def scaled(parameters: Sequence[Tensor], grads: Sequence[Tensor], group: Mapping
     """The decayed gradient of each parameter times its local rate, min(q / lr, 1).
 
     Args:
-        parameters: What is moved.
-        grads: The gradient of each.
+        parameters: Parameters of two or more dimensions.
+        grads: Their gradients.
         group: Their ``lr``, ``weight_decay`` and ``trust``.
     """
     if not parameters:
@@ -73,7 +73,7 @@ def scaled(parameters: Sequence[Tensor], grads: Sequence[Tensor], group: Mapping
     p_norm = torch.stack(torch._foreach_norm(list(parameters)))
     g_norm = torch.stack(torch._foreach_norm(list(grads)))
     q = group["trust"] * p_norm / (g_norm + weight_decay * p_norm + 1e-8)
-    # A parameter that is all zero could never leave it, and one without gradient has nothing to scale.
+    # A rate of 0 would keep an all-zero parameter at zero. Without a gradient there is nothing to scale.
     q = torch.where((p_norm > 0) & (g_norm > 0), q, torch.full_like(q, lr))
     local_rates = (q / lr).clamp(max=1.0) if lr > 0 else torch.ones_like(q)
     directions: list[Tensor] = list(torch._foreach_add(list(grads), list(parameters), alpha=weight_decay))

@@ -10,15 +10,17 @@ from ssl_dc.plugins.options import OptimizerOptions
 
 
 class LARSOptions(OptimizerOptions):
-    """Options of the optimiser ``lars``; the defaults are the paper's (method section 1)."""
+    """Options of the optimiser ``lars``. The defaults are the paper's (method section 1)."""
 
     name: str = "lars"
     lr: float = Field(0.3, gt=0, description="Peak learning rate.")
     lr_scaling: Literal["linear", "none"] = Field(
-        "linear", description="'linear' multiplies lr by training.batch_size / 256; 'none' takes it as it is."
+        "linear", description="'linear' multiplies lr by training.batch_size / 256. 'none' uses lr as it is."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay, inside LARS; not on gates nor 1-D parameters.")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="Weight decay inside LARS. It does not apply to gates and 1-D parameters."
+    )
     trust: float = Field(0.02, gt=0, description="Trust coefficient eta.")
 
 
@@ -27,6 +29,6 @@ class AdamWOptions(OptimizerOptions):
 
     name: str = "adamw"
     lr: float = Field(2e-3, gt=0, description="Peak learning rate.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of the gradients.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the mean of their squares.")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay; not on gates nor 1-D parameters.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay rate of the mean of the gradients.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay rate of the mean of their squares.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay. It does not apply to gates and 1-D parameters.")

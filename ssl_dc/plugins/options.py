@@ -85,7 +85,7 @@ class DataOptions(PartOptions):
         ge=2,
         description="Use only this many training images, the same number of each class where labels are known.",
     )
-    test_limit: int | None = Field(None, ge=1, description="Use only this many test images, likewise.")
+    test_limit: int | None = Field(None, ge=1, description="Use only this many test images, chosen in the same way.")
     bad_images: Literal["stop", "skip"] | None = Field(
         None,
         description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"

@@ -1,1 +1,1 @@
-"""The paper's tables and figures, run again: which runs each needs, at which scale, and ours beside the paper's."""
+"""The paper's tables and figures, reproduced: the runs that each needs, and our numbers beside the paper's."""

@@ -1,4 +1,4 @@
-"""Our numbers beside the paper's: mean and deviation over seeds, as Markdown, CSV and HTML."""
+"""Our numbers beside the paper's: mean and standard deviation over seeds, as Markdown, CSV and HTML."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from ssl_dc.routes import Route
 
 @dataclass(frozen=True)
 class Row:
-    """One system at one budget; every number a text, empty where there is none.
+    """One system at one budget. Every number is a text, which is empty where there is no number.
 
-    ``ours`` are mean and standard deviation over seeds; ``paper`` are the paper's, for the same data set and budget.
+    Fields with ``ours`` are means and standard deviations over seeds. Fields with ``paper`` are the paper's numbers for the
+    same data set and budget.
     """
 
     system: str
@@ -54,7 +55,7 @@ HEADINGS = {
 
 @dataclass(frozen=True)
 class Comparison(Written):
-    """A table of the paper, run again: our numbers beside the paper's.
+    """A reproduced table of the paper, with our numbers beside the paper's.
 
     Attributes:
         title: The table's title.
@@ -67,7 +68,7 @@ class Comparison(Written):
     rows: Sequence[Row]
 
     def as_json(self) -> dict[str, Any]:
-        """The table as plain values; every number is a text, empty where there is none."""
+        """The table as plain values. Every number is a text, which is empty where there is no number."""
         return {"title": self.title, "call": self.call, "rows": [asdict(row) for row in self.rows]}
 
     def tables(self) -> Sequence[ReportTable]:
@@ -76,7 +77,7 @@ class Comparison(Written):
 
     @property
     def text(self) -> str:
-        """The table as Markdown, with the call that made it; what is shown can neither end a cell nor be taken for HTML."""
+        """The table as Markdown, with the call that made it. Cells are escaped: no text can end a cell or become HTML."""
         lines = [f"# {self.title}", "", f"`{self.call}`", ""]
         lines.append("| " + " | ".join(HEADINGS.values()) + " |")
         lines.append("| --- | --- |" + " ---: |" * (len(HEADINGS) - 2))
@@ -94,7 +95,7 @@ class Comparison(Written):
 
     @property
     def page(self) -> str:
-        """The table as one HTML page; everything shown is escaped."""
+        """The table as one HTML page. All text is escaped."""
         head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS.values())
         body = "\n".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in astuple(row)) + "</tr>" for row in self.rows
@@ -114,7 +115,7 @@ def _cell(text: str) -> str:
 
 
 def rows(request: TableRequest, measurements: Sequence[Measurement]) -> list[Row]:
-    """The table's rows, in the paper's order; a row whose runs are not all there has what is there."""
+    """The table's rows, in the paper's order. A row with missing runs shows the runs that are there."""
     paper = _paper_rows(request)
     made = []
     for label, system in request.spec.systems:
@@ -140,7 +141,7 @@ def _row(title: str, budget: float | None, ours: Sequence[Measurement], theirs: 
 
 
 def _top1(ours: Sequence[Measurement], route: Route) -> list[float]:
-    """What a route reaches, of the runs that trained it: the untrained dense route of Baseline-2 says nothing."""
+    """Accuracies of a route, of the runs that trained it. The dense route of Baseline-2 is untrained and says nothing."""
     return [m.top1[str(route)] for m in ours if str(route) in m.top1 and route in m.run.config.routes]
 
 

@@ -1,4 +1,4 @@
-"""How long the trainings of a table or figure will take: an estimate, from runs that are done or from a constant."""
+"""Estimates of how long the trainings of a table or figure take, from finished runs or else from a constant."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ TRAINING_IMAGES = {
     "imagenet100": 126_689,
     "digits": 1_437,
 }
-"""How many images each data set has to train on; nothing is opened to estimate a time."""
+"""The number of training images of each data set. No data set is opened to estimate a time."""
 
 MACS_PER_SECOND = 3e10
-"""What training does on 2 CPU cores: measured 2.3e10 (width 16, 32 px, augmentation included) to 4.6e10 (the paper's)."""
+"""Speed of training on 2 CPU cores. Measured: 2.3e10 (width 16, 32 px, augmented) to 4.6e10 (the paper's network)."""
 
 PASSES = 3
-"""A training step costs about three forwards: the backward pass is two."""
+"""Forward passes that cost as much as a training step. The backward pass costs about two."""
 
 VIEWS = 2
 
 
 @dataclass(frozen=True)
 class Estimate(Report):
-    """The runs of a table or figure, and the time of those not yet done.
+    """The runs of a table or figure, and the time that the remaining ones take.
 
     Attributes:
         runs: The runs.
         done: For each run, whether it is done.
-        seconds: Estimated time of each run's training; 0 if it is done, None if its number of images is not known.
-        basis: What the estimate rests on, in words.
+        seconds: Estimated training time of each run. 0 if it is done, None if its number of images is not known.
+        basis: The basis of the estimate, in words.
     """
 
     runs: Sequence[PlannedRun]
@@ -51,7 +51,7 @@ class Estimate(Report):
 
     @property
     def total(self) -> float | None:
-        """Estimated time of all runs together; None if that of one is not known."""
+        """Estimated time of all runs together. None if the time of one run is not known."""
         known = [seconds for seconds in self.seconds if seconds is not None]
         return sum(known) if len(known) == len(self.seconds) else None
 
@@ -77,7 +77,7 @@ class Estimate(Report):
                 f"{len(self.runs)} runs, {sum(self.done)} done",
                 ("run", "epochs", "done", "estimated time"),
                 rows,
-                total=("all that are left", "", "", _in_words(self.total)),
+                total=("all remaining", "", "", _in_words(self.total)),
                 note=f"Times are estimates of the trainings alone, {self.basis}.",
             )
         ]
@@ -86,12 +86,12 @@ class Estimate(Report):
 def estimate(
     dataset: str, runs: Iterable[tuple[PlannedRun, bool]], speed: Callable[[PlannedRun], float | None]
 ) -> Estimate:
-    """Estimate how long the trainings of a table or figure will take; evaluation comes on top.
+    """Estimate how long the trainings of a table or figure take. Evaluation is not included.
 
     Args:
         dataset: The data set that the runs are on.
         runs: Each run, and whether it is done.
-        speed: Gives the images a second that a run was trained at, if it was trained here.
+        speed: Gives the training speed of a run in images per second, or None if it was not trained here.
     """
     listed = list(runs)
     measured = {run.name: reached for run, _ in listed if (reached := speed(run))}
@@ -111,8 +111,8 @@ def estimate(
 
 
 def macs_per_image(config: RunConfig) -> int:
-    """What training on one image costs, in MACs: both views, forward and backward, encoder and heads."""
-    # only what decides the shapes: the rest would make every run its own network
+    """MACs of training on one image: both views, forward and backward, encoder and heads."""
+    # only the settings that decide the shapes, so that runs of one shape share the cached count
     return _macs_per_image(
         RunConfig(
             objective=config.objective, backbone=config.backbone, data=config.data.model_copy(update={"root": None})
@@ -144,7 +144,7 @@ def _images(dataset: str, run: PlannedRun) -> int | None:
 
 
 def _in_words(seconds: float | None) -> str:
-    """A time in words, to the minute; one under a minute in seconds."""
+    """A time in words, to the minute, or in seconds below a minute."""
     if seconds is None:
         return "unknown"
     minutes = round(seconds / 60)

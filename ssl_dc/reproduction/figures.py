@@ -1,4 +1,4 @@
-"""Figures of the paper: the features of trained encoders in the plane, and what their gates do."""
+"""Figures of the paper: the features of trained encoders in the plane, and maps of their gates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture
 
 ROWS = (Route.GATED, Route.DENSE)
-"""From top to bottom, as in the paper."""
+"""The rows of the figure from top to bottom, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Pictures(Written):
 
 
 class Figure:
-    """A figure in the making: a column for each run, a row for each route; with it a gate map of each gated run.
+    """A figure with a column for each run and a row for each route, and a map of the gates of each gated run.
 
     Args:
-        request: Which one, over which runs.
+        request: The figure and its runs.
         store: The runs.
     """
 
@@ -67,20 +67,20 @@ class Figure:
         self._gates: list[tuple[PlannedRun, GateStatistics]] = []
 
     def check(self) -> None:
-        """Check that UMAP and Matplotlib are there.
+        """Check that UMAP and Matplotlib are installed.
 
         Raises:
-            ConfigError: If not.
+            ConfigError: If one is not.
         """
         umap_module()
         check_matplotlib()
 
     def has(self, run: PlannedRun) -> bool:
-        """Whether a run's weights are there; laying out its features takes seconds."""
+        """Whether a run's weights are there. Its features are laid out in seconds, so they are not stored."""
         return self.store.has_weights(run)
 
     def add(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
-        """Lay out the features of a run, and count what its gates do if it has any."""
+        """Lay out the features of a run, and collect the statistics of its gates if it has any."""
         path = self.store.trained(run, watchers, say)
         say(f"umap {run.name}")
         self._projections.append((run, api.evaluate(path, "umap")))

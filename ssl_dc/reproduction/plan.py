@@ -1,4 +1,4 @@
-"""Which runs the paper's systems take at a scale: each a complete config, and a name that tables and figures share."""
+"""The runs that the paper's systems need at a scale. Each has a complete config and a shared name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_dc.reproduction.systems import System
 Scale = Literal["paper", "small"]
 
 SCALES: dict[Scale, dict[str, Any]] = {
-    # the data set's own recipe is the paper's; its runs have the paper's penalty
+    # the data set's own recipe is the paper's, and the paper has the penalty alone
     "paper": {"budget.control": "penalty"},
     # docs/results/small-scale.md explains the choice
     "small": {
@@ -34,7 +34,7 @@ SCALES: dict[Scale, dict[str, Any]] = {
 
 
 GATE_WARMUP_EPOCHS: dict[Scale, int] = {"paper": 10, "small": 1}
-"""Epochs without gates of the system with gate warm-up: at small scale the least there is."""
+"""Epochs without gates, for the system with gate warm-up. At small scale it is the least possible number."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class PlannedRun:
     """One training.
 
     Attributes:
-        group: What runs are told apart by, besides system, budget and seed: scale and data set.
+        group: Scale and data set, as the first part of the name.
         system: What is trained.
-        budget: The share of the dense cost asked for; None for a system without gates.
+        budget: The budget, as a share of the dense cost. None for a system without gates.
         seed: The run's seed.
         config: The complete config.
     """
@@ -57,19 +57,19 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """A folder name, such as ``small-cifar10-dual-0.3-seed0``; all that need the same run share it."""
+        """A folder name, such as ``small-cifar10-dual-0.3-seed0``. Tables and figures that need the same run share it."""
         budget = "" if self.budget is None else f"-{self.budget:g}"
         return f"{self.group}-{self.system.name}{budget}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What systems are run on, and how often.
+    """The data that systems are run on, at which scale, and how often.
 
     Attributes:
         scale: ``paper`` or ``small``.
         dataset: ``cifar10``, ``cifar100``, ``stl10``, ``imagenet100`` (a folder of images), or any other data set.
-        data_root: Folder that holds its images; parquet files there are read as such.
+        data_root: Folder with its images. Parquet files in it are read as such.
         budgets: Shares of the dense cost.
         seeds: Seeds of the runs.
     """
@@ -82,7 +82,7 @@ class Scope:
 
 
 def planned_runs(systems: Iterable[System], scope: Scope) -> Iterator[PlannedRun]:
-    """Every run that the systems take, system by system.
+    """Every run that the systems need, system by system.
 
     Raises:
         ConfigError: If a run's config is not valid.
@@ -109,18 +109,18 @@ _GATED_ONLY = ("budget.", "gating.noise")
 
 
 PART_OF_DATASET = {"imagenet100": "folder"}
-"""The data set part of those of the paper's names that are no part themselves."""
+"""The data set part for each of the paper's names that is not a part."""
 
 
 def data_part(dataset: str, root: Path | None) -> str:
-    """The part that reads a data set: ``parquet`` where its folder holds such files, else by its name."""
+    """The part that reads a data set: ``parquet`` if its folder contains parquet files, otherwise the part of its name."""
     if root is not None and any(root.rglob("*.parquet")):
         return "parquet"
     return PART_OF_DATASET.get(dataset, dataset)
 
 
 def _data(scope: Scope) -> dict[str, Any]:
-    """The data set's settings; as parquet files where the folder holds such, with the set's own recipe all the same."""
+    """The data set's settings. Parquet files are read with the recipe of the data set that they contain."""
     name = data_part(scope.dataset, None)
     settings: dict[str, Any] = {"data.name": name}
     if scope.data_root is None:

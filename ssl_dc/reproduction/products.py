@@ -1,4 +1,4 @@
-"""From a request to what it asks for: run by run, then written."""
+"""Make the table or figure of a request: take its runs one by one, then write it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from ssl_dc.trackers.base import Watcher
 
 
 class Product(Protocol):
-    """A table or figure in the making."""
+    """A table or figure that is being made."""
 
     def check(self) -> None:
-        """Check, before anything is trained, that it can be made.
+        """Check that it can be made, before anything is trained.
 
         Raises:
-            ConfigError: If something that it takes is not installed.
+            ConfigError: If a package that it needs is not installed.
         """
 
     def has(self, run: PlannedRun) -> bool:
-        """Whether nothing is left to train or to measure of a run."""
+        """Whether a run is trained and measured."""
 
     def add(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
-        """Take up a run; what is missing of it is trained and evaluated."""
+        """Add a run. Train and evaluate what is missing."""
 
     def write(self) -> Written:
-        """Write it beside the runs that were taken up."""
+        """Write the table or figure beside its runs."""
 
 
 def product_of(request: Request, store: Store, call: str) -> Product:
-    """The product that a request asks for, to be made in a folder of runs.
+    """The table or figure of a request.
 
     Args:
-        request: What is asked for.
+        request: The request.
         store: The runs.
-        call: The command that asks for it.
+        call: The command, which stands under the title of a table.
     """
     return Figure(request, store) if isinstance(request, FigureRequest) else Table(request, store, call)

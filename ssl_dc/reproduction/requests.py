@@ -1,4 +1,4 @@
-"""What of the paper can be asked for, by name: a table or a figure, the runs that it needs, how it is titled."""
+"""Requests for a table or a figure of the paper by name, with the runs that it needs and its title."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_dc.reproduction.plan import PlannedRun, Scope, data_part, planned_runs
 from ssl_dc.reproduction.systems import FIGURES, TABLES, FigureSpec, TableSpec
 
 NAMES = (*TABLES, *FIGURES)
-"""Everything that can be asked for."""
+"""The names of all tables and figures."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class TableRequest:
 
     Attributes:
         name: Such as ``table1``.
-        scope: What its systems are run on, and how often.
-        to: The data set that is transferred to, for a table of transfers; else None.
-        to_root: Folder that holds that one's images.
+        scope: The data, the scale, and how often systems are run.
+        to: The target data set of a table of transfers, otherwise None.
+        to_root: Folder with the target's images.
 
     Raises:
-        ConfigError: If a table of transfers has no ``to`` or an unknown one, or another table has one.
+        ConfigError: If a table of transfers has no target or an unknown one, or another table has a target.
     """
 
     name: str
@@ -38,7 +38,7 @@ class TableRequest:
     def __post_init__(self) -> None:
         transfers = self.spec.metric == "transfer"
         if transfers and self.to is None:
-            raise ConfigError(f"{self.name} transfers to another data set; name it by --to, such as --to stl10")
+            raise ConfigError(f"{self.name} transfers to another data set; name it with --to, for example --to stl10")
         if not transfers and (self.to or self.to_root) is not None:
             raise _no_transfer(self.name)
         if self.to is not None:  # before anything is trained for it
@@ -46,18 +46,18 @@ class TableRequest:
 
     @property
     def spec(self) -> TableSpec:
-        """What it compares."""
+        """The specification of the table."""
         return TABLES[self.name]
 
     @property
     def title(self) -> str:
-        """Its heading."""
+        """The title."""
         spec = self.spec
         return f"Table {spec.number}: {spec.title} ({self._images}, {self.scope.scale} scale, {spec.metric}, top-1 %)"
 
     @property
     def file_name(self) -> str:
-        """What its files are called, without an ending."""
+        """The name of its files, without an ending."""
         return f"{self.name}-{self._images.replace(' ', '-')}-{self.scope.scale}"
 
     def runs(self) -> Iterator[PlannedRun]:
@@ -71,11 +71,11 @@ class TableRequest:
 
 @dataclass(frozen=True)
 class FigureRequest:
-    """A figure of the paper: it shows one run of each system and budget, that of the first seed.
+    """A figure of the paper. It shows the run of the first seed for each system and budget.
 
     Attributes:
         name: Such as ``figure2``.
-        scope: What its systems are run on; of the seeds, the first counts.
+        scope: The data, the scale and the budgets. Only the first seed is used.
     """
 
     name: str
@@ -83,7 +83,7 @@ class FigureRequest:
 
     @property
     def spec(self) -> FigureSpec:
-        """What it shows."""
+        """The specification of the figure."""
         return FIGURES[self.name]
 
     @property
@@ -93,13 +93,13 @@ class FigureRequest:
 
     @property
     def title(self) -> str:
-        """Its heading."""
+        """The title."""
         spec, scope = self.spec, self.scope
         return f"Figure {spec.number}: {spec.title} ({scope.dataset}, {scope.scale} scale, seed {self.seed})"
 
     @property
     def file_name(self) -> str:
-        """What its file is called, without an ending."""
+        """The name of its file, without an ending."""
         return f"{self.name}-{self.scope.dataset}-{self.scope.scale}"
 
     def runs(self) -> Iterator[PlannedRun]:
@@ -115,12 +115,12 @@ def request_for(name: str, scope: Scope, to: str | None = None, to_root: Path | 
 
     Args:
         name: One of :data:`NAMES`.
-        scope: What its systems are run on, and how often.
-        to: For a table of transfers, the data set that is transferred to.
-        to_root: Folder that holds that one's images.
+        scope: The data, the scale, and how often systems are run.
+        to: The target data set of a table of transfers.
+        to_root: Folder with the target's images.
 
     Raises:
-        ConfigError: If a table of transfers has no ``to``, or anything else has one.
+        ConfigError: If a table of transfers has no target, or anything else has one.
     """
     if name in TABLES:
         return TableRequest(name, scope, to, to_root)
@@ -130,4 +130,4 @@ def request_for(name: str, scope: Scope, to: str | None = None, to_root: Path | 
 
 
 def _no_transfer(name: str) -> ConfigError:
-    return ConfigError(f"{name} transfers to no other data set; leave out --to and --to-root")
+    return ConfigError(f"{name} does not transfer to another data set; leave out --to and --to-root")

@@ -1,4 +1,4 @@
-"""Train what is missing, skip what is done, evaluate: safe to stop and go on at any point."""
+"""Train the runs that are missing, skip those that are done, and evaluate. It can be stopped and continued at any point."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LINEAR_SEEDS = 5
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run reaches.
+    """The results of one run.
 
     Attributes:
         run: The run.
         top1: Top-1 accuracy in percent of each route that it has.
-        reduction: How much cheaper the gated route is than the dense one, in percent, on the test set; None without gates.
+        reduction: By how many percent the gated route is cheaper than the dense one, on the test set. None without gates.
     """
 
     run: PlannedRun
@@ -42,8 +42,8 @@ class Measure:
 
     Attributes:
         metric: The table's metric.
-        to: For ``transfer``, the data set that is transferred to.
-        to_root: Folder that holds it.
+        to: The target data set of ``transfer``.
+        to_root: Folder with the target's images.
     """
 
     metric: PaperMetric
@@ -52,18 +52,18 @@ class Measure:
 
     @property
     def name(self) -> str:
-        """What its results are kept by; where the data is does not matter."""
+        """The key of its results in the record. The folder of the data does not count."""
         return self.metric if self.to is None else f"{self.metric}-{self.to}"
 
 
 class Store:
-    """A folder of runs and of what they reached.
+    """A folder of runs and their results.
 
-    ``results/NAME.json`` is small and worth committing; ``runs/NAME`` is the run itself, and may be gone once it has been
-    evaluated.
+    ``results/NAME.json`` contains the results. It is small and worth committing. ``runs/NAME`` is the run itself. It may be
+    deleted once it is evaluated.
 
     Args:
-        folder: Made when needed.
+        folder: The folder, which is made when needed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +72,7 @@ class Store:
     def measure(
         self, run: PlannedRun, measure: Measure, watchers: Iterable[Watcher], say: Callable[[str], None]
     ) -> Measurement:
-        """What a run reaches by a measure: read if it is known, else trained and evaluated as far as need be."""
+        """The results of a run by a measure. If they are not known, the run is trained and evaluated."""
         record = self._read(run)
         if measure.name not in record:
             path = self.trained(run, watchers, say)
@@ -82,7 +82,7 @@ class Store:
         return _measurement(run, record[measure.name])
 
     def trained(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> Path:
-        """The folder of a run with its weights: trained, or trained further, if it has none yet."""
+        """The folder of a run with its weights. The run is trained, or resumed, if it has none yet."""
         record = self._read(run)
         path = self._path(run)
         if not self.has_weights(run):
@@ -98,12 +98,12 @@ class Store:
         return (path / "model.safetensors").is_file()
 
     def images_per_second(self, run: PlannedRun) -> float | None:
-        """How fast a run was trained, if it was and that is known."""
+        """The speed at which a run was trained, if it is known."""
         speed: float | None = self._read(run).get("images_per_second")
         return speed
 
     def known(self, run: PlannedRun, measure: Measure) -> Measurement | None:
-        """What a run reached, if that is known."""
+        """The results of a run, if they are known."""
         record = self._read(run)
         return _measurement(run, record[measure.name]) if measure.name in record else None
 
@@ -129,30 +129,30 @@ class Store:
 
     def _write(self, run: PlannedRun, record: dict[str, Any]) -> None:
         config = run.config.model_dump(mode="json")
-        config["data"]["root"] = None  # where the data was on one machine is no part of a result
+        config["data"]["root"] = None  # the place of the data on one machine is not part of a result
         path = self._file(run)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({**record, "config": config}, indent=2) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing if it is not there."""
+    """The content of a JSON file, empty if the file does not exist."""
     if not path.is_file():
         return {}
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}; delete it to have the run done again") from error
+        raise ConfigError(f"{path} is not JSON: {error}; delete it to repeat the run") from error
     return record
 
 
 def _check_same(run: PlannedRun, path: Path, recorded: Mapping[str, Any]) -> None:
-    """Refuse what was recorded under the run's name with other settings.
+    """Refuse a record that has the run's name and other settings.
 
-    Settings that one of the two does not know, added or dropped since, and where the data is do not count.
+    Settings that only one of the two knows, and the folder of the data, do not count.
 
     Raises:
-        ConfigError: If a setting differs; the message names it.
+        ConfigError: If a setting differs. The message names it.
     """
     planned = flattened(run.config.model_dump(mode="json"))
     before = flattened(recorded)
@@ -165,26 +165,26 @@ def _check_same(run: PlannedRun, path: Path, recorded: Mapping[str, Any]) -> Non
 
 
 class _Speed(Watcher):
-    """Keeps the speed of a training."""
+    """Records the speed of a training."""
 
     def __init__(self) -> None:
         self._seen: list[float] = []
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """The first report of a training has no speed yet."""
+        """Record a speed. The first report of a training has none yet."""
         if metrics.images_per_second > 0:
             self._seen.append(metrics.images_per_second)
 
     @property
     def images_per_second(self) -> float | None:
-        """The median over the reports; None if there was none."""
+        """The median over the reports, None if there was none."""
         return round(statistics.median(self._seen), 1) if self._seen else None
 
 
 def _evaluated(run: PlannedRun, path: Path, measure: Measure) -> dict[str, Any]:
     evaluation: Evaluation
     if measure.to is not None:
-        data = run.config.data  # a small run transfers to as many images as it was trained on
+        data = run.config.data  # a small run transfers to as many images as it is trained on
         evaluation = api.evaluate(
             path,
             "transfer",

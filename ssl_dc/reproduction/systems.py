@@ -1,4 +1,4 @@
-"""The systems that the paper compares, as settings over a recipe, and the tables and figures that do (method section 1)."""
+"""The systems that the paper compares, as settings over a recipe, and its tables and figures (method section 1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 DATASET = "cifar10"
-"""The data set of the paper that runs are made on unless another is named."""
+"""The data set of the paper that is used by default."""
 
 PaperMetric = Literal["linear", "knn1", "transfer"]
 
@@ -17,11 +17,11 @@ class System:
     """One system of the paper.
 
     Attributes:
-        name: As in the tables' ``method`` column.
-        title: In words.
-        settings: What sets it apart, by dotted key.
+        name: Its name in the ``method`` column of the tables.
+        title: Its name in words.
+        settings: The settings that distinguish it, by dotted key.
         budgeted: Whether it is run once for each budget.
-        gate_warmup: Whether its first epochs (10 of 500) are without gates.
+        gate_warmup: Whether the gates are off in its first epochs (10 of 500).
     """
 
     name: str
@@ -46,10 +46,10 @@ class TableSpec:
     """One table of the paper.
 
     Attributes:
-        number: In the paper.
+        number: Its number in the paper.
         title: What it compares.
         metric: How it measures.
-        systems: The systems that it compares, with the name that the paper's rows give each.
+        systems: The systems that it compares, each with its name in the paper's rows.
     """
 
     number: int
@@ -85,7 +85,7 @@ TABLES = {
         (("vicreg/vanilla", VANILLA), ("vicreg/separate-bn", DUAL), ("vicreg/warmup", WARMUP)),
     ),
 }
-"""The tables, by the name that ``ssl-dc reproduce`` knows them by."""
+"""The tables by their name in ``ssl-dc reproduce``."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class FigureSpec:
     """One figure of the paper that shows the features of trained encoders.
 
     Attributes:
-        number: In the paper.
+        number: Its number in the paper.
         title: What it shows.
         systems: The systems that it shows, from left to right, each at all of its budgets.
     """
@@ -104,4 +104,4 @@ class FigureSpec:
 
 
 FIGURES = {"figure2": FigureSpec(2, "Features of held-out images, laid out by UMAP", (DUAL, BASELINE1))}
-"""The figures, by the name that ``ssl-dc reproduce`` knows them by."""
+"""The figures by their name in ``ssl-dc reproduce``."""

@@ -1,4 +1,4 @@
-"""Tables of the paper: every run measured, ours beside the paper's numbers."""
+"""Tables of the paper, with our numbers beside the paper's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ssl_dc.trackers.base import Watcher
 
 
 class Table:
-    """A table in the making.
+    """A table of runs and their results.
 
     Args:
-        request: Which one, over which runs.
-        store: The runs, and what they reached.
-        call: The command that asks for it, which stands under its title.
+        request: The table and its runs.
+        store: The runs and their results.
+        call: The command, which stands under the title.
     """
 
     def __init__(self, request: TableRequest, store: Store, call: str) -> None:
@@ -28,10 +28,10 @@ class Table:
         self._measurements: list[Measurement] = []
 
     def check(self) -> None:
-        """Nothing that it takes can be missing."""
+        """A table needs no package that could be missing."""
 
     def has(self, run: PlannedRun) -> bool:
-        """Whether what a run reaches is known."""
+        """Whether the results of a run are known."""
         return self.store.known(run, self.measure) is not None
 
     def add(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
@@ -39,5 +39,5 @@ class Table:
         self._measurements.append(self.store.measure(run, self.measure, watchers, say))
 
     def write(self) -> Comparison:
-        """Write it as Markdown, CSV and HTML."""
+        """Write the table as Markdown, CSV and HTML."""
         return write_table(self.store.folder, self.request, self._measurements, self.call)

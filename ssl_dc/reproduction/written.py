@@ -1,4 +1,4 @@
-"""What a table or figure of the paper leaves behind when it is written."""
+"""A reproduced table or figure, after it is written to files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ssl_dc.evaluation.report import Report
 
 
 class Written(Report):
-    """A report that is written to files as well."""
+    """A report that is also written to files."""
 
     @property
     @abstractmethod
     def text(self) -> str:
-        """What goes to standard output where that is no terminal, for other programs to read."""
+        """The text for standard output when another program reads it."""

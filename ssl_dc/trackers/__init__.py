@@ -1,4 +1,4 @@
-"""Trackers: where the metrics of a run go, besides its own file; one file each."""
+"""Trackers, one file each. They receive the metrics of a run in addition to the run's own file."""
 
 from __future__ import annotations
 

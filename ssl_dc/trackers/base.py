@@ -1,4 +1,4 @@
-"""What happens during training, for those who only watch: progress, metrics files, trackers."""
+"""The events of a training, and the watchers that are told of them: progress, metrics files, trackers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What is known after an optimiser step.
+    """The metrics of an optimiser step.
 
     Attributes:
         step: Number of steps taken so far, from 1.
         total_steps: Steps of the whole run.
         epoch: The epoch that the step belongs to, from 1.
-        values: Named numbers; the same for the same config on the same machine.
-        images_per_second: Speed since the last report; not the same twice.
+        values: Named numbers. The same config gives the same values on the same machine.
+        images_per_second: Speed since the last report. It varies from run to run.
     """
 
     step: int
@@ -28,40 +28,40 @@ class StepMetrics:
 
 
 class Watcher:
-    """Told of what happens in training; overrides what it cares for. Only the main process has watchers.
+    """Is told of the events of a training. Override the methods of the events that matter to you.
 
-    A watcher only watches: nothing that it does or returns changes what is trained.
+    A watcher only watches: nothing that it does or returns changes what is trained. Only the main process has watchers.
     """
 
     def on_start(self, step: int, total_steps: int) -> None:
-        """Training begins, or goes on, after ``step`` steps."""
+        """Training begins, or continues after ``step`` steps."""
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """A step was taken whose metrics are due, every ``training.log_every`` steps."""
+        """A step was taken and its metrics are due, every ``training.log_every`` steps."""
 
     def on_step_end(self, step: int) -> None:
-        """A step was taken, the ``step``-th, from 1; told of every one."""
+        """Step number ``step``, from 1, was taken. Every step is told."""
 
     def on_epoch_end(self, epoch: int) -> None:
-        """The last step of an epoch was taken, the ``epoch``-th, from 1."""
+        """The last step of epoch number ``epoch``, from 1, was taken."""
 
     def on_checkpoint(self, step: int) -> None:
         """A resume point was written."""
 
     def on_message(self, text: str) -> None:
-        """Something worth a line to the user."""
+        """There is a message for the user."""
 
     def on_end(self) -> None:
-        """Training ends, also by an error."""
+        """Training ends, normally or by an error."""
 
 
 class Guarded(Watcher):
-    """A watcher whose failure does not end a training: it is told once, and the watcher is left out from there on.
+    """A watcher whose failure does not end a training. The first failure is reported, and the watcher is told nothing more.
 
     Args:
-        watcher: What is guarded.
-        label: What the user knows it by.
-        say: Tells the user.
+        watcher: The watcher.
+        label: Its name in messages.
+        say: Shows a message to the user.
     """
 
     def __init__(self, watcher: Watcher, label: str, say: Callable[[str], None]) -> None:
@@ -69,31 +69,31 @@ class Guarded(Watcher):
         self._label, self._say = label, say
 
     def on_start(self, step: int, total_steps: int) -> None:
-        """Hand on."""
+        """Pass the event on."""
         self._tell("on_start", step, total_steps)
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """Hand on."""
+        """Pass the event on."""
         self._tell("on_step", metrics)
 
     def on_step_end(self, step: int) -> None:
-        """Hand on."""
+        """Pass the event on."""
         self._tell("on_step_end", step)
 
     def on_epoch_end(self, epoch: int) -> None:
-        """Hand on."""
+        """Pass the event on."""
         self._tell("on_epoch_end", epoch)
 
     def on_checkpoint(self, step: int) -> None:
-        """Hand on."""
+        """Pass the event on."""
         self._tell("on_checkpoint", step)
 
     def on_message(self, text: str) -> None:
-        """Hand on."""
+        """Pass the event on."""
         self._tell("on_message", text)
 
     def on_end(self) -> None:
-        """Hand on."""
+        """Pass the event on."""
         self._tell("on_end")
 
     def _tell(self, event: str, *about: Any) -> None:
@@ -106,14 +106,14 @@ class Guarded(Watcher):
 
 
 class Stopwatch:
-    """Measures how many things were done a second since it was last asked."""
+    """Measures a speed since it was last asked."""
 
     def __init__(self) -> None:
         self._time = time.monotonic()
         self._count: int | None = None
 
     def rate(self, count: int) -> float:
-        """Things a second, ``count`` having been done in all; 0 when first asked."""
+        """Increase of ``count`` per second since the last call. The first call returns 0."""
         now = time.monotonic()
         elapsed, done = now - self._time, count - (self._count if self._count is not None else count)
         self._time, self._count = now, count

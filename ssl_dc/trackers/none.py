@@ -12,8 +12,8 @@ class NoTracker(Watcher):
     """The tracker ``none``.
 
     Args:
-        options: None to choose.
-        folder: The run's folder, left alone.
+        options: It has none.
+        folder: The run's folder, which is not used.
     """
 
     def __init__(self, options: NoTrackerOptions, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard."""
+"""Writes metrics for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ssl_dc.trackers.options import TensorBoardOptions
 
 
 class TensorBoard(Watcher):
-    """The tracker ``tensorboard``: writes each logged step as scalars.
+    """The tracker ``tensorboard``. It writes the metrics of each logged step as scalars.
 
     Args:
-        options: None to choose.
-        folder: The run's folder; TensorBoard is pointed to ``tensorboard/`` in it.
+        options: It has none.
+        folder: The run's folder. The files are written to ``tensorboard/`` in it.
 
     Raises:
         ConfigError: If TensorBoard is not installed.
@@ -31,7 +31,7 @@ class TensorBoard(Watcher):
         self._folder = folder / "tensorboard"
 
     def on_start(self, step: int, total_steps: int) -> None:  # noqa: ARG002  # the event's signature
-        """Begin to write, dropping what a killed run wrote after its resume point."""
+        """Open the files, and drop what a killed run wrote after its resume point."""
         self.writer = self._writer_class(str(self._folder), purge_step=step + 1)
 
     def on_step(self, metrics: StepMetrics) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import ssl_dc
 from helpers.command_line import Trained, run_command
+from helpers.settings import SHORT
 
 TRAIN = [
     *("train", "--limit", "64", "--batch-size", "32", "--workers", "0", "--epochs", "2"),
@@ -32,3 +34,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     said = run_command(*TRAIN, "--output", folder, "--json")
     assert said.returncode == 0, said.stderr
     return Trained(folder, said)
+
+
+SMALL = {**SHORT, "data.image_size": 16, "data.limit": 64, "training.batch_size": 32, "backbone.width": 8}
+"""A network that every runtime takes, and that images of 16 px pass through."""
+
+
+@pytest.fixture(scope="session")
+def gated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with gates, to be timed and exported."""
+    return ssl_dc.train({**SMALL, "budget.target": 0.5}, output=tmp_path_factory.mktemp("runs") / "gated").folder
+
+
+@pytest.fixture(scope="session")
+def ungated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without gates."""
+    return ssl_dc.train({**SMALL, "gating.name": "none"}, output=tmp_path_factory.mktemp("runs") / "ungated").folder

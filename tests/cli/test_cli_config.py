@@ -37,6 +37,12 @@ def test_named_options_rank_above_the_file_and_set_above_them(here: Path) -> Non
     assert (training["epochs"], training["batch_size"], training["workers"]) == (4, 48, 1)
 
 
+@pytest.mark.parametrize("folder", [["--data", "folder"], ["--data.name=folder"], ["--set", "data=folder"]], ids=" ".join)
+def test_a_part_named_in_any_way_keeps_the_options_of_the_same_call(folder: list[str]) -> None:
+    words = ["--bad-images", "skip", *folder, "--data-root", "pictures"]
+    assert parsed("config", "show", *words)["data"]["bad_images"] == "skip"
+
+
 def test_every_named_option_sets_its_key() -> None:
     words: dict[str, tuple[str, Any]] = {
         "--objective": ("barlow_twins", "barlow_twins"),

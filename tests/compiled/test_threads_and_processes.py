@@ -139,7 +139,7 @@ print(statuses)
 def test_a_child_that_is_forked_beside_a_busy_executor_works(backend: str) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     call = [sys.executable, "-W", "ignore", "-c", BUSY, backend]
-    done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment, timeout=250)
+    done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert done.stdout.strip() == str([0] * 8), done.stderr
 
 

@@ -244,5 +244,5 @@ annotated_yaml(resolve([override_layer({assignments!r})]))
 heavy = [name for name in ("torch", "accelerate", "sklearn", "torchvision", "numpy") if name in sys.modules]
 assert not heavy, heavy
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 from safetensors.torch import load_file
 from torch import equal
 
 import ssl_dc
-from ssl_dc.cli import main
+from helpers.command_line import call
+from helpers.settings import TINY, as_options
 from ssl_dc.data.base import ImageSet, Labels, spread
 from ssl_dc.data.digits import ArrayImages
 from ssl_dc.data.folder import FolderImages, read_rgb
@@ -28,17 +29,13 @@ from ssl_dc.data.unreadable import Readable
 from ssl_dc.errors import ConfigError, DataError, RunError
 from ssl_dc.trackers.base import Watcher
 
-TINY: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
+    **{key: value for key, value in TINY.items() if not key.endswith("limit")},
     "data.name": "folder",
-    "data.image_size": 8,
-    "backbone.width": 4,
     "backbone.stem": "cifar",
-    "objective.expander_width": 16,
     "optimizer.name": "adamw",
     "training.batch_size": 8,
     "training.epochs": 3,
-    "training.workers": 0,
-    "training.log_every": 1,
 }
 
 
@@ -86,12 +83,11 @@ def damage(path: Path, how: str) -> None:
 
 
 def settings(root: Path, **more: Any) -> dict[str, Any]:
-    return {**TINY, "data.root": str(root), **{key.replace("__", "."): value for key, value in more.items()}}
+    return {**SETTINGS, "data.root": str(root), **{key.replace("__", "."): value for key, value in more.items()}}
 
 
 def train(root: Path, output: Path, *words: str) -> Result:
-    given = [f"--{'data' if key == 'data.name' else key}={value}" for key, value in settings(root).items()]
-    return CliRunner().invoke(main, ["train", *given, "--output", str(output), *words])
+    return call("train", *as_options(settings(root)), "--output", output, *words)
 
 
 @pytest.mark.parametrize("how", BROKEN)
@@ -150,7 +146,7 @@ def test_a_file_removed_in_mid_epoch_is_named_and_the_run_goes_on_when_it_is_bac
     with pytest.raises(RunError, match=rf"image {path} cannot be read.*go on with: ssl-dc train --resume {output}"):
         ssl_dc.train(settings(root, training__checkpoint_every=1), output=output, watchers=[Removing(path, 4)])
     assert sorted((output / "checkpoints").iterdir())[-1].name >= "step-00000004"
-    result = CliRunner().invoke(main, ["train", "--resume", str(output)])
+    result = call("train", "--resume", output)
     assert result.exit_code == 2
     assert "it had 24 images, and has 23 now" in result.stderr
     assert "--accept-changed-data" in result.stderr
@@ -165,7 +161,7 @@ def test_a_run_may_go_on_with_changed_data_if_that_is_asked_for(tmp_path: Path, 
     path = root / "train" / "dog" / "05.png"
     with pytest.raises(RunError):
         ssl_dc.train(settings(root), output=output, watchers=[Removing(path, 4)])
-    result = CliRunner().invoke(main, ["train", "--resume", str(output), "--accept-changed-data"])
+    result = call("train", "--resume", output, "--accept-changed-data")
     assert result.exit_code == 0, result.stderr
     assert json.loads((output / "data.json").read_text())["images"] == 23
     ssl_dc.resume(output)  # it is now what the run is known by
@@ -181,7 +177,7 @@ def test_a_broken_file_can_be_skipped_by_a_run_that_it_stopped(tmp_path: Path, r
 
     with pytest.raises(RunError):
         ssl_dc.train(settings(root), output=output, watchers=[Damaging(path, 4)])
-    result = CliRunner().invoke(main, ["train", "--resume", str(output), "--bad-images", "skip"])
+    result = call("train", "--resume", output, "--bad-images", "skip")
     assert result.exit_code == 0, result.stderr
     assert str(path) in (output / "bad_images.json").read_text()
 
@@ -315,7 +311,7 @@ def test_the_fingerprint_of_files_sees_names_sizes_and_classes(root: Path) -> No
 
 def test_a_resumed_run_on_other_pixels_of_the_same_size_is_told(tmp_path: Path) -> None:
     """Of a set that is in memory every pixel counts."""
-    digits = {**TINY, "data.name": "digits", "data.limit": 32, "data.test_limit": 20}
+    digits = {**SETTINGS, "data.name": "digits", "data.limit": 32, "data.test_limit": 20}
     ssl_dc.train(digits, output=tmp_path / "run")
     record = json.loads((tmp_path / "run" / "data.json").read_text())
     (tmp_path / "run" / "data.json").write_text(json.dumps({**record, "fingerprint": "0" * 64}))

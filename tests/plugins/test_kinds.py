@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,12 @@ def test_the_classes_that_a_kind_names_are_there(kind: Kind) -> None:
     assert isinstance(import_string(kind.base), type)
     assert kind.options is None or issubclass(import_string(kind.options), PartOptions)
     assert all(isinstance(import_string(string), type) for string in kind.also)
+
+
+def test_the_page_on_plugins_has_a_row_for_every_kind() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    rows = re.findall(r"^\| `(ssl_dc_\w+)` \| .+ \| `(ssl-dc .+)` \|$", page, re.MULTILINE)
+    assert rows == [(kind.hook, kind.use) for kind in KINDS.values()]
 
 
 def test_type_checkers_see_the_sections_that_there_are() -> None:
@@ -129,7 +137,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     plugin = tmp_path_factory.mktemp("samplers") / "samplers.py"
     plugin.write_text(SAMPLERS)
     done = subprocess.run(
-        [sys.executable, "-c", NEW_ROW, json.dumps(COMMANDS), str(plugin)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", NEW_ROW, json.dumps(COMMANDS), str(plugin)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     outputs: dict[str, str] = json.loads(done.stdout)

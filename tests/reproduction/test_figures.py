@@ -171,7 +171,7 @@ def test_what_drawing_needs_is_asked_for_before_anything_is_trained(
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--to", "stl10"], "figure2 transfers to no other data set"), (["--budgets", "1.5"], "budget.target")],
+    [(["--to", "stl10"], "figure2 does not transfer to another data set"), (["--budgets", "1.5"], "budget.target")],
 )
 def test_wrong_call_is_one_message_and_exit_status_2(options: list[str], said: str, tmp_path: Path) -> None:
     result = reproduce(tmp_path / "out", "figure2", *options)

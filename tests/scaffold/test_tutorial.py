@@ -74,7 +74,7 @@ def plain(text: str) -> list[str]:
 def nothing(tmp_path: Path) -> Path:
     """A folder with a checkout of ssl-dc, and an environment that has what ssl-dc needs, but neither it nor a plugin."""
     (tmp_path / "ssl-dc").symlink_to(REPOSITORY)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True, timeout=300)
     (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
     needed = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
     (site / "needed.pth").write_text("\n".join(needed))

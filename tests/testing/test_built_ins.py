@@ -15,6 +15,7 @@ from ssl_dc.plugins.discovery import BUILT_IN
 from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.testing import Check, DoesNotApplyError, Subject, checks
+from ssl_dc.testing import protocol as testing_protocol
 
 COMPILES = "compiles_whole_if_it_claims_to"
 SMALL: dict[str, dict[str, Any]] = {
@@ -74,6 +75,8 @@ def cases() -> Iterator[Any]:
         for check in checks(registered.kind):
             # the larger ResNets are made of the same blocks, and tracing them takes a quarter of a minute
             slow = check.name == COMPILES and registered.part.name in ("resnet34", "resnet50")
+            # umap differs from tsne in what lays the points out, whose kernels take a quarter of a minute to be made
+            slow |= registered.part.name == "umap" and check.function in testing_protocol.CHECKS
             marks = [pytest.mark.slow] if slow else []
             yield pytest.param(registered, check, id=f"{registered.kind}-{registered.part.name}-{check.name}", marks=marks)
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssl_dc
-from ssl_dc_timm.norms import NormFactory, replace_batch_norms
+from ssl_dc_timm.norms import replace_batch_norms
 from ssl_dc_timm.options import TimmOptions
-from ssl_dc_timm.resnet import GatedResNet, GateFactory, Masks, has_known_blocks
+from ssl_dc_timm.resnet import GatedResNet, has_known_blocks
 from ssl_dc_timm.strided import avoid_unsafe_convolutions
 
 _PROBE_SIZE = 224
@@ -31,12 +31,12 @@ class Plain(nn.Module):
         norm_factory: Gives the norms.
     """
 
-    def __init__(self, network: nn.Module, norm_factory: NormFactory) -> None:
+    def __init__(self, network: nn.Module, norm_factory: ssl_dc.NormFactory) -> None:
         super().__init__()
         replace_batch_norms(network, norm_factory)
         self.network = network
 
-    def forward(self, images: Tensor, route: ssl_dc.Route) -> tuple[Tensor, Masks]:  # noqa: ARG002
+    def forward(self, images: Tensor, route: ssl_dc.Route) -> tuple[Tensor, ssl_dc.Masks]:  # noqa: ARG002
         """Features (N, feature_dim) of images (N, 3, H, W), and no masks."""
         return self.network(images), {}
 
@@ -57,7 +57,7 @@ class Timm(ssl_dc.Backbone):
             whose cost ssl-dc does not count, such as attention between positions.
     """
 
-    def __init__(self, options: TimmOptions, norm_factory: NormFactory, gate_factory: GateFactory) -> None:
+    def __init__(self, options: TimmOptions, norm_factory: ssl_dc.NormFactory, gate_factory: ssl_dc.GateFactory) -> None:
         super().__init__()
         self.options = options
         network = create(options)
@@ -73,9 +73,9 @@ class Timm(ssl_dc.Backbone):
         """Width of the features."""
         return self._feature_dim
 
-    def forward(self, images: Tensor, route: ssl_dc.Route) -> tuple[Tensor, Masks]:
+    def forward(self, images: Tensor, route: ssl_dc.Route) -> tuple[Tensor, ssl_dc.Masks]:
         """Features (N, feature_dim) of images (N, 3, H, W), and the masks of the gated sites."""
-        return cast("tuple[Tensor, Masks]", self.body(images, route))
+        return cast("tuple[Tensor, ssl_dc.Masks]", self.body(images, route))
 
     def cost_model(self, image_size: int | tuple[int, int]) -> ssl_dc.CostModel:
         """The cost of every convolution and linear layer, and of the gates, for one image of a size.

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 import ssl_dc
-
-NormFactory = Callable[[int, ssl_dc.Position], ssl_dc.RouteNorm]
-"""Gives a norm of the run's policy for (channels, position)."""
 
 
 class RouteSequential(nn.ModuleList):
@@ -29,7 +25,7 @@ def apply(layer: nn.Module, x: Tensor, route: ssl_dc.Route) -> Tensor:
     return cast(Tensor, layer(x, route) if isinstance(layer, (ssl_dc.RouteNorm, RouteSequential)) else layer(x))
 
 
-def with_route_norms(module: nn.Module, norm_factory: NormFactory, position: ssl_dc.Position) -> nn.Module:
+def with_route_norms(module: nn.Module, norm_factory: ssl_dc.NormFactory, position: ssl_dc.Position) -> nn.Module:
     """A module of timm's with the policy's norms in place of its batch norms.
 
     The new norms start with timm's weights, statistics, eps and momentum.
@@ -47,7 +43,7 @@ def with_route_norms(module: nn.Module, norm_factory: NormFactory, position: ssl
     return route_norm(module, norm_factory, position) if type(module) is nn.BatchNorm2d else module
 
 
-def route_norm(batch_norm: nn.BatchNorm2d, norm_factory: NormFactory, position: ssl_dc.Position) -> ssl_dc.RouteNorm:
+def route_norm(batch_norm: nn.BatchNorm2d, norm_factory: ssl_dc.NormFactory, position: ssl_dc.Position) -> ssl_dc.RouteNorm:
     """The policy's norm for a position, with the weights, statistics, eps and momentum of timm's batch norm."""
     norm = norm_factory(batch_norm.num_features, position)
     for route in ssl_dc.Route.BOTH:
@@ -76,7 +72,7 @@ class OneRouteNorm(nn.Module):
         return cast(Tensor, self.after(self.norm(x, ssl_dc.Route.DENSE)))
 
 
-def replace_batch_norms(network: nn.Module, norm_factory: NormFactory) -> None:
+def replace_batch_norms(network: nn.Module, norm_factory: ssl_dc.NormFactory) -> None:
     """Replace every batch norm inside a network that takes no route, in place."""
     for module in list(network.modules()):
         for name, child in module.named_children():

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 import ssl_dc
-from ssl_dc_timm.norms import NormFactory, apply, with_route_norms
-
-GateFactory = Callable[[ssl_dc.GateSite], ssl_dc.Gate | None]
-"""Gives the gate of a site, or None for a site that stays open."""
-Masks = dict[str, Tensor]
-"""For each gated site its mask (N, channels)."""
+from ssl_dc_timm.norms import apply, with_route_norms
 
 
 class GatedBasicBlock(nn.Module):
@@ -30,7 +25,9 @@ class GatedBasicBlock(nn.Module):
         gate_factory: Gives the gates.
     """
 
-    def __init__(self, name: str, block: BasicBlock, norm_factory: NormFactory, gate_factory: GateFactory) -> None:
+    def __init__(
+        self, name: str, block: BasicBlock, norm_factory: ssl_dc.NormFactory, gate_factory: ssl_dc.GateFactory
+    ) -> None:
         super().__init__()
         self.conv1 = block.conv1
         self.norm1 = with_route_norms(block.bn1, norm_factory, ssl_dc.Position.BLOCK)
@@ -46,7 +43,7 @@ class GatedBasicBlock(nn.Module):
         self.hidden = sites.channel("hidden", block.conv1.out_channels, ["conv1", "conv2"])
         self.branch = sites.branch(everything)
 
-    def forward(self, x: Tensor, route: ssl_dc.Route, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, route: ssl_dc.Route, masks: ssl_dc.Masks) -> Tensor:
         """The block's output for x (N, C, H, W)."""
         hidden = self.hidden(self.act1(apply(self.norm1, self.conv1(x), route)), x, route, masks)
         branch = self.attention(apply(self.norm2, self.conv2(hidden), route))
@@ -69,7 +66,9 @@ class GatedBottleneck(nn.Module):
         gate_factory: Gives the gates.
     """
 
-    def __init__(self, name: str, block: Bottleneck, norm_factory: NormFactory, gate_factory: GateFactory) -> None:
+    def __init__(
+        self, name: str, block: Bottleneck, norm_factory: ssl_dc.NormFactory, gate_factory: ssl_dc.GateFactory
+    ) -> None:
         super().__init__()
         self.conv1 = block.conv1
         self.norm1 = with_route_norms(block.bn1, norm_factory, ssl_dc.Position.BLOCK)
@@ -90,7 +89,7 @@ class GatedBottleneck(nn.Module):
         self.hidden = sites.channel("hidden", block.conv2.out_channels, ["conv2", "conv3"])
         self.branch = sites.branch(everything)
 
-    def forward(self, x: Tensor, route: ssl_dc.Route, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, route: ssl_dc.Route, masks: ssl_dc.Masks) -> Tensor:
         """The block's output for x (N, C, H, W)."""
         reduced = self.act1(apply(self.norm1, self.conv1(x), route))
         if self.reduced is not None:
@@ -110,7 +109,7 @@ class SitesOfBlock:
         gate_factory: Gives the gates.
     """
 
-    def __init__(self, name: str, in_channels: int, gate_factory: GateFactory) -> None:
+    def __init__(self, name: str, in_channels: int, gate_factory: ssl_dc.GateFactory) -> None:
         self.name, self.in_channels, self.gate_factory = name, in_channels, gate_factory
 
     def channel(self, site: str, channels: int, layers: Sequence[str]) -> ssl_dc.GatePoint:
@@ -137,7 +136,9 @@ class GatedResNet(nn.Module):
         gate_factory: Gives the gates.
     """
 
-    def __init__(self, name: str, network: ResNet, norm_factory: NormFactory, gate_factory: GateFactory) -> None:
+    def __init__(
+        self, name: str, network: ResNet, norm_factory: ssl_dc.NormFactory, gate_factory: ssl_dc.GateFactory
+    ) -> None:
         super().__init__()
         stem = nn.Sequential(network.conv1, network.bn1, network.act1, network.maxpool)
         self.stem = with_route_norms(stem, norm_factory, ssl_dc.Position.STEM)
@@ -149,9 +150,9 @@ class GatedResNet(nn.Module):
             else:
                 self.blocks.append(GatedBottleneck(where, block, norm_factory, gate_factory))
 
-    def forward(self, images: Tensor, route: ssl_dc.Route) -> tuple[Tensor, Masks]:
+    def forward(self, images: Tensor, route: ssl_dc.Route) -> tuple[Tensor, ssl_dc.Masks]:
         """Features (N, feature_dim) of images (N, 3, H, W), and the masks of the gated sites."""
-        masks: Masks = {}
+        masks: ssl_dc.Masks = {}
         x = apply(self.stem, images, route)
         for block in self.blocks:
             x = block(x, route, masks)

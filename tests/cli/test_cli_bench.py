@@ -1,0 +1,74 @@
+"""``ssl-dc bench``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.command_line import call, done, parsed, refused, successful
+from ssl_dc.bench.runtimes import RUNTIMES
+from ssl_dc.cli import bench as bench_command
+
+QUICK = [
+    *("--seconds", "0.1", "--images", "4", "--batch", "2", "--threads", "1"),
+    *("--runtime", "eager", "--runtime", "executor"),
+]
+
+
+def test_bench_times_every_way(gated_run: Path) -> None:
+    result = successful(call("bench", gated_run, *QUICK, "--json"))
+    single, batch = json.loads(result.stdout)["situations"]
+    assert (single["batch"], single["threads"], batch["batch"]) == (1, 1, 2)
+    assert set(single["ways"]) == {"dense: eager", "dense: executor", "gated: masked", "gated: executor"}
+    assert single["promised_speed_up"] == pytest.approx(1 / single["cost_ratio"])
+    fastest = single["ways"][single["fastest_dense"]]
+    assert fastest["speed_up"] == 1
+    assert fastest["p10"] <= fastest["median"] <= fastest["p90"]
+    kept = single["ways"]["gated: executor"]["speed_up"] / single["promised_speed_up"]
+    assert single["kept_share_of_promise"] == pytest.approx(kept)
+    faster = single["ways"]["dense: executor"]["median"] / single["ways"]["gated: executor"]["median"]
+    assert single["gates_save_time"] is (faster > 1) or faster == pytest.approx(1, rel=0.2)
+    assert "measuring batch 1, 1 thread (1 of 2)" in result.stderr
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "0", "soon"])
+def test_bench_refuses_seconds_that_are_no_time(seconds: str, gated_run: Path) -> None:
+    assert "Invalid value for '--seconds'" in refused("bench", gated_run, "--seconds", seconds)
+
+
+def test_bench_as_a_table(gated_run: Path) -> None:
+    said = " ".join(done("bench", gated_run, *QUICK).split())
+    assert "gated: executor" in said
+    assert "the executor keeps" in said
+
+
+def test_bench_of_a_run_without_gates(ungated_run: Path) -> None:
+    (single, _) = parsed("bench", ungated_run, *QUICK)["situations"]
+    assert set(single["ways"]) == {"dense: eager", "dense: executor"}
+    assert single["cost_ratio"] is None
+
+
+def test_profile(gated_run: Path, tmp_path: Path) -> None:
+    profile = parsed("bench", gated_run, "--profile", "--images", "2", "--output", tmp_path / "profile.svg")
+    layers = {layer["layer"]: layer for layer in profile["layers"]}
+    assert layers["conv1"]["share"] == 1
+    assert layers["stages.layer1.0.conv1"]["dense"] > 0
+    assert layers["stages.layer1.0.hidden.gate"]["dense"] == 0 < layers["stages.layer1.0.hidden.gate"]["gated"]
+    assert profile["dense_us"] == pytest.approx(sum(layer["dense"] for layer in profile["layers"]))
+    assert (tmp_path / "profile.svg").read_text().startswith("<?xml")
+    assert "microseconds an image" in done("bench", gated_run, "--profile", "--images", "2")
+
+
+def test_wrong_calls_of_bench(gated_run: Path, ungated_run: Path, tmp_path: Path) -> None:
+    assert "--output is for the chart of --profile" in refused("bench", gated_run, "--output", tmp_path / "x.png")
+    assert "its ending must be one of" in refused("bench", gated_run, "--profile", "--output", tmp_path / "x.txt")
+    assert "is not a run folder" in refused("bench", tmp_path)
+    no_gates = call("bench", ungated_run, "--profile")
+    assert no_gates.exit_code == 1
+    assert "no gated route" in no_gates.stderr
+
+
+def test_help_lists_the_runtimes_that_there_are() -> None:
+    assert tuple(RUNTIMES) == bench_command.RUNTIMES

@@ -1,0 +1,49 @@
+"""``ssl-dc export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.command_line import done, parsed, refused
+from ssl_dc.cli import export as export_command
+from ssl_dc.export.exported_file import FORMATS
+
+
+@pytest.mark.parametrize("share", ["nan", "inf", "-0.1", "1.1", "few"])
+def test_export_refuses_shares_that_are_none(share: str, gated_run: Path) -> None:
+    assert "Invalid value for '--static'" in refused("export", gated_run, "--route", "gated", "--static", share)
+
+
+def test_export_writes_into_the_run_and_says_so(gated_run: Path) -> None:
+    written = parsed("export", gated_run, "--format", "torch")
+    assert written["file"] == str(gated_run / "dense.pt2")
+    assert written["bytes"] == (gated_run / "dense.pt2").stat().st_size > 0
+    assert f"written: {gated_run / 'gated.pt2'} (" in done("export", gated_run, "--route", "gated", "--format", "torch")
+
+
+def test_static_export_compares_the_networks(gated_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "static.onnx"
+    networks = parsed("export", gated_run, "--route", "gated", "--static", "0.5", "--output", path)["networks"]
+    assert set(networks) == {"dense", "gated", "static"}
+    assert networks["static"]["parameters"] < networks["dense"]["parameters"]
+    assert networks["static"]["macs"] < networks["dense"]["macs"]
+    assert path.stat().st_size > 0
+    assert "kNN-1 %" in done("export", gated_run, "--route", "gated", "--static", "0.5", "--output", path)
+
+
+def test_wrong_calls_of_export(gated_run: Path, ungated_run: Path, tmp_path: Path) -> None:
+    assert "give --route gated" in refused("export", gated_run, "--static", "0.5")
+    assert "give --static SHARE" in refused("export", gated_run, "--multiple", "16")
+    assert "--output is empty" in refused("export", gated_run, "--output", "")
+    assert "there is no folder" in refused("export", gated_run, "--output", tmp_path / "no" / "x.onnx")
+    assert "no gates" in refused("export", gated_run, "--route", "gated", "--format", "torchvision")
+    assert "width 64" in refused("export", gated_run, "--format", "torchvision")
+    assert "no gated route" in refused("export", ungated_run, "--route", "gated", "--format", "torch")
+    assert "is not a run folder" in refused("export", tmp_path)
+
+
+def test_help_lists_the_formats_that_there_are() -> None:
+    assert dict(FORMATS) == export_command.FORMATS
