@@ -21,7 +21,7 @@ from ssl_dc.errors import ConfigError, PluginError, RunError
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
-from ssl_dc.evaluation.other_data import on_other_data, other_data, told_by
+from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, told_by
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
@@ -203,8 +203,7 @@ def evaluate(
     if eval_data is None:
         if eval_data_root is not None or eval_data_set:
             raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
-        config = with_data(model.config, "--data-root", root=None if data_root is None else str(data_root))
-        return run_protocol(Model(config, model.encoder, model.cost), checked, output=picture)
+        return run_protocol(moved_data(model, data_root), checked, output=picture)
     if data_root is not None:
         raise ConfigError(
             "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"

@@ -10,7 +10,7 @@ import click
 from click.exceptions import NoSuchOption
 
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.options import Assignments, PartOption, device_option, json_option, print_json
+from ssl_dc.cli.options import Assignments, PartOption, data_root_option, device_option, json_option, print_json
 from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
@@ -58,7 +58,7 @@ class ProtocolCommand(click.Command):
     metavar="FILE",
     help="Where the picture of a protocol that has one is written: .png, .pdf or .svg.",
 )
-@click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Where the run's data is now.")
+@data_root_option
 @click.option("--eval-data", cls=PartOption, kind="data", metavar="NAME", help="Another data set to evaluate on.")
 @click.option("--eval-data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder that holds it.")
 @click.option(

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ssl_dc.assemble import build_data_set, build_network
-from ssl_dc.config import RunConfig, with_data
+from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.evaluation.features import extract
+from ssl_dc.evaluation.other_data import moved_data
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.routes import Route
@@ -109,10 +110,10 @@ def cost_of_run(folder: Path, device: str = AUTO, *, data_root: str | None = Non
         ConfigError: If there is no run, or this machine has no such device.
         RunError: If the run's training has not ended.
     """
-    model = RunFolder.existing(folder).load_model(device_named(device))
+    model = moved_data(RunFolder.existing(folder).load_model(device_named(device)), data_root)
     if not model.has_gates:
         return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
-    images, described = cost_images(open_splits(build_data_set(with_data(model.config, "--data-root", root=data_root))))
+    images, described = cost_images(open_splits(build_data_set(model.config)))
     gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
     table = _table(model.config, model.cost, shares, f"the mean over {described}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssl_dc.config import Layer, resolve
+from ssl_dc.config import Layer, resolve, with_data
 from ssl_dc.errors import ConfigError, DataError
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import DataOptions
@@ -47,6 +47,20 @@ def other_data(
             values[f"data.{key}"] = value
             sources[f"data.{key}"] = f"{flag}{said}"
     return resolve([Layer(values, sources)]).config.data
+
+
+def moved_data(model: Model, root: str | Path | None) -> Model:
+    """The same model, with its data set at another place.
+
+    Args:
+        model: The model; it is not changed.
+        root: Where the data is now; None if it has not moved.
+
+    Raises:
+        ConfigError: If the data set has no root.
+    """
+    config = with_data(model.config, "--data-root", root=None if root is None else str(root))
+    return Model(config, model.encoder, model.cost)
 
 
 def on_other_data(model: Model, data: DataOptions) -> Model:

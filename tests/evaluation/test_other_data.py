@@ -90,6 +90,26 @@ def test_the_cost_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> No
     assert call("cost", run, "--data-root", labelled, "--width", "8").exit_code == 2
 
 
+def test_bench_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> None:
+    quick = ("bench", run, "--seconds", "0.1", "--images", "2", "--batch", "2", "--threads", "1", "--runtime", "eager")
+    lost = call(*quick)
+    assert lost.exit_code == 2
+    assert "--data-root" in lost.stderr
+    assert len(parsed(*quick, "--data-root", labelled)["situations"]) == 2
+
+
+def test_a_static_export_of_a_run_whose_data_has_moved(run: Path, labelled: Path, tmp_path: Path) -> None:
+    export = ("export", run, "--format", "torch", "--output", tmp_path / "network.pt2")
+    static = (*export, "--route", "gated", "--static", "0.1")
+    lost = call(*static)
+    assert lost.exit_code == 2
+    assert "--data-root" in lost.stderr
+    assert set(parsed(*static, "--data-root", labelled)["networks"]) == {"dense", "gated", "static"}
+    unused = call(*export, "--data-root", labelled)
+    assert unused.exit_code == 2
+    assert "nothing else of export opens images" in unused.stderr
+
+
 def test_a_run_without_labels_is_evaluated_on_a_labelled_set(unlabelled: Path, labelled: Path) -> None:
     there = ("--eval-data", "folder", "--eval-data-root", labelled)
     found = parsed("evaluate", unlabelled, *there)
