@@ -17,9 +17,12 @@ MOST_SECONDS_BETWEEN_LINES = 60.0
 SHARE_BETWEEN_LINES = 0.02
 """The time between two lines, as a share of the time that training has taken, between the two bounds above."""
 
+SECONDS_BEFORE_NAMED = 10.0
+"""A phase that ends sooner is not named."""
+
 
 class Lines(Display):
-    """A line at the first step, every few seconds, and at the end. A phase is named once it has lasted a few seconds.
+    """A line at the first step, every few seconds, and at the end. A phase that takes long is named.
 
     Args:
         figures: What is shown.
@@ -33,7 +36,7 @@ class Lines(Display):
     def phase_begins(self) -> None:
         """Name it, unless it ends soon."""
         self.phase_ends()
-        self._timer = threading.Timer(SECONDS_BETWEEN_LINES, self.message, (f"{self._figures.phase} ...",))
+        self._timer = threading.Timer(SECONDS_BEFORE_NAMED, self.message, (f"{self._figures.phase} ...",))
         self._timer.daemon = True
         self._timer.start()
 

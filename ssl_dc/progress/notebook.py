@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 from ssl_dc.printable import printable
@@ -64,12 +65,11 @@ class Notebook(Display):
         self._draw()
 
     def _draw(self) -> None:
-        from IPython.display import display
-
+        ipython = import_module("IPython.display")
         self._drawn = time.monotonic()
         forms = {"text/plain": self._as_text(), "text/html": self._as_html()}
         if self._handle is None:
-            self._handle = display(forms, raw=True, display_id=True)
+            self._handle = ipython.display(forms, raw=True, display_id=True)
         else:
             self._handle.update(forms, raw=True)
 

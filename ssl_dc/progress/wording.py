@@ -64,7 +64,7 @@ def log_line(figures: Figures) -> str:
 
 
 def measured(values: Mapping[str, float]) -> Iterator[str]:
-    """The metrics of a step, from the longest text to the shortest. Each leaves out what matters least in the one before."""
+    """The metrics of a step, from the longest text to the shortest. Each leaves out what matters least in the last."""
     loss, lr = f"loss {values['loss']:.4g}", f" lr {values['lr']:.2e}" if "lr" in values else ""
     cost = f" cost {values['cost_ratio']:.3f}" if "cost_ratio" in values else ""
     paid = f" (evaluated {values['evaluated_cost_ratio']:.3f})" if "evaluated_cost_ratio" in values else ""
