@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from ssl_dc.progress.figures import Figures
+
 
 class Display:
-    """Shows nothing. Its subclasses show the figures that they were built with; each method says that they have changed."""
+    """Shows nothing. Its subclasses show the figures; each method says that they have changed.
+
+    Args:
+        figures: What is shown.
+    """
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
 
     def phase_begins(self) -> None:
         """A phase has begun."""

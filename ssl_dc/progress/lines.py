@@ -22,14 +22,10 @@ SECONDS_BEFORE_NAMED = 10.0
 
 
 class Lines(Display):
-    """A line at the first step, every few seconds, and at the end. A phase that takes long is named.
-
-    Args:
-        figures: What is shown.
-    """
+    """A line at the first step, every few seconds, and at the end. A phase that takes long is named."""
 
     def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+        super().__init__(figures)
         self._timer: threading.Timer | None = None
         self._last_line = 0.0
 

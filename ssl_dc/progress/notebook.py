@@ -26,14 +26,10 @@ def in_a_notebook() -> bool:
 
 
 class Notebook(Display):
-    """Two lines, and the messages above them.
-
-    Args:
-        figures: What is shown.
-    """
+    """Two lines, and the messages above them."""
 
     def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+        super().__init__(figures)
         self._messages: list[str] = []
         self._handle: Any = None
         self._drawn = 0.0

@@ -87,7 +87,7 @@ def _display(figures: Figures) -> Display:
     from ssl_dc.progress.notebook import Notebook, in_a_notebook
 
     if not is_first_process():
-        return Display()
+        return Display(figures)
     if in_a_notebook():
         return Notebook(figures)
     if sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):

@@ -25,14 +25,10 @@ ECHO = 2
 
 
 class Terminal(Display):
-    """Draws some times a second whatever the figures are then, so that a training spends nothing on it.
-
-    Args:
-        figures: What is shown.
-    """
+    """Draws some times a second whatever the figures are then, so that a training spends nothing on it."""
 
     def __init__(self, figures: Figures) -> None:
-        self._figures = figures
+        super().__init__(figures)
         self._console = SteadyConsole(stderr=True, force_terminal=True, force_jupyter=False)
         self._live: Live | None = None
         _OPEN.add(self)
