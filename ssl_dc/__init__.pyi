@@ -128,6 +128,7 @@ from ssl_dc.plugins.parts import Part as Part
 from ssl_dc.plugins.registry import Registered as Registered
 from ssl_dc.plugins.registry import Registry as Registry
 from ssl_dc.plugins.registry import registry as registry
+from ssl_dc.progress.progress import Progress as Progress
 from ssl_dc.routes import Route as Route
 from ssl_dc.runs import Run as Run
 from ssl_dc.trackers.base import StepMetrics as StepMetrics

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set
 from ssl_dc.config import RunConfig, resolve, uniform_layer, with_data
+from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
@@ -29,9 +30,10 @@ from ssl_dc.evaluation.scores import Evaluation
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
+from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.runs import PreparedRun, Run
-from ssl_dc.trackers.base import Watcher
+from ssl_dc.trackers.base import Watcher, phase
 
 
 def train(
@@ -39,6 +41,7 @@ def train(
     *,
     output: str | Path | None = None,
     watchers: Sequence[Watcher] = (),
+    progress: bool | Literal["auto"] = "auto",
 ) -> Run:
     """Train a run from its start to its end, and evaluate it.
 
@@ -46,7 +49,8 @@ def train(
         settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, or a complete
             config.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
-        watchers: Told of progress.
+        watchers: Told of what happens.
+        progress: Whether to show progress (:class:`ssl_dc.Progress`); by default in notebooks, and not in scripts.
 
     Raises:
         ConfigError: If the settings cannot be run, or another process trains in that folder; nothing is written then.
@@ -57,15 +61,16 @@ def train(
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     if output is not None:
         RunFolder.check_free(Path(output))
-    splits = open_splits(build_data_set(config))
-    prepared = PreparedRun(config, splits)
+    told = [*watchers, *progress_watchers(progress)]
+    splits = _read(config, told)
+    prepared = _built(config, splits, told)
     with ExitStack() as held, peer_failures():
         chosen: list[Path | None] = [None]
         if prepared.is_main_process:  # which chooses for all: what is free may change while the others look
             path = Path(output) if output else _free_folder(config)
             held.enter_context(RunFolder.new(path, config)).save_data(splits.train)
             chosen = [path]
-        return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), watchers)
+        return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), told)
 
 
 def resume(
@@ -75,6 +80,7 @@ def resume(
     bad_images: str | None = None,
     accept_changed_data: bool = False,
     watchers: Sequence[Watcher] = (),
+    progress: bool | Literal["auto"] = "auto",
 ) -> Run:
     """Continue a run from its newest resume point, exactly as if it had never stopped.
 
@@ -83,7 +89,8 @@ def resume(
         data_root: Where the data is now, if it has moved.
         bad_images: ``stop`` or ``skip`` in place of the config's ``data.bad_images``.
         accept_changed_data: Whether to go on with training images that are not those that the run began with.
-        watchers: Told of progress.
+        watchers: Told of what happens.
+        progress: Whether to show progress, as in :func:`train`.
 
     Raises:
         ConfigError: If there is no run, another process trains in it, or its training images are not those that it began
@@ -93,16 +100,27 @@ def resume(
     """
     run = RunFolder.existing(Path(folder))
     config = with_data(run.config(), "resume", root=data_root, bad_images=bad_images)
-    splits = open_splits(build_data_set(config))
+    told = [*watchers, *progress_watchers(progress)]
+    splits = _read(config, told)
     if not accept_changed_data:
         run.check_data(splits.train)
-    prepared = PreparedRun(config, splits)
+    prepared = _built(config, splits, told)
     with ExitStack() as held, peer_failures():
         if prepared.is_main_process:
             held.enter_context(run.held())
             if accept_changed_data:
                 run.save_data(splits.train)
-        return prepared.fit(run, watchers)
+        return prepared.fit(run, told)
+
+
+def _read(config: RunConfig, told: Sequence[Watcher]) -> Splits:
+    with phase(told, "reading the pictures"):
+        return open_splits(build_data_set(config))
+
+
+def _built(config: RunConfig, splits: Splits, told: Sequence[Watcher]) -> PreparedRun:
+    with phase(told, "building the network"):
+        return PreparedRun(config, splits)
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:

@@ -19,7 +19,7 @@ from ssl_dc.evaluation.outcome import BUDGET_TOLERANCE, Outcome, outcome
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
-from ssl_dc.trackers.base import Guarded, Watcher
+from ssl_dc.trackers.base import Guarded, Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.metrics_file import MetricsFile
@@ -78,11 +78,14 @@ class PreparedRun:
         try:
             with _traceback_kept(folder), _advice(folder):
                 self.trainer.fit(watchers=told, checkpoints=checkpoints)
-                with self.trainer.parts.blamed(lambda: "calibration after the last step"):
+                calibrating = phase(told, "calibrating the gates")
+                with calibrating, self.trainer.parts.blamed(lambda: "calibration after the last step"):
                     model = self._calibrated(told)
             if self.is_main_process:
                 folder.save_model(model.encoder)
-            with _after_training(folder), _traceback_kept(folder), self.trainer.parts.blamed(lambda: "evaluation"):
+            evaluating = phase(told, "evaluating")
+            blamed = self.trainer.parts.blamed(lambda: "evaluation")
+            with _after_training(folder), _traceback_kept(folder), blamed, evaluating:
                 result = outcome(self.config, model, self.splits)
         finally:
             self._list_bad_images(folder, told)

@@ -82,9 +82,9 @@ def new_figure(width: float, height: float) -> Figure:
         ConfigError: If matplotlib is not installed.
     """
     check_matplotlib()
-    from matplotlib.figure import Figure
+    from ssl_dc.evaluation.picture import Picture
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Picture(figsize=(width, height), layout="constrained")
 
 
 def described_run(config: RunConfig) -> str:
