@@ -20,6 +20,7 @@ from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures, rank
 from ssl_dc.errors import ConfigError, PluginError, RunError
 from ssl_dc.evaluation import drawing
+from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
 from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, told_by
@@ -186,6 +187,7 @@ def evaluate(
     *,
     output: str | Path | None = None,
     device: str | torch.device = AUTO,
+    budget: Budgets | None = None,
     data_root: str | Path | None = None,
     eval_data: str | None = None,
     eval_data_root: str | Path | None = None,
@@ -202,6 +204,8 @@ def evaluate(
         protocol: The protocol's name; ``ssl-dc plugins list --kind protocol`` lists them.
         output: Where to write the picture of a protocol that has one (``umap``, ``tsne``, ``gates``): PNG, PDF or SVG.
         device: Where features are computed, such as ``cpu`` or ``cuda:1``; by default on the best device there is.
+        budget: Share of the dense cost that the gated route may pay, in place of the budget of training. Of several, the
+            report has a gated route for each.
         data_root: Where the run's data is now, if it has moved.
         eval_data: Another data set to evaluate on, labelled where the run's own is not, by its name.
         eval_data_root: Folder that holds it.
@@ -221,7 +225,7 @@ def evaluate(
     if eval_data is None:
         if eval_data_root is not None or eval_data_set:
             raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
-        return run_protocol(moved_data(model, data_root), checked, output=picture)
+        return run_protocol(_at(moved_data(model, data_root), budget), checked, output=picture)
     if data_root is not None:
         raise ConfigError(
             "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
@@ -229,7 +233,11 @@ def evaluate(
     root = None if eval_data_root is None else Path(eval_data_root)
     other = other_data("--eval-data", eval_data, root=root, settings=eval_data_set)
     with told_by("--eval-data"):
-        return run_protocol(on_other_data(model, other), checked, output=picture)
+        return run_protocol(on_other_data(_at(model, budget), other), checked, output=picture)
+
+
+def _at(model: Model, budget: Budgets | None) -> Model:
+    return model if budget is None else dialled(model, budget)
 
 
 def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None = None) -> Report:

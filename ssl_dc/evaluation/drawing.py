@@ -89,7 +89,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def described_run(config: RunConfig) -> str:
     """What a run is, in a few words for a title: data, objective, gating, budget, seed."""
-    budget = "" if config.budget.target is None else f" at budget {config.budget.target:g}"
+    budgets = config.budget.budgets
+    many = f" at {len(budgets)} budgets from {budgets[0]:g} to {budgets[-1]:g}" if len(budgets) > 1 else ""
+    budget = many or (f" at budget {budgets[0]:g}" if budgets else "")
     return f"{config.data.name}, {config.objective.name}, {config.gating.name}{budget}, seed {config.seed}"
 
 
