@@ -27,11 +27,12 @@ def trainer_from_config(config: RunConfig, images: ImageSet, *, begin: Callable[
     """
     _check_views(config)
     network = build_network(config)
-    if begin is not None:
+    objective = build_objective(config, network.encoder.feature_dim)
+    if begin is not None:  # after all weights are drawn, so that it changes no other weights
         begin(network.encoder)
     return Trainer(
         encoder=network.encoder,
-        objective=build_objective(config, network.encoder.feature_dim),
+        objective=objective,
         gating=network.gating,
         cost=network.cost,
         optimizer=partial(build_optimizer, config),

@@ -103,7 +103,7 @@ def _saved_by_torch(content: bytes, file: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(stream) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ConfigError(f"training.init: {file} is a compressed archive, which torch.save never writes")
-        stream.seek(0)
+    stream.seek(0)
     try:
         loaded = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's file may make the parser raise anything
