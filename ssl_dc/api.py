@@ -13,12 +13,14 @@ from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set
 from ssl_dc.config import RunConfig, dump, resolve, uniform_layer, with_data
+from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures, rank
 from ssl_dc.errors import ConfigError, PluginError, RunError
 from ssl_dc.evaluation import drawing
+from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
 from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, told_by
@@ -28,9 +30,10 @@ from ssl_dc.evaluation.scores import Evaluation
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
+from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.runs import PreparedRun, Run
-from ssl_dc.trackers.base import Watcher
+from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.initial_weights import InitialWeights
 from ssl_dc.training.length import with_length
@@ -41,6 +44,7 @@ def train(
     *,
     output: str | Path | None = None,
     watchers: Sequence[Watcher] = (),
+    progress: bool | Literal["auto"] = "auto",
 ) -> Run:
     """Train a run from its start to its end, and evaluate it.
 
@@ -48,7 +52,8 @@ def train(
         settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, or a complete
             config.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
-        watchers: Told of progress.
+        watchers: Told of what happens.
+        progress: Whether to show progress (:class:`ssl_dc.Progress`); by default in notebooks, and not in scripts.
 
     Raises:
         ConfigError: If the settings cannot be run, or another process trains in that folder; nothing is written then.
@@ -59,15 +64,16 @@ def train(
     config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     if output is not None:
         RunFolder.check_free(Path(output))
-    splits = open_splits(build_data_set(config))
-    prepared = PreparedRun(config, splits)
+    told = [*watchers, *progress_watchers(progress)]
+    splits = _read(config, told)
+    prepared = _built(config, splits, told)
     with ExitStack() as held, peer_failures():
         chosen: list[Path | None] = [None]
         if prepared.is_main_process:  # which chooses for all: what is free may change while the others look
             path = Path(output) if output else _free_folder(config)
             prepared.save_start(held.enter_context(RunFolder.new(path, config)))
             chosen = [path]
-        return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), watchers)
+        return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), told)
 
 
 def resume(
@@ -78,6 +84,7 @@ def resume(
     bad_images: str | None = None,
     accept_changed_data: bool = False,
     watchers: Sequence[Watcher] = (),
+    progress: bool | Literal["auto"] = "auto",
 ) -> Run:
     """Continue a run from its newest resume point, exactly as if it had never stopped, or train it for longer.
 
@@ -91,7 +98,8 @@ def resume(
         data_root: Where the data is now, if it has moved.
         bad_images: ``stop`` or ``skip`` in place of the config's ``data.bad_images``.
         accept_changed_data: Whether to go on with training images that are not those that the run began with.
-        watchers: Told of progress.
+        watchers: Told of what happens.
+        progress: Whether to show progress, as in :func:`train`.
 
     Raises:
         ConfigError: If there is no run, another process trains in it, its training images are not those that it began
@@ -102,11 +110,12 @@ def resume(
     run = RunFolder.existing(Path(folder))
     own = run.config() if epochs is None else _with_length(run, epochs)
     config = with_data(own, "resume", root=data_root, bad_images=bad_images)
-    splits = open_splits(build_data_set(config))
+    told = [*watchers, *progress_watchers(progress)]
+    splits = _read(config, told)
     if not accept_changed_data:
         run.check_data(splits.train)
     initial = None if config.training.init is None else InitialWeights.kept_in(run)
-    prepared = PreparedRun(config, splits, initial)
+    prepared = _built(config, splits, told, initial)
     with ExitStack() as held, peer_failures():
         if prepared.is_main_process:
             held.enter_context(run.held())
@@ -116,7 +125,19 @@ def resume(
                 prepared.save_start(run)
         if epochs is not None:
             _change_length(run, own, epochs, prepared.is_main_process)
-        return prepared.fit(run, watchers)
+        return prepared.fit(run, told)
+
+
+def _read(config: RunConfig, told: Sequence[Watcher]) -> Splits:
+    with phase(told, "reading the pictures"):
+        return open_splits(build_data_set(config))
+
+
+def _built(
+    config: RunConfig, splits: Splits, told: Sequence[Watcher], initial: InitialWeights | None = None
+) -> PreparedRun:
+    with phase(told, "building the network"):
+        return PreparedRun(config, splits, initial)
 
 
 def _with_length(run: RunFolder, epochs: int) -> RunConfig:
@@ -202,6 +223,7 @@ def evaluate(
     *,
     output: str | Path | None = None,
     device: str | torch.device = AUTO,
+    budget: Budgets | None = None,
     data_root: str | Path | None = None,
     eval_data: str | None = None,
     eval_data_root: str | Path | None = None,
@@ -218,6 +240,8 @@ def evaluate(
         protocol: The protocol's name; ``ssl-dc plugins list --kind protocol`` lists them.
         output: Where to write the picture of a protocol that has one (``umap``, ``tsne``, ``gates``): PNG, PDF or SVG.
         device: Where features are computed, such as ``cpu`` or ``cuda:1``; by default on the best device there is.
+        budget: Share of the dense cost that the gated route may pay, in place of the budget of training. Of several, the
+            report has a gated route for each.
         data_root: Where the run's data is now, if it has moved.
         eval_data: Another data set to evaluate on, labelled where the run's own is not, by its name.
         eval_data_root: Folder that holds it.
@@ -237,7 +261,7 @@ def evaluate(
     if eval_data is None:
         if eval_data_root is not None or eval_data_set:
             raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
-        return run_protocol(moved_data(model, data_root), checked, output=picture)
+        return run_protocol(_at(moved_data(model, data_root), budget), checked, output=picture)
     if data_root is not None:
         raise ConfigError(
             "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
@@ -245,7 +269,11 @@ def evaluate(
     root = None if eval_data_root is None else Path(eval_data_root)
     other = other_data("--eval-data", eval_data, root=root, settings=eval_data_set)
     with told_by("--eval-data"):
-        return run_protocol(on_other_data(model, other), checked, output=picture)
+        return run_protocol(on_other_data(_at(model, budget), other), checked, output=picture)
+
+
+def _at(model: Model, budget: Budgets | None) -> Model:
+    return model if budget is None else dialled(model, budget)
 
 
 def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None = None) -> Report:

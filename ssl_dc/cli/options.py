@@ -220,6 +220,15 @@ data_root_option = click.option(
 )
 
 
+budget_option = click.option(
+    "--budget",
+    type=Number(),
+    metavar="SHARE",
+    help="Share of the dense cost for the gated route, in place of that of training: 0.25.",
+)
+"""In commands that look at a trained run."""
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 

@@ -32,7 +32,7 @@ from ssl_dc.plugins.registry import Registered
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.tensor_files import fill
-from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher
+from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher, phase
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.budget import budget_control
@@ -42,7 +42,7 @@ from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
 from ssl_dc.training.length import Lengths
 from ssl_dc.training.numerics import NumericsWatch, StepLoss
-from ssl_dc.training.stopping import StopSignals
+from ssl_dc.training.stopping import StopSignals, answered_in_words
 from ssl_dc.views.base import BatchedViews, Views
 
 _STEP = 1
@@ -156,8 +156,11 @@ class Trainer:
         """
         self._watchers, self._checkpoints = watchers, checkpoints
         blamed = self.parts.blamed(lambda: f"step {self.step + 1}")
-        with StopSignals() as stop, blamed, worker_failures(), peer_failures():
+        # One process answers for the whole launch.
+        answer = answered_in_words(saving=checkpoints is not None) if self.accelerator.is_main_process else None
+        with StopSignals(answer) as stop, blamed, worker_failures(), peer_failures():
             self._restore()
+            self._tell("on_batch_size", self.training.batch_size)
             if change := self.lengths.change_at(self.step):
                 self._tell("on_message", change)
             self._tell("on_start", self.step, self.total_steps)
@@ -168,12 +171,13 @@ class Trainer:
                 self._tell("on_end")
 
     def _run(self, stop: StopSignals) -> None:
-        watch = Stopwatch()
+        watch, begun_at = Stopwatch(), self.step
         # Closing the generator ends the processes that prepare images, whatever ends the run.
         with closing(self._micro_batches()) as batches:
             while self.step < self.total_steps:
                 due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
-                micro_batches = [next(batches) for _ in range(self.training.accumulation)]
+                with phase(self._watchers, "preparing the first batch") if self.step == begun_at else nullcontext():
+                    micro_batches = [next(batches) for _ in range(self.training.accumulation)]
                 with self.contract.watched(self.step + 1, self._routes(self._budget()), micro_batches[0][0]):
                     values = self._take_step(micro_batches, due)
                 self.step += 1
