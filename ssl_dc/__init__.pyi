@@ -16,6 +16,7 @@ from ssl_dc.backbones.resnet import ResNet18 as ResNet18
 from ssl_dc.backbones.resnet import ResNet34 as ResNet34
 from ssl_dc.backbones.resnet import ResNet50 as ResNet50
 from ssl_dc.calibration import calibrate as calibrate
+from ssl_dc.compiled.deadline import Deadline as Deadline
 from ssl_dc.config import BudgetConfig as BudgetConfig
 from ssl_dc.config import RunConfig as RunConfig
 from ssl_dc.config import TrainingConfig as TrainingConfig
