@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.config import RunConfig, resolve, uniform_layer, with_data
+from ssl_dc.config import RunConfig, dump, resolve, uniform_layer, with_data
 from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
@@ -34,6 +34,9 @@ from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.runs import PreparedRun, Run
 from ssl_dc.trackers.base import Watcher, phase
+from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.initial_weights import InitialWeights
+from ssl_dc.training.length import with_length
 
 
 def train(
@@ -68,7 +71,7 @@ def train(
         chosen: list[Path | None] = [None]
         if prepared.is_main_process:  # which chooses for all: what is free may change while the others look
             path = Path(output) if output else _free_folder(config)
-            held.enter_context(RunFolder.new(path, config)).save_data(splits.train)
+            prepared.save_start(held.enter_context(RunFolder.new(path, config)))
             chosen = [path]
         return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), told)
 
@@ -76,16 +79,22 @@ def train(
 def resume(
     folder: str | Path,
     *,
+    epochs: int | None = None,
     data_root: str | Path | None = None,
     bad_images: str | None = None,
     accept_changed_data: bool = False,
     watchers: Sequence[Watcher] = (),
     progress: bool | Literal["auto"] = "auto",
 ) -> Run:
-    """Continue a run from its newest resume point, exactly as if it had never stopped.
+    """Continue a run from its newest resume point, exactly as if it had never stopped, or train it for longer.
+
+    With ``epochs`` the run follows the schedule of a training of that length from its newest resume point on
+    (:mod:`ssl_dc.training.length`). The config keeps the earlier length. A model that is trained already is kept in the
+    run's folder, in ``earlier/N-epochs``.
 
     Args:
         folder: The run's folder.
+        epochs: Epochs that the run is to have in all, if they are to be others than planned: more than are done.
         data_root: Where the data is now, if it has moved.
         bad_images: ``stop`` or ``skip`` in place of the config's ``data.bad_images``.
         accept_changed_data: Whether to go on with training images that are not those that the run began with.
@@ -93,23 +102,29 @@ def resume(
         progress: Whether to show progress, as in :func:`train`.
 
     Raises:
-        ConfigError: If there is no run, another process trains in it, or its training images are not those that it began
-            with.
+        ConfigError: If there is no run, another process trains in it, its training images are not those that it began
+            with, or no more epochs are asked for than are done. Nothing is changed then.
         RunError: If training fails.
         Stopped: If SIGTERM or SIGINT asked for it.
     """
     run = RunFolder.existing(Path(folder))
-    config = with_data(run.config(), "resume", root=data_root, bad_images=bad_images)
+    own = run.config() if epochs is None else _with_length(run, epochs)
+    config = with_data(own, "resume", root=data_root, bad_images=bad_images)
     told = [*watchers, *progress_watchers(progress)]
     splits = _read(config, told)
     if not accept_changed_data:
         run.check_data(splits.train)
-    prepared = _built(config, splits, told)
+    initial = None if config.training.init is None else InitialWeights.kept_in(run)
+    prepared = _built(config, splits, told, initial)
     with ExitStack() as held, peer_failures():
         if prepared.is_main_process:
             held.enter_context(run.held())
             if accept_changed_data:
                 run.save_data(splits.train)
+            if prepared.initial is not initial:  # it was killed before it could keep them
+                prepared.save_start(run)
+        if epochs is not None:
+            _change_length(run, own, epochs, prepared.is_main_process)
         return prepared.fit(run, told)
 
 
@@ -118,9 +133,30 @@ def _read(config: RunConfig, told: Sequence[Watcher]) -> Splits:
         return open_splits(build_data_set(config))
 
 
-def _built(config: RunConfig, splits: Splits, told: Sequence[Watcher]) -> PreparedRun:
+def _built(
+    config: RunConfig, splits: Splits, told: Sequence[Watcher], initial: InitialWeights | None = None
+) -> PreparedRun:
     with phase(told, "building the network"):
-        return PreparedRun(config, splits)
+        return PreparedRun(config, splits, initial)
+
+
+def _with_length(run: RunFolder, epochs: int) -> RunConfig:
+    """The config of a run that is trained for another number of epochs from its newest resume point on."""
+    newest, _ = CheckpointStore(run.checkpoints).latest()
+    return with_length(run.config(), epochs, 0 if newest is None else newest.step)
+
+
+def _change_length(run: RunFolder, config: RunConfig, epochs: int, is_main_process: bool) -> None:
+    """Give a run, which is held, its new length, if it has not had it before. All processes of a launch call it.
+
+    Raises:
+        ConfigError: If another process has trained the run since the config was made, so that it does not fit any more.
+    """
+    now = [dump(_with_length(run, epochs)) if is_main_process else None]
+    if broadcast_object_list(now)[0] != dump(config):
+        raise ConfigError(f"{run.path} has just been changed by another process; give the same call again")
+    if is_main_process and config != run.config():
+        run.change_length(config)
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:

@@ -146,6 +146,7 @@ SETTINGS = [
     Setting("--bad-images", "data.bad_images", "An image that cannot be read: stop, or skip, counted and listed."),
     Setting("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
     Setting("--epochs", "training.epochs", "Passes over the training images.", Number()),
+    Setting("--init", "training.init", "Weights to start from: a run's folder, or a file of a ResNet's weights."),
     Setting("--batch-size", "training.batch_size", "Images a step, over all processes.", Number()),
     Setting("--lr", "optimizer.lr", "Peak learning rate.", Number()),
     Setting("--seed", "seed", "Seed of everything random.", Number()),

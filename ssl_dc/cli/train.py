@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 @readable_errors
 @config_options
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run where it stopped.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run where it stopped; with --epochs N to train it for N epochs in all.",
+)
 @click.option("--accept-changed-data", is_flag=True, help="With --resume: go on though the training images have changed.")
 @json_option
 def command(
@@ -78,7 +83,7 @@ def _starting(note: str = "") -> Progress:
     return progress
 
 
-WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
+WITH_RESUME = {"training.epochs": "epochs", "data.root": "data_root", "data.bad_images": "bad_images"}
 """Settings that may be given again with ``--resume``, and their names in :func:`ssl_dc.resume`."""
 
 
