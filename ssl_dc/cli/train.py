@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
+    from ssl_dc.progress.progress import Progress
     from ssl_dc.runs import Run
 
 
@@ -23,7 +25,12 @@ if TYPE_CHECKING:
 @readable_errors
 @config_options
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run where it stopped.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run where it stopped; with --epochs N to train it for N epochs in all.",
+)
 @click.option("--accept-changed-data", is_flag=True, help="With --resume: go on though the training images have changed.")
 @json_option
 def command(
@@ -53,19 +60,30 @@ def command(
 
 
 def _trained(resolved: Resolved, output: Path | None) -> Run:
-    from ssl_dc import api
-    from ssl_dc.cli.progress import make_progress
-
     unnamed = resolved.provenance["data.name"] == "default"
     if unnamed and resolved.config.data.root is not None:
         source = resolved.provenance["data.root"]
         names = ", ".join(registry().names("data"))
         raise ConfigError(f"{source}: name the data set that is there as well, by --data ({names})")
     note = resolved.config.data.notice if unnamed else ""
-    return api.train(resolved.config, output=output, watchers=[make_progress(note)])
+    progress = _starting(note)
+    from ssl_dc import api
+
+    return api.train(resolved.config, output=output, watchers=[progress], progress=False)
 
 
-WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
+def _starting(note: str = "") -> Progress:
+    """Progress, shown from here on. The library is imported meanwhile, which takes seconds."""
+    from ssl_dc.progress.progress import Progress
+    from ssl_dc.trackers.base import phase
+
+    progress = Progress(note)
+    with phase([progress], "starting"):
+        import_module("ssl_dc.api")
+    return progress
+
+
+WITH_RESUME = {"training.epochs": "epochs", "data.root": "data_root", "data.bad_images": "bad_images"}
 """Settings that may be given again with ``--resume``, and their names in :func:`ssl_dc.resume`."""
 
 
@@ -75,7 +93,7 @@ def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_chan
     if others:
         raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(others)}")
     anew = {name: said.values[key] for key, name in WITH_RESUME.items() if key in said.values}
+    progress = _starting()
     from ssl_dc import api
-    from ssl_dc.cli.progress import make_progress
 
-    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[make_progress()], **anew)
+    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[progress], progress=False, **anew)
