@@ -442,7 +442,13 @@ def main() -> int:
             good, failed = good + right, failed + (not right)
             cells.append(shown if right else "**WRONG**")
         rows.append([way.name, *cells])
-    head = ["", *(f"{processes} process{'es' * (processes > 1)}, {workers} workers" for processes, workers in columns)]
+    head = [
+        "",
+        *(
+            f"{processes} process{'es' * (processes > 1)}, {workers} worker{'s' * (workers != 1)}"
+            for processes, workers in columns
+        ),
+    ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
     print(f"{good} of {good + failed} cells as they should be")
     if asked.table:
