@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,19 +13,20 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.config import RunConfig, resolve, uniform_layer
+from ssl_dc.config import Resolved, RunConfig, dump, resolve, uniform_layer
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures
-from ssl_dc.errors import PluginError, RunError
+from ssl_dc.errors import ConfigError, PluginError, RunError
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
+from ssl_dc.fitted_recipe import Fitted, fit
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
@@ -34,7 +36,7 @@ from ssl_dc.trackers.base import Watcher
 
 
 def train(
-    settings: Mapping[str, Any] | RunConfig | None = None,
+    settings: Mapping[str, Any] | RunConfig | Fitted | None = None,
     *,
     output: str | Path | None = None,
     watchers: Sequence[Watcher] = (),
@@ -43,7 +45,8 @@ def train(
 
     Args:
         settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, or a complete
-            config.
+            config. The recipe of one's own pictures is fitted to them and to the machine; ``{"recipe": "paper"}`` asks for
+            the fixed one.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
         watchers: Told of progress.
 
@@ -53,18 +56,42 @@ def train(
         Stopped: If SIGTERM or SIGINT asked for it; the last step is saved, :func:`resume` goes on.
     """
     refuse_unguarded_script()
-    config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     if output is not None:
         RunFolder.check_free(Path(output))
-    splits = open_splits(build_data_set(config))
+    fitted = _fitted(settings)
+    config, splits = fitted.resolved.config, fitted.splits or open_splits(build_data_set(fitted.resolved.config))
     prepared = PreparedRun(config, splits)
     with ExitStack() as held, peer_failures():
-        chosen: list[Path | None] = [None]
+        chosen: list[Any] = [None]
         if prepared.is_main_process:  # which chooses for all: what is free may change while the others look
             path = Path(output) if output else _free_folder(config)
             held.enter_context(RunFolder.new(path, config)).save_data(splits.train)
-            chosen = [path]
-        return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), watchers)
+            chosen = [(path, dump(config))]
+        path, of_main_process = broadcast_object_list(chosen)[0]
+        _check_same(config, of_main_process)
+        return prepared.fit(RunFolder(path), watchers)
+
+
+def _fitted(settings: Mapping[str, Any] | RunConfig | Fitted | None) -> Fitted:
+    if isinstance(settings, Fitted):
+        return settings
+    if isinstance(settings, RunConfig):
+        return Fitted(Resolved(settings, {}), None)
+    return fit([uniform_layer(settings or {}, "settings")])
+
+
+def _check_same(config: RunConfig, of_main_process: str) -> None:
+    """Check that all processes of a launch train the same config: machines that differ may have other recipes fitted.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    ours, theirs = (flattened(json.loads(text)) for text in (dump(config), of_main_process))
+    if others := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+        raise ConfigError(
+            f"the processes of this launch have chosen different recipes, in {', '.join(others)}: set these yourself, or"
+            " ask for --recipe paper"
+        )
 
 
 def resume(

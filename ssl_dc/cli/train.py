@@ -9,7 +9,7 @@ import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
-from ssl_dc.config import Layer, Resolved, resolve
+from ssl_dc.config import Layer, resolve
 from ssl_dc.config.layers import merged
 from ssl_dc.errors import ConfigError
 from ssl_dc.plugins.registry import registry
@@ -39,7 +39,7 @@ def command(
     """
     if accept_changed_data and resume is None:
         raise ConfigError("--accept-changed-data: a new run has no data to compare with; it belongs to --resume")
-    run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(resolve(layers), output)
+    run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(layers, output)
     from ssl_dc.cli.tables import print_report
     from ssl_dc.distributed import rank
 
@@ -52,17 +52,19 @@ def command(
         click.echo(f"run: {printable(str(run.folder))}")
 
 
-def _trained(resolved: Resolved, output: Path | None) -> Run:
-    from ssl_dc import api
-    from ssl_dc.cli.progress import make_progress
-
+def _trained(layers: list[Layer], output: Path | None) -> Run:
+    resolved = resolve(layers)
     unnamed = resolved.provenance["data.name"] == "default"
     if unnamed and resolved.config.data.root is not None:
         source = resolved.provenance["data.root"]
         names = ", ".join(registry().names("data"))
         raise ConfigError(f"{source}: name the data set that is there as well, by --data ({names})")
     note = resolved.config.data.notice if unnamed else ""
-    return api.train(resolved.config, output=output, watchers=[make_progress(note)])
+    from ssl_dc import api
+    from ssl_dc.cli.progress import make_progress
+    from ssl_dc.fitted_recipe import fit
+
+    return api.train(fit(layers), output=output, watchers=[make_progress(note)])
 
 
 WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}

@@ -14,7 +14,7 @@ from ssl_dc.data.held_out import described, splits_of
 from ssl_dc.data.labels import are_hidden, check_labels, integer_labels, numbered_classes
 from ssl_dc.data.options import ArrowOptions
 from ssl_dc.data.parquet_files import HELD_OUT, TRAIN
-from ssl_dc.data.pictures import read_rgb
+from ssl_dc.data.pictures import read_rgb, read_size
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
@@ -52,12 +52,24 @@ class ArrowImages(ImageSet):
         Raises:
             DataError: If it cannot be decoded.
         """
+        return read_rgb(*self._encoded_image(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number, from its head.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        return read_size(*self._encoded_image(index))
+
+    def _encoded_image(self, index: int) -> tuple[BytesIO, str]:
+        """The bytes of an image, and its name for messages."""
         name = f"{index} of {self._name}"
         value = self._rows[int(index)][self._column]
         encoded = value["bytes"] if isinstance(value, dict) else value
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the data set itself can be read.")
-        return read_rgb(BytesIO(encoded), name)
+        return BytesIO(encoded), name
 
 
 class Arrow(DataSet):

@@ -39,6 +39,16 @@ class ImageSet(ABC):
             DataError: If it cannot be read; the message names it.
         """
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number, in pixels, as it is stored.
+
+        By default the image is decoded. A set that can read the size from a header should.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        return self.image(index).size
+
     def fingerprint(self) -> str:
         """A digest that is another where the images are others, so that a resumed run can tell: 64 hex digits.
 

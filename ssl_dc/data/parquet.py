@@ -18,7 +18,7 @@ from ssl_dc.data.held_out import described, splits_of
 from ssl_dc.data.labels import are_hidden, check_labels, integer_labels, numbered_classes
 from ssl_dc.data.options import ParquetOptions
 from ssl_dc.data.parquet_files import HELD_OUT, LAYOUT, TRAIN, MemoryBound, ParquetFile, find_splits
-from ssl_dc.data.pictures import read_rgb
+from ssl_dc.data.pictures import read_rgb, read_size
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
@@ -70,13 +70,25 @@ class ParquetImages(ImageSet):
         Raises:
             DataError: If it cannot be decoded. The message names its file and its row.
         """
+        return read_rgb(*self._encoded_image(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number, from its head.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        return read_size(*self._encoded_image(index))
+
+    def _encoded_image(self, index: int) -> tuple[BytesIO, str]:
+        """The bytes of an image, and its name for messages."""
         number = bisect_right(self._ends, index)
         row = index - (self._ends[number - 1] if number else 0)
         name = f"{row} of {self._files[number]}"
         encoded = self._bytes()[int(index)].as_py()
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the parquet file itself can be read.")
-        return read_rgb(BytesIO(encoded), name)
+        return BytesIO(encoded), name
 
     def _bytes(self) -> Any:
         """The encoded images, as Arrow's chunked array."""

@@ -43,6 +43,14 @@ class Readable(ImageSet):
         """That of the set."""
         return self._images.fingerprint()
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number; no other stands in for it.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        return self._images.size(index)
+
     def image(self, index: int) -> Image:
         """The image of that number, or of the next one of its class that can be read.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -52,6 +52,22 @@ class PartOptions(Strict):
         return value
 
 
+class PublishedSet(NamedTuple):
+    """A data set that is always the same.
+
+    Attributes:
+        train: Number of training images.
+        labelled: Number of the labelled images that evaluation learns from.
+        test: Number of images held out.
+        side: Side of the stored images, in pixels.
+    """
+
+    train: int
+    labelled: int
+    test: int
+    side: int
+
+
 class GatingOptions(PartOptions):
     """Base of the options of every gating scheme.
 
@@ -74,9 +90,15 @@ class DataOptions(PartOptions):
 
     Attributes:
         notice: What the user is told when a training uses the data set by default.
+        fitted: Whether the recipe is fitted to the pictures that are found, and to the machine, unless the user asks for
+            the fixed one.
+        published: The number and the size of the images of a set that is always the same; None for other sets. A training
+            can then be planned without the data.
     """
 
     notice: ClassVar[str] = ""
+    fitted: ClassVar[bool] = False
+    published: ClassVar[PublishedSet | None] = None
 
     root: Path | None = Field(None, description="Folder that holds the data.")
     download: bool = Field(False, description="Download the data into the folder if it is not there.")

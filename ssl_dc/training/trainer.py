@@ -114,7 +114,7 @@ class Trainer:
         self.cost = encoder.cost_model(image_size) if cost is None else cost
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = training.epochs * self.steps_per_epoch
-        self.schedule = Schedule(round(training.warmup_share * self.total_steps), self.total_steps)
+        self.schedule = Schedule.of(training.warmup_share, training.least_warmup, self.total_steps)
         if budget.budgets:
             set_budgets(encoder, budget.budgets, budget.target)
         self.budgets = budget.budgets or (1.0,)
