@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal, overload
 
 import torch
 from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.config import Resolved, RunConfig, dump, resolve, uniform_layer
+from ssl_dc.config import Layer, Resolved, RunConfig, dump, resolve, uniform_layer
 from ssl_dc.config.layers import flattened
+from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures
-from ssl_dc.errors import ConfigError, PluginError, RunError
+from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
@@ -33,6 +36,9 @@ from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.runs import PreparedRun, Run
 from ssl_dc.trackers.base import Watcher
+from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.rehearsal import Timer
+from ssl_dc.training_plan import Counts, Plan, make_plan
 
 
 def train(
@@ -58,7 +64,7 @@ def train(
     refuse_unguarded_script()
     if output is not None:
         RunFolder.check_free(Path(output))
-    fitted = _fitted(settings)
+    fitted = _fitted(settings, None)
     config, splits = fitted.resolved.config, fitted.splits or open_splits(build_data_set(fitted.resolved.config))
     prepared = PreparedRun(config, splits)
     with ExitStack() as held, peer_failures():
@@ -72,12 +78,26 @@ def train(
         return prepared.fit(RunFolder(path), watchers)
 
 
-def _fitted(settings: Mapping[str, Any] | RunConfig | Fitted | None) -> Fitted:
+def opened(layers: Sequence[Layer], output: str | Path | None = None) -> Fitted:
+    """The config of a call, with its data set open, so that planning and training need not open it twice.
+
+    Raises:
+        ConfigError: If the config is not valid, or something is in the way of the output.
+        DataError: If the data set cannot be opened.
+    """
+    refuse_unguarded_script()
+    if output is not None:
+        RunFolder.check_free(Path(output))
+    fitted = fit(layers)
+    return replace(fitted, splits=fitted.splits or open_splits(build_data_set(fitted.resolved.config)))
+
+
+def _fitted(settings: Mapping[str, Any] | RunConfig | Fitted | None, pictures: int | None) -> Fitted:
     if isinstance(settings, Fitted):
         return settings
     if isinstance(settings, RunConfig):
         return Fitted(Resolved(settings, {}), None)
-    return fit([uniform_layer(settings or {}, "settings")])
+    return fit([uniform_layer(settings or {}, "settings")], pictures=pictures)
 
 
 def _check_same(config: RunConfig, of_main_process: str) -> None:
@@ -92,6 +112,56 @@ def _check_same(config: RunConfig, of_main_process: str) -> None:
             f"the processes of this launch have chosen different recipes, in {', '.join(others)}: set these yourself, or"
             " ask for --recipe paper"
         )
+
+
+def plan(
+    settings: Mapping[str, Any] | RunConfig | Fitted | None = None,
+    *,
+    output: str | Path | None = None,
+    pictures: int | None = None,
+    timer: Timer = perf_counter,
+) -> Plan:
+    """What a training will do and take: steps, time, memory, files, and what to change. Nothing is written.
+
+    Args:
+        settings: As for :func:`train`.
+        output: The run's folder; by default a new one under ``runs/``.
+        pictures: Plan for so many training images, without looking for the data.
+        timer: The clock by which trial steps are timed, in seconds.
+
+    Raises:
+        ConfigError: If the settings cannot be run, or need far more memory than the machine has.
+        DataError: If the data is not there, and its size is not known otherwise.
+    """
+    if pictures is not None and pictures < 1:
+        raise ConfigError(f"pictures = {pictures}: a training needs some; allowed: at least 1")
+    fitted = _fitted(settings, pictures)
+    config = fitted.resolved.config
+    where = Path(output) if output else next(path for path in _possible_folders(config) if not path.exists())
+    return make_plan(config, fitted.splits or _splits_or_counts(config, pictures), where, timer=timer)
+
+
+def plan_of_rest(folder: str | Path, *, timer: Timer = perf_counter) -> Plan:
+    """What is left to do of a run that stopped, and what it takes. The images are not read.
+
+    Raises:
+        ConfigError: If there is no run.
+    """
+    run = RunFolder.existing(Path(folder))
+    done = CheckpointStore(run.checkpoints, 1).newest_step()
+    return make_plan(run.config(), Counts(train=run.recorded_images()), run.path, steps_done=done, timer=timer)
+
+
+def _splits_or_counts(config: RunConfig, pictures: int | None) -> Splits | Counts:
+    """The data set; or how many images it has, if the caller or its publisher says so and it is not there."""
+    if pictures is not None:
+        return Counts(train=min(pictures, config.data.limit or pictures))
+    try:
+        return open_splits(build_data_set(config))
+    except DataError:
+        if config.data.published is None:
+            raise
+        return Counts.published(config.data.published, config)
 
 
 def resume(
@@ -255,11 +325,7 @@ def _free_folder(config: RunConfig) -> Path:
     Raises:
         RunError: If it cannot be made.
     """
-    budgets = config.budget.budgets
-    budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
-    name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
-    for number in itertools.count(1):
-        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+    for path in _possible_folders(config):
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -268,3 +334,12 @@ def _free_folder(config: RunConfig) -> Path:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         break
     return path
+
+
+def _possible_folders(config: RunConfig) -> Iterator[Path]:
+    """Folders under ``runs/``, named for what is run, the best first."""
+    budgets = config.budget.budgets
+    budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
+    name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
+    for number in itertools.count(1):
+        yield Path("runs") / (name if number == 1 else f"{name}-{number}")

@@ -10,6 +10,7 @@ from typing import Any
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.plugins.options import DataOptions
 from ssl_dc.plugins.registry import registry
+from ssl_dc.printable import in_words
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.training_cost import MACS_PER_CORE, training_macs
 
@@ -56,7 +57,7 @@ class Estimate(Report):
     def tables(self) -> Sequence[ReportTable]:
         """Which runs are done, and how long the others may take."""
         rows = [
-            (run.name, str(run.config.training.epochs), "yes" if done else "", "" if done else _in_words(seconds))
+            (run.name, str(run.config.training.epochs), "yes" if done else "", "" if done else in_words(seconds))
             for run, done, seconds in zip(self.runs, self.done, self.seconds, strict=True)
         ]
         return [
@@ -64,7 +65,7 @@ class Estimate(Report):
                 f"{len(self.runs)} runs, {sum(self.done)} done",
                 ("run", "epochs", "done", "estimated time"),
                 rows,
-                total=("all remaining", "", "", _in_words(self.total)),
+                total=("all remaining", "", "", in_words(self.total)),
                 note=f"Times are estimates of the trainings alone, {self.basis}.",
             )
         ]
@@ -117,15 +118,3 @@ def _published(dataset: str) -> int | None:
     if options is None or not issubclass(options, DataOptions) or options.published is None:
         return TRAINING_IMAGES.get(dataset)
     return options.published.train
-
-
-def _in_words(seconds: float | None) -> str:
-    """A time in words, to the minute, or in seconds below a minute."""
-    if seconds is None:
-        return "unknown"
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    days, hours = divmod(minutes // 60, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number)
