@@ -15,17 +15,18 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.config import Layer, Resolved, RunConfig, dump, resolve, uniform_layer
+from ssl_dc.config import Layer, Resolved, RunConfig, dump, uniform_layer, with_data
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
-from ssl_dc.distributed import peer_failures
+from ssl_dc.distributed import peer_failures, rank
 from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
+from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, told_by
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
@@ -188,7 +189,7 @@ def resume(
         Stopped: If SIGTERM or SIGINT asked for it.
     """
     run = RunFolder.existing(Path(folder))
-    config = with_data(run.config(), root=data_root, bad_images=bad_images)
+    config = with_data(run.config(), "resume", root=data_root, bad_images=bad_images)
     splits = open_splits(build_data_set(config))
     if not accept_changed_data:
         run.check_data(splits.train)
@@ -199,20 +200,6 @@ def resume(
             if accept_changed_data:
                 run.save_data(splits.train)
         return prepared.fit(run, watchers)
-
-
-def with_data(config: RunConfig, **options: Any) -> RunConfig:
-    """The config with other options of its data set. Options that are None stay as they are.
-
-    Raises:
-        ConfigError: If one is not valid.
-    """
-    said = {f"data.{name}": value for name, value in options.items() if value is not None}
-    if not said:
-        return config
-    return resolve(
-        [uniform_layer(flattened(config.model_dump(mode="json")), "the run"), uniform_layer(said, "resume")]
-    ).config
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
@@ -279,26 +266,50 @@ def evaluate(
     *,
     output: str | Path | None = None,
     device: str | torch.device = AUTO,
+    data_root: str | Path | None = None,
+    eval_data: str | None = None,
+    eval_data_root: str | Path | None = None,
+    eval_data_set: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Report:
     """Evaluate the frozen encoder of a run, on each of its routes, on held-out images.
+
+    In a launch of several processes all of them call it. They share the images, and each gets the whole report; the first
+    one draws the picture.
 
     Args:
         folder: The run's folder.
         protocol: The protocol's name; ``ssl-dc plugins list --kind protocol`` lists them.
         output: Where to write the picture of a protocol that has one (``umap``, ``tsne``, ``gates``): PNG, PDF or SVG.
         device: Where features are computed, such as ``cpu`` or ``cuda:1``; by default on the best device there is.
+        data_root: Where the run's data is now, if it has moved.
+        eval_data: Another data set to evaluate on, labelled where the run's own is not, by its name.
+        eval_data_root: Folder that holds it.
+        eval_data_set: Its other options, such as ``{"image_column": "img"}``.
         **options: Those of the protocol, as ``ssl-dc plugins show PROTOCOL`` lists them, such as ``k`` for ``knn``,
             ``seeds`` and ``augment`` for ``linear``, ``to`` for ``transfer``.
 
     Raises:
         ConfigError: If there is no run, protocol or device of that name, an option is wrong or does not belong to the
             protocol, or something that the protocol needs is not installed.
+        DataError: If the images cannot be opened, or have no labels and the protocol needs some.
         RunError: If the run's training has not ended.
     """
     picture = None if output is None else Path(output)
     checked = protocol_options(protocol, options, drawn=picture is not None)
-    return run_protocol(load(folder, device=device), checked, output=picture)
+    model = load(folder, device=device)
+    if eval_data is None:
+        if eval_data_root is not None or eval_data_set:
+            raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
+        return run_protocol(moved_data(model, data_root), checked, output=picture)
+    if data_root is not None:
+        raise ConfigError(
+            "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
+        )
+    root = None if eval_data_root is None else Path(eval_data_root)
+    other = other_data("--eval-data", eval_data, root=root, settings=eval_data_set)
+    with told_by("--eval-data"):
+        return run_protocol(on_other_data(model, other), checked, output=picture)
 
 
 def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None = None) -> Report:
@@ -314,7 +325,7 @@ def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None 
     report = protocol.target()(model, options)
     if not isinstance(report, Report):
         raise PluginError(f"{protocol} must return a ssl_dc.Report, not a {type(report).__name__}")
-    if output is not None:
+    if output is not None and rank() == 0:
         drawing.save(report.draw(), output)
     return report
 

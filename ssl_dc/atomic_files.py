@@ -13,6 +13,7 @@ import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ssl_dc.errors import RunError
 
@@ -89,6 +90,15 @@ def append_line(path: Path, line: str) -> None:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, without waiting for anything.
+
+    Raises:
+        OSError: If it cannot be opened, or is a folder, FIFO, socket or device.
+    """
+    return os.fdopen(_regular(os.open(path, _READ), path), "rb")
+
+
 def read_bytes(path: Path, largest: int | None = None) -> bytes:
     """The content of a regular file.
 
@@ -99,7 +109,7 @@ def read_bytes(path: Path, largest: int | None = None) -> bytes:
     Raises:
         OSError: If it cannot be read, is a folder, FIFO, socket or device, or is larger than allowed.
     """
-    with os.fdopen(_regular(os.open(path, _READ), path), "rb") as file:
+    with open_regular(path) as file:
         if largest is None:
             return file.read()
         content = file.read(largest + 1)

@@ -47,6 +47,32 @@ def in_float64(tensor: Tensor) -> Tensor:
     return (tensor if _has_float64(tensor.device.type) else tensor.cpu()).to(torch.float64)
 
 
+def without_wait(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the CPU, brought to a device without waiting for what the device still has to do."""
+    pinned = values.pin_memory() if device.type == "cuda" else values  # from other memory, a copy may wait
+    return pinned.to(device, non_blocking=True)
+
+
+class Readback:
+    """Numbers on their way from a device to the CPU. To read them waits for their own copy alone, not for later work.
+
+    Args:
+        values: One-dimensional, on any device.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self._copied = torch.cuda.Event() if values.is_cuda else None
+        self._values = values.to("cpu", non_blocking=values.is_cuda)
+        if self._copied is not None:
+            self._copied.record()
+
+    def read(self) -> list[float]:
+        """The numbers."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return [float(value) for value in self._values.tolist()]
+
+
 @cache
 def _has_float64(device_type: str) -> bool:
     try:

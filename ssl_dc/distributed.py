@@ -137,3 +137,16 @@ def failing_together() -> Iterator[None]:
     for number, text in enumerate(texts):
         if text is not None:
             raise RunError(f"process {number} of {world_size()} has failed: {text}")
+
+
+def leave_launch() -> bool:
+    """Leave the launch when all its processes have come this far: one that ended earlier could make another abort.
+
+    Returns:
+        Whether this is the main process, which alone writes and prints results.
+    """
+    main = rank() == 0
+    if world_size() > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    return main

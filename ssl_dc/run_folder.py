@@ -96,7 +96,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         with folder.held():
-            cls._check_empty(path)  # now that nobody else can begin a run there
+            cls._check_own_and_empty(path)  # now that nobody else can begin a run there
             write_text(folder.config_file, dump(config))
             write_text(folder.environment_file, json.dumps(environment(), indent=2) + "\n")
             yield folder
@@ -115,15 +115,16 @@ class RunFolder:
             ConfigError: If something is there already, a process trains in it, or another user has put a folder where
                 anybody may.
         """
-        check_not_held(path)
-        RunFolder._check_empty(path)
-        if path.exists() and _is_planted(path):
+        if path.is_dir() and not _is_planted(path):
+            check_not_held(path)
+        RunFolder._check_own_and_empty(path)
+
+    @staticmethod
+    def _check_own_and_empty(path: Path) -> None:
+        if _is_planted(path):
             raise ConfigError(
                 f"{path} belongs to another user, and anybody may put folders there; name an --output of your own"
             )
-
-    @staticmethod
-    def _check_empty(path: Path) -> None:
         if path.exists() and (not path.is_dir() or not all(map(_left_behind, path.iterdir()))):
             raise ConfigError(
                 f"{path} is there already and is not overwritten; name another --output, or go on with --resume"
@@ -255,10 +256,14 @@ def _left_behind(entry: Path) -> bool:
 
 
 def _is_planted(path: Path) -> bool:
-    """Whether another user made a folder in a place where anybody may write, such as /tmp."""
-    if not hasattr(os, "geteuid") or not path.absolute().parent.stat().st_mode & stat.S_IWOTH:
+    """Whether somebody else has put a folder, or a link to one, where anybody may write, such as in /tmp."""
+    if not hasattr(os, "geteuid"):
         return False
-    return path.lstat().st_uid != os.geteuid()
+    try:
+        found, above = path.lstat(), path.absolute().parent.stat()
+    except OSError:  # there is nothing
+        return False
+    return bool(above.st_mode & stat.S_IWOTH) and found.st_uid != os.geteuid()
 
 
 def _recorded(images: ImageSet) -> dict[str, Any]:

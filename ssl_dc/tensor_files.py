@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn, uint8
 
-from ssl_dc.atomic_files import read_bytes, write_bytes
+from ssl_dc.atomic_files import open_regular, write_bytes
 from ssl_dc.errors import RunError
 from ssl_dc.printable import name_of
 
+LARGEST_HEADER = 100_000_000
+"""Size in bytes of the header of a safetensors file, at most, as the format has it."""
 CHECKSUM = "ssl_dc.sha256"
 """Key of the checksum of all tensors, in the metadata of a safetensors file."""
 
@@ -48,10 +51,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         RunError: If it is not there, not whole, or not the file that was written: a file that holds the checksum of its
             tensors is held to it.
     """
-    try:
-        content = read_bytes(path)
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    content = _read_whole(path)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise RunError(f"{path} is damaged: its checksum is not the one that was recorded when it was written")
     try:
@@ -62,6 +62,29 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if recorded is not None and recorded != _checksum(tensors):
         raise RunError(f"{path} is damaged: its tensors are not those whose checksum it was written with")
     return tensors
+
+
+def _read_whole(path: Path) -> bytes:
+    """The content of a safetensors file, once its size is what its header says, so that no more memory is taken."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            length = int.from_bytes(start, "little")
+            header = file.read(min(length, LARGEST_HEADER))
+            if 8 + length + _data_size(header) != size:
+                raise ValueError(f"it has {size:,} bytes, and its header speaks of another number")
+            return start + header + file.read()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
+        raise RunError(f"{path} is not a whole safetensors file: {name_of(str(error))}") from error
+
+
+def _data_size(header: bytes) -> int:
+    """How many bytes of tensors a header speaks of."""
+    entries = json.loads(header)
+    return max((int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"), default=0)
 
 
 def _metadata(content: bytes) -> dict[str, str]:

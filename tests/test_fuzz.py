@@ -22,6 +22,7 @@ from safetensors.torch import load, load_file, save
 import ssl_dc
 from helpers.command_line import call
 from helpers.settings import SHORT
+from ssl_dc.cli.messages import UNEXPECTED
 from ssl_dc.config import resolve
 from ssl_dc.errors import SslDcError
 from ssl_dc.training.checkpoint import CheckpointStore
@@ -101,6 +102,7 @@ def settings_text(draw: st.DrawFn) -> str:
 def assert_told(result: Result) -> None:
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     assert result.exit_code in (0, 1, 2)
+    assert UNEXPECTED not in result.stderr
     if result.exit_code:
         messages = [line for line in result.stderr.splitlines() if line.startswith(("ssl-dc: ", "Usage: "))]
         assert len(messages) == 1, result.stderr

@@ -112,14 +112,20 @@ def test_evaluating_needs_no_lock(whole: Path) -> None:
 
 def test_a_child_that_outlives_the_holder_does_not_hold(tmp_path: Path) -> None:
     pids, told = os.pipe()
+    running, alive = os.pipe()
+
+    def live_on() -> None:
+        os.write(alive, b"!")
+        time.sleep(600)
 
     def hold_and_fork() -> None:
         with sole_writer(tmp_path):
-            os.write(told, f"{forked(lambda: time.sleep(600))}\n".encode())
+            os.write(told, f"{forked(live_on)}\n".encode())
             time.sleep(600)
 
     holder = forked(hold_and_fork)
     grandchild = int(os.read(pids, 100))
+    os.read(running, 1)
     os.kill(holder, signal.SIGKILL)
     os.waitpid(holder, 0)
     try:

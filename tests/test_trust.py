@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import ssl_dc
 from helpers.command_line import HANGS, call
 from ssl_dc import ConfigError, RunError
-from ssl_dc.reproduction.comparison import HEADINGS, Row, markdown, page
+from ssl_dc.reproduction.comparison import HEADINGS, Comparison, Row
 from ssl_dc.tensor_files import CHECKSUM, read_tensors, write_tensors
 
 
@@ -198,9 +198,9 @@ def test_names_of_strange_tensors_are_shown_short_and_printable(copied_run: Path
 def test_tables_escape_what_they_show() -> None:
     evil = "<script>alert('|')</script>"
     row = Row(**dict.fromkeys(HEADINGS, evil))
-    for text in (page(evil, evil, [row]), markdown("title", "call", [row])):
+    for text in (Comparison(evil, evil, [row]).page, Comparison("title", "call", [row]).text):
         assert "<script" not in text
-    cells = markdown("title", "call", [row]).splitlines()[-1]
+    cells = Comparison("title", "call", [row]).text.splitlines()[-1]
     assert cells.replace("\\|", "").count("|") == len(HEADINGS) + 1
 
 

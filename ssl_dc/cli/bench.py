@@ -9,7 +9,7 @@ import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange
-from ssl_dc.cli.options import cpu_option, json_option, only_cpu, print_json
+from ssl_dc.cli.options import cpu_option, data_root_option, json_option, only_cpu, print_json
 from ssl_dc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ IMAGES_FOR_GATES = 8
     metavar="FILE",
     help="With --profile: also write its chart to this file, .png, .pdf or .svg.",
 )
+@data_root_option
 @cpu_option
 @json_option
 def command(
@@ -67,6 +68,7 @@ def command(
     runtimes: tuple[str, ...],
     by_layer: bool,
     output: Path | None,
+    data_root: Path | None,
     device: str | None,
     as_json: bool,
 ) -> None:
@@ -84,11 +86,12 @@ def command(
     import torch
 
     from ssl_dc.evaluation import drawing
+    from ssl_dc.evaluation.other_data import moved_data
     from ssl_dc.run_folder import RunFolder
 
     if output is not None:
         drawing.check_drawable(output)
-    model = RunFolder.existing(run).load_model()
+    model = moved_data(RunFolder.existing(run).load_model(), data_root)
     from ssl_dc.bench.examples import example_images
     from ssl_dc.bench.profile import profile
 

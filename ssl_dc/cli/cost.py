@@ -9,6 +9,7 @@ import click
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, device_option, json_option, print_json
 from ssl_dc.config import Layer, resolve
+from ssl_dc.config.layers import merged
 from ssl_dc.errors import ConfigError
 
 
@@ -24,15 +25,20 @@ def command(run: Path | None, layers: list[Layer], device: str | None, as_json: 
     Give a RUN folder to see what its held-out images pay on the gated route: the mean over them. Without one the command
     shows the untrained network that the options name: its dense cost, and the least that the gated route can cost.
     """
-    if run is not None and any(layer.values for layer in layers):
-        raise ConfigError("cost takes a run folder, or the options of a network, not both")
+    said = merged(layers).values
+    if run is not None and said.keys() - {"data.root"}:
+        raise ConfigError(
+            "cost takes a run folder (and --data-root if its data has moved) or the options of a network, not both"
+        )
     if run is None and device is not None:
         raise ConfigError(f"--device {device}: cost computes features only for the images of a run; name its folder")
-    network = resolve(layers, unnamed_data_recipe=False).config
     from ssl_dc.cli.tables import print_report
     from ssl_dc.evaluation.cost import cost_of_network, cost_of_run
 
-    table = cost_of_run(run, device or "auto") if run is not None else cost_of_network(network)
+    if run is not None:
+        table = cost_of_run(run, device or "auto", data_root=said.get("data.root"))
+    else:
+        table = cost_of_network(resolve(layers, unnamed_data_recipe=False).config)
     if as_json:
         print_json(table.as_json())
     else:

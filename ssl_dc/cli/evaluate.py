@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 from click.exceptions import NoSuchOption
 
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.options import PartOption, device_option, json_option, print_json
+from ssl_dc.cli.options import Assignments, PartOption, data_root_option, device_option, json_option, print_json
 from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
@@ -57,26 +58,72 @@ class ProtocolCommand(click.Command):
     metavar="FILE",
     help="Where the picture of a protocol that has one is written: .png, .pdf or .svg.",
 )
+@data_root_option
+@click.option("--eval-data", cls=PartOption, kind="data", metavar="NAME", help="Another data set to evaluate on.")
+@click.option("--eval-data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder that holds it.")
+@click.option(
+    "--eval-data-set",
+    multiple=True,
+    callback=Assignments("--eval-data-set"),
+    metavar="KEY=VALUE",
+    help="Any other option of it, such as test_limit=1000.",
+)
 @device_option
 @json_option
-def command(run: Path, protocol: str, as_json: bool, output: Path | None, device: str | None, **given: Any) -> None:
-    """Evaluate the frozen encoder of a RUN, on each of its routes, on held-out images. Accuracies are top-1 in percent."""
+def command(
+    run: Path,
+    protocol: str,
+    as_json: bool,
+    output: Path | None,
+    device: str | None,
+    data_root: Path | None,
+    eval_data: str | None,
+    eval_data_root: Path | None,
+    eval_data_set: dict[str, Any] | None,
+    **given: Any,
+) -> None:
+    """Evaluate the frozen encoder of a RUN, on each of its routes, on held-out images. Accuracies are top-1 in percent.
+
+    The images are those of the run's own data set, or of the one that --eval-data names, such as a labelled one for a run
+    on unlabelled images. Under torchrun the processes share the work.
+    """
     said = {name: value for name, value in given.items() if value is not None}
     options = protocol_options(protocol, said, drawn=output is not None)
+    if output is None and options.picture == "always":
+        output = run / f"projection-{protocol}.png"
 
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
+    from ssl_dc.distributed import leave_launch
 
-    model = api.load(run, device=device or "auto")
-    if output is None and options.picture == "always":
-        output = run / f"projection-{protocol}.png"
-    report = api.run_protocol(model, options, output=output)
+    report = api.evaluate(
+        run,
+        protocol,
+        output=output,
+        device=device or _device_of_launch() or "auto",
+        data_root=data_root,
+        eval_data=eval_data,
+        eval_data_root=eval_data_root,
+        eval_data_set=eval_data_set,
+        **said,
+    )
+    if not leave_launch():
+        return
     if as_json:
         print_json({**report.as_json(), **({} if output is None else {"output": str(output)})})
         return
     print_report(report)
     if output is not None:
         click.echo(f"picture: {printable(str(output))}")
+
+
+def _device_of_launch() -> str | None:
+    """Join the other processes of the launch, if there are any; the device of this one."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return None
+    from ssl_dc.training.accelerator import make_accelerator
+
+    return str(make_accelerator("no").device)
 
 
 def _named(args: list[str]) -> str:

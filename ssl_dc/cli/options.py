@@ -215,6 +215,11 @@ def only_cpu(device: str | None, reason: str) -> None:
         raise ConfigError(f"--device {device}: {reason}; leave it out")
 
 
+data_root_option = click.option(
+    "--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Where the run's data is now, if it has moved."
+)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ssl_dc.cli.messages import readable_errors
+from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.reproduction.plan import Scale, Scope
 from ssl_dc.reproduction.requests import NAMES, request_for
 from ssl_dc.reproduction.systems import DATASET
@@ -48,6 +49,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
     show_default=True,
     help="Folder for runs, tables and figures.",
 )
+@json_option
 @click.option("--dry-run", is_flag=True, help="Only list the runs, which of them are done, and how long the others take.")
 def command(
     name: str,
@@ -60,12 +62,13 @@ def command(
     seeds: int,
     output: Path,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Reproduce a table or figure of the paper. Train the runs that are missing, evaluate all, and write the result.
 
-    You can stop it at any point and call it again. A table is printed as Markdown, and written beside the runs as Markdown,
-    CSV and HTML, with the paper's numbers beside ours. A figure is written beside its runs as PNG, with a map of the gates
-    by class and channel for each gated run. The paths are printed.
+    You can stop it at any point and call it again. A table has the paper's numbers beside ours. It is shown on a terminal,
+    printed as Markdown to another program, and written beside the runs as Markdown, CSV and HTML. A figure is written
+    beside its runs as PNG, with a map of the gates by class and channel for each gated run. The paths are printed.
     """
     request = request_for(name, Scope(scale, dataset, data_root, budgets, range(seeds)), to, to_root)
     runs = list(request.runs())
@@ -79,11 +82,18 @@ def command(
     product = product_of(request, store, shlex.join(["ssl-dc", *sys.argv[1:]]))
     if dry_run:
         listed = [(run, product.has(run)) for run in runs]
-        print_report(estimate(dataset, listed, store.images_per_second))
+        planned = estimate(dataset, listed, store.images_per_second)
+        print_json(planned.as_json()) if as_json else print_report(planned)
         return
     product.check()
     click.echo(request.title, err=True)
     for number, run in enumerate(runs, start=1):
         say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
         product.add(run, [make_progress()], say)
-    click.echo(product.write(), nl=False)
+    written = product.write()
+    if as_json:
+        print_json(written.as_json())
+    elif sys.stdout.isatty():
+        print_report(written)
+    else:
+        click.echo(written.text, nl=False)

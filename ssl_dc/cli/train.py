@@ -56,9 +56,9 @@ def command(
         return
     run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(layers, output)
     from ssl_dc.cli.tables import print_report
-    from ssl_dc.distributed import rank
+    from ssl_dc.distributed import leave_launch
 
-    if rank() > 0:
+    if not leave_launch():
         return  # only the main process prints the result
     if as_json:
         print_json({"run": str(run.folder), **run.outcome.as_json()})

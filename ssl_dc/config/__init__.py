@@ -40,6 +40,7 @@ __all__ = [
     "override_layer",
     "resolve",
     "uniform_layer",
+    "with_data",
 ]
 
 
@@ -90,6 +91,24 @@ def resolve(
         raise ConfigError(readable(error, whole.values, whole.sources)) from error
     provenance = {key: whole.sources.get(key, "default") for key in flattened(config.model_dump(mode="json"))}
     return Resolved(config, provenance, recipe)
+
+
+def with_data(config: RunConfig, source: str, **options: Any) -> RunConfig:
+    """The config with other options of its data set.
+
+    Args:
+        config: The config.
+        source: Where the options come from, for messages.
+        **options: The options; those that are None stay as they are.
+
+    Raises:
+        ConfigError: If one is not valid.
+    """
+    said = {f"data.{name}": value for name, value in options.items() if value is not None}
+    if not said:
+        return config
+    whole = flattened(config.model_dump(mode="json"))
+    return resolve([uniform_layer(whole, "the run"), uniform_layer(said, source)]).config
 
 
 def dump(config: RunConfig) -> str:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 PARENT_SECONDS = 0.5
 """How often a process looks whether its parent is still there."""
+PATIENCE_SECONDS = 8.0
+"""How long workers that are asked to end may take to finish what they do."""
 
 
 def loaded(loader: DataLoader[T]) -> Generator[T, None, None]:
@@ -42,6 +44,10 @@ def loaded(loader: DataLoader[T]) -> Generator[T, None, None]:
         yield from batches
     except DataError as error:
         raise DataError(_text_of_worker_error(error)) from None
+    except (ConnectionError, EOFError) as error:
+        if not loader.num_workers or str(error).startswith("Caught "):  # raised by the data set itself
+            raise
+        raise RunError(_death()) from error  # while it handed a batch over
     finally:
         _end_workers(batches)
 
@@ -113,19 +119,27 @@ def _do_nothing() -> None:
 
 
 def _end_workers(batches: Iterator[Any]) -> None:
-    """End the processes behind an iterator of a loader; an iterator without processes is left alone."""
+    """End the processes behind an iterator of a loader; an iterator without processes is left alone.
+
+    They are asked first, and killed if that does not help. Torch asks by locks that they share. A worker that died while it
+    held one makes the asking wait for ever, so it is done in a thread of its own.
+    """
     workers = list(getattr(batches, "_workers", ()))
     if not workers:
         return
+
+    def ask() -> None:
+        with suppress(Exception):  # whatever fails here, they are killed below
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
+
+    asking = threading.Thread(target=ask, daemon=True)
     with suppress(RuntimeError):  # torch may report in here that a worker has died, which is no news now
-        for worker in workers:
-            worker.terminate()  # obeyed at once, because it comes from this process
-    with suppress(RuntimeError):
-        batches._shutdown_workers()  # type: ignore[attr-defined]  # torch has no public name for it
+        asking.start()
+        asking.join(PATIENCE_SECONDS)
     for worker in workers:
-        if worker.is_alive():
+        with suppress(RuntimeError):
             worker.kill()
-            worker.join()
+        worker.join()
 
 
 @contextmanager
@@ -147,14 +161,18 @@ def _reason_of_death(text: str) -> str | None:
     """What a message of torch says about its worker processes, in words; None if it speaks of something else."""
     if re.search(r"shared memory|unable to (allocate|resize|write to file) .*/torch_|Bus error", text):
         return f"a process that prepares images has no room. {SHARED_MEMORY} {ADVICE}"
-    if found := re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) is killed by signal: (.*?)\.(?:\s|$)", text):
-        return (
-            f"a process that prepares images (pid {found[1]}) was killed by a signal: {found[2]}. The system kills"
-            f" processes when memory runs out; fewer workers need less of it. {ADVICE}"
-        )
-    if found := re.search(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) exited unexpectedly", text):
-        return f"a process that prepares images (pid {found[1]}) ended unexpectedly. {ADVICE}"
+    if found := re.search(
+        r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: \w+|exited unexpectedly)", text
+    ):
+        return _death(f" (pid {found[1]}) {found[2]}")
     return None
+
+
+def _death(what: str = " ended unexpectedly") -> str:
+    return (
+        f"a process that prepares images{what}. The system kills processes when memory runs out; fewer workers need less of"
+        f" it. {ADVICE}"
+    )
 
 
 def _text_of_worker_error(error: DataError) -> str:

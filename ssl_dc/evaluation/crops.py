@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from ssl_dc.plugins.options import Colour
 
 CROP_SCALE = (0.08, 1.0)
-"""Least and largest share of an image's area that a crop shows, as in solo-learn's linear evaluation."""
+"""Smallest and largest share of an image's area that a crop shows, as in solo-learn's linear evaluation."""
 
 
 class Crops(Dataset[Tensor]):
-    """One crop of each image, half of them flipped: a function of the seed, the epoch and the image's number alone.
+    """One random crop of each image, flipped half the time. It depends on seed, epoch and image number alone.
 
     Args:
         images: The images.
         image_size: Side of a crop, in pixels.
-        mean: Of each channel, in [0, 1].
-        std: Of each channel, above 0.
-        scale: Least and largest share of the image's area.
-        seed: Of the crops, at least 0.
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel, above 0.
+        scale: Smallest and largest share of the image's area that a crop shows.
+        seed: Seed of the crops, at least 0.
         epoch: The epoch, from 0.
 
     Raises:

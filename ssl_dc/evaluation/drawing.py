@@ -7,7 +7,9 @@ alone.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,20 +58,21 @@ def check_matplotlib() -> None:
 def import_matplotlib() -> None:
     """Import matplotlib whatever the variable MPLBACKEND names.
 
-    A notebook sets it to a module that another environment may lack, and matplotlib then refuses to be imported. Nothing
-    here shows a picture, so no backend is needed.
+    A notebook sets it to a module that another environment may lack, and matplotlib then refuses to be imported, for good
+    in this process. Nothing here shows a picture, so no backend is needed; one that can be had is set all the same.
 
     Raises:
         ImportError: If matplotlib is not installed.
     """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib.figure
-    except ValueError:
-        backend = os.environ.pop("MPLBACKEND")
-        try:
-            import matplotlib.figure  # noqa: F401  # only imported
-        finally:
+    finally:
+        if backend is not None:
             os.environ["MPLBACKEND"] = backend
+    if backend is not None:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def new_figure(width: float, height: float) -> Figure:

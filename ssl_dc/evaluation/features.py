@@ -188,7 +188,10 @@ def labels_of(images: ImageSet) -> Labels:
         DataError: If it has none.
     """
     if images.labels is None:
-        raise DataError("these images have no labels, which an evaluation needs")
+        raise DataError(
+            "these images have no labels, and this protocol learns from labels; evaluate on a labelled data set:"
+            " --eval-data NAME --eval-data-root FOLDER"
+        )
     return images.labels
 
 

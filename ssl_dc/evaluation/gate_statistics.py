@@ -1,4 +1,4 @@
-"""What the gates do over a set of images: which channels are used, how often, for which classes, in which combinations."""
+"""What the gates do over a set of images: which channels are on, how often, for which classes, in which combinations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SiteStatistics:
     """The masks of one gate site.
 
     Attributes:
-        site: Its name.
+        site: The site's name.
         rates: Activation rate of each channel, the share of images for which it is on: (channels,), in [0, 1].
         class_rates: The same over the images of each class: (classes, channels); NaN for a class without images.
         distinct_masks: How many different masks there are over all images.
@@ -112,11 +112,13 @@ class GatedRun(NamedTuple):
 
     Attributes:
         run: The run, in words.
+        measured_on: The images, in words.
         ratio: Mean cost of the images, as a share of the dense cost.
         knn1_among_them: Share of the images whose nearest other one has their class, in percent; None without labels.
     """
 
     run: str
+    measured_on: str
     ratio: float
     knn1_among_them: float | None
 
@@ -161,13 +163,17 @@ class GateStatistics(Report):
         """How the gates of each site are used."""
         return [
             ReportTable(
-                f"gates on {self.images:,} held-out images",
+                f"gates on {self._measured_on}",
                 ("site", "channels", "on %", "dead", "always on", "dynamic", "distinct masks", "per class"),
                 [site.row() for site in self.sites],
                 total=self.whole.row(),
                 note="dead: on for less than 1 % of the images; always on: for more than 99 %; dynamic: neither",
             )
         ]
+
+    @property
+    def _measured_on(self) -> str:
+        return f"{self.images:,} images" if self.of is None else self.of.measured_on
 
     def draw(self) -> Figure:
         """The heat map: for each class and channel how often the channel is on."""
@@ -188,11 +194,11 @@ def gates(model: Model, options: GatesOptions) -> GateStatistics:  # noqa: ARG00
             f"protocol gates: this model has no gates, it was trained with gating {model.config.gating.name!r}"
         )
     splits = own_splits(model)
-    images, _ = cost_images(splits)
+    images, measured_on = cost_images(splits)
     labels, classes = labels_and_classes(images, splits)
     gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
     knn1 = leave_one_out(gated.features, labels, model.device) if classes else None
-    of = GatedRun(described_run(model.config), float(gated.macs.mean()) / model.cost.dense_macs, knn1)
+    of = GatedRun(described_run(model.config), measured_on, float(gated.macs.mean()) / model.cost.dense_macs, knn1)
     return replace(gate_statistics(gated.masks, labels, classes or ("all images",)), of=of)
 
 
@@ -241,7 +247,7 @@ def draw_gate_map(statistics: GateStatistics) -> Figure:
     height = min(max(1.2, 0.14 * len(classes)), 4.0)
     figure = new_figure(10, (height + 0.75) * len(maps) + 1.1)
     if statistics.of is not None:
-        figure.suptitle(f"Gates on {statistics.images:,} images\n{statistics.of}", fontsize="medium")
+        figure.suptitle(f"Gates on {statistics.of.measured_on}\n{statistics.of}", fontsize="medium")
     grid = figure.subplots(len(maps), 1, squeeze=False)[:, 0]
     for axes, heat in zip(grid, maps, strict=True):
         image = axes.imshow(heat.rates, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")

@@ -24,8 +24,8 @@ class KNNOptions(ProtocolOptions):
     """Options of the protocol ``knn``."""
 
     name: str = "knn"
-    k: int = Field(1, ge=1, description="Neighbours asked.")
-    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="How near is measured.")
+    k: int = Field(1, ge=1, description="How many neighbours vote.")
+    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="How distance is measured.")
 
 
 class LinearOptions(ProtocolOptions):
@@ -36,18 +36,18 @@ class LinearOptions(ProtocolOptions):
     epochs: int = Field(100, ge=1, description="Passes over the training images.")
     augment: bool = Field(
         False,
-        description="The encoder sees new random crops and flips in each epoch, as in the paper; else features are computed"
-        " once.",
+        description="Show the encoder new random crops and flips in each epoch, as in the paper. Otherwise features are"
+        " computed once.",
     )
     crop_scale: tuple[float, float] | None = Field(
-        None, description="With augment: least and largest share of an image that a crop shows; 0.08 1 unless told."
+        None, description="With augment: smallest and largest share of an image that a crop shows. Not set, 0.08 and 1."
     )
 
     @field_validator("crop_scale")
     @classmethod
     def _in_order(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
         if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError("must be two shares with 0 < least <= largest <= 1")
+            raise ValueError("must be two shares with 0 < smallest <= largest <= 1")
         return scale
 
 
@@ -58,9 +58,9 @@ class TransferOptions(LinearOptions):
     to: str = Field(description="The other data set.")
     to_root: Path | None = Field(None, description="Folder that holds it.")
     to_limit: int | None = Field(
-        None, ge=2, description="Use only this many of its training images, the same number of each class."
+        None, ge=2, description="How many of its training images are used, the same number of each class."
     )
-    to_set: dict[str, Any] | None = Field(None, description="Other options of it, such as image_column=img.")
+    to_set: dict[str, Any] | None = Field(None, description="Its other options, such as image_column=img.")
 
 
 class ProjectionOptions(ProtocolOptions):
@@ -68,7 +68,7 @@ class ProjectionOptions(ProtocolOptions):
 
     picture: ClassVar[Literal["never", "asked", "always"]] = "always"
 
-    points: int = Field(2000, ge=10, description="Images drawn at most.")
+    points: int = Field(2000, ge=10, description="How many images are drawn, at most.")
 
 
 class UMAPOptions(ProjectionOptions):
@@ -84,7 +84,7 @@ class TSNEOptions(ProjectionOptions):
 
 
 class GatesOptions(ProtocolOptions):
-    """Options of the protocol ``gates``, which has none."""
+    """The protocol ``gates`` has no options."""
 
     picture: ClassVar[Literal["never", "asked", "always"]] = "asked"
 
@@ -92,16 +92,16 @@ class GatesOptions(ProtocolOptions):
 
 
 def protocol_options(name: str, given: Mapping[str, Any], *, drawn: bool = False) -> ProtocolOptions:
-    """The options of a protocol, checked, before anything is loaded or computed.
+    """Check the options of a protocol, before anything is loaded or computed.
 
     Args:
         name: The protocol.
-        given: Those of its options that the caller names.
-        drawn: Whether its picture is asked for.
+        given: The options that the caller sets.
+        drawn: Whether a picture is asked for.
 
     Raises:
-        ConfigError: If there is no such protocol, or an option is not its own (the message says whose it is), is missing or
-            has a wrong value.
+        ConfigError: If there is no such protocol, if an option is missing or has a wrong value, or if it belongs to another
+            protocol, which the message names.
     """
     model = options_model(name)
     for option in [*given, *([OUTPUT] if drawn else [])]:
@@ -130,7 +130,7 @@ def options_model(name: str) -> type[ProtocolOptions]:
 
 
 def not_an_option(name: str, option: str) -> str:
-    """What is wrong when a protocol is given an option that it does not have: whose it is, and what it has."""
+    """The message for an option that a protocol does not have: which protocol has it, and which options there are."""
     owners = [other for other in registry().names("protocol") if _accepts(options_model(other), option)]
     belongs = f"belongs to protocol {_listed(owners)}" if owners else "belongs to no protocol"
     model = options_model(name)

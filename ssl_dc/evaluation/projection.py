@@ -14,7 +14,7 @@ import torch
 
 from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.subsets import sample
-from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.drawing import NAMED_CLASSES, add_class_legend, class_colours, described_run, new_figure
 from ssl_dc.evaluation.features import FeatureArray, extract, labels_and_classes
 from ssl_dc.evaluation.knn import leave_one_out
@@ -78,6 +78,7 @@ class Projection(Report):
         knn1: Share of the images whose nearest other one has their class, in percent, on each route; empty without labels.
         labels: Class of each image, (n,); all 0 without labels.
         classes: Names of the classes; empty without labels.
+        collapsed: Routes on which the features of all images are the same.
     """
 
     method: Method
@@ -88,6 +89,7 @@ class Projection(Report):
     knn1: dict[Route, float]
     labels: Labels
     classes: tuple[str, ...]
+    collapsed: tuple[Route, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The projection as plain values."""
@@ -101,6 +103,7 @@ class Projection(Report):
             "routes": {str(route): points.tolist() for route, points in self.routes.items()},
             "ratios": {str(route): ratio for route, ratio in self.ratios.items()},
             "knn1_among_them": {str(route): top1 for route, top1 in self.knn1.items()},
+            "collapsed": [str(route) for route in self.collapsed],
         }
 
     def tables(self) -> Sequence[ReportTable]:
@@ -109,17 +112,22 @@ class Projection(Report):
             (str(route), f"{len(points):,}", f"{self.ratios[route]:.4f}", f"{self.knn1[route]:.2f}" if self.knn1 else "-")
             for route, points in self.routes.items()
         ]
-        note = "kNN-1: share of the images whose nearest other one has their class" if self.knn1 else ""
+        notes = ["kNN-1: share of the images whose nearest other one has their class"] if self.knn1 else []
+        notes += [
+            f"THE {route} ROUTE HAS COLLAPSED: its features are the same for all images, and are drawn as one point"
+            for route in self.collapsed
+        ]
         columns = ("route", "images", "share of dense cost", "kNN-1 %, among them")
-        return [ReportTable(f"{self.method} of held-out images", columns, rows, note=note)]
+        return [ReportTable(f"{self.method} of held-out images", columns, rows, note="\n".join(notes))]
 
     @property
     def captions(self) -> dict[Route, str]:
         """What each route costs and reaches, in a few words."""
-        return {
-            route: f"{route}, cost {ratio:.2f}" + (f", kNN-1 {self.knn1[route]:.1f} %" if self.knn1 else "")
-            for route, ratio in self.ratios.items()
-        }
+        said = {}
+        for route, ratio in self.ratios.items():
+            top1 = f", kNN-1 {self.knn1[route]:.1f} %" if self.knn1 else ""
+            said[route] = f"{route}, cost {ratio:.2f}{top1}{', COLLAPSED' if route in self.collapsed else ''}"
+        return said
 
     def draw(self) -> Figure:
         """A panel for each route, coloured by class."""
@@ -193,7 +201,7 @@ def project(model: Model, splits: Splits, method: Method, *, points: int = 2000,
 
     Raises:
         ConfigError: If umap-learn is needed and not installed, or there are too few images.
-        RunError: If the features of a route are the same for all images.
+        RunError: If features are not finite.
     """
     if method == "umap":
         umap_module()  # before the features are computed, which may take long
@@ -203,8 +211,6 @@ def project(model: Model, splits: Splits, method: Method, *, points: int = 2000,
     labels, classes = labels_and_classes(images, splits)
     features = extract(model, images, model.routes, workers=model.config.training.workers)
     knn1 = {route: leave_one_out(some.features, labels, model.device) for route, some in features.items()}
-    for route, some in features.items():
-        check_spread(some.features, f"the {route} route")
     return Projection(
         method,
         described_run(model.config),
@@ -214,29 +220,17 @@ def project(model: Model, splits: Splits, method: Method, *, points: int = 2000,
         knn1 if classes else {},
         labels,
         classes,
+        tuple(route for route, some in features.items() if collapsed(some.features)),
     )
 
 
-def check_spread(features: FeatureArray, what: str) -> None:
-    """Refuse features that are the same for all images: there is nothing to lay out, and t-SNE would end the process.
-
-    Args:
-        features: (n, d).
-        what: What they are of, for the message.
-
-    Raises:
-        RunError: If they are the same but for rounding.
-    """
-    spread, size = float(np.ptp(features, axis=0).max()), float(np.abs(features).max())
-    if spread <= SPREAD * size:
-        raise RunError(
-            f"the features of {what} are the same for all {len(features):,} images, so there is nothing to lay out: the"
-            " encoder has collapsed. Training again with a lower optimizer.lr, or for longer, may help."
-        )
+def collapsed(features: FeatureArray) -> bool:
+    """Whether features (n, d) are the same for all images, but for rounding."""
+    return float(np.ptp(features, axis=0).max()) <= SPREAD * float(np.abs(features).max())
 
 
 def embedded(features: FeatureArray, method: Method, *, seed: int = 0) -> Points:
-    """Features (n, d) as points (n, 2) float32, neighbours near each other.
+    """Features (n, d) as points (n, 2) float32, neighbours near each other; one point where all features are the same.
 
     Args:
         features: At least 10 of them.
@@ -245,10 +239,10 @@ def embedded(features: FeatureArray, method: Method, *, seed: int = 0) -> Points
 
     Raises:
         ConfigError: If umap-learn is needed and not installed.
-        RunError: If the features are all the same.
     """
-    check_spread(features, "this encoder")
     n = len(features)
+    if collapsed(features):  # of which t-SNE would end the process
+        return np.zeros((n, 2), np.float32)
     # Both methods look at proportions alone, and fail where numbers are very small or large.
     features = features / np.abs(features).max()
     if method == "umap":

@@ -6,15 +6,18 @@ import csv
 import html
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssl_dc.atomic_files import write_text
+from ssl_dc.evaluation.report import ReportTable
 from ssl_dc.reproduction.requests import TableRequest
 from ssl_dc.reproduction.runner import Measurement
+from ssl_dc.reproduction.written import Written
 from ssl_dc.routes import Route
 
 
@@ -50,6 +53,67 @@ HEADINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Comparison(Written):
+    """A reproduced table of the paper, with our numbers beside the paper's.
+
+    Attributes:
+        title: The table's title.
+        call: The command that made it.
+        rows: The table's rows, in the paper's order.
+    """
+
+    title: str
+    call: str
+    rows: Sequence[Row]
+
+    def as_json(self) -> dict[str, Any]:
+        """The table as plain values. Every number is a text, which is empty where there is no number."""
+        return {"title": self.title, "call": self.call, "rows": [asdict(row) for row in self.rows]}
+
+    def tables(self) -> Sequence[ReportTable]:
+        """The table."""
+        return [ReportTable(self.title, list(HEADINGS.values()), [astuple(row) for row in self.rows], note=self.call)]
+
+    @property
+    def text(self) -> str:
+        """The table as Markdown, with the call that made it. Cells are escaped: no text can end a cell or become HTML."""
+        lines = [f"# {self.title}", "", f"`{self.call}`", ""]
+        lines.append("| " + " | ".join(HEADINGS.values()) + " |")
+        lines.append("| --- | --- |" + " ---: |" * (len(HEADINGS) - 2))
+        lines += ["| " + " | ".join(map(_cell, astuple(row))) + " |" for row in self.rows]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def comma_separated(self) -> str:
+        """The table as CSV."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(HEADINGS)
+        writer.writerows(map(astuple, self.rows))
+        return text.getvalue()
+
+    @property
+    def page(self) -> str:
+        """The table as one HTML page. All text is escaped."""
+        head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS.values())
+        body = "\n".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in astuple(row)) + "</tr>" for row in self.rows
+        )
+        title, call = html.escape(self.title), html.escape(self.call)
+        return (
+            f"<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n<title>{title}</title>\n"
+            "<style>body{font:16px sans-serif;margin:2em}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;"
+            "text-align:right}td:first-child,th:first-child{text-align:left}</style>\n"
+            f"<h1>{title}</h1>\n<p><code>{call}</code></p>\n"
+            f"<table>\n<tr>{head}</tr>\n{body}\n</table>\n</html>\n"
+        )
+
+
+def _cell(text: str) -> str:
+    return html.escape(text, quote=False).replace("|", "\\|")
+
+
 def rows(request: TableRequest, measurements: Sequence[Measurement]) -> list[Row]:
     """The table's rows, in the paper's order. A row with missing runs shows the runs that are there."""
     paper = _paper_rows(request)
@@ -60,45 +124,6 @@ def rows(request: TableRequest, measurements: Sequence[Measurement]) -> list[Row
             theirs = paper.get((label, "" if budget is None else f"{budget:g}"), {})
             made.append(_row(system.title, budget, ours, theirs))
     return made
-
-
-def markdown(title: str, call: str, table: Sequence[Row]) -> str:
-    """The table as Markdown, with the call that made it. Cells are escaped: no text can end a cell or become HTML."""
-    names = [field.name for field in fields(Row)]
-    lines = [f"# {title}", "", f"`{call}`", ""]
-    lines.append("| " + " | ".join(HEADINGS[name] for name in names) + " |")
-    lines.append("| --- | --- |" + " ---: |" * (len(names) - 2))
-    lines += ["| " + " | ".join(_cell(getattr(row, name)) for name in names) + " |" for row in table]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return html.escape(text, quote=False).replace("|", "\\|")
-
-
-def comma_separated(table: Sequence[Row]) -> str:
-    """The table as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Row)])
-    writer.writerows([[getattr(row, field.name) for field in fields(Row)] for row in table])
-    return text.getvalue()
-
-
-def page(title: str, call: str, table: Sequence[Row]) -> str:
-    """The table as one HTML page. All text is escaped."""
-    names = [field.name for field in fields(Row)]
-    head = "".join(f"<th>{html.escape(HEADINGS[name])}</th>" for name in names)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(getattr(row, name))}</td>" for name in names) + "</tr>" for row in table
-    )
-    return (
-        f"<!doctype html>\n<html lang='en'>\n<meta charset='utf-8'>\n<title>{html.escape(title)}</title>\n"
-        "<style>body{font:16px sans-serif;margin:2em}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
-        "td:first-child,th:first-child{text-align:left}</style>\n"
-        f"<h1>{html.escape(title)}</h1>\n<p><code>{html.escape(call)}</code></p>\n"
-        f"<table>\n<tr>{head}</tr>\n{body}\n</table>\n</html>\n"
-    )
 
 
 def _row(title: str, budget: float | None, ours: Sequence[Measurement], theirs: dict[str, str]) -> Row:
@@ -139,11 +164,9 @@ def _paper_rows(request: TableRequest) -> dict[tuple[str, str], dict[str, str]]:
     }
 
 
-def write_table(folder: Path, request: TableRequest, measurements: Sequence[Measurement], call: str) -> str:
-    """Write the table as ``NAME.md``, ``.csv`` and ``.html`` into a folder, and return the Markdown."""
-    table = rows(request, measurements)
-    text = markdown(request.title, call, table)
-    write_text(folder / f"{request.file_name}.md", text)
-    write_text(folder / f"{request.file_name}.csv", comma_separated(table))
-    write_text(folder / f"{request.file_name}.html", page(request.title, call, table))
-    return text
+def write_table(folder: Path, request: TableRequest, measurements: Sequence[Measurement], call: str) -> Comparison:
+    """Write the table as ``NAME.md``, ``.csv`` and ``.html`` into a folder."""
+    table = Comparison(request.title, call, rows(request, measurements))
+    for ending, text in (("md", table.text), ("csv", table.comma_separated), ("html", table.page)):
+        write_text(folder / f"{request.file_name}.{ending}", text)
+    return table

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssl_dc import api
 from ssl_dc.evaluation.drawing import check_matplotlib, save
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.projection import Panel, Projection, draw_panels, umap_module
+from ssl_dc.evaluation.report import ReportTable
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import FigureRequest
 from ssl_dc.reproduction.runner import Store
+from ssl_dc.reproduction.written import Written
 from ssl_dc.routes import Route
 from ssl_dc.trackers.base import Watcher
 
@@ -21,6 +24,32 @@ if TYPE_CHECKING:
 
 ROWS = (Route.GATED, Route.DENSE)
 """The rows of the figure from top to bottom, as in the paper."""
+
+
+@dataclass(frozen=True)
+class Pictures(Written):
+    """The files of a figure.
+
+    Attributes:
+        title: The figure's title.
+        paths: The files.
+    """
+
+    title: str
+    paths: tuple[Path, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The files as plain values."""
+        return {"title": self.title, "pictures": [str(path) for path in self.paths]}
+
+    def tables(self) -> Sequence[ReportTable]:
+        """The files as a table."""
+        return [ReportTable(self.title, ("picture",), [(str(path),) for path in self.paths])]
+
+    @property
+    def text(self) -> str:
+        """The paths, one a line."""
+        return "".join(f"{path}\n" for path in self.paths)
 
 
 class Figure:
@@ -59,15 +88,15 @@ class Figure:
             say(f"gates {run.name}")
             self._gates.append((run, api.evaluate(path, "gates")))
 
-    def write(self) -> str:
-        """Write the figure and the gate maps as PNG, and return their paths, one on each line."""
+    def write(self) -> Pictures:
+        """Write the figure and the gate maps as PNG."""
         pictures = {
             self._path(self.request.file_name): self._figure(),
             **{self._path(f"gates-{run.name}"): self._gate_map(run, gates) for run, gates in self._gates},
         }
         for path, picture in pictures.items():
             save(picture, path)
-        return "".join(f"{path}\n" for path in pictures)
+        return Pictures(self.request.title, tuple(pictures))
 
     def _path(self, name: str) -> Path:
         return self.store.folder / f"{name}.png"

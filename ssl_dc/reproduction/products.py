@@ -10,6 +10,7 @@ from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import FigureRequest, Request
 from ssl_dc.reproduction.runner import Store
 from ssl_dc.reproduction.tables import Table
+from ssl_dc.reproduction.written import Written
 from ssl_dc.trackers.base import Watcher
 
 
@@ -29,12 +30,8 @@ class Product(Protocol):
     def add(self, run: PlannedRun, watchers: Iterable[Watcher], say: Callable[[str], None]) -> None:
         """Add a run. Train and evaluate what is missing."""
 
-    def write(self) -> str:
-        """Write the table or figure beside its runs.
-
-        Returns:
-            The text for standard output.
-        """
+    def write(self) -> Written:
+        """Write the table or figure beside its runs."""
 
 
 def product_of(request: Request, store: Store, call: str) -> Product:

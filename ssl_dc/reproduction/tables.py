@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ssl_dc.reproduction.comparison import write_table
+from ssl_dc.reproduction.comparison import Comparison, write_table
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.reproduction.requests import TableRequest
 from ssl_dc.reproduction.runner import Measure, Measurement, Store
@@ -38,6 +38,6 @@ class Table:
         """Measure a run."""
         self._measurements.append(self.store.measure(run, self.measure, watchers, say))
 
-    def write(self) -> str:
-        """Write the table as Markdown, CSV and HTML, and return the Markdown."""
+    def write(self) -> Comparison:
+        """Write the table as Markdown, CSV and HTML."""
         return write_table(self.store.folder, self.request, self._measurements, self.call)

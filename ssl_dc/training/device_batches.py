@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet, spread
 from ssl_dc.data.workers import loaded, prepare_worker
+from ssl_dc.devices import without_wait
 from ssl_dc.training.batches import Batches, BatchViews, RestOfRun, check_local_batch
 from ssl_dc.training.sampling import GlobalBatches
 from ssl_dc.views.base import BatchedViews
@@ -78,7 +79,7 @@ class DeviceBatches(Batches):
     def _cropped_on_device(self, keys: RestOfRun, pixels: Tensor) -> Iterator[BatchViews]:
         for batch in keys:
             epoch, indices = batch[0][0], [index for _, index in batch]
-            images = pixels[torch.tensor(indices).to(self.device, non_blocking=True)]
+            images = pixels[without_wait(torch.tensor(indices), self.device)]
             yield [
                 self.views.finish(self.views.crop_batch(images, number, drawn), number, drawn)
                 for number, drawn in enumerate(self._chances(epoch, indices))

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ssl_dc.config.schema import TrainingConfig
+from ssl_dc.devices import Readback
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import Trace
 
+StepLoss = tuple[Tensor, Mapping[str, Tensor]]
+"""The loss of a micro-batch, and its terms by name."""
+
 COLLAPSED = 1e-3
 """An embedding has collapsed if its standard deviation is at most this share of its root mean square."""
+
+
+@dataclass(frozen=True)
+class _LateStep:
+    """A step (from 1) whose numbers are not known yet: the losses, then the largest entries of the named gradients."""
+
+    step: int
+    losses: Sequence[StepLoss]
+    names: Sequence[str]
+    values: Readback
 
 
 class NumericsWatch:
@@ -32,6 +47,7 @@ class NumericsWatch:
         self._training = training
         self._tell, self._resume_point = tell, resume_point
         self._told: set[str] = set()
+        self._late: _LateStep | None = None
 
     def loss(self, step: int, loss: Tensor, terms: Mapping[str, Tensor]) -> bool:
         """Whether the loss of a step (from 1) is finite.
@@ -51,14 +67,38 @@ class NumericsWatch:
         Raises:
             RunError: If one is not, and the config ends the run then.
         """
-        named = [(name, parameter.grad) for name, parameter in parameters if parameter.grad is not None]
-        if not named:
+        names, largest = largest_gradients(parameters)
+        return self._gradients_are_finite(step, names, largest.tolist())
+
+    def later(self, step: int, losses: Sequence[StepLoss], parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Have the losses and gradients of a step checked by the next :meth:`check_late`, so that no device is waited for.
+
+        Only a run that ends at the first loss that is not finite may take the step before it knows.
+        """
+        names, largest = largest_gradients(parameters)
+        of_losses = torch.stack([loss.detach().float() for loss, _ in losses])
+        values = Readback(torch.cat([of_losses, largest.to(of_losses.device)]))
+        self._late = _LateStep(step, losses, names, values)
+
+    def check_late(self) -> None:
+        """Check the step that :meth:`later` was last told of, if it has not been checked.
+
+        Raises:
+            RunError: If its loss or a gradient is not finite.
+        """
+        late, self._late = self._late, None
+        if late is None:
+            return
+        values = late.values.read()
+        for value, (loss, terms) in zip(values, late.losses, strict=False):
+            if not math.isfinite(value):
+                self.loss(late.step, loss, terms)
+        self._gradients_are_finite(late.step, late.names, values[len(late.losses) :])
+
+    def _gradients_are_finite(self, step: int, names: Sequence[str], largest: Sequence[float]) -> bool:
+        bad = [name for name, value in zip(names, largest, strict=True) if not math.isfinite(value)]
+        if not bad:
             return True
-        largest = torch.stack([torch.linalg.vector_norm(gradient.detach(), ord=math.inf).float() for _, gradient in named])
-        finite = largest.isfinite()
-        if bool(finite.all()):
-            return True
-        bad = [name for (name, _), fine in zip(named, finite.tolist(), strict=True) if not fine]
         more = f" and of {len(bad) - 1} more" if len(bad) > 1 else ""
         self._not_finite(step, f"the gradient is not finite: that of {bad[0]}{more}")
         return False
@@ -109,3 +149,12 @@ class NumericsWatch:
             self._told.add(kind)
             done = " This update is skipped; so is any later non-finite one." if action == "skip" else ""
             self._tell(f"step {step}: {text}.{done}{advice} This is reported once.")
+
+
+def largest_gradients(parameters: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[str], Tensor]:
+    """The names of the parameters that have a gradient, and the largest magnitude in each gradient, (names,) float32."""
+    named = [(name, parameter.grad.detach()) for name, parameter in parameters if parameter.grad is not None]
+    if not named:
+        return [], torch.zeros(0)
+    norms = torch._foreach_norm([gradient for _, gradient in named], math.inf)
+    return [name for name, _ in named], torch.stack([norm.float() for norm in norms])

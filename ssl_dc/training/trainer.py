@@ -40,7 +40,7 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
-from ssl_dc.training.numerics import NumericsWatch
+from ssl_dc.training.numerics import NumericsWatch, StepLoss
 from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals
 from ssl_dc.views.base import BatchedViews, Views
@@ -136,6 +136,8 @@ class Trainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
         self.step = 0
         self._saved_step, self._last_save = -1, time.monotonic()
+        on_gpu, scaled = self.accelerator.device.type == "cuda", self.accelerator.scaler is not None
+        self._checks_late = on_gpu and not scaled and training.on_not_finite == "stop"
         self.numerics = NumericsWatch(training, partial(self._tell, "on_message"), self._newest_resume_point)
 
     def fit(self, *, watchers: Sequence[Watcher] = (), checkpoints: CheckpointStore | None = None) -> None:
@@ -231,10 +233,8 @@ class Trainer:
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
                 losses.append((loss, terms))
                 self.accelerator.backward(loss / len(micro_batches))
-        # Looked at after all backward passes are under way: a GPU is waited for once a step.
-        finite = all(self.numerics.loss(self.step + 1, *each) for each in losses)
         self.contract.check_gradients()
-        if not (finite and self._gradient_is_finite()):
+        if not self._is_finite(losses):
             self.optimizer.zero_grad()
             self.learner.load_state_dict(before, strict=False)
             return {}
@@ -282,6 +282,7 @@ class Trainer:
     def _metrics(
         self, output: LearnerOutput, terms: Mapping[str, Tensor], loss: Tensor, routes: Sequence[Route], budget: float
     ) -> dict[str, float]:
+        self.numerics.check_late()
         values = {"loss": loss.item(), "lr": self.optimizer.param_groups[0]["lr"]}
         values.update({f"terms/{name}": value.item() for name, value in terms.items()})
         embedding = gather_batch(output.objective.embeddings[0].detach())
@@ -296,11 +297,23 @@ class Trainer:
             values.update(self.budget.metrics())
         return values
 
-    def _gradient_is_finite(self) -> bool:
-        """Whether the step may be taken. Under fp16 the scaler of the loss decides that, and only its scale is checked."""
+    def _is_finite(self, losses: Sequence[StepLoss]) -> bool:
+        """Whether the step may be taken, by its losses and gradients.
+
+        On a GPU, these are known only when the GPU has done the whole step. A run that ends at a loss that is not finite
+        checks them a step later, or before it saves, so that the GPU always has work. Under fp16 the scaler of the loss
+        decides about the gradients, and only its scale is checked.
+        """
+        number = self.step + 1
+        if self._checks_late:
+            self.numerics.check_late()
+            self.numerics.later(number, losses, self.learner.named_parameters())
+            return True
+        if not all(self.numerics.loss(number, *each) for each in losses):
+            return False
         if self.accelerator.scaler is None:
-            return self.numerics.gradient(self.step + 1, self.learner.named_parameters())
-        self.numerics.loss_scale(self.step + 1, self.accelerator.scaler.get_scale())
+            return self.numerics.gradient(number, self.learner.named_parameters())
+        self.numerics.loss_scale(number, self.accelerator.scaler.get_scale())
         return True
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -320,6 +333,7 @@ class Trainer:
             yield [view.contiguous(memory_format=torch.channels_last) for view in moved]
 
     def _save(self) -> None:
+        self.numerics.check_late()  # a resume point holds no step that is not finite
         self._saved_step, self._last_save = self.step, time.monotonic()
         if self._checkpoints is None or not self.accelerator.is_main_process:
             return

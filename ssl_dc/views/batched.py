@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_dc.devices import without_wait
 from ssl_dc.views.base import BatchedViews
 from ssl_dc.views.options import BatchedStandardViewsOptions
 
@@ -78,7 +79,7 @@ class BatchedStandardViews(BatchedViews):
     def crop_batch(self, images: Tensor, number: int, chances: Tensor) -> Tensor:  # noqa: ARG002
         """A random part of each of images (N, 3, H, W) uint8, resized: float32 (N, 3, S, S) in [0, 255]."""
         height, width = images.shape[2:]
-        box = boxes(chances, width, height, self.options.crop_scale).to(images.device, non_blocking=True)
+        box = without_wait(boxes(chances, width, height, self.options.crop_scale), images.device)
         rows = resampling(box[:, 0], box[:, 2], height, self.size)
         columns = resampling(box[:, 1], box[:, 3], width, self.size)
         flipped = _rows(chances[:, _FLIP] < self.options.flip_p, images.device)
@@ -102,10 +103,10 @@ class BatchedStandardViews(BatchedViews):
         _change(x, chances[:, _GREY] < options.grayscale_p, luma)
         blurred = chances[:, _BLUR] < options.blur_p[min(number, 1)]
         if blurred.any():
-            sigma = _between(BLUR_SIGMA, chances[blurred, _SIGMA]).to(device, non_blocking=True)
+            sigma = without_wait(_between(BLUR_SIGMA, chances[blurred, _SIGMA]), device)
             _change(x, blurred, blur, sigma)
         _change(x, chances[:, _SOLARIZE] < options.solarize_p[min(number, 1)], solarize)
-        x.mul_(self._scale.to(device, non_blocking=True)).add_(self._shift.to(device, non_blocking=True))
+        x.mul_(without_wait(self._scale, device)).add_(without_wait(self._shift, device))
         return x.permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
 
     def _jitter(self, x: Tensor, chances: Tensor) -> None:
@@ -117,8 +118,7 @@ class BatchedStandardViews(BatchedViews):
                 chosen = jittered & (order[:, place] == which)
                 if chosen.any():
                     amount = _between(ends, chances[chosen, _FACTORS.start + which]).view(-1, 1, 1, 1)
-                    amount = amount.to(x.device, non_blocking=True)
-                    _change(x, chosen, adjust, amount)
+                    _change(x, chosen, adjust, without_wait(amount, x.device))
 
 
 def boxes(chances: Tensor, width: int, height: int, scale: tuple[float, float]) -> Tensor:
@@ -205,7 +205,7 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
     sixth = torch.where(value == red, from_red, sixth).div_(chroma.clamp(min=1e-6))
     sixth += torch.where(value == green, 2.0, 4.0).masked_fill_(value == red, 0.0)
     turned = sixth.add_(6 * shift.squeeze(2)).unsqueeze(2)
-    place = turned + torch.tensor([5.0, 3.0, 1.0], device=x.device).view(3, 1)
+    place = turned + without_wait(torch.tensor([5.0, 3.0, 1.0]), x.device).view(3, 1)
     place.sub_(place.div(6).floor_(), alpha=6)  # modulo 6; torch.remainder takes several times as long
     part = torch.minimum(place, 4 - place).clamp_(0, 1)
     return torch.addcmul(value.unsqueeze(2), chroma.unsqueeze(2), part, value=-1)
@@ -246,7 +246,7 @@ def _change(x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *amounts: 
 
 def _rows(chosen: Tensor, device: torch.device) -> Tensor:
     """Numbers of the chosen images, brought to a device; found on the CPU, so that no device is waited for."""
-    return chosen.nonzero().squeeze(1).to(device, non_blocking=True)
+    return without_wait(chosen.nonzero().squeeze(1), device)
 
 
 def _around_one(strength: float) -> tuple[float, float]:

@@ -6,20 +6,25 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.settings import TINY
+from ssl_dc.assemble import build_data_set
 from ssl_dc.config import resolve, uniform_layer
-from ssl_dc.errors import RunError
+from ssl_dc.data.subsets import open_splits
 from ssl_dc.evaluation.drawing import described_run, save
 from ssl_dc.evaluation.gate_statistics import GatedRun, GateStatistics, gate_statistics
 from ssl_dc.evaluation.lettering import LONGEST, Lettering
-from ssl_dc.evaluation.projection import Projection, embedded
+from ssl_dc.evaluation.projection import Method, Projection, embedded, project
+from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
 if TYPE_CHECKING:
@@ -51,7 +56,9 @@ def projection(classes: tuple[str, ...], n: int = 60) -> Projection:
 def gates(classes: tuple[str, ...]) -> GateStatistics:
     masks = {"stages.layer1.0.hidden": np.random.default_rng(0).random((60, 8)) < 0.5}
     found = gate_statistics(masks, np.arange(60) % len(classes), classes)
-    return GateStatistics(found.images, found.classes, found.sites, found.whole, GatedRun(RUN, 0.298, 72.0))
+    return GateStatistics(
+        found.images, found.classes, found.sites, found.whole, GatedRun(RUN, "60 held-out images", 0.298, 72.0)
+    )
 
 
 def drawn(figure: Figure, path: Path) -> bytes:
@@ -72,7 +79,7 @@ def test_titles_say_run_route_cost_and_accuracy() -> None:
     assert {axes.get_xlabel() for axes in figure.axes} == {"t-SNE 1"}
     assert [axes.get_ylabel() for axes in figure.axes] == ["dense\nt-SNE 2", "gated\nt-SNE 2"]
     heat = gates(("cat", "dog")).draw()
-    assert heat.get_suptitle() == f"Gates on 60 images\n{RUN}: gated, cost 0.30, kNN-1 72.0 %"
+    assert heat.get_suptitle() == f"Gates on 60 held-out images\n{RUN}: gated, cost 0.30, kNN-1 72.0 %"
     assert [axes.get_xlabel() for axes in heat.axes[:1]] == ["channel"]
     assert [axes.get_ylabel() for axes in heat.axes] == ["class", "share of images, on"]
 
@@ -188,12 +195,31 @@ def test_without_labels_points_have_one_colour_and_no_legend(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("method", ["tsne", "umap"])
 @pytest.mark.parametrize("value", [0.0, 0.5, -3e20])
-def test_features_that_are_all_the_same_are_refused_in_words(method: str, value: float) -> None:
+def test_features_that_are_all_the_same_are_one_point(method: Method, value: float) -> None:
     equal = np.full((100, 64), value, np.float32)
     almost = equal * (1 + 1e-7 * np.random.default_rng(0).normal(size=equal.shape)).astype(np.float32)
     for features in (equal, almost):
-        with pytest.raises(RunError, match=r"the same for all 100 images.*collapsed"):
-            embedded(features, method)  # type: ignore[arg-type]
+        assert np.array_equal(embedded(features, method), np.zeros((100, 2)))
+
+
+def test_a_collapsed_route_is_named_in_table_picture_and_json(tmp_path: Path) -> None:
+    found = replace(projection(("cat", "dog")), collapsed=(Route.GATED,))
+    assert "THE gated ROUTE HAS COLLAPSED" in found.tables()[0].note
+    figure = found.draw()
+    assert [axes.get_title() for axes in figure.axes][1] == "gated, cost 0.30, kNN-1 72.0 %, COLLAPSED"
+    assert drawn(figure, tmp_path / "points.png")
+    assert found.as_json()["collapsed"] == ["gated"]
+
+
+def test_a_collapsed_encoder_can_be_looked_at() -> None:
+    model = Model.untrained(resolve([uniform_layer(TINY, "test")]).config)
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.zero_()
+    splits = open_splits(build_data_set(model.config))
+    found = project(model, splits, "tsne", points=20)
+    assert found.collapsed == Route.BOTH
+    assert all(not points.any() for points in found.routes.values())
 
 
 def test_the_size_of_features_does_not_matter() -> None:
@@ -214,7 +240,7 @@ def test_a_notebooks_backend_that_is_not_here_does_not_matter(tmp_path: Path) ->
         " check_drawable(Path('x.png')); save(new_figure(2, 2), Path('x.png'));"
         " print(os.environ['MPLBACKEND'], 'matplotlib.pyplot' in sys.modules)"
     )
-    backend = "module://a_backend_that.is_not_here"
+    backend = "module://matplotlib_inline.backend_inline"
     environment = {**os.environ, "MPLBACKEND": backend}
     said = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300

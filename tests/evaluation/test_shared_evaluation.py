@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 from PIL.Image import Image
 
+from helpers.command_line import done, run_in_two_processes
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.base import Splits
 from ssl_dc.data.digits import ArrayImages
@@ -20,6 +23,7 @@ from ssl_dc.evaluation.linear import score_linear, score_linear_augmented
 from ssl_dc.evaluation.scores import extract_splits
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
+from ssl_dc.run_folder import RunFolder
 from ssl_dc.testing import ConformanceError
 from ssl_dc.testing.two_processes import in_two_processes
 
@@ -75,7 +79,7 @@ def same(first: Any, second: Any) -> bool:
     return np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("n", [900, 100])
+@pytest.mark.parametrize("n", [600, 100])
 def test_two_processes_give_what_one_gives(n: int) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the two processes: another number adds up in another order
@@ -129,3 +133,15 @@ def test_the_two_processes_go_on_after_a_failure() -> None:
     assert in_two_processes(images_read)[0]
     with pytest.raises(ConformanceError):
         in_two_processes(evaluated, "no number")
+
+
+def test_the_command_under_torchrun_prints_once_what_one_process_prints(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", model().config)
+    folder.save_model(model().encoder)
+    words = ["evaluate", str(folder.path), "--protocol", "gates", "--json", "--output", str(tmp_path / "gates.png")]
+    script = tmp_path / "evaluate.py"
+    script.write_text("import sys\nfrom ssl_dc.cli import main\nmain(sys.argv[1:])\n")
+    together = run_in_two_processes(script, *words)
+    assert together.returncode == 0, together.stderr
+    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(together.stdout) == json.loads(done(*words))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_dc.reproduction.comparison import HEADINGS, Row, comma_separated, markdown, page, rows, write_table
+from ssl_dc.reproduction.comparison import HEADINGS, Comparison, Row, rows, write_table
 from ssl_dc.reproduction.plan import Scope
 from ssl_dc.reproduction.requests import TableRequest
 from ssl_dc.reproduction.runner import Measurement
@@ -153,7 +153,7 @@ class Cells(HTMLParser):
 def test_html_escapes_everything_that_is_shown() -> None:
     evil = "<script>alert('x')</script> & \"more\""
     table = [Row(evil, evil, evil, evil, evil, evil, evil, evil, evil)]
-    text = page(evil, evil, table)
+    text = Comparison(evil, evil, table).page
     assert "<script" not in text
     parser = Cells()
     parser.feed(text)
@@ -164,7 +164,7 @@ def test_html_escapes_everything_that_is_shown() -> None:
 def test_markdown_has_the_call_and_one_line_a_row() -> None:
     asked = request("table1", "cifar10")
     made = rows(asked, measured(asked, "dual", 0.1, (88.0, 89.0, 90.0)))
-    lines = markdown("A title", "ssl-dc reproduce table1", made).splitlines()
+    lines = Comparison("A title", "ssl-dc reproduce table1", made).text.splitlines()
     assert lines[0] == "# A title"
     assert lines[2] == "`ssl-dc reproduce table1`"
     assert lines[4] == "| " + " | ".join(HEADINGS.values()) + " |"
@@ -176,19 +176,20 @@ def test_markdown_has_the_call_and_one_line_a_row() -> None:
 def test_csv_reads_back() -> None:
     asked = request("table4", "cifar100")
     made = rows(asked, measured(asked, "dual-2x", 0.3, (50.0, 51.0, 52.0)))
-    read = list(csv.DictReader(io.StringIO(comma_separated(made))))
+    read = list(csv.DictReader(io.StringIO(Comparison("A title", "the call", made).comma_separated)))
     assert [Row(**row) for row in read] == made
 
 
 def test_write_table_writes_three_files_of_the_same_rows(tmp_path: Path) -> None:
     asked = request("table1", "cifar10")
-    text = write_table(tmp_path, asked, measured(asked, "dual", 0.1, (88.0, 89.0, 90.0)), "the call")
+    table = write_table(tmp_path, asked, measured(asked, "dual", 0.1, (88.0, 89.0, 90.0)), "the call")
     stem = tmp_path / "table1-cifar10-small"
     assert {path.name for path in tmp_path.iterdir()} == {f"{stem.name}.{ending}" for ending in ("md", "csv", "html")}
-    assert stem.with_suffix(".md").read_text(encoding="utf-8") == text
+    assert stem.with_suffix(".md").read_text(encoding="utf-8") == table.text
     for ending in ("md", "csv", "html"):
         written = stem.with_suffix(f".{ending}").read_text(encoding="utf-8")
         for shown in ("VICReg-Dual", "89.00 ± 1.00", "81.49"):
             assert shown in written, ending
-    assert "small scale" in text
-    assert "linear" in text
+    assert "small scale" in table.title
+    assert "linear" in table.title
+    assert [row["system"] for row in table.as_json()["rows"]] == [row[0] for row in table.tables()[0].rows]

@@ -61,6 +61,29 @@ def test_a_gradient_that_is_not_finite_ends_the_run_with_step_and_name(tmp_path:
     assert all(bool(parameter.isfinite().all()) for parameter in made.learner.parameters())
 
 
+@pytest.mark.parametrize(("spoil", "words"), [(spoil_loss, "the loss is nan"), (spoil_gradient, "the gradient is not")])
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_step_that_is_checked_later_ends_the_run_before_it_is_saved(
+    tmp_path: Path, spoil: Any, words: str, every: int
+) -> None:
+    """As on a GPU, which is not waited for. The step is named as ever, and no resume point holds it."""
+    made, _ = started(training__checkpoint_every=every, training__log_every=8)
+    made._checks_late = True
+    spoil(made, {5})
+    with pytest.raises(RunError, match=rf"step 5: {words}.* Last resume point: .*step-00000004"):
+        made.fit(checkpoints=CheckpointStore(tmp_path))
+
+
+def test_checking_later_changes_no_bit() -> None:
+    states = []
+    for late in (False, True):
+        made, _ = started(training__log_every=3)
+        made._checks_late = late
+        made.fit()
+        states.append(made.learner.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 @pytest.mark.parametrize("spoil", [spoil_loss, spoil_gradient])
 def test_steps_that_are_not_finite_can_be_left_out_and_change_nothing(spoil: Any) -> None:
     made, told = started(training__on_not_finite="skip")

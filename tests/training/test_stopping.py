@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,7 +20,6 @@ from helpers.clock import StoppedClock
 from helpers.command_line import HANGS, call, run_in_two_processes
 from helpers.settings import SHORT, TINY, as_options
 from helpers.training import assert_same_files, saved_steps
-from ssl_dc.data.workers import prepare_worker
 from ssl_dc.errors import Stopped
 from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.stopping import ECHO_SECONDS, StopSignals
@@ -127,27 +125,6 @@ def test_training_in_another_thread_hears_no_signals(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert failures == []
-
-
-def test_a_process_that_prepares_images_ends_when_its_main_process_says_so_and_by_nobody_else() -> None:
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-
-    def prepare() -> None:
-        prepare_worker(0)
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)  # from another than the main process
-        ready.set()
-        signal.pause()
-
-    worker = context.Process(target=prepare, daemon=True)
-    worker.start()
-    assert ready.wait(HANGS)
-    worker.join(0.5)
-    assert worker.is_alive()
-    worker.terminate()
-    worker.join(HANGS)
-    assert worker.exitcode == 0
 
 
 def test_resume_points_are_written_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,40 +1,66 @@
-"""Whatever ends a run, the processes that prepare images end with it."""
+"""Whatever ends a run, all its processes end with it, and say why without a traceback.
+
+The cells are those of ``benchmarks/early_ends.py``; all of them with ``-m slow``.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
-from helpers.command_line import run_command
-from helpers.settings import SHORT, as_options
-
-RAISING = """
-import ssl_dc
-
-class Options(ssl_dc.PartOptions):
-    name: str = "raising"
-
-class Raising(ssl_dc.Objective):
-    weights = {"term": 1.0}
-
-    def __init__(self, options, feature_dim):
-        super().__init__()
-
-    def forward(self, views):
-        raise RuntimeError("kaboom")
-
-@ssl_dc.hookimpl
-def ssl_dc_objectives():
-    return [ssl_dc.Part(name="raising", target=f"{__name__}:Raising", options=f"{__name__}:Options", summary="Raises.")]
-"""
+import pytest
 
 
-def test_a_part_that_raises_ends_the_process(tmp_path: Path) -> None:
-    (tmp_path / "raising.py").write_text(RAISING)
-    settings = {**SHORT, "training.workers": 2}
-    ended = run_command(
-        *("train", "--plugin", "raising.py", "--objective", "raising"),
-        *as_options({key: value for key, value in settings.items() if not key.startswith("objective.")}),
-        cwd=tmp_path,
-    )
-    assert ended.returncode == 1
-    assert "kaboom" in ended.stderr
+def early_ends() -> ModuleType:
+    path = Path(__file__).parent.parent.parent / "benchmarks" / "early_ends.py"
+    spec = importlib.util.spec_from_file_location("early_ends", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["early_ends"] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+ENDS = early_ends()
+CELLS = {
+    f"{way.name}, {workers} workers, {processes} processes": (way, workers, processes)
+    for way in ENDS.WAYS
+    for processes in way.processes
+    for workers in way.workers
+}
+QUICK = [
+    "an image that cannot be read, 1 workers, 1 processes",
+    "a view that raises, 2 workers, 1 processes",
+    "SIGTERM before the first step, 0 workers, 1 processes",
+    "a worker is killed (-9), 1 workers, 1 processes",
+    "the launcher is killed (-9), 1 workers, 2 processes",
+]
+
+
+def tried(name: str) -> tuple[bool, str]:
+    if name.startswith("the disk is full") and not ENDS.can_mount():
+        pytest.skip("this machine does not let a test mount a small disk")
+    right, shown = ENDS.tried(*CELLS[name])
+    return right, f"{name}: {shown}"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes by /proc")
+@pytest.mark.parametrize("name", QUICK)
+def test_a_run_that_ends_early_leaves_nothing_behind(name: str) -> None:
+    right, shown = tried(name)
+    assert right, shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", CELLS)
+def test_every_way_of_ending_early_leaves_nothing_behind(name: str) -> None:
+    right, shown = tried(name)
+    assert right, shown
+
+
+def test_there_are_many_cells() -> None:
+    assert len(CELLS) >= 60

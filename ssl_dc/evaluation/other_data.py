@@ -1,0 +1,92 @@
+"""Other images than those of a run's own data set: where they are, and how a model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssl_dc.config import Layer, resolve, with_data
+from ssl_dc.errors import ConfigError, DataError
+from ssl_dc.model import Model
+from ssl_dc.plugins.options import DataOptions
+
+PREPARATION = ("image_size", "mean", "std")
+"""Options of data sets that the model decides: it takes every image as it took those that it was trained on."""
+
+
+def other_data(
+    flag: str,
+    name: str,
+    *,
+    root: Path | None = None,
+    limit: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> DataOptions:
+    """The options of another data set.
+
+    Args:
+        flag: The option that names it, such as ``--to``, for messages; its root is then said by ``--to-root``, and so on.
+        name: The data set, by the name under which it is registered.
+        root: Folder that holds it.
+        limit: Use only this many training images, the same number of each class.
+        settings: Its other options, such as ``{"image_column": "img"}``.
+
+    Raises:
+        ConfigError: If there is no such data set, it has no such option, or the option is the model's to decide.
+    """
+    for key in settings or {}:
+        if key in PREPARATION:
+            raise ConfigError(f"{flag}-set {key}: images are always brought to the model's own size and normalisation")
+    values = {f"data.{key}": value for key, value in (settings or {}).items()}
+    sources = {key: f"{flag}-set {key.removeprefix('data.')}" for key in values}
+    root_text = None if root is None else str(root)
+    for key, value, said in (("root", root_text, "-root"), ("limit", limit, "-limit"), ("name", name, "")):
+        if value is not None:
+            values[f"data.{key}"] = value
+            sources[f"data.{key}"] = f"{flag}{said}"
+    return resolve([Layer(values, sources)]).config.data
+
+
+def moved_data(model: Model, root: str | Path | None) -> Model:
+    """The same model, with its data set at another place.
+
+    Args:
+        model: The model; it is not changed.
+        root: Where the data is now; None if it has not moved.
+
+    Raises:
+        ConfigError: If the data set has no root.
+    """
+    config = with_data(model.config, "--data-root", root=None if root is None else str(root))
+    return Model(config, model.encoder, model.cost)
+
+
+def on_other_data(model: Model, data: DataOptions) -> Model:
+    """The same model with another data set in its config, whose images it takes as it took its own.
+
+    Args:
+        model: The model; it is not changed.
+        data: The options of the other data set.
+    """
+    own = {key: getattr(model.config.data, key) for key in PREPARATION}
+    config = model.config.model_copy(update={"data": data.model_copy(update=own)})
+    return Model(config, model.encoder, model.cost)
+
+
+@contextmanager
+def told_by(flag: str) -> Iterator[None]:
+    """Name options in errors as this call has them: data sets name those of training.
+
+    Args:
+        flag: As of :func:`other_data`.
+
+    Raises:
+        DataError: If the block raises one.
+    """
+    try:
+        yield
+    except DataError as error:
+        message = str(error).replace("--data-root", f"{flag}-root").replace("--download", f"{flag}-set download=true")
+        raise DataError(message) from error
