@@ -20,6 +20,7 @@ import torch
 from ssl_dc.assemble import build_data_set
 from ssl_dc.config import Layer, Resolved, RunConfig, resolve
 from ssl_dc.data.base import ImageSet, Splits, spread
+from ssl_dc.data.parquet_files import memory_of_the_machine
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.errors import DataError
 from ssl_dc.training_cost import MACS_PER_CORE, MACS_PER_GPU, training_macs
@@ -36,6 +37,8 @@ FEW_STEPS = 10_000
 """In fewer steps than this the logits of gates stay smaller than the noise of the published recipe."""
 VIEW_SECONDS = 0.003
 """Seconds that a CPU core takes to draw the views of an image, without reading it."""
+LARGE = 0.5
+"""Images of more megapixels than this are shrunk once, and kept in memory as far as a quarter of it takes them."""
 MEGAPIXEL_SECONDS = 0.012
 """Seconds that a CPU core takes to decode a million pixels."""
 
@@ -66,12 +69,14 @@ class Machine:
 
     Attributes:
         cores: CPU cores that this process may use, at least 1.
+        memory: Bytes of memory that it may use.
         gpus: GPUs that train; 0 on a CPU.
         processes: Processes that train.
         bf16: Whether the GPUs compute in bf16.
     """
 
     cores: int
+    memory: int = 8 * 2**30
     gpus: int = 0
     processes: int = 1
     bf16: bool = False
@@ -165,7 +170,21 @@ def _size(pictures: Pictures, machine: Machine) -> Iterator[Choice]:
     if machine.gpus:
         yield "training.precision", "bf16" if machine.bf16 else "fp16", f"on {machine}"
     workers = min(16, machine.cores // machine.gpus) if machine.gpus else min(4, max(1, machine.cores // 2))
+    kept = _shrunk(pictures, side, machine)
+    if kept is not None:
+        yield "data.shrink", kept, f"pictures of {pictures.megapixels:.1f} megapixels take long to decode"
     yield "training.workers", max(1, workers), f"{machine.cores} CPU core{'' if machine.cores == 1 else 's'}"
+
+
+def _shrunk(pictures: Pictures, image_size: int, machine: Machine) -> int | None:
+    """To which shorter side large pictures are shrunk, if so many of them fit into memory."""
+    if pictures.megapixels <= LARGE:
+        return None
+    for side in (3 * image_size, 2 * image_size):
+        shape = (pictures.megapixels * 1e6 / pictures.side**2) * side**2
+        if side < pictures.side and 3 * shape * pictures.count <= machine.memory / 4:
+            return side
+    return None
 
 
 def _paper(pictures: Pictures, machine: Machine) -> Iterator[Choice]:
@@ -190,11 +209,7 @@ def _optimizer(config: RunConfig) -> Iterator[Choice]:
     """AdamW, its rate for the batch, and an expander that the batch can fill."""
     batch = config.training.batch_size
     yield "optimizer.name", "adamw", "a short run: LARS needs long ones"
-    yield (
-        "optimizer.lr",
-        round(2e-3 * min(1.0, batch / 256) ** 0.5, 6),
-        f"0.002 at batch 256, by the square root, at {batch}",
-    )
+    yield "optimizer.lr", 2e-3, "a short run"
     yield "training.warmup_share", 0.1, "a short run"
     yield "objective.expander_width", 256 if batch < 128 else 512, f"batches of {batch}"
 
@@ -204,9 +219,10 @@ def _length(config: RunConfig, pictures: Pictures, machine: Machine) -> Iterator
     most = 240 if machine.gpus else 50
     minutes = min(most, max(10, pictures.count // 400))
     speed = images_per_second(config, pictures, machine)
-    epochs = int(minutes * 60 * speed / pictures.count)
+    shrinking = pictures.count * MEGAPIXEL_SECONDS * pictures.megapixels / machine.cores if config.data.shrink else 0.0
+    epochs = int((minutes * 60 - shrinking) * speed / pictures.count)
     epochs = max(1, min(epochs, MOST_EPOCHS))
-    takes = max(1, round(epochs * pictures.count / speed / 60))
+    takes = max(1, round((shrinking + epochs * pictures.count / speed) / 60))
     unit = "minute" if takes == 1 else "minutes"
     yield "training.epochs", epochs, f"{pictures} on {machine}: about {takes} {unit}"
 
@@ -221,7 +237,7 @@ def _gates(config: RunConfig, pictures: Pictures) -> Iterator[Choice]:
 def images_per_second(config: RunConfig, pictures: Pictures, machine: Machine) -> float:
     """A rough guess of how many images are trained on in a second."""
     macs = training_macs(config)
-    drawn = VIEW_SECONDS + MEGAPIXEL_SECONDS * pictures.megapixels
+    drawn = VIEW_SECONDS + (0.0 if config.data.shrink else MEGAPIXEL_SECONDS * pictures.megapixels)
     if machine.gpus:
         return min(machine.gpus * MACS_PER_GPU / macs, machine.cores / drawn)
     return machine.cores / (macs / MACS_PER_CORE + drawn)
@@ -253,8 +269,9 @@ def this_machine() -> Machine:
     """This machine. Of a launch, each process counts the processes that train together."""
     processes = int(world) if (world := os.environ.get("WORLD_SIZE", "1")).isdecimal() else 1
     if not torch.cuda.is_available():
-        return Machine(max(1, usable_cores()), processes=max(1, processes))
-    return Machine(max(1, usable_cores()), max(1, processes), max(1, processes), torch.cuda.is_bf16_supported())
+        return Machine(usable_cores(), memory_of_the_machine(), processes=max(1, processes))
+    processes = max(1, processes)
+    return Machine(usable_cores(), memory_of_the_machine(), processes, processes, torch.cuda.is_bf16_supported())
 
 
 def usable_cores() -> int:

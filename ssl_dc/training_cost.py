@@ -9,9 +9,9 @@ from torch import nn
 from ssl_dc.assemble import build_network, build_objective
 from ssl_dc.config import RunConfig
 
-MACS_PER_CORE = 1.5e10
-"""MACs a second of training that one CPU core computes. Measured on 2 cores: 2.3e10 (width 16, 32 px, augmented) to 4.6e10
-(the paper's network)."""
+MACS_PER_CORE = 3e10
+"""MACs a second of training that one CPU core computes: a cautious value. In CPU time of a thread 4.8e10 (width 16, 32 px)
+to 7.2e10 (width 64, 64 px) were measured; several threads get less of each core."""
 
 MACS_PER_GPU = 5e12
 """The same of one GPU: a cautious value. An H100 reaches 2e13."""

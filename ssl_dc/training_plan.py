@@ -21,7 +21,7 @@ from ssl_dc.distributed import world_size
 from ssl_dc.errors import ConfigError, SslDcError, is_lack_of_memory
 from ssl_dc.evaluation.features import BATCH
 from ssl_dc.evaluation.report import Report, ReportTable
-from ssl_dc.fitted_recipe import Machine, this_machine
+from ssl_dc.fitted_recipe import LEAST_BATCH, STEPS_PER_EPOCH, Machine, this_machine
 from ssl_dc.plugins.options import PublishedSet
 from ssl_dc.printable import in_words
 from ssl_dc.runs import CALIBRATION_IMAGES
@@ -97,7 +97,7 @@ class Needs:
         gated_macs: What the gated route may pay for one image; None without gates.
         step_seconds: Seconds of a step.
         evaluation_seconds: Seconds of calibration and evaluation at the end.
-        seconds: Seconds of all steps that are left, and of the evaluation.
+        seconds: Seconds of all steps that are left, of the evaluation, and of reading images that are kept in memory.
         memory: Bytes of memory at the highest, over all processes of this machine; on a GPU those of the GPU.
         disk: Bytes of the run's folder.
     """
@@ -263,6 +263,8 @@ def make_plan(
 def _needs(tried: Rehearsal, config: RunConfig, counts: Counts, steps: int, machine: Machine) -> Needs:
     budget = config.budget.target
     of_step = step_seconds(tried, config, machine)
+    kept = tried.shrunk_bytes or tried.resident_bytes
+    before = tried.reading_seconds * counts.train / machine.cores if kept else 0.0
     at_end = evaluation_seconds(tried, config, counts, machine)
     return Needs(
         parameters=tried.parameters,
@@ -270,7 +272,7 @@ def _needs(tried: Rehearsal, config: RunConfig, counts: Counts, steps: int, mach
         gated_macs=None if budget is None else round(budget * tried.dense_macs),
         step_seconds=of_step,
         evaluation_seconds=at_end,
-        seconds=steps * of_step + at_end,
+        seconds=before + steps * of_step + at_end,
         memory=memory(tried, config, machine),
         disk=disk(tried, config, steps),
     )
@@ -333,9 +335,10 @@ def memory(tried: Rehearsal, config: RunConfig, machine: Machine) -> int:
     batch = config.training.batch_size // machine.processes
     drawn = 4 * 3 * side * side * views * batch
     highest = max(drawn + tried.activation_bytes, BATCH * (tried.evaluation_bytes + 12 * side * side))
+    kept = tried.resident_bytes + 2 * tried.shrunk_bytes  # those are put together from single ones
     workers = 0 if tried.resident_bytes else config.training.workers
     preparing = workers * (WORKER_BYTES + 2 * drawn)
-    return machine.processes * (_libraries() + weights + tried.resident_bytes + highest + preparing)
+    return machine.processes * (_libraries() + weights + kept + highest + preparing)
 
 
 def disk(tried: Rehearsal, config: RunConfig, steps: int) -> int:
@@ -347,8 +350,8 @@ def disk(tried: Rehearsal, config: RunConfig, steps: int) -> int:
 
 def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
     training, needs = config.training, plan.needs
-    if plan.steps_per_epoch < FEW_STEPS:
-        smaller = max(2 * machine.processes, training.batch_size * plan.steps_per_epoch // 8)
+    smaller = max(LEAST_BATCH, training.batch_size * plan.steps_per_epoch // STEPS_PER_EPOCH)
+    if plan.steps_per_epoch < FEW_STEPS and smaller < training.batch_size:
         yield (
             f"an epoch is {_counted(plan.steps_per_epoch, 'step')}: lower --batch-size (now {training.batch_size}), to"
             f" {smaller} say."

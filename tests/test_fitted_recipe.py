@@ -100,7 +100,7 @@ def test_cifar_on_a_cpu_draws_its_views_in_batches() -> None:
 def test_any_pictures_on_any_machine_get_a_config_that_can_be_trained(
     count: int, side: int, cores: int, gpus: int, processes: int
 ) -> None:
-    machine = Machine(cores, gpus, processes)
+    machine = Machine(cores, gpus=gpus, processes=processes)
     config = said({"backbone.width": 4, "objective.expander_width": 16}, photographs(count, side), machine)
     batch = config.training.batch_size
     assert batch % processes == 0

@@ -39,6 +39,9 @@ class ImageSet(ABC):
             DataError: If it cannot be read; the message names it.
         """
 
+    def prepare(self) -> None:  # noqa: B027  # most sets have nothing to do
+        """Called once before a training, in the process that starts others to draw views."""
+
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of the image of that number, in pixels, as it is stored.
 

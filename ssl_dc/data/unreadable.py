@@ -43,6 +43,10 @@ class Readable(ImageSet):
         """That of the set."""
         return self._images.fingerprint()
 
+    def prepare(self) -> None:
+        """Let the set get ready."""
+        self._images.prepare()
+
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of the image of that number; no other stands in for it.
 

@@ -113,6 +113,12 @@ class DataOptions(PartOptions):
         description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"
         " stand in for it, counted and listed. Not set, it is 'stop' for images with labels, 'skip' for those without.",
     )
+    shrink: int | None = Field(
+        None,
+        ge=8,
+        description="Shrink training images once, until their shorter side has so many pixels, and keep them in memory:"
+        " for photographs, which take long to decode. Not set, each is decoded whenever it is drawn.",
+    )
     image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
     mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
     std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0, at most 2.")

@@ -49,9 +49,9 @@ class Rehearsal:
 
     Attributes:
         step_seconds: Forward and backward passes and the optimiser, for the whole batch of the process.
-        drawing_seconds: One CPU core, to read the images of that batch and draw their views.
+        drawing_seconds: One CPU core, to draw the views of that batch; to read its images too, unless they are kept.
         forward_seconds: The dense route in evaluation mode, for one image.
-        reading_seconds: One CPU core, to read one image and draw a view of it.
+        reading_seconds: One CPU core, to read one image.
         parameters: Number of trained parameters, with heads.
         encoder_bytes: The encoder's weights.
         learner_bytes: The weights of encoder and heads.
@@ -59,6 +59,7 @@ class Rehearsal:
         activation_bytes: What the forward pass of the largest micro-batch keeps for the backward pass.
         evaluation_bytes: What a forward pass in evaluation mode takes at its highest, for one image.
         dense_macs: Cost of the dense route, for one image.
+        shrunk_bytes: The training images that are shrunk and kept in memory.
         resident_bytes: The training images, where they are kept on the device as a whole.
         device_bytes: The most memory that the steps took on a GPU, for the images in the largest of them; 0 on a CPU.
     """
@@ -74,6 +75,7 @@ class Rehearsal:
     activation_bytes: int
     evaluation_bytes: int
     dense_macs: int
+    shrunk_bytes: int
     resident_bytes: int
     device_bytes: int
 
@@ -116,7 +118,7 @@ class _Rehearsing:
             affordable: About how many images a timed step may have.
         """
         trainer = self.trainer
-        drawing, resident = self._drawing()
+        drawn = self._drawing()
         few = min(FEW, self.micro_batch)
         kept = self._kept_bytes(few)  # the first step is also the one that warms up
         largest = min(self.micro_batch, max(few, affordable))
@@ -130,9 +132,9 @@ class _Rehearsing:
         weights = _bytes_of(trainer.learner.state_dict().values())
         return Rehearsal(
             step_seconds=step,
-            drawing_seconds=drawing * self.batch,
+            drawing_seconds=drawn.drawing * self.batch,
             forward_seconds=forward,
-            reading_seconds=drawing / len(trainer.routes),
+            reading_seconds=drawn.reading,
             parameters=sum(p.numel() for p in trainer.learner.parameters()),
             encoder_bytes=_bytes_of(trainer.learner.encoder.state_dict().values()),
             learner_bytes=weights,
@@ -142,7 +144,8 @@ class _Rehearsing:
             activation_bytes=kept * self.micro_batch // few,
             evaluation_bytes=kept // (4 * few * len(trainer.routes)),
             dense_macs=trainer.cost.dense_macs,
-            resident_bytes=resident,
+            shrunk_bytes=drawn.shrunk_bytes,
+            resident_bytes=drawn.resident_bytes,
             device_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
         )
 
@@ -205,28 +208,42 @@ class _Rehearsing:
         with torch.no_grad(), evaluation_mode(encoder):
             return self._seconds(lambda: encoder(view, Route.DENSE)) / images
 
-    def _drawing(self) -> tuple[float, int]:
-        """Seconds of one core for the views of an image, and the bytes of all images if they are kept as a whole."""
-        views = build_views(self.config)
-        numbers = spread(len(self.images))[:: max(1, len(spread(len(self.images))) // MOST_DRAWN)][:MOST_DRAWN]
+    def _drawing(self) -> _Drawn:
+        """What it takes to read images and to draw their views."""
+        views, count = build_views(self.config), len(self.trainer.routes)
+        numbers = spread(len(self.images))
+        numbers = numbers[:: -(-len(numbers) // MOST_DRAWN)]
         with one_thread():
             try:
                 began = self.timer()
                 pictures = [self.images.image(number) for number in numbers]
-                reading = self.timer() - began
+                reading = (self.timer() - began) / len(pictures)
             except DataError:
-                return 0.0, 0  # the run itself says so
-            width, height = pictures[0].size
-            resident = 3 * width * height * len(self.images)
-            alike = all(picture.size == (width, height) for picture in pictures)
-            if isinstance(views, BatchedViews) and alike and resident <= RESIDENT_BYTES:
+                return _Drawn(0.0, 0.0)  # the run itself says so
+            sizes = [picture.size for picture in pictures]
+            stored = 3 * len(self.images) * sum(width * height for width, height in sizes) // len(sizes)
+            alike = len(set(sizes)) == 1
+            if isinstance(views, BatchedViews) and alike and stored <= RESIDENT_BYTES:
                 stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
-                seconds = self._seconds(partial(_draw_batch, views, stacked.to(self.device), len(self.trainer.routes)))
-                return seconds / len(pictures), resident
+                seconds = self._seconds(partial(_draw_batch, views, stacked.to(self.device), count))
+                return _Drawn(reading, seconds / len(pictures), resident_bytes=stored)
             began = self.timer()
             for picture in pictures:
-                default_collate([views.view(picture, number) for number in range(len(self.trainer.routes))])
-            return (reading + self.timer() - began) / len(pictures), 0
+                default_collate([views.view(picture, number) for number in range(count)])
+            drawing = (self.timer() - began) / len(pictures)
+            if self.config.data.shrink is not None:
+                return _Drawn(reading, drawing, shrunk_bytes=stored)
+            return _Drawn(reading, drawing + reading)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Seconds of one core for an image, and what is kept of all of them."""
+
+    reading: float
+    drawing: float
+    shrunk_bytes: int = 0
+    resident_bytes: int = 0
 
 
 def _draw_batch(views: BatchedViews, images: Tensor, count: int) -> None:

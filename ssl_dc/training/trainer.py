@@ -325,6 +325,7 @@ class Trainer:
 
     def _micro_batches(self) -> Generator[BatchViews, None, None]:
         """The micro-batches of the rest of the run, on the device that trains."""
+        self.batches.prepare()
         self.contract.check_drawn(self.batches, self.step + 1)
         for number, views in enumerate(self.batches.rest(self.step)):
             if number == 0:
