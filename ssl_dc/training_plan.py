@@ -18,14 +18,14 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Labels, Splits
 from ssl_dc.data.parquet_files import memory_of_the_machine
 from ssl_dc.distributed import world_size
-from ssl_dc.errors import ConfigError, SslDcError, is_lack_of_memory
+from ssl_dc.errors import ConfigError, is_lack_of_memory
 from ssl_dc.evaluation.features import BATCH
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.fitted_recipe import LEAST_BATCH, STEPS_PER_EPOCH, Machine, this_machine
 from ssl_dc.plugins.options import PublishedSet
 from ssl_dc.printable import in_words
 from ssl_dc.runs import CALIBRATION_IMAGES
-from ssl_dc.training.rehearsal import Rehearsal, Timer, rehearse
+from ssl_dc.training.rehearsal import Rehearsal, Timer, TrialError, rehearse
 from ssl_dc.training.sampling import GlobalBatches
 from ssl_dc.training_cost import MACS_PER_CORE, MACS_PER_GPU, training_macs
 
@@ -286,14 +286,12 @@ def _tried(config: RunConfig, images: ImageSet, timer: Timer, machine: Machine) 
         return None, "one step of this network takes too long to be tried"
     try:
         return rehearse(config, images, timer, speed, macs), ""
-    except SslDcError as error:
-        if isinstance(error, ConfigError) or world_size() > 1:
+    except TrialError as error:
+        if world_size() > 1:  # the other processes may wait for this one inside the step
             raise
+        if error.__cause__ is not None and is_lack_of_memory(error.__cause__):
+            return None, "there is not enough memory for a trial step"
         return None, "the trial step failed, and the training will say why"
-    except RuntimeError as error:
-        if not is_lack_of_memory(error):
-            raise
-        return None, "there is not enough memory for a trial step"
 
 
 def step_seconds(tried: Rehearsal, config: RunConfig, machine: Machine) -> float:

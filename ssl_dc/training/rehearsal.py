@@ -20,7 +20,7 @@ from ssl_dc.assemble import build_views
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, spread
 from ssl_dc.distributed import peer_failures, world_size
-from ssl_dc.errors import DataError
+from ssl_dc.errors import ConfigError, DataError, RunError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.routes import Route
 from ssl_dc.seeds import kept_random_states
@@ -93,12 +93,29 @@ def rehearse(config: RunConfig, images: ImageSet, timer: Timer, macs_per_second:
         macs_per_image: MACs of training on one image.
 
     Raises:
-        SslDcError: If the config cannot be trained, or a part fails.
+        ConfigError: If the config cannot be trained.
+        TrialError: If a trial step fails, in whatever way.
     """
     with kept_random_states(), peer_failures():
-        trainer = trainer_from_config(config, images)
-        with trainer.parts.blamed(lambda: "the trial step before training"):
+        with _trial(but=ConfigError):
+            trainer = trainer_from_config(config, images)
+        with _trial():
             return _Rehearsing(config, images, trainer, timer).all(int(SECONDS * macs_per_second / macs_per_image))
+
+
+class TrialError(RunError):
+    """A trial step failed."""
+
+
+@contextmanager
+def _trial(but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn whatever is raised inside into a :class:`TrialError`, but for one kind: a stranger's part may raise anything."""
+    try:
+        yield
+    except but:
+        raise
+    except Exception as error:
+        raise TrialError(f"the trial step before training: {type(error).__name__}: {error}") from error
 
 
 class _Rehearsing:
