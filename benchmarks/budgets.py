@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 import ssl_dc
+from ssl_dc.calibration import calibrate
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.base import ImageSet
-from ssl_dc.training.budget import calibrate
 from ssl_dc.training.device_batches import resident
 from ssl_dc.training.from_config import trainer_from_config
 

@@ -16,6 +16,8 @@ from ssl_dc.backbones.options import ResNet50Options as ResNet50Options
 from ssl_dc.backbones.resnet import ResNet18 as ResNet18
 from ssl_dc.backbones.resnet import ResNet34 as ResNet34
 from ssl_dc.backbones.resnet import ResNet50 as ResNet50
+from ssl_dc.calibration import calibrate as calibrate
+from ssl_dc.compiled.deadline import Deadline as Deadline
 from ssl_dc.config import BudgetConfig as BudgetConfig
 from ssl_dc.config import RunConfig as RunConfig
 from ssl_dc.config import TrainingConfig as TrainingConfig
@@ -48,6 +50,7 @@ from ssl_dc.encoders.options import SharedEncoderOptions as SharedEncoderOptions
 from ssl_dc.encoders.shared import SharedEncoder as SharedEncoder
 from ssl_dc.errors import ConfigError as ConfigError
 from ssl_dc.errors import DataError as DataError
+from ssl_dc.errors import DialledWarning as DialledWarning
 from ssl_dc.errors import OldNameWarning as OldNameWarning
 from ssl_dc.errors import PluginError as PluginError
 from ssl_dc.errors import RunError as RunError
@@ -57,6 +60,7 @@ from ssl_dc.evaluation.cost import CostRow as CostRow
 from ssl_dc.evaluation.cost import CostTable as CostTable
 from ssl_dc.evaluation.gate_statistics import GateStatistics as GateStatistics
 from ssl_dc.evaluation.gate_statistics import SiteStatistics as SiteStatistics
+from ssl_dc.evaluation.options import CurveOptions as CurveOptions
 from ssl_dc.evaluation.options import GatesOptions as GatesOptions
 from ssl_dc.evaluation.options import KNNOptions as KNNOptions
 from ssl_dc.evaluation.options import LinearOptions as LinearOptions
@@ -125,6 +129,7 @@ from ssl_dc.plugins.parts import Part as Part
 from ssl_dc.plugins.registry import Registered as Registered
 from ssl_dc.plugins.registry import Registry as Registry
 from ssl_dc.plugins.registry import registry as registry
+from ssl_dc.progress.progress import Progress as Progress
 from ssl_dc.routes import Route as Route
 from ssl_dc.runs import Run as Run
 from ssl_dc.trackers.base import StepMetrics as StepMetrics
@@ -134,7 +139,6 @@ from ssl_dc.trackers.options import NoTrackerOptions as NoTrackerOptions
 from ssl_dc.trackers.options import TensorBoardOptions as TensorBoardOptions
 from ssl_dc.trackers.tensorboard import TensorBoard as TensorBoard
 from ssl_dc.training.batches import Loader as Loader
-from ssl_dc.training.budget import calibrate as calibrate
 from ssl_dc.training.checkpoint import CheckpointStore as CheckpointStore
 from ssl_dc.training.trainer import Trainer as Trainer
 from ssl_dc.training_plan import Counts as Counts

@@ -24,6 +24,7 @@ from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures, rank
 from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
 from ssl_dc.evaluation import drawing
+from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
 from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, told_by
@@ -34,10 +35,13 @@ from ssl_dc.fitted_recipe import Fitted, fit
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
+from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.runs import PreparedRun, Run
-from ssl_dc.trackers.base import Watcher
+from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.initial_weights import InitialWeights
+from ssl_dc.training.length import with_length
 from ssl_dc.training.rehearsal import Timer
 from ssl_dc.training_plan import Counts, Plan, make_plan
 
@@ -47,6 +51,7 @@ def train(
     *,
     output: str | Path | None = None,
     watchers: Sequence[Watcher] = (),
+    progress: bool | Literal["auto"] = "auto",
 ) -> Run:
     """Train a run from its start to its end, and evaluate it.
 
@@ -55,7 +60,8 @@ def train(
             config. The recipe of one's own pictures is fitted to them and to the machine; ``{"recipe": "paper"}`` asks for
             the fixed one.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
-        watchers: Told of progress.
+        watchers: Told of what happens.
+        progress: Whether to show progress (:class:`ssl_dc.Progress`); by default in notebooks, and not in scripts.
 
     Raises:
         ConfigError: If the settings cannot be run, or another process trains in that folder; nothing is written then.
@@ -65,18 +71,20 @@ def train(
     refuse_unguarded_script()
     if output is not None:
         RunFolder.check_free(Path(output))
-    fitted = _fitted(settings, None)
-    config, splits = fitted.resolved.config, fitted.splits or open_splits(build_data_set(fitted.resolved.config))
-    prepared = PreparedRun(config, splits)
+    told = [*watchers, *progress_watchers(progress)]
+    with phase(told, "reading the pictures"):
+        fitted = _fitted(settings, None)
+        config, splits = fitted.resolved.config, fitted.splits or open_splits(build_data_set(fitted.resolved.config))
+    prepared = _built(config, splits, told)
     with ExitStack() as held, peer_failures():
         chosen: list[Any] = [None]
         if prepared.is_main_process:  # which chooses for all: what is free may change while the others look
             path = Path(output) if output else _free_folder(config)
-            held.enter_context(RunFolder.new(path, config)).save_data(splits.train)
+            prepared.save_start(held.enter_context(RunFolder.new(path, config)))
             chosen = [(path, dump(config))]
         path, of_main_process = broadcast_object_list(chosen)[0]
         _check_same(config, of_main_process)
-        return prepared.fit(RunFolder(path), watchers)
+        return prepared.fit(RunFolder(path), told)
 
 
 def opened(layers: Sequence[Layer], output: str | Path | None = None) -> Fitted:
@@ -142,15 +150,21 @@ def plan(
     return make_plan(config, fitted.splits or _splits_or_counts(config, pictures), where, timer=timer)
 
 
-def plan_of_rest(folder: str | Path, *, timer: Timer = perf_counter) -> Plan:
+def plan_of_rest(folder: str | Path, *, epochs: int | None = None, timer: Timer = perf_counter) -> Plan:
     """What is left to do of a run that stopped, and what it takes. The images are not read.
+
+    Args:
+        folder: The run's folder.
+        epochs: As for :func:`resume`.
+        timer: The clock by which trial steps are timed, in seconds.
 
     Raises:
         ConfigError: If there is no run.
     """
     run = RunFolder.existing(Path(folder))
-    done = CheckpointStore(run.checkpoints, 1).newest_step()
-    return make_plan(run.config(), Counts(train=run.recorded_images()), run.path, steps_done=done, timer=timer)
+    done = CheckpointStore(run.checkpoints).newest_step()
+    config = run.config() if epochs is None else _with_length(run, epochs)
+    return make_plan(config, Counts(train=run.recorded_images()), run.path, steps_done=done, timer=timer)
 
 
 def _splits_or_counts(config: RunConfig, pictures: int | None) -> Splits | Counts:
@@ -168,38 +182,84 @@ def _splits_or_counts(config: RunConfig, pictures: int | None) -> Splits | Count
 def resume(
     folder: str | Path,
     *,
+    epochs: int | None = None,
     data_root: str | Path | None = None,
     bad_images: str | None = None,
     accept_changed_data: bool = False,
     watchers: Sequence[Watcher] = (),
+    progress: bool | Literal["auto"] = "auto",
 ) -> Run:
-    """Continue a run from its newest resume point, exactly as if it had never stopped.
+    """Continue a run from its newest resume point, exactly as if it had never stopped, or train it for longer.
+
+    With ``epochs`` the run follows the schedule of a training of that length from its newest resume point on
+    (:mod:`ssl_dc.training.length`). The config keeps the earlier length. A model that is trained already is kept in the
+    run's folder, in ``earlier/N-epochs``.
 
     Args:
         folder: The run's folder.
+        epochs: Epochs that the run is to have in all, if they are to be others than planned: more than are done.
         data_root: Where the data is now, if it has moved.
         bad_images: ``stop`` or ``skip`` in place of the config's ``data.bad_images``.
         accept_changed_data: Whether to go on with training images that are not those that the run began with.
-        watchers: Told of progress.
+        watchers: Told of what happens.
+        progress: Whether to show progress, as in :func:`train`.
 
     Raises:
-        ConfigError: If there is no run, another process trains in it, or its training images are not those that it began
-            with.
+        ConfigError: If there is no run, another process trains in it, its training images are not those that it began
+            with, or no more epochs are asked for than are done. Nothing is changed then.
         RunError: If training fails.
         Stopped: If SIGTERM or SIGINT asked for it.
     """
     run = RunFolder.existing(Path(folder))
-    config = with_data(run.config(), "resume", root=data_root, bad_images=bad_images)
-    splits = open_splits(build_data_set(config))
+    own = run.config() if epochs is None else _with_length(run, epochs)
+    config = with_data(own, "resume", root=data_root, bad_images=bad_images)
+    told = [*watchers, *progress_watchers(progress)]
+    splits = _read(config, told)
     if not accept_changed_data:
         run.check_data(splits.train)
-    prepared = PreparedRun(config, splits)
+    initial = None if config.training.init is None else InitialWeights.kept_in(run)
+    prepared = _built(config, splits, told, initial)
     with ExitStack() as held, peer_failures():
         if prepared.is_main_process:
             held.enter_context(run.held())
             if accept_changed_data:
                 run.save_data(splits.train)
-        return prepared.fit(run, watchers)
+            if prepared.initial is not initial:  # it was killed before it could keep them
+                prepared.save_start(run)
+        if epochs is not None:
+            _change_length(run, own, epochs, prepared.is_main_process)
+        return prepared.fit(run, told)
+
+
+def _read(config: RunConfig, told: Sequence[Watcher]) -> Splits:
+    with phase(told, "reading the pictures"):
+        return open_splits(build_data_set(config))
+
+
+def _built(
+    config: RunConfig, splits: Splits, told: Sequence[Watcher], initial: InitialWeights | None = None
+) -> PreparedRun:
+    with phase(told, "building the network"):
+        return PreparedRun(config, splits, initial)
+
+
+def _with_length(run: RunFolder, epochs: int) -> RunConfig:
+    """The config of a run that is trained for another number of epochs from its newest resume point on."""
+    newest, _ = CheckpointStore(run.checkpoints).latest()
+    return with_length(run.config(), epochs, 0 if newest is None else newest.step)
+
+
+def _change_length(run: RunFolder, config: RunConfig, epochs: int, is_main_process: bool) -> None:
+    """Give a run, which is held, its new length, if it has not had it before. All processes of a launch call it.
+
+    Raises:
+        ConfigError: If another process has trained the run since the config was made, so that it does not fit any more.
+    """
+    now = [dump(_with_length(run, epochs)) if is_main_process else None]
+    if broadcast_object_list(now)[0] != dump(config):
+        raise ConfigError(f"{run.path} has just been changed by another process; give the same call again")
+    if is_main_process and config != run.config():
+        run.change_length(config)
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
@@ -266,6 +326,7 @@ def evaluate(
     *,
     output: str | Path | None = None,
     device: str | torch.device = AUTO,
+    budget: Budgets | None = None,
     data_root: str | Path | None = None,
     eval_data: str | None = None,
     eval_data_root: str | Path | None = None,
@@ -282,6 +343,8 @@ def evaluate(
         protocol: The protocol's name; ``ssl-dc plugins list --kind protocol`` lists them.
         output: Where to write the picture of a protocol that has one (``umap``, ``tsne``, ``gates``): PNG, PDF or SVG.
         device: Where features are computed, such as ``cpu`` or ``cuda:1``; by default on the best device there is.
+        budget: Share of the dense cost that the gated route may pay, in place of the budget of training. Of several, the
+            report has a gated route for each.
         data_root: Where the run's data is now, if it has moved.
         eval_data: Another data set to evaluate on, labelled where the run's own is not, by its name.
         eval_data_root: Folder that holds it.
@@ -301,7 +364,7 @@ def evaluate(
     if eval_data is None:
         if eval_data_root is not None or eval_data_set:
             raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
-        return run_protocol(moved_data(model, data_root), checked, output=picture)
+        return run_protocol(_at(moved_data(model, data_root), budget), checked, output=picture)
     if data_root is not None:
         raise ConfigError(
             "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
@@ -309,7 +372,11 @@ def evaluate(
     root = None if eval_data_root is None else Path(eval_data_root)
     other = other_data("--eval-data", eval_data, root=root, settings=eval_data_set)
     with told_by("--eval-data"):
-        return run_protocol(on_other_data(model, other), checked, output=picture)
+        return run_protocol(on_other_data(_at(model, budget), other), checked, output=picture)
+
+
+def _at(model: Model, budget: Budgets | None) -> Model:
+    return model if budget is None else dialled(model, budget)
 
 
 def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None = None) -> Report:

@@ -63,6 +63,10 @@ class SlowerWarning(UserWarning):
     """Something works, but more slowly than it could. The text says why."""
 
 
+class DialledWarning(UserWarning):
+    """A network runs at a budget that it was not trained for. The text says which."""
+
+
 def is_lack_of_memory(error: BaseException) -> bool:
     """Whether Python or torch ran out of memory. On a CPU, torch raises no special exception for this."""
     text = str(error)

@@ -75,6 +75,7 @@ class Model(nn.Module):
         self.transform = partial(
             transformed, transform=evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
         )
+        self.gated_routes: tuple[Route, ...] = (Route.GATED,)
         self._costs: dict[ImageSize, CostModel] = {config.data.image_size: self.cost}
         self.to(memory_format=torch.channels_last)
         self.eval()
@@ -117,8 +118,34 @@ class Model(nn.Module):
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The routes that the model has."""
-        return (Route.DENSE, Route.GATED) if self.has_gates else (Route.DENSE,)
+        """The routes that the model has: those that evaluations look at."""
+        return (Route.DENSE, *self.gated_routes) if self.has_gates else (Route.DENSE,)
+
+    @property
+    def gated_route(self) -> Route:
+        """The gated route that is meant where no budget is named."""
+        return self.gated_routes[0]
+
+    def at_budget(self, *budgets: float) -> Model:
+        """The same model with its gated route at another budget, or with a gated route for each of several.
+
+        The weights are shared. :meth:`gated`, :meth:`compile_gated`, evaluations, exports and measurements take the (first)
+        budget where they are given none. Between the budgets of training thresholds are interpolated; outside them, those
+        of the nearest one are taken.
+
+        Args:
+            budgets: Shares of the dense cost in (0, 1], at least one.
+
+        Raises:
+            RunError: If the model has no gates.
+            ValueError: If a budget is outside (0, 1], or none is given.
+        """
+        self._need_gates()
+        if not budgets:
+            raise ValueError("at_budget takes at least one budget")
+        other = Model(self.config, self.encoder, self.cost)
+        other.gated_routes = tuple(Route.at(budget) for budget in budgets)
+        return other
 
     def forward(self, images: Tensor, route: Route = Route.DENSE) -> Encoded:
         """Features and masks of images (N, 3, H, W) by a route, with a gradient, in the model's own mode.
@@ -141,14 +168,15 @@ class Model(nn.Module):
         Args:
             images: The images.
             budget: What they may cost, as a share of the dense cost in (0, 1]: one number, or one for each image. By
-                default the budget that the model was trained for, or the usual one of several. The gates are calibrated at
-                the budgets of training; between two of them the thresholds are interpolated.
+                default the budget of :meth:`at_budget`, or that which the model was trained for, or the usual one of
+                several. The gates are calibrated at the budgets of training; between two of them the thresholds are
+                interpolated.
 
         Raises:
             RunError: If the model has no gates.
             ValueError: If a budget is outside (0, 1].
         """
-        features, masks = self._evaluated(images, Route.GATED if budget is None else Route.at(budget))
+        features, masks = self._evaluated(images, self.gated_route if budget is None else Route.at(budget))
         trace = Trace(masks, self._cost_at(image_size_of(images)))
         return GatedFeatures(features, trace.macs(), trace.ratio(), masks)
 
@@ -175,8 +203,9 @@ class Model(nn.Module):
     def compile_gated(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """Compile the gated route for this machine's CPU: only what the masks keep is computed.
 
-        ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding. The
-        weights are copied, in float32, to the CPU; the model stays where it is.
+        ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding;
+        ``compiled(images, 0.25)`` does so at another budget, and compiles nothing again. The weights are copied, in
+        float32, to the CPU; the model stays where it is.
 
         Args:
             threads: How many threads work at once; by default as many as torch uses.
@@ -187,7 +216,7 @@ class Model(nn.Module):
             RunError: If the model has no gates, or cannot be compiled; with the reason.
         """
         self._need_gates()
-        return self._compiled(Route.GATED, threads, backend)
+        return self._compiled(self.gated_route, threads, backend)
 
     def compile_dense(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
         """Compile the dense route for this machine's CPU; see :meth:`compile_gated`."""

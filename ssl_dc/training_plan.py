@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssl_dc.calibration import CALIBRATION_IMAGES
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Labels, Splits
 from ssl_dc.data.parquet_files import memory_of_the_machine
@@ -24,7 +25,6 @@ from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.fitted_recipe import LEAST_BATCH, STEPS_PER_EPOCH, Machine, this_machine
 from ssl_dc.plugins.options import PublishedSet
 from ssl_dc.printable import in_words
-from ssl_dc.runs import CALIBRATION_IMAGES
 from ssl_dc.training.rehearsal import Rehearsal, Timer, TrialError, rehearse
 from ssl_dc.training.sampling import GlobalBatches
 from ssl_dc.training_cost import MACS_PER_CORE, MACS_PER_GPU, training_macs

@@ -18,11 +18,11 @@ from helpers.command_line import call
 from helpers.settings import SHORT, config_of
 from helpers.training import Told
 from ssl_dc.assemble import build_network, build_objective, build_optimizer
+from ssl_dc.calibration import calibrate
 from ssl_dc.devices import available_devices, device_named, in_float64
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.cost import CostModel, LayerCost, Trace
 from ssl_dc.objectives.statistics import effective_rank, mean_std
-from ssl_dc.training.budget import calibrate
 from ssl_dc.training.trainer import Trainer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from PIL import Image
 from rich.console import Console
 
 from ssl_dc.cli import main, tables
-from ssl_dc.cli.progress import ProgressBar, ProgressLines
 from ssl_dc.printable import LONGEST_NAME, name_of, printable
+from ssl_dc.progress.display import Display
+from ssl_dc.progress.figures import Figures
+from ssl_dc.progress.lines import Lines
+from ssl_dc.progress.terminal import Terminal
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egpj.\udcff[bold]"
 
@@ -44,9 +48,11 @@ def clean(text: str) -> bool:
     return not any(c in text for c in "\x1b\x07\u202e\udcff")
 
 
-@pytest.mark.parametrize("watcher", [ProgressLines, ProgressBar])
-def test_messages_of_training_are_shown_as_text(watcher: type, capsys: pytest.CaptureFixture[str]) -> None:
-    watcher().on_message(EVIL)
+@pytest.mark.parametrize("display", [Lines, Terminal])
+def test_messages_of_training_are_shown_as_text(
+    display: Callable[[Figures], Display], capsys: pytest.CaptureFixture[str]
+) -> None:
+    display(Figures()).message(EVIL)
     said = capsys.readouterr().err
     assert clean(said)
     assert "[bold]" in said

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ssl_dc.cli.messages import end_at_signals, end_quickly, keep_standard_streams, reported
-from ssl_dc.errors import OldNameWarning, PluginError, SlowerWarning
+from ssl_dc.errors import DialledWarning, OldNameWarning, PluginError, SlowerWarning
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
 from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
@@ -86,7 +86,7 @@ _show_any = warnings.showwarning
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Show our own warnings as one line, and others as Python does."""
-    if issubclass(category, (OldNameWarning, SlowerWarning)):
+    if issubclass(category, (OldNameWarning, SlowerWarning, DialledWarning)):
         click.echo(f"ssl-dc: {printable(str(message))}", err=True)
     else:
         _show_any(message, category, *where, **more)

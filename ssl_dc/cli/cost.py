@@ -26,9 +26,10 @@ def command(run: Path | None, layers: list[Layer], device: str | None, as_json: 
     shows the untrained network that the options name: its dense cost, and the least that the gated route can cost.
     """
     said = merged(layers).values
-    if run is not None and said.keys() - {"data.root"}:
+    if run is not None and said.keys() - {"data.root", "budget.target"}:
         raise ConfigError(
-            "cost takes a run folder (and --data-root if its data has moved) or the options of a network, not both"
+            "cost takes a run folder (and --data-root if its data has moved, --budget for another budget) or the options of"
+            " a network, not both"
         )
     if run is None and device is not None:
         raise ConfigError(f"--device {device}: cost computes features only for the images of a run; name its folder")
@@ -36,7 +37,7 @@ def command(run: Path | None, layers: list[Layer], device: str | None, as_json: 
     from ssl_dc.evaluation.cost import cost_of_network, cost_of_run
 
     if run is not None:
-        table = cost_of_run(run, device or "auto", data_root=said.get("data.root"))
+        table = cost_of_run(run, device or "auto", data_root=said.get("data.root"), budget=said.get("budget.target"))
     else:
         table = cost_of_network(resolve(layers, unnamed_data_recipe=False).config)
     if as_json:

@@ -10,7 +10,7 @@ import click
 from click.exceptions import NoSuchOption
 
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.options import Assignments, PartOption, data_root_option, device_option, json_option, print_json
+from ssl_dc.cli.options import Assignments, Number, PartOption, data_root_option, device_option, json_option, print_json
 from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
@@ -58,6 +58,12 @@ class ProtocolCommand(click.Command):
     metavar="FILE",
     help="Where the picture of a protocol that has one is written: .png, .pdf or .svg.",
 )
+@click.option(
+    "--budget",
+    type=Number(),
+    metavar="SHARE",
+    help="Share of the dense cost for the gated route, in place of that of training: 0.25, or several: 0.1:0.9.",
+)
 @data_root_option
 @click.option("--eval-data", cls=PartOption, kind="data", metavar="NAME", help="Another data set to evaluate on.")
 @click.option("--eval-data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder that holds it.")
@@ -76,6 +82,7 @@ def command(
     as_json: bool,
     output: Path | None,
     device: str | None,
+    budget: float | str | None,
     data_root: Path | None,
     eval_data: str | None,
     eval_data_root: Path | None,
@@ -101,6 +108,7 @@ def command(
         protocol,
         output=output,
         device=device or _device_of_launch() or "auto",
+        budget=budget,
         data_root=data_root,
         eval_data=eval_data,
         eval_data_root=eval_data_root,

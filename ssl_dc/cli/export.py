@@ -9,7 +9,7 @@ import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange
-from ssl_dc.cli.options import cpu_option, data_root_option, json_option, only_cpu, print_json
+from ssl_dc.cli.options import budget_option, cpu_option, data_root_option, json_option, only_cpu, print_json
 from ssl_dc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: RUN/ROUTE with its ending]"
 )
+@budget_option
 @data_root_option
 @cpu_option
 @json_option
@@ -58,6 +59,7 @@ def command(
     min_open_share: float | None,
     multiple: int,
     output: Path | None,
+    budget: float | str | None,
     data_root: Path | None,
     device: str | None,
     as_json: bool,
@@ -73,6 +75,8 @@ def command(
     only_cpu(device, "export computes what it shows on this machine's CPU, and the file runs anywhere")
     if min_open_share is not None and (file_format == "torchvision" or route != "gated"):
         raise ConfigError("--static is for the gated route: give --route gated, and --format onnx or torch")
+    if budget is not None and route != "gated":
+        raise ConfigError("--budget is for the gated route: give --route gated")
     if multiple > 1 and min_open_share is None:
         raise ConfigError("--multiple says how many channels --static leaves; give --static SHARE as well")
     if data_root is not None and min_open_share is None:
@@ -81,10 +85,13 @@ def command(
     path = output if output is not None else run / f"{name}{FORMATS[file_format]}"
     if not path.name:
         raise ConfigError("--output is empty: name a file")
+    from ssl_dc.evaluation.dialled import dialled
     from ssl_dc.evaluation.other_data import moved_data
     from ssl_dc.run_folder import RunFolder
 
     model = moved_data(RunFolder.existing(run).load_model(), data_root)
+    if budget is not None:
+        model = dialled(model, budget)
     if not path.parent.is_dir():
         raise ConfigError(f"--output {path}: there is no folder {path.parent}")
     from ssl_dc.export.exported_file import export, write_network

@@ -85,7 +85,8 @@ def end_at_signals() -> None:
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # a handler's arguments
         if os.getpid() == own:  # a process that prepares images says nothing
-            os.write(2, f"ssl-dc: {_stopped_by(number)}\n".encode())
+            after_echo = "\n" if os.isatty(2) else ""  # a terminal has written ^C, and progress may stand on the line
+            os.write(2, f"{after_echo}ssl-dc: {_stopped_by(number)}\n".encode())
         os._exit(128 + number)
 
     for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):

@@ -147,6 +147,7 @@ SETTINGS = [
     Setting("--recipe", "recipe", "fitted to pictures and machine, or paper: the data set's fixed one."),
     Setting("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
     Setting("--epochs", "training.epochs", "Passes over the training images.", Number()),
+    Setting("--init", "training.init", "Weights to start from: a run's folder, or a file of a ResNet's weights."),
     Setting("--batch-size", "training.batch_size", "Images a step, over all processes.", Number()),
     Setting("--lr", "optimizer.lr", "Peak learning rate.", Number()),
     Setting("--seed", "seed", "Seed of everything random.", Number()),
@@ -218,6 +219,15 @@ def only_cpu(device: str | None, reason: str) -> None:
 data_root_option = click.option(
     "--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Where the run's data is now, if it has moved."
 )
+
+
+budget_option = click.option(
+    "--budget",
+    type=Number(),
+    metavar="SHARE",
+    help="Share of the dense cost for the gated route, in place of that of training: 0.25.",
+)
+"""In commands that look at a trained run."""
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")

@@ -33,9 +33,18 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         return click.Option(
             [flag, name], type=str, multiple=True, callback=Assignments(flag), metavar="KEY=VALUE", help=help_text
         )
+    if get_origin(kind) is list:
+        (of,) = get_args(kind)
+        single = click.Path() if of is Path else str if of is str else Number()
+        return click.Option([flag, name], type=single, multiple=True, callback=_given, help=help_text)
     if kind is Path:
         return click.Option([flag, name], type=click.Path(), help=help_text)
     return click.Option([flag, name], type=str if kind is str else Number(), help=help_text)
+
+
+def _given(ctx: click.Context, param: click.Parameter, values: tuple[Any, ...]) -> list[Any] | None:  # noqa: ARG001
+    """The values of an option that may be repeated; None if there are none, so that the default counts."""
+    return list(values) or None
 
 
 def _help(field: FieldInfo) -> str:

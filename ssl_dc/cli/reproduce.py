@@ -72,8 +72,8 @@ def command(
     """
     request = request_for(name, Scope(scale, dataset, data_root, budgets, range(seeds)), to, to_root)
     runs = list(request.runs())
-    from ssl_dc.cli.progress import make_progress
     from ssl_dc.cli.tables import print_report
+    from ssl_dc.progress.progress import Progress
     from ssl_dc.reproduction.estimate import estimate
     from ssl_dc.reproduction.products import product_of
     from ssl_dc.reproduction.runner import Store
@@ -89,7 +89,7 @@ def command(
     click.echo(request.title, err=True)
     for number, run in enumerate(runs, start=1):
         say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
-        product.add(run, [make_progress()], say)
+        product.add(run, [Progress()], say)
     written = product.write()
     if as_json:
         print_json(written.as_json())

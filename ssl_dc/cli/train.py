@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
+    from ssl_dc.progress.progress import Progress
     from ssl_dc.runs import Run
 
 
@@ -24,7 +26,12 @@ if TYPE_CHECKING:
 @readable_errors
 @config_options
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with a run where it stopped.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run where it stopped; with --epochs N to train it for N epochs in all.",
+)
 @click.option("--accept-changed-data", is_flag=True, help="With --resume: go on though the training images have changed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, to standard output, and stop. Nothing is written.")
 @click.option("--pictures", type=click.IntRange(min=1), help="With --dry-run: plan for so many, without looking for data.")
@@ -75,16 +82,19 @@ def _trained(layers: list[Layer], output: Path | None) -> Run:
         names = ", ".join(registry().names("data"))
         raise ConfigError(f"{source}: name the data set that is there as well, by --data ({names})")
     note = resolved.config.data.notice if unnamed else ""
+    progress = _starting(note)
     from ssl_dc import api
-    from ssl_dc.cli.progress import make_progress
     from ssl_dc.cli.tables import print_report
     from ssl_dc.distributed import rank
+    from ssl_dc.trackers.base import phase
 
-    opened = api.opened(layers, output)
-    plan = api.plan(opened, output=output)
+    with phase([progress], "reading the pictures"):
+        opened = api.opened(layers, output)
+    with phase([progress], "planning"):
+        plan = api.plan(opened, output=output)
     if rank() == 0:
         print_report(plan, to_stderr=True)
-    return api.train(opened, output=output, watchers=[make_progress(note)])
+    return api.train(opened, output=output, watchers=[progress], progress=False)
 
 
 def _print_plan(layers: list[Layer], output: Path | None, resume: Path | None, pictures: int | None, as_json: bool) -> None:
@@ -94,8 +104,7 @@ def _print_plan(layers: list[Layer], output: Path | None, resume: Path | None, p
     from ssl_dc.fitted_recipe import fit
 
     if resume is not None:
-        _said_anew(layers, output)
-        plan = api.plan_of_rest(resume)
+        plan = api.plan_of_rest(resume, epochs=_said_anew(layers, output).get("epochs"))
     else:
         try:
             plan = api.plan(fit(layers, pictures=pictures), output=output, pictures=pictures)
@@ -107,21 +116,34 @@ def _print_plan(layers: list[Layer], output: Path | None, resume: Path | None, p
         print_report(plan)
 
 
-WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
+def _starting(note: str = "") -> Progress:
+    """Progress, shown from here on. The library is imported meanwhile, which takes seconds."""
+    from ssl_dc.progress.progress import Progress
+    from ssl_dc.trackers.base import phase
+
+    progress = Progress(note)
+    with phase([progress], "starting"):
+        import_module("ssl_dc.api")
+    return progress
+
+
+WITH_RESUME = {"training.epochs": "epochs", "data.root": "data_root", "data.bad_images": "bad_images"}
 """Settings that may be given again with ``--resume``, and their names in :func:`ssl_dc.resume`."""
 
 
 def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:
     anew = _said_anew(layers, output)
+    progress = _starting()
     from ssl_dc import api
-    from ssl_dc.cli.progress import make_progress
     from ssl_dc.distributed import rank
+    from ssl_dc.trackers.base import phase
 
     with suppress(SslDcError):  # what is wrong with the run, the run itself says
-        plan = api.plan_of_rest(folder)
+        with phase([progress], "planning"):
+            plan = api.plan_of_rest(folder, epochs=anew.get("epochs"))
         if rank() == 0 and plan.steps:
             click.echo(printable(plan.brief()), err=True)
-    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[make_progress()], **anew)
+    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[progress], progress=False, **anew)
 
 
 def _said_anew(layers: list[Layer], output: Path | None) -> dict[str, Any]:

@@ -36,6 +36,9 @@ class Runner(Protocol):
             the sites in the order of ``plan.sites``. Both on the CPU.
         """
 
+    def budget_changed(self) -> None:
+        """The dial of the plan was turned: the gates decide at another budget from the next call on."""
+
     def seconds(self, image: Tensor) -> Tensor:
         """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that is not run.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Mask, MaxPool, Mean, Norm, Plan, Relu, Step, Subsample
+from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Dial, Mask, MaxPool, Mean, Norm, Plan, Relu, Step, Subsample
 from ssl_dc.errors import RunError
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.routes import Route
@@ -179,6 +179,7 @@ class _Translation:
         self.network = network
         self.modules = dict(network.named_modules())
         self.route = route
+        self.dial = Dial(cast("float | None", route.budget))
         self.steps: list[Step] = []
         self.values: dict[fx.Node, str] = {}
 
@@ -218,7 +219,7 @@ class _Translation:
             input=self._value(node.args[1]),
             site=point.site,
             gate=point.gate,
-            budget=self.route.budget,
+            dial=self.dial,
         )
         self.steps.insert(self._after(decision.input), decision)
         return self._add(Mask(output=node.name, input=activation, site=point.site))

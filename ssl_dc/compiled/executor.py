@@ -17,7 +17,7 @@ from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fork_safe import ForkSafeLock
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.plan import Conv, Plan, Step
+from ssl_dc.compiled.plan import Conv, Dial, Plan, Step
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
@@ -85,7 +85,10 @@ class Executor:
         self.backend = chosen.name
         self.why_torch = "; ".join(passed_over.values())
         self._asked_for, self._device = backend, chosen.device
-        self._runner = chosen.build(plan, self.threads)
+        self._compiled_budget = None if plan.dial is None else plan.dial.budget
+        self._dial = None if plan.dial is None else Dial(self._compiled_budget)
+        own = plan if self._dial is None else plan.with_dial(self._dial)
+        self._runner = chosen.build(own, self.threads)
         self._cost_model = cost_model
         self._costs: dict[ImageSize, CostModel] = {}
         self._one_call_at_a_time = ForkSafeLock()
@@ -96,25 +99,59 @@ class Executor:
         """The steps; a backend may keep their weights elsewhere."""
         return self._runner.plan
 
-    def __call__(self, images: Tensor) -> Executed:
+    def __call__(self, images: Tensor, budget: float | Sequence[float] | None = None) -> Executed:
         """Features and masks of images (N, 3, H, W), float32. The features of an image that is not finite are NaN.
 
         Several Python threads may call it; they take turns. A forked child may call it, too.
 
+        Args:
+            images: The images.
+            budget: What they may cost, as a share of the dense cost in (0, 1]: one number, or one for each image. By
+                default the budget that was compiled. Nothing is compiled again.
+
         Raises:
             TypeError: If the images are not a tensor.
-            ValueError: If they have another shape, dtype or device.
+            ValueError: If they have another shape, dtype or device, or a budget is not such, or the route is dense.
         """
         _check_images(images, self._device)
+        budgets = self._budgets(budget, len(images))
         with self._one_call_at_a_time:
             if os.getpid() == self._process:
-                features, opened = self._run(images)
+                features, opened = self._run(images, budgets)
             else:  # torch's own threads did not survive the fork; torch would wait for them for ever
                 with torch_threads(1):
-                    features, opened = self._run(images)
+                    features, opened = self._run(images, budgets)
         return Executed(features, opened, self.plan.sites, self._cost(image_size_of(images)))
 
-    def _run(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _budgets(self, budget: float | Sequence[float] | None, images: int) -> float | tuple[float, ...] | None:
+        """The budget of all images, or one for each."""
+        if budget is None or not images:
+            return self._compiled_budget
+        if self._dial is None:
+            raise ValueError("a network without gates has no budget")
+        asked = Route.at(budget).budget
+        if isinstance(asked, tuple) and len(asked) != images:
+            raise ValueError(f"there are {len(asked)} budgets for {images} images")
+        return asked
+
+    def _run(self, images: Tensor, budgets: float | tuple[float, ...] | None) -> tuple[Tensor, Tensor]:
+        """Features and open entries of images, each at its budget: images of one budget are run together."""
+        if not isinstance(budgets, tuple):
+            return self._run_at(images, budgets)
+        features = torch.empty(len(images), 0)
+        opened = torch.empty(len(images), 0, dtype=torch.uint8)
+        for number, budget in enumerate(sorted(set(budgets))):
+            rows = torch.tensor([row for row, own in enumerate(budgets) if own == budget])
+            some = self._run_at(images[rows], budget)
+            if number == 0:
+                features, opened = (each.new_empty(len(images), each.shape[1]) for each in some)
+            features[rows], opened[rows] = some
+        return features, opened
+
+    def _run_at(self, images: Tensor, budget: float | None) -> tuple[Tensor, Tensor]:
+        if self._dial is not None and self._dial.budget != budget:
+            self._dial.budget = budget
+            self._runner.budget_changed()
         features, opened = self._runner(images)
         if not math.isfinite(float(images.sum())):
             # a NaN may lie where nothing is computed, so the features would not show it
@@ -132,7 +169,8 @@ class Executor:
 
     def __reduce__(self) -> tuple[Callable[..., Executor], tuple[object, ...]]:
         """The plan with its weights, from which the executor is built again: layouts depend on the machine."""
-        return _rebuilt, (self._runner.whole_plan(), self._cost_model, self.threads, self._asked_for)
+        plan = self._runner.whole_plan().with_dial(Dial(self._compiled_budget))
+        return _rebuilt, (plan, self._cost_model, self.threads, self._asked_for)
 
     def _cost(self, size: ImageSize) -> CostModel:
         if size not in self._costs:

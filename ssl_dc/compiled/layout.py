@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.plan import Conv, Decide, Plan, Step
+from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, RELU_OF, HOST = range(8)
@@ -64,6 +65,18 @@ class Weights:
     def rule(self, step: Decide) -> RuleWeights | None:
         """The weights of a gate's pooled rule; None for a gate that has none."""
         return self._rules[step.site.name]
+
+    def decide_anew(self, plan: Plan) -> None:
+        """Lay out the rules of the gates again, in the same memory, for the budget that the plan's dial now has."""
+        for step in plan.steps:
+            laid = self._rules.get(step.output) if isinstance(step, Decide) else None
+            if laid is None or not isinstance(step, Decide):
+                continue
+            rule = step.gate.pooled_rule(step.threshold)
+            if rule is None:
+                raise RunError(f"the gate at {step.site.name} has a pooled rule at one budget and none at another")
+            for old, new in zip(laid.tensors, _rule_weights(rule, self._kernel).tensors, strict=True):
+                old.copy_(new)
 
     def plan_with(self, plan: Plan) -> Plan:
         """The plan with weights (out, in, h, w) again, after :func:`without_weights`."""

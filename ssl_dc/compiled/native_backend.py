@@ -57,6 +57,10 @@ class NativeRunner:
         """Features (N, feature_dim) and open entries (N, entries of all masks) of images (N, 3, H, W)."""
         return self._program((images.shape[2], images.shape[3]))(images)
 
+    def budget_changed(self) -> None:
+        """Give the kernel the thresholds of the new budget."""
+        self._weights.decide_anew(self.plan)
+
     def seconds(self, image: Tensor) -> Tensor:
         """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that is not run."""
         return self._program((image.shape[1], image.shape[2])).seconds(image)

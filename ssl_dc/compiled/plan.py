@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.sites import GateSite
-from ssl_dc.routes import Budget
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +154,17 @@ class Mean(Step):
         return (self.input,)
 
 
+@dataclass
+class Dial:
+    """The budget at which all gates of a plan decide. It may be turned between two calls.
+
+    Attributes:
+        budget: A share of the dense cost; None for the budget that the network was trained for.
+    """
+
+    budget: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decide(Step):
     """The decision of a gate. ``output`` is the name of the site; no value is computed.
@@ -163,13 +173,13 @@ class Decide(Step):
         input: Name of the value that the gate decides on.
         site: The site.
         gate: The gate.
-        budget: The budget of the route; None for the one that the network was trained for.
+        dial: The budget of the route, the same object in all decisions of a plan.
     """
 
     input: str
     site: GateSite
     gate: Gate
-    budget: Budget = None
+    dial: Dial = field(default_factory=Dial)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -178,8 +188,8 @@ class Decide(Step):
 
     @property
     def threshold(self) -> Tensor:
-        """The thresholds of the gate at the budget."""
-        return self.gate.threshold_for(self.budget)
+        """The thresholds of the gate at the budget, (channels,)."""
+        return self.gate.threshold_for(self.dial.budget)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,6 +242,11 @@ class Plan:
         """The sites that have a gate, in the order in which the gates decide."""
         return [step.site for step in self.steps if isinstance(step, Decide)]
 
+    @property
+    def dial(self) -> Dial | None:
+        """The budget at which the gates decide; None for a plan without gates."""
+        return next((step.dial for step in self.steps if isinstance(step, Decide)), None)
+
     def readers(self, value: str) -> list[Step]:
         """The steps that read a value."""
         return self._readers.get(value, [])
@@ -247,6 +262,10 @@ class Plan:
     def exchanged(self, by: Mapping[Step, Sequence[Step]]) -> Plan:
         """The plan with some steps replaced by other steps, or by none."""
         return replace(self, steps=tuple(new for old in self.steps for new in by.get(old, (old,))))
+
+    def with_dial(self, dial: Dial) -> Plan:
+        """The plan with another dial in all decisions."""
+        return self.exchanged({step: (replace(step, dial=dial),) for step in self.steps if isinstance(step, Decide)})
 
     @cached_property
     def _readers(self) -> dict[str, list[Step]]:

@@ -57,6 +57,9 @@ class TorchRunner:
             len(images), 0, dtype=torch.uint8
         )
 
+    def budget_changed(self) -> None:
+        """Nothing: each call asks the gates anew."""
+
     def seconds(self, image: Tensor) -> Tensor:  # noqa: ARG002
         """Torch keeps no times of single steps.
 

@@ -41,6 +41,7 @@ __all__ = [
     "resolve",
     "uniform_layer",
     "with_data",
+    "with_settings",
 ]
 
 
@@ -104,11 +105,24 @@ def with_data(config: RunConfig, source: str, **options: Any) -> RunConfig:
     Raises:
         ConfigError: If one is not valid.
     """
-    said = {f"data.{name}": value for name, value in options.items() if value is not None}
-    if not said:
+    return with_settings(config, source, {f"data.{name}": value for name, value in options.items() if value is not None})
+
+
+def with_settings(config: RunConfig, source: str, settings: Mapping[str, Any]) -> RunConfig:
+    """The config with other settings.
+
+    Args:
+        config: The config.
+        source: Where the settings come from, for messages.
+        settings: Values by dotted key.
+
+    Raises:
+        ConfigError: If one is not valid.
+    """
+    if not settings:
         return config
     whole = flattened(config.model_dump(mode="json"))
-    return resolve([uniform_layer(whole, "the run"), uniform_layer(said, source)]).config
+    return resolve([uniform_layer(whole, "the run"), uniform_layer(settings, source)]).config
 
 
 def dump(config: RunConfig) -> str:

@@ -41,6 +41,12 @@ def ssl_dc_protocols() -> list[Part]:
             summary="A picture of the features by t-SNE.",
         ),
         Part(
+            name="curve",
+            target="ssl_dc.bench.curve:curve",
+            options="ssl_dc.evaluation.options:CurveOptions",
+            summary="Accuracy against cost over a range of budgets.",
+        ),
+        Part(
             name="gates",
             target="ssl_dc.evaluation.gate_statistics:gates",
             options="ssl_dc.evaluation.options:GatesOptions",

@@ -12,11 +12,11 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.devices import AUTO, device_named
+from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.features import extract
 from ssl_dc.evaluation.other_data import moved_data
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.gating.cost import CostModel
-from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
 
 TRAINING_IMAGES = 1024
@@ -98,25 +98,32 @@ def cost_of_network(config: RunConfig) -> CostTable:
     return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
 
 
-def cost_of_run(folder: Path, device: str = AUTO, *, data_root: str | None = None) -> CostTable:
+def cost_of_run(
+    folder: Path, device: str = AUTO, *, data_root: str | None = None, budget: Budgets | None = None
+) -> CostTable:
     """The cost of a trained run. The gated cost is what its held-out images pay, or training images if none are held out.
 
     Args:
         folder: The run's folder.
         device: Where the gates decide, by name; the best device there is by default.
         data_root: Where the run's data is now, if it has moved.
+        budget: Share of the dense cost that the gated route may pay, in place of the budget of training.
 
     Raises:
         ConfigError: If there is no run, or this machine has no such device.
         RunError: If the run's training has not ended.
     """
     model = moved_data(RunFolder.existing(folder).load_model(device_named(device)), data_root)
+    if budget is not None:
+        model = dialled(model, budget)
     if not model.has_gates:
         return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
     images, described = cost_images(open_splits(build_data_set(model.config)))
-    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
+    route = model.gated_route
+    gated = extract(model, images, [route], workers=model.config.training.workers, keep_masks=True)[route]
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
-    table = _table(model.config, model.cost, shares, f"the mean over {described}")
+    at = "" if model.gated_route.budget is None else f", at a budget of {model.gated_route.budget:g}"
+    table = _table(model.config, model.cost, shares, f"the mean over {described}{at}")
     return CostTable(table.network, table.gated_is, table.rows, table.dense_macs, float(gated.macs.mean()))
 
 

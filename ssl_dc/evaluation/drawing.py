@@ -82,14 +82,16 @@ def new_figure(width: float, height: float) -> Figure:
         ConfigError: If matplotlib is not installed.
     """
     check_matplotlib()
-    from matplotlib.figure import Figure
+    from ssl_dc.evaluation.picture import Picture
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Picture(figsize=(width, height), layout="constrained")
 
 
 def described_run(config: RunConfig) -> str:
     """What a run is, in a few words for a title: data, objective, gating, budget, seed."""
-    budget = "" if config.budget.target is None else f" at budget {config.budget.target:g}"
+    budgets = config.budget.budgets
+    many = f" at {len(budgets)} budgets from {budgets[0]:g} to {budgets[-1]:g}" if len(budgets) > 1 else ""
+    budget = many or (f" at budget {budgets[0]:g}" if budgets else "")
     return f"{config.data.name}, {config.objective.name}, {config.gating.name}{budget}, seed {config.seed}"
 
 

@@ -20,7 +20,6 @@ from ssl_dc.evaluation.options import GatesOptions
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.evaluation.scores import own_splits
 from ssl_dc.model import Model
-from ssl_dc.routes import Route
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -196,7 +195,8 @@ def gates(model: Model, options: GatesOptions) -> GateStatistics:  # noqa: ARG00
     splits = own_splits(model)
     images, measured_on = cost_images(splits)
     labels, classes = labels_and_classes(images, splits)
-    gated = extract(model, images, [Route.GATED], workers=model.config.training.workers, keep_masks=True)[Route.GATED]
+    route = model.gated_route
+    gated = extract(model, images, [route], workers=model.config.training.workers, keep_masks=True)[route]
     knn1 = leave_one_out(gated.features, labels, model.device) if classes else None
     of = GatedRun(described_run(model.config), measured_on, float(gated.macs.mean()) / model.cost.dense_macs, knn1)
     return replace(gate_statistics(gated.masks, labels, classes or ("all images",)), of=of)

@@ -91,6 +91,21 @@ class GatesOptions(ProtocolOptions):
     name: str = "gates"
 
 
+class CurveOptions(ProtocolOptions):
+    """Options of the protocol ``curve``."""
+
+    picture: ClassVar[Literal["never", "asked", "always"]] = "asked"
+
+    name: str = "curve"
+    seeds: int = Field(1, ge=1, description="Linear classifiers trained on each point.")
+    epochs: int = Field(100, ge=1, description="Passes of a linear classifier over the training images.")
+    time: bool = Field(False, description="Also measure milliseconds an image on this machine's CPU, by the executor.")
+    seconds: float = Field(10.0, gt=0, le=3600, description="With time: how long each run is measured.")
+    beside: list[Path] | None = Field(
+        None, description="Another run, shown in the same table and picture; may be repeated."
+    )
+
+
 def protocol_options(name: str, given: Mapping[str, Any], *, drawn: bool = False) -> ProtocolOptions:
     """Check the options of a protocol, before anything is loaded or computed.
 

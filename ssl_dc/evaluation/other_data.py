@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssl_dc.config import Layer, resolve, with_data
+from ssl_dc.config import Layer, RunConfig, resolve, with_data
 from ssl_dc.errors import ConfigError, DataError
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import DataOptions
@@ -60,7 +60,7 @@ def moved_data(model: Model, root: str | Path | None) -> Model:
         ConfigError: If the data set has no root.
     """
     config = with_data(model.config, "--data-root", root=None if root is None else str(root))
-    return Model(config, model.encoder, model.cost)
+    return _with_config(model, config)
 
 
 def on_other_data(model: Model, data: DataOptions) -> Model:
@@ -72,7 +72,13 @@ def on_other_data(model: Model, data: DataOptions) -> Model:
     """
     own = {key: getattr(model.config.data, key) for key in PREPARATION}
     config = model.config.model_copy(update={"data": data.model_copy(update=own)})
-    return Model(config, model.encoder, model.cost)
+    return _with_config(model, config)
+
+
+def _with_config(model: Model, config: RunConfig) -> Model:
+    other = Model(config, model.encoder, model.cost)
+    other.gated_routes = model.gated_routes
+    return other
 
 
 @contextmanager

@@ -131,7 +131,12 @@ class Projection(Report):
 
     def draw(self) -> Figure:
         """A panel for each route, coloured by class."""
-        figure = draw_panels([Panel("", self.routes, self.labels, self.captions)], classes=self.classes, method=self.method)
+        figure = draw_panels(
+            [Panel("", self.routes, self.labels, self.captions)],
+            classes=self.classes,
+            rows=list(self.routes),
+            method=self.method,
+        )
         figure.suptitle(f"{NAMES[self.method]} of {len(self.labels):,} held-out images\n{self.run}", fontsize="medium")
         return figure
 

@@ -23,7 +23,8 @@ def description(model: Model, route: str, **more: Any) -> dict[str, str]:
         ``ssl_dc.image_size`` (pixels), ``mean`` and ``std`` (of RGB values in [0, 1]), ``resize`` (what brings a picture to
         that size), ``route``, and ``budget`` (share of the dense cost; only with gates).
     """
-    data, budget = model.config.data, model.config.budget.target
+    data = model.config.data
+    budget = model.gated_route.budget or model.config.budget.target
     values: dict[str, Any] = {
         "image_size": data.image_size,
         "mean": list(data.mean),

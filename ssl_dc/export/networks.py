@@ -31,11 +31,12 @@ class GatedNetwork(nn.Module):
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        self.backbone = model.encoder.backbone(Route.GATED)
+        self.route = model.gated_route
+        self.backbone = model.encoder.backbone(self.route)
         self.sites = [point.site.name for point in self.backbone.gate_points() if point.gate is not None]
         self.outputs = ["features", *(f"mask.{site}" for site in self.sites)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features (N, feature_dim) and masks (N, channels)."""
-        features, masks = self.backbone(images, Route.GATED)
+        features, masks = self.backbone(images, self.route)
         return (features, *(masks[site] for site in self.sites))

@@ -18,7 +18,6 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import sample
 from ssl_dc.model import Model
-from ssl_dc.routes import Route
 
 CALIBRATION_IMAGES = 1024
 """How many training images say which channels are seldom open."""
@@ -56,7 +55,7 @@ def static_plan(
         RunError: If the model has no gates, or cannot be compiled or made static.
     """
     executor = model.compile_gated()
-    gated = fuse(capture(model.encoder.backbone(Route.GATED), Route.GATED))
+    gated = fuse(capture(model.encoder.backbone(model.gated_route), model.gated_route))
     shares = open_shares(executor, model, sample(images, CALIBRATION_IMAGES), workers)
     return StaticPlan(make_static(gated, shares, min_open_share, multiple=multiple), gated, executor)
 

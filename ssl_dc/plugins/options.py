@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Colour = tuple[float, float, float]
 """One value a channel: red, green, blue."""
@@ -18,6 +18,21 @@ IMAGENET_STD: Colour = (0.228, 0.224, 0.225)
 
 LARGEST_NUMBER = 1e30
 """The largest number that an option of a part may be. Single precision ends at 3.4e38; some options are multiplied."""
+
+
+def _path_of_user(path: Any) -> Any:
+    """Refuse what is no path; ``~`` is the user's home, as in a shell."""
+    if not isinstance(path, (str, Path)):
+        return path
+    if not str(path):
+        raise ValueError("is empty; name a folder or file")
+    if "\0" in str(path):
+        raise ValueError("holds a NUL character, which no path may")
+    return os.path.expanduser(path)
+
+
+UserPath = Annotated[Path, BeforeValidator(_path_of_user)]
+"""A path as users write it."""
 
 
 class Strict(BaseModel):
@@ -100,7 +115,7 @@ class DataOptions(PartOptions):
     fitted: ClassVar[bool] = False
     published: ClassVar[PublishedSet | None] = None
 
-    root: Path | None = Field(None, description="Folder that holds the data.")
+    root: UserPath | None = Field(None, description="Folder that holds the data.")
     download: bool = Field(False, description="Download the data into the folder if it is not there.")
     limit: int | None = Field(
         None,
@@ -122,18 +137,6 @@ class DataOptions(PartOptions):
     image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
     mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
     std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0, at most 2.")
-
-    @field_validator("root", mode="before")
-    @classmethod
-    def _of_the_user(cls, root: Any) -> Any:
-        """Refuse what is no path; ``~`` is the user's home, as in a shell."""
-        if not isinstance(root, (str, Path)):
-            return root
-        if not str(root):
-            raise ValueError("is empty; name a folder")
-        if "\0" in str(root):
-            raise ValueError("holds a NUL character, which no path may")
-        return os.path.expanduser(root)
 
     @field_validator("mean")
     @classmethod

@@ -11,6 +11,7 @@ from ssl_dc.trackers.base import StepMetrics, Watcher
 
 STEPS_PER_EPOCH = 2
 TOTAL_STEPS = 4
+BATCH_SIZE = 8
 RUN_FILES = ("config.json", "metrics.jsonl", "model.safetensors")
 """Files of the run itself, in the folder that a watcher is built for."""
 
@@ -56,7 +57,10 @@ def the_run_is_left_alone(subject: Subject) -> None:
 def _train(watcher: Watcher, first: int, last: int) -> list[StepMetrics]:
     """Tell a watcher of a training from one step to another, and give the metrics that it was handed."""
     handed_over = []
+    _tell(watcher, "on_batch_size", BATCH_SIZE)
     _tell(watcher, "on_start", first, TOTAL_STEPS)
+    _tell(watcher, "on_phase", "a phase")
+    _tell(watcher, "on_phase_end")
     _tell(watcher, "on_message", "a message")
     for step in range(first + 1, last + 1):
         epoch = (step - 1) // STEPS_PER_EPOCH + 1
@@ -68,6 +72,8 @@ def _train(watcher: Watcher, first: int, last: int) -> list[StepMetrics]:
             _tell(watcher, "on_epoch_end", epoch)
             _tell(watcher, "on_checkpoint", step)
     _tell(watcher, "on_end")
+    _tell(watcher, "on_phase", "a phase after the last step")
+    _tell(watcher, "on_phase_end")
     return handed_over
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from ssl_dc.launch import is_first_process
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class Watcher:
 
     A watcher only watches: nothing that it does or returns changes what is trained. Only the main process has watchers.
     """
+
+    def on_phase(self, name: str) -> None:
+        """Something begins that is not a step, such as reading the pictures, the first batch, or the evaluation."""
+
+    def on_phase_end(self) -> None:
+        """It has ended, normally or by an error."""
+
+    def on_batch_size(self, images: int) -> None:
+        """A step takes this many images, over all processes. This is told before training begins."""
 
     def on_start(self, step: int, total_steps: int) -> None:
         """Training begins, or continues after ``step`` steps."""
@@ -68,6 +80,18 @@ class Guarded(Watcher):
         self._watcher: Watcher | None = watcher
         self._label, self._say = label, say
 
+    def on_phase(self, name: str) -> None:
+        """Pass the event on."""
+        self._tell("on_phase", name)
+
+    def on_phase_end(self) -> None:
+        """Pass the event on."""
+        self._tell("on_phase_end")
+
+    def on_batch_size(self, images: int) -> None:
+        """Pass the event on."""
+        self._tell("on_batch_size", images)
+
     def on_start(self, step: int, total_steps: int) -> None:
         """Pass the event on."""
         self._tell("on_start", step, total_steps)
@@ -103,6 +127,24 @@ class Guarded(Watcher):
         except Exception as error:  # a stranger's watcher may raise anything
             self._watcher = None
             self._say(f"{self._label} is left out from here on: {event} raised {type(error).__name__}: {error}")
+
+
+@contextmanager
+def phase(watchers: Sequence[Watcher], name: str) -> Iterator[None]:
+    """Tell watchers that a phase begins and ends. Only those of the first process of a launch are told.
+
+    Args:
+        watchers: The watchers.
+        name: What happens in it, as a user is told: ``reading the pictures``.
+    """
+    told = watchers if is_first_process() else ()
+    for watcher in told:
+        watcher.on_phase(name)
+    try:
+        yield
+    finally:
+        for watcher in told:
+            watcher.on_phase_end()
 
 
 class Stopwatch:

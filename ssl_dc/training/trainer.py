@@ -32,7 +32,7 @@ from ssl_dc.plugins.registry import Registered
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
 from ssl_dc.tensor_files import fill
-from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher
+from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher, phase
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.budget import budget_control
@@ -40,9 +40,9 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
+from ssl_dc.training.length import Lengths
 from ssl_dc.training.numerics import NumericsWatch, StepLoss
-from ssl_dc.training.schedule import Schedule
-from ssl_dc.training.stopping import StopSignals
+from ssl_dc.training.stopping import StopSignals, answered_in_words
 from ssl_dc.views.base import BatchedViews, Views
 
 _STEP = 1
@@ -113,8 +113,8 @@ class Trainer:
         self.batches = _batches(images, views, loader, training, seed, len(routes), self.accelerator.device)
         self.cost = encoder.cost_model(image_size) if cost is None else cost
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.total_steps = training.epochs * self.steps_per_epoch
-        self.schedule = Schedule.of(training.warmup_share, training.least_warmup, self.total_steps)
+        self.lengths = Lengths(training, self.steps_per_epoch)
+        self.total_steps = self.lengths.total_steps
         if budget.budgets:
             set_budgets(encoder, budget.budgets, budget.target)
         self.budgets = budget.budgets or (1.0,)
@@ -156,8 +156,13 @@ class Trainer:
         """
         self._watchers, self._checkpoints = watchers, checkpoints
         blamed = self.parts.blamed(lambda: f"step {self.step + 1}")
-        with StopSignals() as stop, blamed, worker_failures(), peer_failures():
+        # One process answers for the whole launch.
+        answer = answered_in_words(saving=checkpoints is not None) if self.accelerator.is_main_process else None
+        with StopSignals(answer) as stop, blamed, worker_failures(), peer_failures():
             self._restore()
+            self._tell("on_batch_size", self.training.batch_size)
+            if change := self.lengths.change_at(self.step):
+                self._tell("on_message", change)
             self._tell("on_start", self.step, self.total_steps)
             try:
                 self._run(stop)
@@ -175,12 +180,13 @@ class Trainer:
         self.step += 1
 
     def _run(self, stop: StopSignals) -> None:
-        watch = Stopwatch()
+        watch, begun_at = Stopwatch(), self.step
         # Closing the generator ends the processes that prepare images, whatever ends the run.
         with closing(self._micro_batches()) as batches:
             while self.step < self.total_steps:
                 due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
-                micro_batches = [next(batches) for _ in range(self.training.accumulation)]
+                with phase(self._watchers, "preparing the first batch") if self.step == begun_at else nullcontext():
+                    micro_batches = [next(batches) for _ in range(self.training.accumulation)]
                 with self.contract.watched(self.step + 1, self._routes(self._budget()), micro_batches[0][0]):
                     values = self._take_step(micro_batches, due)
                 self.step += 1
@@ -219,7 +225,7 @@ class Trainer:
         """
         seed_everything(self.seed, _STEP, self.step, rank())
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * self.schedule.share(self.step)
+            group["lr"] = group["peak_lr"] * self.lengths.share(self.step)
         budget = self._budget()
         routes = self._routes(budget)
         self.learner.train()
@@ -240,8 +246,7 @@ class Trainer:
             return {}
         self.optimizer.step()
         self.optimizer.zero_grad()
-        progress = (self.step + 1) / self.total_steps
-        self.learner.objective.after_step(self.learner.encoder, progress)
+        self.learner.objective.after_step(self.learner.encoder, self.lengths.progress(self.step, self.step + 1))
         if any(route.gated for route in routes):
             first = next(number for number, route in enumerate(routes) if route.gated)
             self.budget.after_step(self.learner.encoder, micro_batches[-1][first], self.step, budget)
@@ -253,7 +258,7 @@ class Trainer:
         terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
         traces = self._traces(output, routes)
         for trace in traces:
-            losses = self.gating.losses(trace, budget, self.step / self.total_steps)
+            losses = self.gating.losses(trace, budget, self.lengths.progress(self.step, self.step))
             self.contract.check_losses(losses)
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value / len(traces)

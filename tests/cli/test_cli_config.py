@@ -64,6 +64,7 @@ def test_every_named_option_sets_its_key() -> None:
         "--bad-images": ("skip", "skip"),
         "--image-size": ("24", 24),
         "--epochs": ("7", 7),
+        "--init": ("runs/first", "runs/first"),
         "--batch-size": ("96", 96),
         "--lr": ("1e-3", 0.001),
         "--seed": ("9", 9),

@@ -46,6 +46,7 @@ def test_a_run_folder_holds_what_its_page_says(trained: Trained) -> None:
         "model.safetensors",
         "metrics.jsonl",
         "environment.json",
+        "history.jsonl",
         "result.json",
         "checkpoints",
     }

@@ -186,7 +186,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
 ) -> None:
     output = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("ssl_dc.cli.progress.make_progress", lambda: StopAt(5))  # in the second of three epochs
+        patch.setattr("ssl_dc.progress.progress.Progress", lambda: StopAt(5))  # in the second of three epochs
         stopped = reproduce(output, "table3")
     assert stopped.exit_code != 0
     assert verbs(stopped) == ["train barlow_twins"]

@@ -45,6 +45,7 @@ def test_a_guarded_watcher_that_fails_is_told_of_once_and_left_out(event: str) -
         "on_start": (0, 2),
         "on_step": (metrics,),
         "on_message": ("text",),
+        "on_phase_end": (),
         "on_end": (),
     }
     for _ in range(2):

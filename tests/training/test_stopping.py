@@ -19,7 +19,7 @@ import ssl_dc
 from helpers.clock import StoppedClock
 from helpers.command_line import HANGS, call, run_in_two_processes
 from helpers.settings import SHORT, TINY, as_options
-from helpers.training import assert_same_files, saved_steps
+from helpers.training import assert_same_files, saved_steps, trainer_of
 from ssl_dc.errors import Stopped
 from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.stopping import ECHO_SECONDS, StopSignals
@@ -92,7 +92,85 @@ def test_the_command_exits_as_shells_expect_and_says_how_to_go_on(tmp_path: Path
     assert last.startswith("ssl-dc: stopped by SIGTERM after step ")
     assert last.endswith(f"go on with: ssl-dc train --resume '{folder}'")
     assert f"step {saved_steps(folder)[-1]} of " in last
+    assert said.splitlines().count("SIGTERM: ending after this step, then saving; send it again to stop now") == 1
     assert "Traceback" not in said
+
+
+IN_A_LONG_COMPUTATION = """
+import hashlib, sys
+from ssl_dc.cli import main
+from ssl_dc.training.trainer import Trainer
+
+take = Trainer._take_step
+def endless(self, *arguments):
+    if self.step == 2:
+        print("computing", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # half an hour that gives control back to nobody
+    return take(self, *arguments)
+Trainer._take_step = endless
+main()
+"""
+
+
+def test_a_signal_is_answered_and_a_second_one_ends_the_command_while_a_computation_gives_no_control_back(
+    tmp_path: Path,
+) -> None:
+    words = ["train", *as_options(TINY), "--output", str(tmp_path / "run")]
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_A_LONG_COMPUTATION, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "computing\n"
+        process.send_signal(signal.SIGINT)
+        answer = "ending after this step, then saving; press Ctrl-C again to stop now\n"
+        assert answer in iter(process.stderr.readline, "")
+        time.sleep(1.1 * ECHO_SECONDS)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(HANGS) == 130
+        assert process.stderr.read().splitlines()[-1] == (
+            "ssl-dc: stopped by SIGINT. To continue a training from its last resume point: ssl-dc train --resume RUN"
+        )
+
+
+def test_a_training_that_saves_nothing_promises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Stopped, match="not saved"):
+        trainer_of(SHORT).fit(watchers=[At(1, sends(signal.SIGINT))])
+    assert capsys.readouterr().err == "ending after this step; press Ctrl-C again to stop now\n"
+
+
+def test_the_answer_comes_once_and_others_who_wait_for_signals_get_theirs() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing)
+    answers: list[int] = []
+    try:
+        with StopSignals(answers.append):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.set_wakeup_fd(writing) == writing
+    finally:
+        signal.set_wakeup_fd(before)
+    assert answers == [signal.SIGTERM]
+    assert os.read(reading, 10) == bytes([signal.SIGTERM] * 2)
+    os.close(reading)
+    os.close(writing)
+    assert "signals" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_signal_to_a_forked_process_is_not_taken_for_one_to_this() -> None:
+    answers: list[int] = []
+    with StopSignals(answers.append) as stop:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        os.waitpid(child, 0)
+    assert answers == []
+    assert stop.received is None
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
@@ -149,7 +227,7 @@ from ssl_dc.training import trainer
 
 take = trainer.Trainer._take_step
 def signalled(self, *arguments):
-    if self.step == 2 and os.environ["RANK"] == "1":
+    if self.step == 2 and os.environ["RANK"] in sys.argv[3]:
         os.kill(os.getpid(), signal.SIGTERM)
     return take(self, *arguments)
 trainer.Trainer._take_step = signalled
@@ -163,15 +241,19 @@ sys.exit(3)
 """
 
 
-def test_a_signal_to_one_process_of_two_stops_both_after_the_same_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signalled", "answers"), [("1", 0), ("01", 1)], ids=["one", "both"])
+def test_a_signal_to_processes_of_two_stops_both_after_the_same_step(tmp_path: Path, signalled: str, answers: int) -> None:
     (tmp_path / "script.py").write_text(TWO)
     folder = tmp_path / "run"
-    launched = run_in_two_processes(tmp_path / "script.py", json.dumps(TINY), folder)
+    launched = run_in_two_processes(tmp_path / "script.py", json.dumps(TINY), folder, signalled)
     assert launched.returncode == 0, launched.stderr[-3000:]
+    assert launched.stderr.count("ending after this step, then saving") == answers
     said = [(tmp_path / f"run.said-{rank}").read_text() for rank in (0, 1)]
     assert said[0] == said[1]
     assert said[0].startswith("stopped by SIGTERM after step 3 of 8, which is saved")
     assert saved_steps(folder) == [3]
+    if signalled == "01":
+        return
     resumed = call("train", "--resume", folder, "--json")
     assert resumed.exit_code == 0, resumed.stderr
     assert "training from step 3 to 8" in resumed.stderr
