@@ -139,7 +139,7 @@ def plan(
         timer: The clock by which trial steps are timed, in seconds.
 
     Raises:
-        ConfigError: If the settings cannot be run, or need far more memory than the machine has.
+        ConfigError: If the settings cannot be run.
         DataError: If the data is not there, and its size is not known otherwise.
     """
     if pictures is not None and pictures < 1:

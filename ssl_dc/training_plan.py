@@ -82,9 +82,9 @@ class Counts:
     def published(cls, known: PublishedSet, config: RunConfig) -> Counts:
         """Those of a data set that is always the same, as far as the config's limits let it be used."""
         limit, test_limit = config.data.limit or known.train, config.data.test_limit or known.test
-        return cls(
-            min(known.train, limit), min(known.labelled, limit), min(known.test, test_limit), summary=config.data.name
-        )
+        train, labelled, test = min(known.train, limit), min(known.labelled, limit), min(known.test, test_limit)
+        summary = f"{train:,} to train on, {test:,} held out, as published: {config.data.name} is not here"
+        return cls(train, labelled, test, summary=summary)
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,15 @@ class Plan(Report):
     folder: str
     disk_free: int
     warnings: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse a training that the system would kill.
+
+        Raises:
+            ConfigError: If it needs far more memory than there is. Estimates err, so a little more is only warned of.
+        """
+        if self.needs is not None and self.needs.memory > SLACK * self.memory_there:
+            raise ConfigError(next(warning for warning in self.warnings if "of memory" in warning))
 
     def as_json(self) -> dict[str, Any]:
         """The plan as plain values."""
@@ -232,7 +241,7 @@ def make_plan(
         machine: The machine; by default this one.
 
     Raises:
-        ConfigError: If the config cannot be trained on so many images, or needs far more memory than the machine has.
+        ConfigError: If the config cannot be trained on so many images.
     """
     machine = machine or this_machine()
     counts = Counts.of(splits) if isinstance(splits, Splits) else splits
@@ -256,7 +265,6 @@ def make_plan(
         folder=str(folder),
         disk_free=_disk_free(folder),
     )
-    _refuse_too_large(plan, config)
     return replace(plan, warnings=tuple(_warnings(plan, config, machine)))
 
 
@@ -359,10 +367,7 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
     if needs is None:
         return
     if needs.memory > plan.memory_there * NEARLY_ALL:
-        yield (
-            f"memory may not do: about {_gib(needs.memory)} of {_gib(plan.memory_there)}; lower --batch-size (now"
-            f" {training.batch_size}), --image-size (now {config.data.image_size}) or --width."
-        )
+        yield _lack_of_memory(needs.memory, plan.memory_there, config)
     if needs.disk > plan.disk_free:
         yield (
             f"the disk has {_gib(plan.disk_free)} free and the run takes {_gib(needs.disk)}: name an --output elsewhere, or"
@@ -373,19 +378,13 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
         yield f"this takes about {time} here: lower --epochs (now {training.epochs}), or --recipe fitted."
 
 
-def _refuse_too_large(plan: Plan, config: RunConfig) -> None:
-    """Refuse a training that the system would kill.
-
-    Raises:
-        ConfigError: If it needs far more memory than there is.
-    """
-    if plan.needs is None or plan.needs.memory <= SLACK * plan.memory_there:
-        return
-    batch, needed = config.training.batch_size, plan.needs.memory
-    fits = 2 ** max(1, int(np.log2(max(2.0, batch * plan.memory_there / needed))))
-    raise ConfigError(
-        f"this training needs about {_gib(needed)} of memory, and there are {_gib(plan.memory_there)}: lower --batch-size"
-        f" (now {batch}; {fits} may fit), --image-size (now {config.data.image_size}) or --width"
+def _lack_of_memory(needed: int, there: int, config: RunConfig) -> str:
+    batch = config.training.batch_size
+    fits = 2 ** max(1, int(np.log2(max(2.0, batch * there / needed))))
+    smaller = f"; {fits} may fit" if fits < batch else ""
+    return (
+        f"this needs about {_gib(needed)} of memory, and there are {_gib(there)}: lower --batch-size"
+        f" (now {batch}{smaller}), --image-size (now {config.data.image_size}) or --width."
     )
 
 

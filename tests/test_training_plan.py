@@ -191,7 +191,12 @@ def test_memory_and_disk_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, {}, 10**12, []),
         ({"training.batch_size": 32}, {}, 10**12, ["an epoch is 2 steps: lower --batch-size (now 32), to 16 say"]),
         ({"optimizer.name": "lars"}, {}, 10**12, ["LARS learns little in 8 steps: --optimizer adamw"]),
-        ({}, {"activation_bytes": 900 * MIB}, 10**12, ["memory may not do: about 1.5 GiB of 1.7 GiB; lower --batch-size"]),
+        (
+            {},
+            {"activation_bytes": 900 * MIB},
+            10**12,
+            ["this needs about 1.5 GiB of memory, and there are 1.7 GiB: lower --batch-size (now 16)"],
+        ),
         ({}, {}, 50 * MIB, ["the disk has 0.0 GiB free and the run takes 0.2 GiB: name an --output elsewhere"]),
         ({}, {"step_seconds": 20_000.0}, 10**12, ["takes about 1 d 20 h here: lower --epochs (now 2)"]),
     ],
@@ -219,9 +224,10 @@ def test_a_training_that_the_system_would_kill_is_refused_before_anything_is_wri
 ) -> None:
     monkeypatch.setattr(training_plan, "memory_of_the_machine", lambda: 100 * MIB)
     said = refused("train", *as_options(TINY))
-    assert "of memory, and there are 0.1 GiB: lower --batch-size (now 16;" in said
+    assert "of memory, and there are 0.1 GiB: lower --batch-size (now 16; 2 may fit)" in said
+    assert "Warning: this needs about" in done("train", *as_options(TINY), "--dry-run"), "a plan may be for another machine"
     with pytest.raises(ConfigError, match="lower --batch-size"):
-        ssl_dc.plan(TINY)
+        ssl_dc.plan(TINY).check()
 
 
 def test_a_network_too_large_to_be_tried_is_planned_without_times(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,7 @@ def _trained(layers: list[Layer], output: Path | None) -> Run:
         plan = api.plan(opened, output=output)
     if rank() == 0:
         print_report(plan, to_stderr=True)
+    plan.check()
     return api.train(opened, output=output, watchers=[progress], progress=False)
 
 
