@@ -69,6 +69,37 @@ class ImageSet(ABC):
         return digest.hexdigest()
 
 
+class OtherImages(ImageSet):
+    """The images of a set, seen in another way. Labels, sizes and the fingerprint are those of the set.
+
+    Args:
+        images: The set.
+    """
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+
+    @property
+    def labels(self) -> Labels | None:
+        """Class of each image, (n,) int64, or None."""
+        return self._images.labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def prepare(self) -> None:
+        """Let the set get ready."""
+        self._images.prepare()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number, as it is stored."""
+        return self._images.size(index)
+
+    def fingerprint(self) -> str:
+        """That of the set."""
+        return self._images.fingerprint()
+
+
 def spread(count: int) -> list[int]:
     """At most 64 of so many numbers, from the first to the last, the same distance apart."""
     return [round(number) for number in np.linspace(0, max(0, count - 1), min(count, 64))]

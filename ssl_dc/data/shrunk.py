@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ssl_dc.data.base import ImageSet, Labels
+from ssl_dc.data.base import ImageSet, OtherImages
 from ssl_dc.errors import DataError
 
 
-class Shrunk(ImageSet):
+class Shrunk(OtherImages):
     """A set whose images are shrunk until their shorter side is as long as is asked for. Smaller images stay as they are.
 
     Until :meth:`prepare` is called, each image is read and shrunk whenever it is asked for. Afterwards they lie in memory.
@@ -28,27 +28,12 @@ class Shrunk(ImageSet):
     """
 
     def __init__(self, images: ImageSet, side: int) -> None:
-        self._images, self._side = images, side
+        super().__init__(images)
+        self._side = side
         # One array for all: forked processes share it, and touch no Python objects beside it.
         self._pixels = np.empty(0, np.uint8)
         self._starts: npt.NDArray[np.int64] | None = None
         self._sizes = np.empty((0, 2), np.int64)
-
-    @property
-    def labels(self) -> Labels | None:
-        """Class of each image, (n,) int64, or None."""
-        return self._images.labels
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def fingerprint(self) -> str:
-        """That of the set."""
-        return self._images.fingerprint()
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Width and height of the image of that number before it is shrunk."""
-        return self._images.size(index)
 
     def image(self, index: int) -> Image.Image:
         """The image of that number, shrunk.
