@@ -6,10 +6,11 @@ were. The steps are small ones; a step of the whole batch is reckoned from two o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,7 +31,10 @@ from ssl_dc.training.device_batches import RESIDENT_BYTES
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.sampling import local_batch
 from ssl_dc.training.trainer import Trainer
-from ssl_dc.views.base import BatchedViews
+from ssl_dc.views.base import BatchedViews, Views
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Timer = Callable[[], float]
 """Seconds since some moment, as :func:`time.perf_counter`."""
@@ -232,9 +236,8 @@ class _Rehearsing:
         numbers = numbers[:: -(-len(numbers) // MOST_DRAWN)]
         with one_thread():
             try:
-                began = self.timer()
                 pictures = [self.images.image(number) for number in numbers]
-                reading = (self.timer() - began) / len(pictures)
+                reading = self._seconds(lambda: [self.images.image(number) for number in numbers]) / len(numbers)
             except DataError:
                 return _Drawn(0.0, 0.0)  # the run itself says so
             sizes = [picture.size for picture in pictures]
@@ -244,10 +247,7 @@ class _Rehearsing:
                 stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
                 seconds = self._seconds(partial(_draw_batch, views, stacked.to(self.device), count))
                 return _Drawn(reading, seconds / len(pictures), resident_bytes=stored)
-            began = self.timer()
-            for picture in pictures:
-                default_collate([views.view(picture, number) for number in range(count)])
-            drawing = (self.timer() - began) / len(pictures)
+            drawing = self._seconds(partial(_draw_one_by_one, views, pictures, count)) / len(pictures)
             if self.config.data.shrink is not None:
                 return _Drawn(reading, drawing, shrunk_bytes=stored)
             return _Drawn(reading, drawing + reading)
@@ -261,6 +261,10 @@ class _Drawn:
     drawing: float
     shrunk_bytes: int = 0
     resident_bytes: int = 0
+
+
+def _draw_one_by_one(views: Views, images: Sequence[Image], count: int) -> None:
+    default_collate([[views.view(image, number) for number in range(count)] for image in images])
 
 
 def _draw_batch(views: BatchedViews, images: Tensor, count: int) -> None:
