@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 Timer = Callable[[], float]
 """Seconds since some moment, as :func:`time.perf_counter`."""
 
-SECONDS = 1.0
-"""A timed step takes about this long, at most."""
+SECONDS = 2.0
+"""A timed step takes about this long, at most. Steps much smaller than the run's own are faster for each image: their memory is
+at hand."""
 FEW = 4
 """Images of the steps that memory is measured on."""
 MOST_DRAWN = 16
@@ -54,7 +55,7 @@ class Rehearsal:
     Attributes:
         step_seconds: Forward and backward passes and the optimiser, for the whole batch of the process.
         drawing_seconds: One CPU core, to draw the views of that batch; to read its images too, unless they are kept.
-        forward_seconds: The dense route in evaluation mode, for one image.
+        forward_seconds: A route in evaluation mode, for one image: the gated one, if there is one.
         reading_seconds: One CPU core, to read one image.
         parameters: Number of trained parameters, with heads.
         encoder_bytes: The encoder's weights.
@@ -147,7 +148,7 @@ class _Rehearsing:
             largest = self.micro_batch
             torch.cuda.reset_peak_memory_stats(self.device)
         step = self._step_seconds(few, largest)
-        forward = self._forward_seconds(min(largest, 32))
+        forward = self._forward_seconds(min(largest, 64))
         if isinstance(trainer.budget, AdaptiveControl):
             step += forward * min(self.micro_batch, AdaptiveControl.MOST) / AdaptiveControl.EVERY
         weights = _bytes_of(trainer.learner.state_dict().values())
@@ -183,7 +184,7 @@ class _Rehearsing:
         Processes that train together do the same, whatever their clocks say.
         """
         times: list[float] = []
-        while not times or (len(times) < 2 and times[0] < SECONDS / 2 and world_size() == 1):
+        while not times or (len(times) < 2 and times[0] < SECONDS / 4 and world_size() == 1):
             self._wait()
             began = self.timer()
             work()
@@ -226,8 +227,9 @@ class _Rehearsing:
     def _forward_seconds(self, images: int) -> float:
         (view, *_) = self._noise(images)
         encoder = self.trainer.learner.encoder
+        route = Route.GATED if self.config.gating.gates else Route.DENSE
         with torch.no_grad(), evaluation_mode(encoder):
-            return self._seconds(lambda: encoder(view, Route.DENSE)) / images
+            return self._seconds(lambda: encoder(view, route)) / images
 
     def _drawing(self) -> _Drawn:
         """What it takes to read images and to draw their views."""
