@@ -293,7 +293,7 @@ def _tried(config: RunConfig, images: ImageSet, timer: Timer, machine: Machine) 
     if 2 * macs / speed > LONGEST_TRIAL:
         return None, "one step of this network takes too long to be tried"
     try:
-        return rehearse(config, images, timer, speed, macs), ""
+        return rehearse(config, images, timer, speed, macs, BATCH), ""
     except TrialError as error:
         if world_size() > 1:  # the other processes may wait for this one inside the step
             raise

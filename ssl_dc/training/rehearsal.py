@@ -31,6 +31,7 @@ from ssl_dc.training.device_batches import RESIDENT_BYTES
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.sampling import local_batch
 from ssl_dc.training.trainer import Trainer
+from ssl_dc.training_cost import PASSES
 from ssl_dc.views.base import BatchedViews, Views
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ Timer = Callable[[], float]
 """Seconds since some moment, as :func:`time.perf_counter`."""
 
 SECONDS = 2.0
-"""A timed step takes about this long, at most. Steps much smaller than the run's own are faster for each image: their memory is
-at hand."""
+"""A timed step takes about this long, at most. Steps much smaller than the run's own are faster for each image, since their
+memory is at hand."""
 FEW = 4
 """Images of the steps that memory is measured on."""
 MOST_DRAWN = 16
@@ -85,7 +86,14 @@ class Rehearsal:
     device_bytes: int
 
 
-def rehearse(config: RunConfig, images: ImageSet, timer: Timer, macs_per_second: float, macs_per_image: int) -> Rehearsal:
+def rehearse(
+    config: RunConfig,
+    images: ImageSet,
+    timer: Timer,
+    macs_per_second: float,
+    macs_per_image: int,
+    evaluation_batch: int,
+) -> Rehearsal:
     """Take a few trial steps.
 
     In a launch of several processes all of them call it.
@@ -96,6 +104,7 @@ def rehearse(config: RunConfig, images: ImageSet, timer: Timer, macs_per_second:
         timer: The clock.
         macs_per_second: About how fast this process trains; decides how large the steps may be.
         macs_per_image: MACs of training on one image.
+        evaluation_batch: Images that evaluation takes at a time.
 
     Raises:
         ConfigError: If the config cannot be trained.
@@ -105,7 +114,8 @@ def rehearse(config: RunConfig, images: ImageSet, timer: Timer, macs_per_second:
         with _trial(but=ConfigError):
             trainer = trainer_from_config(config, images)
         with _trial():
-            return _Rehearsing(config, images, trainer, timer).all(int(SECONDS * macs_per_second / macs_per_image))
+            affordable = int(SECONDS * macs_per_second / macs_per_image)
+            return _Rehearsing(config, images, trainer, timer).all(affordable, evaluation_batch)
 
 
 class TrialError(RunError):
@@ -133,11 +143,12 @@ class _Rehearsing:
         self.micro_batch = local_batch(training.batch_size, world_size(), training.accumulation)
         self.batch = self.micro_batch * training.accumulation
 
-    def all(self, affordable: int) -> Rehearsal:
+    def all(self, affordable: int, evaluation_batch: int) -> Rehearsal:
         """Everything.
 
         Args:
             affordable: About how many images a timed step may have.
+            evaluation_batch: Images that evaluation takes at a time.
         """
         trainer = self.trainer
         drawn = self._drawing()
@@ -148,7 +159,7 @@ class _Rehearsing:
             largest = self.micro_batch
             torch.cuda.reset_peak_memory_stats(self.device)
         step = self._step_seconds(few, largest)
-        forward = self._forward_seconds(min(largest, 64))
+        forward = self._forward_seconds(min(evaluation_batch, max(few, PASSES * affordable)))
         if isinstance(trainer.budget, AdaptiveControl):
             step += forward * min(self.micro_batch, AdaptiveControl.MOST) / AdaptiveControl.EVERY
         weights = _bytes_of(trainer.learner.state_dict().values())
