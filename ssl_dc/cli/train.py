@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ssl_dc.cli.launched import progress_from_the_start
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, Resolved, resolve
@@ -17,7 +17,6 @@ from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
-    from ssl_dc.progress.progress import Progress
     from ssl_dc.runs import Run
 
 
@@ -61,21 +60,10 @@ def _trained(resolved: Resolved, output: Path | None) -> Run:
         names = ", ".join(registry().names("data"))
         raise ConfigError(f"{source}: name the data set that is there as well, by --data ({names})")
     note = resolved.config.data.notice if unnamed else ""
-    progress = _starting(note)
+    progress = progress_from_the_start(note)
     from ssl_dc import api
 
     return api.train(resolved.config, output=output, watchers=[progress], progress=False)
-
-
-def _starting(note: str = "") -> Progress:
-    """Progress, shown from here on. The library is imported meanwhile, which takes seconds."""
-    from ssl_dc.progress.progress import Progress
-    from ssl_dc.trackers.base import phase
-
-    progress = Progress(note)
-    with phase([progress], "starting"):
-        import_module("ssl_dc.api")
-    return progress
 
 
 WITH_RESUME = {"data.root": "data_root", "data.bad_images": "bad_images"}
@@ -88,7 +76,7 @@ def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_chan
     if others:
         raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(others)}")
     anew = {name: said.values[key] for key, name in WITH_RESUME.items() if key in said.values}
-    progress = _starting()
+    progress = progress_from_the_start()
     from ssl_dc import api
 
     return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[progress], progress=False, **anew)

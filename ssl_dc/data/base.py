@@ -39,6 +39,10 @@ class ImageSet(ABC):
             DataError: If it cannot be read; the message names it.
         """
 
+    def name(self, index: int) -> str:
+        """What the image of that number is called, such as its path. By default it is the number."""
+        return str(index)
+
     def fingerprint(self) -> str:
         """A digest that is another where the images are others, so that a resumed run can tell: 64 hex digits.
 

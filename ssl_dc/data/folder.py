@@ -51,6 +51,10 @@ class FolderImages(ImageSet):
         """
         return read_rgb(self._paths[index], self._paths[index])
 
+    def name(self, index: int) -> str:
+        """The path of the file."""
+        return self._paths[index]
+
     def fingerprint(self) -> str:
         """Of every file's place in the folder, size and class."""
         digest = hashlib.sha256()

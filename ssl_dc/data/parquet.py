@@ -64,15 +64,18 @@ class ParquetImages(ImageSet):
             digest.update(encoded[index].as_py() or b"")
         return digest.hexdigest()
 
+    def name(self, index: int) -> str:
+        """Its row and its file."""
+        number = bisect_right(self._ends, index)
+        return f"{index - (self._ends[number - 1] if number else 0)} of {self._files[number]}"
+
     def image(self, index: int) -> Image.Image:
         """The image of that number, in RGB.
 
         Raises:
             DataError: If it cannot be decoded. The message names its file and its row.
         """
-        number = bisect_right(self._ends, index)
-        row = index - (self._ends[number - 1] if number else 0)
-        name = f"{row} of {self._files[number]}"
+        name = self.name(index)
         encoded = self._bytes()[int(index)].as_py()
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the parquet file itself can be read.")

@@ -49,6 +49,10 @@ class Subset(ImageSet):
         """
         return self._images.image(int(self._indices[index]))
 
+    def name(self, index: int) -> str:
+        """What the set calls the kept image of that number."""
+        return self._images.name(int(self._indices[index]))
+
     def fingerprint(self) -> str:
         """Of the set, and of which images are kept."""
         return hashlib.sha256(self._images.fingerprint().encode() + self._indices.tobytes()).hexdigest()

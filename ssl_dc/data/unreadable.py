@@ -39,6 +39,10 @@ class Readable(ImageSet):
     def __len__(self) -> int:
         return len(self._images)
 
+    def name(self, index: int) -> str:
+        """What the set calls it, also where another stands in for it."""
+        return self._images.name(index)
+
     def fingerprint(self) -> str:
         """That of the set."""
         return self._images.fingerprint()
