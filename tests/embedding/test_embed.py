@@ -47,7 +47,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
     paths = [folder / "ab"[number % 2] / f"{number:03}.png" for number in range(count)]
     for number, path in enumerate(paths):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((12, 12), 10 + number).convert("RGB").save(path)
+        Image.effect_noise((64, 64), 10 + number).convert("RGB").save(path)
     return sorted(paths)
 
 
@@ -191,20 +191,31 @@ def test_two_processes_write_the_file_of_one(run: Path, whole: Path, tmp_path: P
 
 
 def test_a_picture_without_label_that_cannot_be_read_has_no_row_and_is_named(run: Path, tmp_path: Path) -> None:
-    paths = photographs(tmp_path / "pictures", 6)
-    broken = paths[2]
-    broken.write_bytes(broken.read_bytes()[:-100])
-    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
-    report = ssl_dc.embed(run, tmp_path / "pictures", output=tmp_path / "f.npy", shard_size=2)
+    encoded = [path.read_bytes() for path in photographs(tmp_path / "pictures", 6)]
+    encoded[2] = encoded[2][: len(encoded[2]) // 2]
+    file = tmp_path / "pictures.parquet"
+    written_as_rows(encoded, file)
+    report = ssl_dc.embed(run, file, output=tmp_path / "f.npy", shard_size=2)
     assert report.images == 5
     (said,) = report.left_out
-    assert str(broken) in said
+    assert f"2 of {file}" in said
     assert np.load(tmp_path / "f.npy").shape == (5, report.feature_dim)
-    with (tmp_path / "f.csv").open(newline="") as file:
-        assert [row["name"] for row in csv.DictReader(file)] == [str(path) for path in paths if path != broken]
+    with (tmp_path / "f.csv").open(newline="") as text:
+        assert [row["name"] for row in csv.DictReader(text)] == [f"{number} of {file}" for number in (0, 1, 3, 4, 5)]
     (table,) = report.tables()
     assert "1 images could not be read, and have no row:" in table.note
-    assert "6 pictures, no labels; none are held out; 1 file left out: 1 not pictures" in table.note
+
+
+def written_as_rows(encoded: list[bytes], file: Path) -> None:
+    """Write pictures as parquet, as the Hub has them."""
+    pq.write_table(pa.table({"image": pa.array([{"bytes": content, "path": None} for content in encoded])}), file)
+
+
+def test_what_was_understood_of_a_folder_is_said(run: Path, tmp_path: Path) -> None:
+    photographs(tmp_path / "pictures", 6)
+    (tmp_path / "pictures" / "notes.txt").write_text("no picture")
+    said = done("embed", run, tmp_path / "pictures", "--output", tmp_path / "f.npy")
+    assert "6 pictures, no labels; none are held out; 1 file left out: 1 not pictures" in said
 
 
 def test_a_labelled_picture_that_cannot_be_read_stops_the_call_which_goes_on_when_it_can(run: Path, tmp_path: Path) -> None:
@@ -229,10 +240,9 @@ def test_a_labelled_picture_that_cannot_be_read_stops_the_call_which_goes_on_whe
 
 def test_parquet_is_known_by_what_is_there(run: Path, tmp_path: Path) -> None:
     paths = photographs(tmp_path / "pictures", 4)
-    encoded = pa.array([{"bytes": path.read_bytes(), "path": None} for path in paths])
     file = tmp_path / "rows" / "train.parquet"
     file.parent.mkdir()
-    pq.write_table(pa.table({"image": encoded}), file)
+    written_as_rows([path.read_bytes() for path in paths], file)
     ssl_dc.embed(run, tmp_path / "pictures", output=tmp_path / "0.npy")
     for number, where in enumerate((file, file.parent), start=1):
         ssl_dc.embed(run, where, output=tmp_path / f"{number}.npy")
