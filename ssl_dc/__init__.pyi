@@ -3,6 +3,7 @@
 from ssl_dc.api import embed as embed
 from ssl_dc.api import evaluate as evaluate
 from ssl_dc.api import load as load
+from ssl_dc.api import plan as plan
 from ssl_dc.api import resume as resume
 from ssl_dc.api import run_protocol as run_protocol
 from ssl_dc.api import train as train
@@ -17,6 +18,7 @@ from ssl_dc.backbones.resnet import ResNet18 as ResNet18
 from ssl_dc.backbones.resnet import ResNet34 as ResNet34
 from ssl_dc.backbones.resnet import ResNet50 as ResNet50
 from ssl_dc.calibration import calibrate as calibrate
+from ssl_dc.compiled.deadline import Deadline as Deadline
 from ssl_dc.config import BudgetConfig as BudgetConfig
 from ssl_dc.config import RunConfig as RunConfig
 from ssl_dc.config import TrainingConfig as TrainingConfig
@@ -141,6 +143,9 @@ from ssl_dc.trackers.tensorboard import TensorBoard as TensorBoard
 from ssl_dc.training.batches import Loader as Loader
 from ssl_dc.training.checkpoint import CheckpointStore as CheckpointStore
 from ssl_dc.training.trainer import Trainer as Trainer
+from ssl_dc.training_plan import Counts as Counts
+from ssl_dc.training_plan import Needs as Needs
+from ssl_dc.training_plan import Plan as Plan
 from ssl_dc.views.base import BatchedViews as BatchedViews
 from ssl_dc.views.base import Views as Views
 from ssl_dc.views.batched import BatchedStandardViews as BatchedStandardViews

@@ -10,10 +10,19 @@
     The images that could not be read, if there were any and ``data.bad_images`` is ``skip``.
 ``left_out.json``
     The files of the data set that are not used, if there are any, with the reasons.
+``init.safetensors``, ``init.json``
+    The weights that the encoder started from, if they were taken from a file (``training.init``); that file, its SHA-256,
+    and what of it did not fit.
 ``metrics.jsonl``
     One JSON object for each logged step.
 ``environment.json``
     The versions, the device and the code that the run was started with.
+``history.jsonl``
+    One JSON object for each time that the training was begun or continued: when, from which step, for how many epochs and
+    steps in all, and the environment.
+``earlier/N-epochs/``
+    The config, the model and the result of the run when it had been trained for N epochs, if it was then trained for
+    longer. It is a folder that :func:`ssl_dc.load` takes.
 ``result.json``
     The accuracy of each route, and its cost.
 ``traceback.txt``
@@ -40,14 +49,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_dc.assemble import build_encoder, build_network
-from ssl_dc.atomic_files import is_partial, read_text, write_text
+from ssl_dc.atomic_files import is_partial, read_bytes, read_text, write_bytes, write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
 from ssl_dc.devices import available_devices
 from ssl_dc.distributed import rank
+from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
@@ -75,6 +85,9 @@ class RunFolder:
         self.bad_images_file = path / "bad_images.json"
         self.metrics_file = path / "metrics.jsonl"
         self.environment_file = path / "environment.json"
+        self.initial_file = path / "init.safetensors"
+        self.initial_record_file = path / "init.json"
+        self.history_file = path / "history.jsonl"
         self.result_file = path / "result.json"
         self.traceback_file = path / "traceback.txt"
         self.checkpoints = path / "checkpoints"
@@ -173,6 +186,31 @@ class RunFolder:
         """
         return read_complete(self.config_file)
 
+    def change_length(self, config: RunConfig) -> None:
+        """Give the run a config of another length. A model that is trained already is kept in ``earlier/N-epochs``.
+
+        Whenever this is interrupted, the run can be resumed: as it was, or with its new length.
+
+        Args:
+            config: The run's config but for its length.
+
+        Raises:
+            ConfigError: If the present config is not valid.
+            RunError: If something cannot be written.
+        """
+        trained = self.config().training.epochs
+        if self.model_file.is_file():
+            kept = self.path / "earlier" / f"{trained}-epochs"
+            try:
+                kept.mkdir(parents=True, exist_ok=True)
+                for file in filter(Path.is_file, (self.config_file, self.result_file, self.model_file)):
+                    write_bytes(kept / file.name, read_bytes(file))
+                self.model_file.unlink()
+                self.result_file.unlink(missing_ok=True)
+            except OSError as error:
+                raise RunError(f"cannot keep the model of {trained} epochs in {kept}: {error.strerror or error}") from error
+        write_text(self.config_file, dump(config))
+
     def save_data(self, images: ImageSet) -> None:
         """Record the number and the fingerprint of the training images."""
         write_text(self.data_file, json.dumps(_recorded(images), indent=2) + "\n")
@@ -196,6 +234,17 @@ class RunFolder:
                 " (--data-root says where they are), or go on with these: --accept-changed-data"
             )
 
+    def recorded_images(self) -> int:
+        """The number of training images when the run began.
+
+        Raises:
+            ConfigError: If it was not recorded.
+        """
+        try:
+            return int(json.loads(read_text(self.data_file, _LARGEST_RECORD))["images"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ConfigError(f"{self.data_file} cannot be read: {name_of(str(error))}") from error
+
     def save_bad_images(self, reasons: Mapping[str, Sequence[str]]) -> None:
         """List the images that could not be read: for each split, the reasons."""
         write_text(self.bad_images_file, json.dumps(reasons, indent=2) + "\n")
@@ -203,6 +252,11 @@ class RunFolder:
     def save_left_out(self, reasons: Mapping[str, Mapping[str, str]]) -> None:
         """List the files of the data set that are not used: for each kind of reason, the paths with their reasons."""
         write_text(self.left_out_file, json.dumps(reasons, indent=2) + "\n")
+
+    def save_initial(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Keep the weights that the encoder starts from, and where they come from."""
+        write_text(self.initial_record_file, json.dumps(record, indent=2) + "\n")
+        write_tensors(self.initial_file, tensors)
 
     def save_model(self, encoder: nn.Module) -> None:
         """Write the encoder's weights."""
@@ -222,8 +276,8 @@ class RunFolder:
                 f" ssl-dc train --resume {self.path}"
             )
         tensors = read_tensors(self.model_file)
-        if outline := _outline(config):
-            check_fit(outline, tensors, self.model_file)
+        if network_outline := outline(config):
+            check_fit(network_outline, tensors, self.model_file)
         network = build_network(config)
         fill(network.encoder, tensors, self.model_file)
         return Model(config, network.encoder, network.cost).to(device)
@@ -259,7 +313,7 @@ def _recorded(images: ImageSet) -> dict[str, Any]:
     return {"images": len(images), "fingerprint": images.fingerprint()}
 
 
-def _outline(config: RunConfig) -> nn.Module | None:
+def outline(config: RunConfig) -> Encoder | None:
     """The network without memory for its weights: the file is checked against it before any memory is asked for.
 
     None if a part cannot be built on torch's meta device.

@@ -13,6 +13,7 @@ from ssl_dc.calibration import calibrate
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import Splits
 from ssl_dc.data.unreadable import Readable
+from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
 from ssl_dc.evaluation.dialled import calibration_batches
 from ssl_dc.evaluation.outcome import BUDGET_TOLERANCE, Outcome, outcome
@@ -22,6 +23,8 @@ from ssl_dc.run_folder import RunFolder
 from ssl_dc.trackers.base import Guarded, Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.from_config import trainer_from_config
+from ssl_dc.training.history_file import HistoryFile
+from ssl_dc.training.initial_weights import InitialWeights, initial_weights
 from ssl_dc.training.metrics_file import MetricsFile
 
 
@@ -46,15 +49,33 @@ class PreparedRun:
     Args:
         config: The run's config.
         splits: Its images.
+        initial: The weights that the encoder started from, where a run is resumed and ``training.init`` names some.
+
+    Attributes:
+        initial: The weights that the encoder starts from; None if they are drawn.
 
     Raises:
-        ConfigError: If the parts do not fit one another, or the budget cannot be met.
+        ConfigError: If the parts do not fit one another, the budget cannot be met, or the weights that ``training.init``
+            names cannot be read or do not fit.
     """
 
-    def __init__(self, config: RunConfig, splits: Splits) -> None:
+    def __init__(self, config: RunConfig, splits: Splits, initial: InitialWeights | None = None) -> None:
         self.config = config
         self.splits = splits
-        self.trainer = trainer_from_config(config, splits.train)
+        self.initial = initial
+        self.trainer = trainer_from_config(config, splits.train, begin=self._begin)
+
+    def _begin(self, encoder: Encoder) -> None:
+        if self.initial is None and self.config.training.init is not None:
+            self.initial = initial_weights(self.config.training.init, encoder)
+        if self.initial is not None:
+            self.initial.load_into(encoder)
+
+    def save_start(self, folder: RunFolder) -> None:
+        """Write into the run's folder what the training starts from: which images, and which weights."""
+        folder.save_data(self.splits.train)
+        if self.initial is not None:
+            folder.save_initial(self.initial.tensors, self.initial.record())
 
     @property
     def is_main_process(self) -> bool:
@@ -75,6 +96,8 @@ class PreparedRun:
         told = self._watchers(folder, watchers)
         self._tell_what_was_found(folder, told)
         checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
+        if self.initial is not None and checkpoints.newest() is None:
+            self._say(told, f"{self.initial}; all are listed in {folder.initial_record_file}")
         try:
             with _traceback_kept(folder), _advice(folder):
                 self.trainer.fit(watchers=told, checkpoints=checkpoints)
@@ -86,7 +109,7 @@ class PreparedRun:
             evaluating = phase(told, "evaluating")
             blamed = self.trainer.parts.blamed(lambda: "evaluation")
             with _after_training(folder), _traceback_kept(folder), blamed, evaluating:
-                result = outcome(self.config, model, self.splits)
+                result = outcome(self.config, model, self.splits, self._started_from())
         finally:
             self._list_bad_images(folder, told)
         if self.is_main_process:
@@ -105,6 +128,14 @@ class PreparedRun:
                 self._say(told, f"the budget is missed: {budget:g} of the dense cost was asked for, {paid:.4f} is paid")
         return model
 
+    def _started_from(self) -> Model | None:
+        """The model that training started from, if its weights were not drawn."""
+        if self.initial is None:
+            return None
+        model = Model.untrained(self.config, self.trainer.cost)
+        self.initial.load_into(model.encoder)
+        return model
+
     def _tell_what_was_found(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
         """Say how the user's files were understood, and list in the run's folder those that are left out."""
         found = self.splits.found
@@ -120,7 +151,7 @@ class PreparedRun:
         """List in the run's folder which images could not be read, and say so."""
         splits = self.splits._asdict().items()
         named = {name: images.left_out() for name, images in splits if isinstance(images, Readable)}
-        if self.splits.evaluation_train is self.splits.train:
+        if named.get("evaluation_train") == named.get("train"):
             named.pop("evaluation_train", None)
         found = {name: reasons for name, reasons in named.items() if reasons}
         if found and self.is_main_process:
@@ -148,7 +179,8 @@ class PreparedRun:
                 say(f"watcher {name!r} is left out: {type(error).__name__}: {error}")
             else:
                 guests.append(Guarded(watcher, f"watcher {name!r}", say))
-        return [MetricsFile(folder.metrics_file), *guests, *watchers]
+        history = HistoryFile(folder.history_file, self.config.training.epochs)
+        return [MetricsFile(folder.metrics_file), history, *guests, *watchers]
 
     def _say(self, told: Sequence[Watcher], text: str) -> None:
         for watcher in told if self.is_main_process else ():

@@ -54,6 +54,19 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     content = _read_whole(path)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise RunError(f"{path} is damaged: its checksum is not the one that was recorded when it was written")
+    return parse_tensors(content, path)
+
+
+def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors in the content of a safetensors file; nothing in it is executed.
+
+    Args:
+        content: The whole file.
+        path: Where it comes from, for messages.
+
+    Raises:
+        RunError: If it is not whole, or does not have the checksum that it was written with.
+    """
     try:
         tensors = load_tensors(content)
         recorded = _metadata(content).get(CHECKSUM)

@@ -113,6 +113,7 @@ FILES = [
     "model.safetensors",
     "metrics.jsonl",
     "environment.json",
+    "history.jsonl",
     "data.json",
     "result.json",
     "checkpoints/step-00000002/learner.safetensors",

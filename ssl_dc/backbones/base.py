@@ -79,6 +79,14 @@ class Backbone(nn.Module, ABC):
         """
         raise ConfigError(f"torchvision has no network of this backbone's kind ({type(self).__name__}, route {route})")
 
+    def torchvision_names(self) -> dict[str, str]:
+        """Names of the state_dict, with the names that torchvision's network of the same kind has for the same weights.
+
+        A training takes weights of torchvision's and timm's networks by them (``training.init``). Norms of several routes
+        may have the same name there. The default is that torchvision has no such network.
+        """
+        return {}
+
     def cost_model(self, image_size: ImageSize) -> CostModel:
         """The cost of every convolution and linear layer, and of the gates, for one image of a size.
 

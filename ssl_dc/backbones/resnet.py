@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -214,23 +215,35 @@ class ResNet(Backbone):
                 f"torchvision's networks have width 64 and the stem 'imagenet'; this one has width {self.options.width},"
                 f" the stem {self.options.stem!r} and padding {self.conv1.padding[0]}: export it as onnx or torch instead"
             )
-        state = _named("conv1", self.conv1) | _named("bn1", self.norm1.for_route(route))
+        state: dict[str, Tensor] = {}
+        for name, layer in self._torchvision_layers():
+            plain = layer.for_route(route) if isinstance(layer, RouteNorm) else layer
+            state |= {f"{name}.{key}": value for key, value in plain.state_dict().items()}
+        return state
+
+    def torchvision_names(self) -> dict[str, str]:
+        """Names of the state_dict, with torchvision's for the same weights. Those of gates have none."""
+        own = {id(module): name for name, module in self.named_modules()}
+        names: dict[str, str] = {}
+        for theirs, layer in self._torchvision_layers():
+            plain = [layer.for_route(route) for route in Route.BOTH] if isinstance(layer, RouteNorm) else [layer]
+            for module in plain:
+                names |= {f"{own[id(module)]}.{key}": f"{theirs}.{key}" for key in module.state_dict()}
+        return names
+
+    def _torchvision_layers(self) -> Iterator[tuple[str, nn.Module]]:
+        """Each convolution and norm, with torchvision's name for it."""
+        yield from (("conv1", self.conv1), ("bn1", self.norm1))
         for stage, blocks in self.stages.items():
             for index, block in enumerate(cast(nn.ModuleList, blocks)):
                 for name, layer in block.named_children():
-                    number = name.removeprefix("conv").removeprefix("norm")
                     if isinstance(layer, nn.Conv2d):
-                        state |= _named(f"{stage}.{index}.{name}", layer)
+                        yield f"{stage}.{index}.{name}", layer
                     elif isinstance(layer, RouteNorm):
-                        state |= _named(f"{stage}.{index}.bn{number}", layer.for_route(route))
+                        yield f"{stage}.{index}.bn{name.removeprefix('norm')}", layer
                     elif isinstance(layer, Shortcut):
-                        state |= _named(f"{stage}.{index}.downsample.0", layer.conv)
-                        state |= _named(f"{stage}.{index}.downsample.1", layer.norm.for_route(route))
-        return state
-
-
-def _named(name: str, layer: nn.Module) -> dict[str, Tensor]:
-    return {f"{name}.{key}": value for key, value in layer.state_dict().items()}
+                        yield f"{stage}.{index}.downsample.0", layer.conv
+                        yield f"{stage}.{index}.downsample.1", layer.norm
 
 
 class ResNet18(ResNet):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.cli.numbers import FiniteRange
+from ssl_dc.cli.numbers import FiniteRange, Milliseconds
 from ssl_dc.cli.options import budget_option, cpu_option, data_root_option, json_option, only_cpu, print_json
 from ssl_dc.errors import ConfigError
 
@@ -49,6 +49,12 @@ IMAGES_FOR_GATES = 8
     multiple=True,
     help="A dense runtime to measure against; can be given several times.  [default: all]",
 )
+@click.option(
+    "--at-most",
+    type=Milliseconds(),
+    metavar="TIME",
+    help="Find the largest budget at which nine of ten single images take at most this long instead: 2ms, 500us.",
+)
 @click.option("--profile", "by_layer", is_flag=True, help="Show the executor's time layer by layer instead.")
 @click.option(
     "--output",
@@ -67,6 +73,7 @@ def command(
     batch: int,
     seconds: float,
     runtimes: tuple[str, ...],
+    at_most: float | None,
     by_layer: bool,
     output: Path | None,
     budget: float | str | None,
@@ -85,6 +92,8 @@ def command(
     only_cpu(device, "bench times what runs on this machine's CPU")
     if output is not None and not by_layer:
         raise ConfigError("--output is for the chart of --profile")
+    if at_most is not None and (by_layer or budget is not None):
+        raise ConfigError("--at-most finds a budget; leave out --profile and --budget")
     import torch
 
     from ssl_dc.evaluation import drawing
@@ -103,7 +112,11 @@ def command(
     chosen = example_images(model, images)
     every = torch.get_num_threads()
     report: Report
-    if by_layer:
+    if at_most is not None:
+        from ssl_dc.bench.at_most import at_most as largest_budget
+
+        report = largest_budget(model, chosen, at_most, threads=threads[0] if threads else 1, seconds=seconds)
+    elif by_layer:
         report = profile(model, chosen, threads=threads[0] if threads else every)
         if output is not None:
             drawing.save(report.draw(), output)

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from ssl_dc.errors import PluginError
 from ssl_dc.plugins.kinds import KINDS, config_sections, default_part
-from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, Strict
+from ssl_dc.plugins.options import DataOptions, GatingOptions, OptimizerOptions, PartOptions, Strict, UserPath
 from ssl_dc.plugins.parts import import_string
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
@@ -154,10 +154,27 @@ class BudgetConfig(Strict):
         return self
 
 
+class EarlierLength(Strict):
+    """A length that a training was meant to have, until it was changed."""
+
+    epochs: int = Field(ge=1, description="Epochs that the whole training was meant to have.")
+    until_step: int = Field(ge=1, description="Steps that were done when the length was changed.")
+
+
 class TrainingConfig(Strict):
     """Length, batches, precision and checks of a training."""
 
     epochs: int = Field(500, ge=1, description="Passes over the training images.")
+    earlier_epochs: tuple[EarlierLength, ...] = Field(
+        (),
+        description="Lengths that this training was meant to have before, and the steps at which --resume RUN --epochs N"
+        " changed them.",
+    )
+    init: UserPath | None = Field(
+        None,
+        description="Weights that the encoder starts from: a run's folder, a safetensors file, or a state_dict of"
+        " torchvision's or timm's ResNet that torch.save wrote. What does not fit is left out, and listed in init.json.",
+    )
     batch_size: int = Field(
         512,
         ge=2,
@@ -170,6 +187,12 @@ class TrainingConfig(Strict):
         le=1,
         description="Share of the training in which the learning rate rises from a hundredth of its peak. The default"
         " is 10 of 500 epochs.",
+    )
+    least_warmup: int = Field(
+        0,
+        ge=0,
+        description="Steps of warm-up, at least. A run of fewer than twice as many steps warms up for half of them, to a"
+        " peak that is lower in proportion.",
     )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
     dense_share: float = Field(
@@ -201,6 +224,9 @@ class TrainingConfig(Strict):
     def _fits(self) -> TrainingConfig:
         if self.gate_warmup >= self.epochs:
             raise ValueError(f"gate_warmup ({self.gate_warmup}) must be less than epochs ({self.epochs})")
+        ends = [earlier.until_step for earlier in self.earlier_epochs]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"earlier_epochs: until_step must ascend, not {', '.join(map(str, ends))}")
         if self.batch_size % self.accumulation:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of accumulation ({self.accumulation})")
         return self

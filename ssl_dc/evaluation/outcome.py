@@ -82,6 +82,7 @@ class Outcome(Report):
         budget: The budget asked for, as a share of the dense cost; None without gates.
         knn1_pixels: kNN-1 top-1 accuracy of raw pixels in percent; None without labelled images.
         advice: What to try next, a sentence each.
+        started_from: What training started from: ``untrained``, or ``initial`` if it was given weights.
     """
 
     routes: dict[Route, RouteOutcome]
@@ -90,6 +91,7 @@ class Outcome(Report):
     budget: float | None
     knn1_pixels: float | None = None
     advice: tuple[str, ...] = ()
+    started_from: str = "untrained"
 
     @property
     def budget_holds(self) -> bool | None:
@@ -131,14 +133,14 @@ class Outcome(Report):
         return [
             ReportTable(
                 f"kNN-1 and cost, on {self.measured_on}",
-                ("route", "top-1 %", "untrained %", "MACs an image", "share of dense cost"),
+                ("route", "top-1 %", f"{self.started_from} %", "MACs an image", "share of dense cost"),
                 [(str(route), *reached.cells()) for route, reached in self.routes.items()],
                 note="\n".join([*self.findings, *advice]),
             )
         ]
 
 
-def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
+def outcome(config: RunConfig, model: Model, splits: Splits, initial: Model | None = None) -> Outcome:
     """Evaluate a trained model, the one that it started from, and raw pixels, on held-out images if there are any.
 
     In a launch of several processes all of them call it, and each gets the whole.
@@ -147,15 +149,17 @@ def outcome(config: RunConfig, model: Model, splits: Splits) -> Outcome:
         config: The run's config.
         model: What was trained.
         splits: The run's images.
+        initial: The model that training started from, if its weights were not drawn.
 
     Raises:
         DataError: If an image cannot be read.
         RunError: If features are not finite.
     """
     labelled = len(splits.test) > 0 and bool(splits.classes)
-    found = _with_accuracy(config, model, splits) if labelled else _cost_only(config, model, splits)
+    found = _with_accuracy(config, model, splits, initial) if labelled else _cost_only(config, model, splits)
+    started_from = "untrained" if initial is None else "initial"
     steps = config.training.epochs * (len(splits.train) // config.training.batch_size)
-    return Outcome(**{**vars(found), "advice": advice(found, config, steps)})
+    return Outcome(**{**vars(found), "advice": advice(found, config, steps), "started_from": started_from})
 
 
 def advice(found: Outcome, config: RunConfig, steps: int) -> tuple[str, ...]:
@@ -203,15 +207,15 @@ def advice(found: Outcome, config: RunConfig, steps: int) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _with_accuracy(config: RunConfig, model: Model, splits: Splits) -> Outcome:
-    untrained = Model.untrained(config, model.cost).to(model.device)
+def _with_accuracy(config: RunConfig, model: Model, splits: Splits, initial: Model | None) -> Outcome:
+    begun = (Model.untrained(config, model.cost) if initial is None else initial).to(model.device)
     after = {route: f"the features of the {route} route" for route in model.routes}
-    before = {route: f"the untrained features of the {route} route" for route in model.routes}
+    before = {route: f"the first features of the {route} route" for route in model.routes}
     pixels = "the pixels"
     extractors: dict[str, Extractor] = {pixels: _pixels}
     for route in model.routes:
         extractors[after[route]] = extractor(model, route)
-        extractors[before[route]] = extractor(untrained, route)
+        extractors[before[route]] = extractor(begun, route)
     # One pass over the images serves all of them.
     train, test = (
         extract_with(Prepared(images, model.transform), extractors, model.device, workers=config.training.workers)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Colour = tuple[float, float, float]
 """One value a channel: red, green, blue."""
@@ -18,6 +18,21 @@ IMAGENET_STD: Colour = (0.228, 0.224, 0.225)
 
 LARGEST_NUMBER = 1e30
 """The largest number that an option of a part may be. Single precision ends at 3.4e38; some options are multiplied."""
+
+
+def _path_of_user(path: Any) -> Any:
+    """Refuse what is no path; ``~`` is the user's home, as in a shell."""
+    if not isinstance(path, (str, Path)):
+        return path
+    if not str(path):
+        raise ValueError("is empty; name a folder or file")
+    if "\0" in str(path):
+        raise ValueError("holds a NUL character, which no path may")
+    return os.path.expanduser(path)
+
+
+UserPath = Annotated[Path, BeforeValidator(_path_of_user)]
+"""A path as users write it."""
 
 
 class Strict(BaseModel):
@@ -52,6 +67,22 @@ class PartOptions(Strict):
         return value
 
 
+class PublishedSet(NamedTuple):
+    """A data set that is always the same.
+
+    Attributes:
+        train: Number of training images.
+        labelled: Number of the labelled images that evaluation learns from.
+        test: Number of images held out.
+        side: Side of the stored images, in pixels.
+    """
+
+    train: int
+    labelled: int
+    test: int
+    side: int
+
+
 class GatingOptions(PartOptions):
     """Base of the options of every gating scheme.
 
@@ -74,11 +105,17 @@ class DataOptions(PartOptions):
 
     Attributes:
         notice: What the user is told when a training uses the data set by default.
+        fitted: Whether the recipe is fitted to the pictures that are found, and to the machine, unless the user asks for
+            the fixed one.
+        published: The number and the size of the images of a set that is always the same; None for other sets. A training
+            can then be planned without the data.
     """
 
     notice: ClassVar[str] = ""
+    fitted: ClassVar[bool] = False
+    published: ClassVar[PublishedSet | None] = None
 
-    root: Path | None = Field(None, description="Folder that holds the data.")
+    root: UserPath | None = Field(None, description="Folder that holds the data.")
     download: bool = Field(False, description="Download the data into the folder if it is not there.")
     limit: int | None = Field(
         None,
@@ -91,21 +128,15 @@ class DataOptions(PartOptions):
         description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"
         " stand in for it, counted and listed. Not set, it is 'stop' for images with labels, 'skip' for those without.",
     )
+    shrink: int | None = Field(
+        None,
+        ge=8,
+        description="Shrink training images once, until their shorter side has so many pixels, and keep them in memory:"
+        " for photographs, which take long to decode. Not set, each is decoded whenever it is drawn.",
+    )
     image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
     mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")
     std: Colour = Field(IMAGENET_STD, description="Standard deviation of the channels, above 0, at most 2.")
-
-    @field_validator("root", mode="before")
-    @classmethod
-    def _of_the_user(cls, root: Any) -> Any:
-        """Refuse what is no path; ``~`` is the user's home, as in a shell."""
-        if not isinstance(root, (str, Path)):
-            return root
-        if not str(root):
-            raise ValueError("is empty; name a folder")
-        if "\0" in str(root):
-            raise ValueError("holds a NUL character, which no path may")
-        return os.path.expanduser(root)
 
     @field_validator("mean")
     @classmethod

@@ -40,8 +40,8 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
+from ssl_dc.training.length import Lengths
 from ssl_dc.training.numerics import NumericsWatch, StepLoss
-from ssl_dc.training.schedule import Schedule
 from ssl_dc.training.stopping import StopSignals, answered_in_words
 from ssl_dc.views.base import BatchedViews, Views
 
@@ -113,8 +113,8 @@ class Trainer:
         self.batches = _batches(images, views, loader, training, seed, len(routes), self.accelerator.device)
         self.cost = encoder.cost_model(image_size) if cost is None else cost
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.total_steps = training.epochs * self.steps_per_epoch
-        self.schedule = Schedule(round(training.warmup_share * self.total_steps), self.total_steps)
+        self.lengths = Lengths(training, self.steps_per_epoch)
+        self.total_steps = self.lengths.total_steps
         if budget.budgets:
             set_budgets(encoder, budget.budgets, budget.target)
         self.budgets = budget.budgets or (1.0,)
@@ -161,12 +161,23 @@ class Trainer:
         with StopSignals(answer) as stop, blamed, worker_failures(), peer_failures():
             self._restore()
             self._tell("on_batch_size", self.training.batch_size)
+            if change := self.lengths.change_at(self.step):
+                self._tell("on_message", change)
             self._tell("on_start", self.step, self.total_steps)
             try:
                 self._run(stop)
                 self._agree_on_buffers()
             finally:
                 self._tell("on_end")
+
+    def take_trial_step(self, views: BatchViews) -> None:
+        """Take a step on views that are not the run's, to see what a step takes. The run must not go on from there.
+
+        Args:
+            views: One tensor (N, 3, image_size, image_size) for each route, on the device that trains.
+        """
+        self._take_step([views], measure=False)
+        self.step += 1
 
     def _run(self, stop: StopSignals) -> None:
         watch, begun_at = Stopwatch(), self.step
@@ -214,7 +225,7 @@ class Trainer:
         """
         seed_everything(self.seed, _STEP, self.step, rank())
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * self.schedule.share(self.step)
+            group["lr"] = group["peak_lr"] * self.lengths.share(self.step)
         budget = self._budget()
         routes = self._routes(budget)
         self.learner.train()
@@ -235,8 +246,7 @@ class Trainer:
             return {}
         self.optimizer.step()
         self.optimizer.zero_grad()
-        progress = (self.step + 1) / self.total_steps
-        self.learner.objective.after_step(self.learner.encoder, progress)
+        self.learner.objective.after_step(self.learner.encoder, self.lengths.progress(self.step, self.step + 1))
         if any(route.gated for route in routes):
             first = next(number for number, route in enumerate(routes) if route.gated)
             self.budget.after_step(self.learner.encoder, micro_batches[-1][first], self.step, budget)
@@ -248,7 +258,7 @@ class Trainer:
         terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
         traces = self._traces(output, routes)
         for trace in traces:
-            losses = self.gating.losses(trace, budget, self.step / self.total_steps)
+            losses = self.gating.losses(trace, budget, self.lengths.progress(self.step, self.step))
             self.contract.check_losses(losses)
             for name, value in losses.items():
                 terms[name] = terms.get(name, 0) + value / len(traces)
@@ -320,6 +330,7 @@ class Trainer:
 
     def _micro_batches(self) -> Generator[BatchViews, None, None]:
         """The micro-batches of the rest of the run, on the device that trains."""
+        self.batches.prepare()
         self.contract.check_drawn(self.batches, self.step + 1)
         for number, views in enumerate(self.batches.rest(self.step)):
             if number == 0:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import ssl_dc
 from helpers.settings import TINY
+from ssl_dc.bench.at_most import HALVINGS, largest_that_holds
 from ssl_dc.cli import main
 from ssl_dc.errors import ConfigError, DialledWarning
 from ssl_dc.evaluation.dialled import checked_budgets, dialled
@@ -212,3 +213,32 @@ def test_bench_and_export_take_a_budget(many: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(main, ["export", str(many), "--budget", "0.8"])
     assert refused.exit_code == 2
     assert "--route gated" in refused.output
+
+
+def test_bench_names_the_largest_budget_for_a_deadline(many: Path, single: Path) -> None:
+    words = ["bench", many, "--seconds", 0.1, "--threads", 1, "--images", 4, "--json"]
+    easy = by_command(*words, "--at-most", "10s")
+    assert easy["budget"] == 0.8
+    assert easy["dense_holds"]
+    hard = by_command(*words, "--at-most", "0.001us")
+    assert hard["budget"] is None
+    assert [row["budget"] for row in hard["measured"]] == [0.2]
+    table = CliRunner().invoke(main, ["bench", str(many), "--seconds", "0.1", "--images", "4", "--at-most", "0.001us"])
+    assert "No budget holds it: even 0.2 takes longer." in table.stdout
+    for wrong in (["--at-most", "2"], ["--at-most", "0ms"], ["--at-most", "2ms", "--profile"], ["--at-most", "1e999s"]):
+        refused = CliRunner().invoke(main, ["bench", str(many), *wrong])
+        assert refused.exit_code == 2
+        assert "Traceback" not in refused.output
+    assert "train with --budget 0.1:0.9" in CliRunner().invoke(main, ["bench", str(single), "--at-most", "2ms"]).output
+
+
+@pytest.mark.parametrize("limit", [0.2, 0.21, 0.425, 0.5, 0.79])
+def test_the_search_ends_near_the_largest_budget_that_holds(limit: float) -> None:
+    found = largest_that_holds(lambda budget: budget <= limit, 0.2, 0.8)
+    assert found is not None
+    assert limit - 0.6 / 2**HALVINGS - 1e-3 <= found <= limit
+
+
+def test_the_search_knows_its_ends() -> None:
+    assert largest_that_holds(lambda _budget: True, 0.2, 0.8) == 0.8
+    assert largest_that_holds(lambda _budget: False, 0.2, 0.8) is None

@@ -1,0 +1,63 @@
+"""A budget that follows a deadline, on a clock of the test's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import ssl_dc
+
+
+class Machine:
+    """Stands for an executor and a clock: a call takes time in proportion to its budget, to the load, and to chance."""
+
+    def __init__(self, seed: int) -> None:
+        self.now, self.load = 0.0, 1.0
+        self.draw = np.random.default_rng(seed)
+        self.took: list[float] = []
+        self.budgets: list[float] = []
+
+    def __call__(self, _images: torch.Tensor, budget: float) -> str:
+        seconds = 0.004 * (0.1 + 0.9 * budget) * self.load * self.draw.lognormal(0, 0.1)
+        self.now += seconds
+        self.took.append(1000 * seconds)
+        self.budgets.append(budget)
+        return "result"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nine_calls_of_ten_are_in_time_under_a_changing_load(seed: int) -> None:
+    machine = Machine(seed)
+    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    for load in (1.0, 2.0, 0.8, 3.0):
+        machine.load, machine.took = load, []
+        for _ in range(1000):
+            assert held(torch.zeros(1)) == "result"
+        settled = machine.took[200:]
+        assert np.percentile(settled, 90) == pytest.approx(2.0, rel=0.1)
+
+
+def test_the_budget_stays_between_its_ends() -> None:
+    machine = Machine(0)
+    held = ssl_dc.Deadline(machine, 1e-6, least=0.2, largest=0.7, clock=lambda: machine.now)  # type: ignore[arg-type]
+    for _ in range(50):
+        held(torch.zeros(1))
+    assert held.budget == pytest.approx(0.2)
+    easy = ssl_dc.Deadline(machine, 1e6, least=0.2, largest=0.7, clock=lambda: machine.now)  # type: ignore[arg-type]
+    for _ in range(100):
+        easy(torch.zeros(1))
+    assert easy.budget == pytest.approx(0.7)
+    assert all(0.19 < budget < 0.71 for budget in machine.budgets)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"milliseconds": 0}, {"milliseconds": float("nan")}, {"least": 0.0}, {"least": 0.9}, {"largest": 1.5}],
+)
+def test_a_deadline_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    settings = {"milliseconds": 2.0, "least": 0.1, "largest": 0.5, **wrong}
+    with pytest.raises(ValueError, match="not"):
+        ssl_dc.Deadline(Machine(0), **settings)  # type: ignore[arg-type]
