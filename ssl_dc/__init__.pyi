@@ -2,6 +2,7 @@
 
 from ssl_dc.api import evaluate as evaluate
 from ssl_dc.api import load as load
+from ssl_dc.api import plan as plan
 from ssl_dc.api import resume as resume
 from ssl_dc.api import run_protocol as run_protocol
 from ssl_dc.api import train as train
@@ -140,6 +141,9 @@ from ssl_dc.trackers.tensorboard import TensorBoard as TensorBoard
 from ssl_dc.training.batches import Loader as Loader
 from ssl_dc.training.checkpoint import CheckpointStore as CheckpointStore
 from ssl_dc.training.trainer import Trainer as Trainer
+from ssl_dc.training_plan import Counts as Counts
+from ssl_dc.training_plan import Needs as Needs
+from ssl_dc.training_plan import Plan as Plan
 from ssl_dc.views.base import BatchedViews as BatchedViews
 from ssl_dc.views.base import Views as Views
 from ssl_dc.views.batched import BatchedStandardViews as BatchedStandardViews

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal, overload
 
 import torch
 from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.config import RunConfig, dump, resolve, uniform_layer, with_data
+from ssl_dc.config import Layer, Resolved, RunConfig, dump, uniform_layer, with_data
+from ssl_dc.config.layers import flattened
 from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures, rank
-from ssl_dc.errors import ConfigError, PluginError, RunError
+from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics
@@ -27,6 +31,7 @@ from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, 
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
+from ssl_dc.fitted_recipe import Fitted, fit
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
@@ -37,10 +42,12 @@ from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.initial_weights import InitialWeights
 from ssl_dc.training.length import with_length
+from ssl_dc.training.rehearsal import Timer
+from ssl_dc.training_plan import Counts, Plan, make_plan
 
 
 def train(
-    settings: Mapping[str, Any] | RunConfig | None = None,
+    settings: Mapping[str, Any] | RunConfig | Fitted | None = None,
     *,
     output: str | Path | None = None,
     watchers: Sequence[Watcher] = (),
@@ -50,7 +57,8 @@ def train(
 
     Args:
         settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, or a complete
-            config.
+            config. The recipe of one's own pictures is fitted to them and to the machine; ``{"recipe": "paper"}`` asks for
+            the fixed one.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
         watchers: Told of what happens.
         progress: Whether to show progress (:class:`ssl_dc.Progress`); by default in notebooks, and not in scripts.
@@ -61,19 +69,114 @@ def train(
         Stopped: If SIGTERM or SIGINT asked for it; the last step is saved, :func:`resume` goes on.
     """
     refuse_unguarded_script()
-    config = settings if isinstance(settings, RunConfig) else resolve([uniform_layer(settings or {}, "settings")]).config
     if output is not None:
         RunFolder.check_free(Path(output))
     told = [*watchers, *progress_watchers(progress)]
-    splits = _read(config, told)
+    with phase(told, "reading the pictures"):
+        fitted = _fitted(settings, None)
+        config, splits = fitted.resolved.config, fitted.splits or open_splits(build_data_set(fitted.resolved.config))
     prepared = _built(config, splits, told)
     with ExitStack() as held, peer_failures():
-        chosen: list[Path | None] = [None]
+        chosen: list[Any] = [None]
         if prepared.is_main_process:  # which chooses for all: what is free may change while the others look
             path = Path(output) if output else _free_folder(config)
             prepared.save_start(held.enter_context(RunFolder.new(path, config)))
-            chosen = [path]
-        return prepared.fit(RunFolder(broadcast_object_list(chosen)[0]), told)
+            chosen = [(path, dump(config))]
+        path, of_main_process = broadcast_object_list(chosen)[0]
+        _check_same(config, of_main_process)
+        return prepared.fit(RunFolder(path), told)
+
+
+def opened(layers: Sequence[Layer], output: str | Path | None = None) -> Fitted:
+    """The config of a call, with its data set open, so that planning and training need not open it twice.
+
+    Raises:
+        ConfigError: If the config is not valid, or something is in the way of the output.
+        DataError: If the data set cannot be opened.
+    """
+    refuse_unguarded_script()
+    if output is not None:
+        RunFolder.check_free(Path(output))
+    fitted = fit(layers)
+    return replace(fitted, splits=fitted.splits or open_splits(build_data_set(fitted.resolved.config)))
+
+
+def _fitted(settings: Mapping[str, Any] | RunConfig | Fitted | None, pictures: int | None) -> Fitted:
+    if isinstance(settings, Fitted):
+        return settings
+    if isinstance(settings, RunConfig):
+        return Fitted(Resolved(settings, {}), None)
+    return fit([uniform_layer(settings or {}, "settings")], pictures=pictures)
+
+
+def _check_same(config: RunConfig, of_main_process: str) -> None:
+    """Check that all processes of a launch train the same config: machines that differ may have other recipes fitted.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    ours, theirs = (flattened(json.loads(text)) for text in (dump(config), of_main_process))
+    if others := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+        raise ConfigError(
+            f"the processes of this launch have chosen different recipes, in {', '.join(others)}: set these yourself, or"
+            " ask for --recipe paper"
+        )
+
+
+def plan(
+    settings: Mapping[str, Any] | RunConfig | Fitted | None = None,
+    *,
+    output: str | Path | None = None,
+    pictures: int | None = None,
+    timer: Timer = perf_counter,
+) -> Plan:
+    """What a training will do and take: steps, time, memory, files, and what to change. Nothing is written.
+
+    Args:
+        settings: As for :func:`train`.
+        output: The run's folder; by default a new one under ``runs/``.
+        pictures: Plan for so many training images, without looking for the data.
+        timer: The clock by which trial steps are timed, in seconds.
+
+    Raises:
+        ConfigError: If the settings cannot be run.
+        DataError: If the data is not there, and its size is not known otherwise.
+    """
+    if pictures is not None and pictures < 1:
+        raise ConfigError(f"pictures = {pictures}: a training needs some; allowed: at least 1")
+    fitted = _fitted(settings, pictures)
+    config = fitted.resolved.config
+    where = Path(output) if output else next(path for path in _possible_folders(config) if not path.exists())
+    return make_plan(config, fitted.splits or _splits_or_counts(config, pictures), where, timer=timer)
+
+
+def plan_of_rest(folder: str | Path, *, epochs: int | None = None, timer: Timer = perf_counter) -> Plan:
+    """What is left to do of a run that stopped, and what it takes. The images are not read.
+
+    Args:
+        folder: The run's folder.
+        epochs: As for :func:`resume`.
+        timer: The clock by which trial steps are timed, in seconds.
+
+    Raises:
+        ConfigError: If there is no run.
+    """
+    run = RunFolder.existing(Path(folder))
+    done = CheckpointStore(run.checkpoints).newest_step()
+    config = run.config() if epochs is None else _with_length(run, epochs)
+    return make_plan(config, Counts(train=run.recorded_images()), run.path, steps_done=done, timer=timer)
+
+
+def _splits_or_counts(config: RunConfig, pictures: int | None) -> Splits | Counts:
+    """The data set; or how many images it has, if the caller or its publisher says so and it is not there."""
+    if pictures is not None:
+        return Counts(train=min(pictures, config.data.limit or pictures))
+    try:
+        return open_splits(build_data_set(config))
+    except DataError:
+        if config.data.published is None:
+            raise
+        return Counts.published(config.data.published, config)
 
 
 def resume(
@@ -300,11 +403,7 @@ def _free_folder(config: RunConfig) -> Path:
     Raises:
         RunError: If it cannot be made.
     """
-    budgets = config.budget.budgets
-    budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
-    name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
-    for number in itertools.count(1):
-        path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+    for path in _possible_folders(config):
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -313,3 +412,12 @@ def _free_folder(config: RunConfig) -> Path:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         break
     return path
+
+
+def _possible_folders(config: RunConfig) -> Iterator[Path]:
+    """Folders under ``runs/``, named for what is run, the best first."""
+    budgets = config.budget.budgets
+    budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
+    name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
+    for number in itertools.count(1):
+        yield Path("runs") / (name if number == 1 else f"{name}-{number}")

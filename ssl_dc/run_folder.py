@@ -234,6 +234,17 @@ class RunFolder:
                 " (--data-root says where they are), or go on with these: --accept-changed-data"
             )
 
+    def recorded_images(self) -> int:
+        """The number of training images when the run began.
+
+        Raises:
+            ConfigError: If it was not recorded.
+        """
+        try:
+            return int(json.loads(read_text(self.data_file, _LARGEST_RECORD))["images"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ConfigError(f"{self.data_file} cannot be read: {name_of(str(error))}") from error
+
     def save_bad_images(self, reasons: Mapping[str, Sequence[str]]) -> None:
         """List the images that could not be read: for each split, the reasons."""
         write_text(self.bad_images_file, json.dumps(reasons, indent=2) + "\n")

@@ -151,7 +151,7 @@ class PreparedRun:
         """List in the run's folder which images could not be read, and say so."""
         splits = self.splits._asdict().items()
         named = {name: images.left_out() for name, images in splits if isinstance(images, Readable)}
-        if self.splits.evaluation_train is self.splits.train:
+        if named.get("evaluation_train") == named.get("train"):
             named.pop("evaluation_train", None)
         found = {name: reasons for name, reasons in named.items() if reasons}
         if found and self.is_main_process:

@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "optimizer.lr_scaling": "none",
     "training.epochs": EPOCHS,
     "training.warmup_share": WARMUP_STEPS / (EPOCHS * STEPS),
+    "training.least_warmup": 0,
     "training.log_every": 1,
 }
 

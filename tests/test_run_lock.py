@@ -20,6 +20,7 @@ import pytest
 
 import ssl_dc
 from helpers.settings import TWO_BY_TWO
+from ssl_dc.atomic_files import append_line
 from ssl_dc.errors import ConfigError, RunError, SslDcError
 from ssl_dc.run_lock import LOCK_FILE, sole_writer
 
@@ -243,12 +244,14 @@ def test_of_two_that_race_one_wins_and_its_result_is_whole(kind: str, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_two_hundred_pairs_race(tmp_path: Path, whole: Path, half: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw = random.Random(2)
-    counted: Counter[str] = Counter()
-    for number in range(int(os.environ.get("SSL_DC_RACES", "200"))):
+    record = Path(os.environ.get("SSL_DC_RECORD", tmp_path)) / "races.jsonl"  # goes on where such a record ends
+    record.touch()
+    ended = [json.loads(line) for line in record.read_text().splitlines()]
+    for number in range(len(ended), 200):
         place = tmp_path / str(number)
         place.mkdir()
-        counted[assert_one_wins(KINDS[number % 3], place, whole, half, draw)] += 1
+        ended.append(assert_one_wins(KINDS[number % 3], place, whole, half, random.Random(number)))
         shutil.rmtree(place)
+        append_line(record, json.dumps(ended[-1]))
     with capsys.disabled():
-        print(f"\n{dict(counted)}")
+        print(f"\n{len(ended)} races: {dict(Counter(ended))}")

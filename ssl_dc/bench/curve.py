@@ -137,7 +137,7 @@ class Curve(Report):
                 axes.plot(x, y, style + mark, color=f"C{number}", markersize=4, label=name)
                 for dense in (point for point in points if point.route == str(Route.DENSE)):
                     place = (getattr(dense, against), getattr(dense, measure))
-                    axes.plot(*place, marker=mark, color=f"C{number}", markersize=9, fillstyle="none", linestyle="")
+                    axes.plot(*place, marker=mark, color=f"C{number}", markersize=9, markerfacecolor="white", linestyle="")
                     axes.annotate(
                         "dense", place, textcoords="offset points", xytext=(0, -14), ha="center", fontsize="x-small"
                     )

@@ -22,8 +22,15 @@ def command() -> None:
 @config_options
 @json_option
 def show(layers: list[Layer], as_json: bool) -> None:
-    """Print, as YAML, the complete config that train would run with these options, and where each setting comes from."""
+    """Print, as YAML, the complete config that train would run with these options, and where each setting comes from.
+
+    With --data-root, the pictures there are looked at: the recipe is fitted to them and to this machine.
+    """
     resolved = resolve(layers)
+    if resolved.config.data.fitted or resolved.recipe is not None:
+        from ssl_dc.fitted_recipe import fit
+
+        resolved = fit(layers).resolved
     if as_json:
         print_json(resolved.config.model_dump(mode="json"))
         return

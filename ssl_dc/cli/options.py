@@ -144,6 +144,7 @@ SETTINGS = [
     Setting("--download", "data.download", "Download the data if it is not there.", flag_only=True),
     Setting("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
     Setting("--bad-images", "data.bad_images", "An image that cannot be read: stop, or skip, counted and listed."),
+    Setting("--recipe", "recipe", "fitted to pictures and machine, or paper: the data set's fixed one."),
     Setting("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
     Setting("--epochs", "training.epochs", "Passes over the training images.", Number()),
     Setting("--init", "training.init", "Weights to start from: a run's folder, or a file of a ResNet's weights."),

@@ -29,19 +29,19 @@ _NUMBER = re.compile(r"[-+±~]?\.?\d.*|-|", re.DOTALL)
 """How a cell of a column of numbers begins; ``-`` and nothing stand for a number that there is not."""
 
 
-def print_report(report: Report) -> None:
-    """Print a report's tables to standard output."""
+def print_report(report: Report, *, to_stderr: bool = False) -> None:
+    """Print a report's tables to standard output, or to standard error."""
     for table in report.tables():
-        print_table(table)
+        print_table(table, to_stderr=to_stderr)
 
 
-def print_table(table: ReportTable) -> None:
-    """Print a table to standard output: in columns if they fit, else one block a row.
+def print_table(table: ReportTable, *, to_stderr: bool = False) -> None:
+    """Print a table to standard output, or to standard error: in columns if they fit, else one block a row.
 
     Columns fit if no number, and no single word, has to be broken. The width is the terminal's, or that of the variable
     COLUMNS if it is set.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=to_stderr)
     piped = not console.is_terminal and not os.environ.get("COLUMNS", "").isdecimal()
     if piped:
         console.width = max(PIPED, sum(_least_widths(table)) + _gaps(table))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
-from ssl_dc.config import Layer, Resolved, resolve
+from ssl_dc.config import Layer, resolve
 from ssl_dc.config.layers import merged
-from ssl_dc.errors import ConfigError
+from ssl_dc.errors import ConfigError, DataError, SslDcError
 from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
 
@@ -32,12 +33,21 @@ if TYPE_CHECKING:
     help="Go on with a run where it stopped; with --epochs N to train it for N epochs in all.",
 )
 @click.option("--accept-changed-data", is_flag=True, help="With --resume: go on though the training images have changed.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, to standard output, and stop. Nothing is written.")
+@click.option("--pictures", type=click.IntRange(min=1), help="With --dry-run: plan for so many, without looking for data.")
 @json_option
 def command(
-    layers: list[Layer], output: Path | None, resume: Path | None, accept_changed_data: bool, as_json: bool
+    layers: list[Layer],
+    output: Path | None,
+    resume: Path | None,
+    accept_changed_data: bool,
+    dry_run: bool,
+    pictures: int | None,
+    as_json: bool,
 ) -> None:
     """Pre-train one encoder that is a dense and a gated network at once.
 
+    Begins with a plan on standard error: steps, time, memory, files, and what to change. --dry-run prints the plan alone.
     Ends by saying what was learned (kNN-1 on held-out images, dense and gated, trained and untrained) and what it costs.
     Without --data it trains on small real images that need no download.
 
@@ -46,7 +56,12 @@ def command(
     """
     if accept_changed_data and resume is None:
         raise ConfigError("--accept-changed-data: a new run has no data to compare with; it belongs to --resume")
-    run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(resolve(layers), output)
+    if pictures is not None and not dry_run:
+        raise ConfigError("--pictures: a training counts its pictures itself; it belongs to --dry-run")
+    if dry_run:
+        _print_plan(layers, output, resume, pictures, as_json)
+        return
+    run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(layers, output)
     from ssl_dc.cli.tables import print_report
     from ssl_dc.distributed import leave_launch
 
@@ -59,7 +74,8 @@ def command(
         click.echo(f"run: {printable(str(run.folder))}")
 
 
-def _trained(resolved: Resolved, output: Path | None) -> Run:
+def _trained(layers: list[Layer], output: Path | None) -> Run:
+    resolved = resolve(layers)
     unnamed = resolved.provenance["data.name"] == "default"
     if unnamed and resolved.config.data.root is not None:
         source = resolved.provenance["data.root"]
@@ -68,8 +84,37 @@ def _trained(resolved: Resolved, output: Path | None) -> Run:
     note = resolved.config.data.notice if unnamed else ""
     progress = _starting(note)
     from ssl_dc import api
+    from ssl_dc.cli.tables import print_report
+    from ssl_dc.distributed import rank
+    from ssl_dc.trackers.base import phase
 
-    return api.train(resolved.config, output=output, watchers=[progress], progress=False)
+    with phase([progress], "reading the pictures"):
+        opened = api.opened(layers, output)
+    with phase([progress], "planning"):
+        plan = api.plan(opened, output=output)
+    if rank() == 0:
+        print_report(plan, to_stderr=True)
+    plan.check()
+    return api.train(opened, output=output, watchers=[progress], progress=False)
+
+
+def _print_plan(layers: list[Layer], output: Path | None, resume: Path | None, pictures: int | None, as_json: bool) -> None:
+    """Print the plan of a training, or of what is left of one, to standard output."""
+    from ssl_dc import api
+    from ssl_dc.cli.tables import print_report
+    from ssl_dc.fitted_recipe import fit
+
+    if resume is not None:
+        plan = api.plan_of_rest(resume, epochs=_said_anew(layers, output).get("epochs"))
+    else:
+        try:
+            plan = api.plan(fit(layers, pictures=pictures), output=output, pictures=pictures)
+        except DataError as error:
+            raise DataError(f"{error} Without the data, --pictures N plans for so many.") from error
+    if as_json:
+        print_json(plan.as_json())
+    else:
+        print_report(plan)
 
 
 def _starting(note: str = "") -> Progress:
@@ -88,12 +133,28 @@ WITH_RESUME = {"training.epochs": "epochs", "data.root": "data_root", "data.bad_
 
 
 def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:
+    anew = _said_anew(layers, output)
+    progress = _starting()
+    from ssl_dc import api
+    from ssl_dc.distributed import rank
+    from ssl_dc.trackers.base import phase
+
+    with suppress(SslDcError):  # what is wrong with the run, the run itself says
+        with phase([progress], "planning"):
+            plan = api.plan_of_rest(folder, epochs=anew.get("epochs"))
+        if rank() == 0 and plan.steps:
+            click.echo(printable(plan.brief()), err=True)
+    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[progress], progress=False, **anew)
+
+
+def _said_anew(layers: list[Layer], output: Path | None) -> dict[str, Any]:
+    """The settings that may be given again with ``--resume``, by their names in :func:`ssl_dc.resume`.
+
+    Raises:
+        ConfigError: If others are given.
+    """
     said = merged(layers)
     others = sorted({said.sources[key] for key in said.values.keys() - WITH_RESUME} | ({"--output"} if output else set()))
     if others:
         raise ConfigError(f"--resume goes on with the run's own config; leave out {', '.join(others)}")
-    anew = {name: said.values[key] for key, name in WITH_RESUME.items() if key in said.values}
-    progress = _starting()
-    from ssl_dc import api
-
-    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[progress], progress=False, **anew)
+    return {name: said.values[key] for key, name in WITH_RESUME.items() if key in said.values}

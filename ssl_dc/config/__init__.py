@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -32,6 +32,7 @@ from ssl_dc.plugins.registry import registry
 __all__ = [
     "BudgetConfig",
     "Layer",
+    "Recipe",
     "Resolved",
     "RunConfig",
     "TrainingConfig",
@@ -44,6 +45,13 @@ __all__ = [
 ]
 
 
+RECIPE = "recipe"
+"""The key that asks for a kind of recipe. It decides other settings, and is itself not part of a complete config."""
+
+Recipe = Literal["fitted", "paper"]
+"""``fitted`` is chosen for the pictures and the machine; ``paper`` is the fixed recipe that the data set brings."""
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A complete config, and where each of its settings comes from.
@@ -51,33 +59,39 @@ class Resolved:
     Attributes:
         config: The config.
         provenance: The source of every setting, by dotted key.
+        recipe: The kind of recipe that the user asks for, if any.
     """
 
     config: RunConfig
     provenance: Mapping[str, str]
+    recipe: Recipe | None = None
 
 
-def resolve(layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True) -> Resolved:
+def resolve(
+    layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True, data_recipe: Layer | None = None
+) -> Resolved:
     """The complete config of a call: defaults, then the recipes of the chosen parts, then the layers in order.
 
     Args:
         layers: What the user says, from the weakest (a file) to the strongest (``--set``).
         unnamed_data_recipe: Whether the recipe of the default data set counts when no data set is named. It does not where
             only the network matters.
+        data_recipe: Settings in place of the recipe of the data set.
 
     Raises:
         ConfigError: If the config is not valid. The message names every error.
     """
-    said = merged([by_new_names(normalised(layer)) for layer in layers])
+    everything = merged([by_new_names(normalised(layer)) for layer in layers])
+    said, recipe = _without_recipe(everything)
     without_data = not unnamed_data_recipe and "data.name" not in said.values
     kinds = [kind for kind in config_sections() if not (kind == "data" and without_data)]
-    whole = stacked([*_recipes(said, kinds), said])
+    whole = stacked([*_recipes(said, kinds, data_recipe), said])
     try:
         config = RunConfig.model_validate(nested(whole.values))
     except ValidationError as error:
         raise ConfigError(readable(error, whole.values, whole.sources)) from error
     provenance = {key: whole.sources.get(key, "default") for key in flattened(config.model_dump(mode="json"))}
-    return Resolved(config, provenance)
+    return Resolved(config, provenance, recipe)
 
 
 def with_data(config: RunConfig, source: str, **options: Any) -> RunConfig:
@@ -140,20 +154,43 @@ def read_complete(path: Path) -> RunConfig:
     missing = [section for section in RunConfig.model_fields if section not in said]
     if missing:
         raise ConfigError(f"{path} is not the complete config of a run; it lacks: {', '.join(missing)}")
-    return resolve([layer]).config
+    try:
+        return RunConfig.model_validate(nested(layer.values))  # no recipe of today fills a gap either
+    except ValidationError as error:
+        raise ConfigError(readable(error, layer.values, layer.sources)) from error
 
 
-def _recipes(said: Layer, kinds: Iterable[str]) -> Iterable[Layer]:
+def _without_recipe(said: Layer) -> tuple[Layer, Recipe | None]:
+    """What the user says of settings, and the kind of recipe that the user asks for.
+
+    Raises:
+        ConfigError: If there is no such kind.
+    """
+    if RECIPE not in said.values:
+        return said, None
+    recipe = said.values[RECIPE]
+    if recipe not in get_args(Recipe):
+        allowed = " or ".join(map(repr, get_args(Recipe)))
+        raise ConfigError(f"{said.sources[RECIPE]}: {RECIPE} = {recipe!r}: there is no such recipe; allowed: {allowed}")
+    kept = {key: value for key, value in said.values.items() if key != RECIPE}
+    return Layer(kept, {key: said.sources[key] for key in kept}), recipe
+
+
+def _recipes(said: Layer, kinds: Iterable[str], data_recipe: Layer | None) -> Iterable[Layer]:
     """The recipes of the chosen parts of some kinds, the data set's first, as far as they fit the other chosen parts.
 
     A part that does not exist has no recipe; validation reports it.
     """
+    chosen: dict[str, Any] = {}
     for kind in sorted(kinds, key=lambda kind: kind != "data"):
-        name = said.values.get(f"{kind}.name", default_part(kind))
+        name = said.values.get(f"{kind}.name", chosen.get(f"{kind}.name", default_part(kind)))
         if registry().has(kind, name):
-            recipe = registry().find(kind, name).options_model().recipe
-            fitting = {key: value for key, value in recipe.items() if _fits(key, recipe, said)}
-            yield uniform_layer(fitting, f"recipe of {name}")
+            recipe = uniform_layer(registry().find(kind, name).options_model().recipe, f"recipe of {name}")
+            if kind == "data" and data_recipe is not None:
+                recipe = data_recipe
+            fitting = {key: value for key, value in recipe.values.items() if _fits(key, recipe.values, said)}
+            chosen.update(fitting)
+            yield Layer(fitting, {key: recipe.sources[key] for key in fitting})
 
 
 def _fits(key: str, recipe: Mapping[str, Any], said: Layer) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
+from ssl_dc.config import RECIPE, Recipe
 from ssl_dc.config.schema import RunConfig
 from ssl_dc.errors import PluginError
 from ssl_dc.plugins.kinds import KINDS, config_sections, default_part
@@ -31,6 +32,10 @@ def json_schema() -> dict[str, Any]:
             "description": properties[kind]["description"],
             "anyOf": [{"enum": names, "description": f"The {KINDS[kind].label}, with its defaults."}, *choices],
         }
+    properties[RECIPE] = {
+        "description": "Which recipe fills in what is not set: fitted to the pictures and the machine, or the fixed one.",
+        "enum": list(get_args(Recipe)),
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "ssl-dc config",

@@ -188,6 +188,12 @@ class TrainingConfig(Strict):
         description="Share of the training in which the learning rate rises from a hundredth of its peak. The default"
         " is 10 of 500 epochs.",
     )
+    least_warmup: int = Field(
+        0,
+        ge=0,
+        description="Steps of warm-up, at least. A run of fewer than twice as many steps warms up for half of them, to a"
+        " peak that is lower in proportion.",
+    )
     gate_warmup: int = Field(0, ge=0, description="First epochs in which every view is dense and gates are not trained.")
     dense_share: float = Field(
         0.0, ge=0, lt=1, description="Share of the steps, drawn at random, in which every view is dense."

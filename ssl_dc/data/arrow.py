@@ -7,14 +7,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ssl_dc.data.base import DataSet, Found, ImageSet, Labels, LeftOut, Splits
+from ssl_dc.data.encoded import EncodedImages
 from ssl_dc.data.held_out import described, splits_of
 from ssl_dc.data.labels import are_hidden, check_labels, integer_labels, numbered_classes
 from ssl_dc.data.options import ArrowOptions
 from ssl_dc.data.parquet_files import HELD_OUT, TRAIN
-from ssl_dc.data.pictures import read_rgb
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
@@ -22,7 +20,7 @@ _LAYOUT = "a data set written by the method save_to_disk of Hugging Face dataset
 _DEFAULTS = ArrowOptions()
 
 
-class ArrowImages(ImageSet):
+class ArrowImages(EncodedImages):
     """Encoded images of a saved data set, decoded when asked for.
 
     The file is mapped into memory: what is not read takes none, and all processes share what is. A pickled copy holds the
@@ -46,18 +44,18 @@ class ArrowImages(ImageSet):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def image(self, index: int) -> Image.Image:
-        """The image of that number, in RGB.
+    def encoded(self, index: int) -> tuple[BytesIO, str]:
+        """The bytes of the image of that number, and its name for messages.
 
         Raises:
-            DataError: If it cannot be decoded.
+            DataError: If it has none.
         """
         name = f"{index} of {self._name}"
         value = self._rows[int(index)][self._column]
         encoded = value["bytes"] if isinstance(value, dict) else value
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the data set itself can be read.")
-        return read_rgb(BytesIO(encoded), name)
+        return BytesIO(encoded), name
 
 
 class Arrow(DataSet):

@@ -39,6 +39,19 @@ class ImageSet(ABC):
             DataError: If it cannot be read; the message names it.
         """
 
+    def prepare(self) -> None:  # noqa: B027  # most sets have nothing to do
+        """Called once before a training, in the process that starts others to draw views."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number, in pixels, as it is stored.
+
+        By default the image is decoded. A set that can read the size from a header should.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        return self.image(index).size
+
     def fingerprint(self) -> str:
         """A digest that is another where the images are others, so that a resumed run can tell: 64 hex digits.
 
@@ -54,6 +67,37 @@ class ImageSet(ABC):
             except DataError:
                 digest.update(b"unreadable")
         return digest.hexdigest()
+
+
+class OtherImages(ImageSet):
+    """The images of a set, seen in another way. Labels, sizes and the fingerprint are those of the set.
+
+    Args:
+        images: The set.
+    """
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+
+    @property
+    def labels(self) -> Labels | None:
+        """Class of each image, (n,) int64, or None."""
+        return self._images.labels
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def prepare(self) -> None:
+        """Let the set get ready."""
+        self._images.prepare()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number, as it is stored."""
+        return self._images.size(index)
+
+    def fingerprint(self) -> str:
+        """That of the set."""
+        return self._images.fingerprint()
 
 
 def spread(count: int) -> list[int]:

@@ -14,7 +14,7 @@ from ssl_dc.data.base import DataSet, Found, ImageSet, Labels, LeftOut, Splits
 from ssl_dc.data.held_out import described, labelled_splits, unlabelled_splits
 from ssl_dc.data.listing import pictures_below
 from ssl_dc.data.options import FolderOptions
-from ssl_dc.data.pictures import read_rgb
+from ssl_dc.data.pictures import read_rgb, read_size
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
@@ -50,6 +50,14 @@ class FolderImages(ImageSet):
             DataError: If the file cannot be read.
         """
         return read_rgb(self._paths[index], self._paths[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the image of that number, from the head of its file.
+
+        Raises:
+            DataError: If the file cannot be read.
+        """
+        return read_size(self._paths[index], self._paths[index])
 
     def fingerprint(self) -> str:
         """Of every file's place in the folder, size and class."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from ssl_dc.plugins.options import Colour, DataOptions
+from ssl_dc.plugins.options import Colour, DataOptions, PublishedSet
 
 CIFAR10_MEAN: Colour = (0.4914, 0.4823, 0.4466)
 CIFAR10_STD: Colour = (0.247, 0.243, 0.261)
@@ -46,6 +46,7 @@ class DigitsOptions(DataOptions):
         "views.flip_p": 0.0,
         "views.solarize_p": (0.0, 0.0),
     }
+    published: ClassVar[PublishedSet | None] = PublishedSet(1437, 1437, 360, 8)
 
     name: str = "digits"
     image_size: int = Field(16, ge=8, le=1024, description="Side of the images; the digits are 8x8 and are enlarged.")
@@ -57,6 +58,7 @@ class Cifar10Options(DataOptions):
     """Options of the data set ``cifar10``; its recipe is the paper's."""
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "cifar", "views.blur_p": (0.0, 0.2)}
+    published: ClassVar[PublishedSet | None] = PublishedSet(50_000, 50_000, 10_000, 32)
 
     name: str = "cifar10"
     image_size: int = Field(32, ge=8, le=1024, description="Side of the images.")
@@ -68,6 +70,7 @@ class Cifar100Options(DataOptions):
     """Options of the data set ``cifar100``; its recipe is the paper's."""
 
     recipe: ClassVar[Mapping[str, Any]] = Cifar10Options.recipe
+    published: ClassVar[PublishedSet | None] = PublishedSet(50_000, 50_000, 10_000, 32)
 
     name: str = "cifar100"
     image_size: int = Field(32, ge=8, le=1024, description="Side of the images.")
@@ -79,6 +82,7 @@ class Stl10Options(DataOptions):
     """Options of the data set ``stl10``: pre-training on its unlabelled images; its recipe is the paper's."""
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
+    published: ClassVar[PublishedSet | None] = PublishedSet(100_000, 5_000, 8_000, 96)
 
     name: str = "stl10"
     image_size: int = Field(96, ge=8, le=1024, description="Side of the images.")
@@ -98,18 +102,26 @@ HoldOut = Annotated[
 
 
 class FolderOptions(DataOptions):
-    """Options of the data set ``folder``: one's own images. Its recipe is the paper's for ImageNet-100."""
+    """Options of the data set ``folder``: one's own images.
+
+    Its recipe is fitted to them and to the machine; the fixed one is the paper's for ImageNet-100.
+    """
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
+    fitted: ClassVar[bool] = True
 
     name: str = "folder"
     hold_out: HoldOut = 0.2
 
 
 class ParquetOptions(DataOptions):
-    """Options of the data set ``parquet``: images in Hugging Face's parquet convention, at the paper's ImageNet recipe."""
+    """Options of the data set ``parquet``: images in Hugging Face's parquet convention.
+
+    Its recipe is fitted to them and to the machine; the fixed one is the paper's for ImageNet.
+    """
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
+    fitted: ClassVar[bool] = True
 
     name: str = "parquet"
     hold_out: HoldOut = 0.2
@@ -118,6 +130,6 @@ class ParquetOptions(DataOptions):
 
 
 class ArrowOptions(ParquetOptions):
-    """Options of the data set ``arrow``: data sets saved by Hugging Face ``datasets``, at the paper's ImageNet recipe."""
+    """Options of the data set ``arrow``: data sets saved by Hugging Face ``datasets``, with the recipes of ``parquet``."""
 
     name: str = "arrow"

@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ssl_dc.data.base import DataSet, Found, ImageSet, Labels, LeftOut, Splits, spread
+from ssl_dc.data.encoded import EncodedImages
 from ssl_dc.data.held_out import described, splits_of
 from ssl_dc.data.labels import are_hidden, check_labels, integer_labels, numbered_classes
 from ssl_dc.data.options import ParquetOptions
 from ssl_dc.data.parquet_files import HELD_OUT, LAYOUT, TRAIN, MemoryBound, ParquetFile, find_splits
-from ssl_dc.data.pictures import read_rgb
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
 _DEFAULTS = ParquetOptions()
 
 
-class ParquetImages(ImageSet):
+class ParquetImages(EncodedImages):
     """Encoded images of one or more parquet files, decoded when asked for.
 
     The encoded bytes lie in Arrow's buffers, which forked workers share. A pickled copy leaves them out and reads the files
@@ -64,11 +63,11 @@ class ParquetImages(ImageSet):
             digest.update(encoded[index].as_py() or b"")
         return digest.hexdigest()
 
-    def image(self, index: int) -> Image.Image:
-        """The image of that number, in RGB.
+    def encoded(self, index: int) -> tuple[BytesIO, str]:
+        """The bytes of the image of that number, and its name for messages.
 
         Raises:
-            DataError: If it cannot be decoded. The message names its file and its row.
+            DataError: If it has none.
         """
         number = bisect_right(self._ends, index)
         row = index - (self._ends[number - 1] if number else 0)
@@ -76,7 +75,7 @@ class ParquetImages(ImageSet):
         encoded = self._bytes()[int(index)].as_py()
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the parquet file itself can be read.")
-        return read_rgb(BytesIO(encoded), name)
+        return BytesIO(encoded), name
 
     def _bytes(self) -> Any:
         """The encoded images, as Arrow's chunked array."""

@@ -6,8 +6,9 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
+
+T = TypeVar("T")
 
 BACKGROUND = (255, 255, 255)
 """What shows through where a picture is transparent: white."""
@@ -70,13 +73,36 @@ def read_rgb(source: str | BinaryIO, name: str) -> Image.Image:
     Raises:
         DataError: If it cannot be read. The message says why.
     """
+    return _read(source, name, _decoded)
+
+
+def read_size(source: str | BinaryIO, name: str) -> tuple[int, int]:
+    """Width and height of a picture in pixels, as it is stored: from its head, without decoding it.
+
+    Args:
+        source: Path or open file.
+        name: What to call it in messages.
+
+    Raises:
+        DataError: If the head cannot be read. The message says why.
+    """
+    return _read(source, name, _stored_size)
+
+
+def _read(source: str | BinaryIO, name: str, read: Callable[[BinaryIO], T]) -> T:
+    """What is read of a path or an open file; whatever keeps it from being read is a :class:`DataError`."""
     try:
         if not isinstance(source, str):
-            return _decoded(source)
+            return read(source)
         with open_regular(source) as file:
-            return _decoded(file)
+            return read(file)
     except PictureError as error:
         raise DataError(f"image {name} cannot be read: {error}.") from error
+
+
+def _stored_size(file: BinaryIO) -> tuple[int, int]:
+    with _identified(file) as image:
+        return image.size
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits
+from ssl_dc.data.shrunk import Shrunk
 from ssl_dc.data.unreadable import Readable
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class Subset(ImageSet):
             DataError: If it cannot be read.
         """
         return self._images.image(int(self._indices[index]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of the kept image of that number."""
+        return self._images.size(int(self._indices[index]))
 
     def fingerprint(self) -> str:
         """Of the set, and of which images are kept."""
@@ -106,7 +111,9 @@ def open_splits(data_set: DataSet) -> Splits:
         return _readable(sample(images, limit), rule)
 
     train = part(splits.train, options.limit)
-    same = splits.evaluation_train is splits.train
+    same = splits.evaluation_train is splits.train and options.shrink is None
+    if options.shrink is not None:  # evaluation sees every image as it is
+        train = _readable(Shrunk(sample(splits.train, options.limit), options.shrink), rule)
     return splits._replace(
         train=train,
         evaluation_train=train if same else part(splits.evaluation_train, options.limit),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ssl_dc.data.base import ImageSet, Labels
+from ssl_dc.data.base import ImageSet, OtherImages
 from ssl_dc.distributed import world_size
 from ssl_dc.errors import DataError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Readable(ImageSet):
+class Readable(OtherImages):
     """A set in which the next image of the same class stands in for one that cannot be read.
 
     So the number of images, their labels and their order stay what they are, and with them all that is drawn by number:
@@ -27,21 +27,9 @@ class Readable(ImageSet):
     """
 
     def __init__(self, images: ImageSet) -> None:
-        self._images = images
+        super().__init__(images)
         # in shared memory: the processes that prepare images mark here what they could not read
         self._unreadable = torch.zeros(len(images), dtype=torch.bool).share_memory_()
-
-    @property
-    def labels(self) -> Labels | None:
-        """Class of each image, (n,) int64, or None."""
-        return self._images.labels
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def fingerprint(self) -> str:
-        """That of the set."""
-        return self._images.fingerprint()
 
     def image(self, index: int) -> Image:
         """The image of that number, or of the next one of its class that can be read.

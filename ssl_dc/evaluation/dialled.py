@@ -89,7 +89,7 @@ def _calibrated_for(model: Model, asked: Sequence[float]) -> Model:
     set_budgets(other.encoder, grid, model.config.budget.target or grid[0])
     calibrate(other.encoder, batches, other.cost, grid)
     new = ", ".join(f"{budget:g}" for budget in asked if not _learned(model, budget))
-    trained_for = ", ".join(f"{budget:g}" for budget in trained) or "none"
+    trained_for = ", ".join(f"{budget:g}" for budget in trained)
     warnings.warn(
         f"the network was trained for a budget of {trained_for}; its thresholds for {new} are set here, on"
         f" {sum(map(len, batches)):,} images, and it has not learned with them",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +12,8 @@ from ssl_dc.plugins.options import OptimizerOptions
 
 class LARSOptions(OptimizerOptions):
     """Options of the optimiser ``lars``. The defaults are the paper's (method section 1)."""
+
+    recipe: ClassVar[Mapping[str, Any]] = {"training.least_warmup": 100}
 
     name: str = "lars"
     lr: float = Field(0.3, gt=0, description="Peak learning rate.")

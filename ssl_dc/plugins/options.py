@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -67,6 +67,22 @@ class PartOptions(Strict):
         return value
 
 
+class PublishedSet(NamedTuple):
+    """A data set that is always the same.
+
+    Attributes:
+        train: Number of training images.
+        labelled: Number of the labelled images that evaluation learns from.
+        test: Number of images held out.
+        side: Side of the stored images, in pixels.
+    """
+
+    train: int
+    labelled: int
+    test: int
+    side: int
+
+
 class GatingOptions(PartOptions):
     """Base of the options of every gating scheme.
 
@@ -89,9 +105,15 @@ class DataOptions(PartOptions):
 
     Attributes:
         notice: What the user is told when a training uses the data set by default.
+        fitted: Whether the recipe is fitted to the pictures that are found, and to the machine, unless the user asks for
+            the fixed one.
+        published: The number and the size of the images of a set that is always the same; None for other sets. A training
+            can then be planned without the data.
     """
 
     notice: ClassVar[str] = ""
+    fitted: ClassVar[bool] = False
+    published: ClassVar[PublishedSet | None] = None
 
     root: UserPath | None = Field(None, description="Folder that holds the data.")
     download: bool = Field(False, description="Download the data into the folder if it is not there.")
@@ -105,6 +127,12 @@ class DataOptions(PartOptions):
         None,
         description="An image that cannot be read: 'stop' ends the run and names it; 'skip' lets the next of its class"
         " stand in for it, counted and listed. Not set, it is 'stop' for images with labels, 'skip' for those without.",
+    )
+    shrink: int | None = Field(
+        None,
+        ge=8,
+        description="Shrink training images once, until their shorter side has so many pixels, and keep them in memory:"
+        " for photographs, which take long to decode. Not set, each is decoded whenever it is drawn.",
     )
     image_size: int = Field(224, ge=8, le=1024, description="Side of the square images that the network sees, in pixels.")
     mean: Colour = Field(IMAGENET_MEAN, description="Mean of the channels, in [0, 1].")

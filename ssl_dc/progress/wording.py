@@ -99,7 +99,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours >= 24:
-        return f"{hours // 24} d {hours % 24:02} h"
+        days = hours // 24
+        return f"{days} d {hours % 24:02} h" if days < 100 else f"{days} d"
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 

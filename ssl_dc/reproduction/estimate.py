@@ -4,33 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import median
 from typing import Any
 
-from torch import nn
-
-from ssl_dc.assemble import build_network, build_objective
-from ssl_dc.config import RunConfig
 from ssl_dc.evaluation.report import Report, ReportTable
+from ssl_dc.plugins.options import DataOptions
+from ssl_dc.plugins.registry import registry
+from ssl_dc.printable import in_words
 from ssl_dc.reproduction.plan import PlannedRun
+from ssl_dc.training_cost import training_macs
 
-TRAINING_IMAGES = {
-    "cifar10": 50_000,
-    "cifar100": 50_000,
-    "stl10": 100_000,
-    "imagenet100": 126_689,
-    "digits": 1_437,
-}
-"""The number of training images of each data set. No data set is opened to estimate a time."""
+TRAINING_IMAGES = {"imagenet100": 126_689}
+"""The number of training images of each data set that is no part. No data set is opened to estimate a time."""
 
 MACS_PER_SECOND = 3e10
 """Speed of training on 2 CPU cores. Measured: 2.3e10 (width 16, 32 px, augmented) to 4.6e10 (the paper's network)."""
-
-PASSES = 3
-"""Forward passes that cost as much as a training step. The backward pass costs about two."""
-
-VIEWS = 2
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Estimate(Report):
     def tables(self) -> Sequence[ReportTable]:
         """Which runs are done, and how long the others may take."""
         rows = [
-            (run.name, str(run.config.training.epochs), "yes" if done else "", "" if done else _in_words(seconds))
+            (run.name, str(run.config.training.epochs), "yes" if done else "", "" if done else in_words(seconds))
             for run, done, seconds in zip(self.runs, self.done, self.seconds, strict=True)
         ]
         return [
@@ -77,7 +65,7 @@ class Estimate(Report):
                 f"{len(self.runs)} runs, {sum(self.done)} done",
                 ("run", "epochs", "done", "estimated time"),
                 rows,
-                total=("all remaining", "", "", _in_words(self.total)),
+                total=("all remaining", "", "", in_words(self.total)),
                 note=f"Times are estimates of the trainings alone, {self.basis}.",
             )
         ]
@@ -95,7 +83,7 @@ def estimate(
     """
     listed = list(runs)
     measured = {run.name: reached for run, _ in listed if (reached := speed(run))}
-    rates = [measured[run.name] * macs_per_image(run.config) for run, _ in listed if run.name in measured]
+    rates = [measured[run.name] * training_macs(run.config) for run, _ in listed if run.name in measured]
     rate = median(rates) if rates else MACS_PER_SECOND
     basis = (
         f"from the speed of {len(rates)} runs in this folder"
@@ -110,46 +98,23 @@ def estimate(
     )
 
 
-def macs_per_image(config: RunConfig) -> int:
-    """MACs of training on one image: both views, forward and backward, encoder and heads."""
-    # only the settings that decide the shapes, so that runs of one shape share the cached count
-    return _macs_per_image(
-        RunConfig(
-            objective=config.objective, backbone=config.backbone, data=config.data.model_copy(update={"root": None})
-        ).model_dump_json()
-    )
-
-
-@cache
-def _macs_per_image(config_json: str) -> int:
-    config = RunConfig.model_validate_json(config_json)
-    network = build_network(config.model_copy(update={"budget": config.budget.model_copy(update={"target": 1.0})}))
-    objective = build_objective(config, network.encoder.feature_dim)
-    heads = sum(layer.weight.numel() for layer in objective.modules() if isinstance(layer, nn.Linear))
-    return PASSES * VIEWS * (network.cost.dense_macs + heads)
-
-
 def _seconds(dataset: str, run: PlannedRun, macs_per_second: float) -> float | None:
     images = _images(dataset, run)
     if images is None:
         return None
     training = run.config.training
     steps = training.epochs * (images // training.batch_size)
-    return steps * training.batch_size * macs_per_image(run.config) / macs_per_second
+    return steps * training.batch_size * training_macs(run.config) / macs_per_second
 
 
 def _images(dataset: str, run: PlannedRun) -> int | None:
-    counts = [n for n in (TRAINING_IMAGES.get(dataset), run.config.data.limit) if n is not None]
+    counts = [n for n in (_published(dataset), run.config.data.limit) if n is not None]
     return min(counts, default=None)
 
 
-def _in_words(seconds: float | None) -> str:
-    """A time in words, to the minute, or in seconds below a minute."""
-    if seconds is None:
-        return "unknown"
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    days, hours = divmod(minutes // 60, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number)
+def _published(dataset: str) -> int | None:
+    """The number of training images of a data set that is always the same."""
+    options = registry().find("data", dataset).options_model() if registry().has("data", dataset) else None
+    if options is None or not issubclass(options, DataOptions) or options.published is None:
+        return TRAINING_IMAGES.get(dataset)
+    return options.published.train

@@ -48,6 +48,9 @@ class Batches(ABC):
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step to the end of the run."""
 
+    def prepare(self) -> None:  # noqa: B027  # a caller's loader needs nothing
+        """Called before the first batch is asked for."""
+
     def first_image(self, first_step: int) -> Image | None:  # noqa: ARG002  # here there are no images
         """The first image of this process from an optimiser step on; None if the batches come from a caller's loader.
 
@@ -84,6 +87,10 @@ class ViewBatches(Batches):
     def steps_per_epoch(self) -> int:
         """Number of whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.view_sets), self.training.batch_size)
+
+    def prepare(self) -> None:
+        """Let the images get ready."""
+        self.view_sets.images.prepare()
 
     def first_image(self, first_step: int) -> Image:
         """The first image of this process from an optimiser step on."""

@@ -98,6 +98,12 @@ class CheckpointStore:
         """The folder of the newest resume point, damaged or not; None if there is none."""
         return next(iter(self._newest_first()), None)
 
+    def newest_step(self) -> int:
+        """Optimiser steps at the newest resume point, damaged or not; 0 if there is none."""
+        newest = self.newest()
+        number = newest.name.removeprefix("step-") if newest else ""
+        return int(number) if number.isdecimal() else 0
+
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"), reverse=True)
 

@@ -65,6 +65,10 @@ class DeviceBatches(Batches):
         """Whole global batches in the images."""
         return GlobalBatches.steps_per_epoch(len(self.images), self.training.batch_size)
 
+    def prepare(self) -> None:
+        """Let the images get ready."""
+        self.images.prepare()
+
     def first_image(self, first_step: int) -> Image:
         """The first image of this process from an optimiser step on."""
         keys = RestOfRun(len(self.images), self.training, self.seed, first_step)

@@ -107,7 +107,7 @@ class Lengths:
 
 def schedule_of(training: TrainingConfig, steps: int) -> Schedule:
     """The schedule of a training of that many steps."""
-    return Schedule(round(training.warmup_share * steps), steps)
+    return Schedule.of(training.warmup_share, training.least_warmup, steps)
 
 
 def with_length(config: RunConfig, epochs: int, step: int) -> RunConfig:

@@ -91,6 +91,7 @@ class StopSignals:
         if self.received is None:
             self.received, self._since = number, now
         elif now - self._since >= ECHO_SECONDS:
+            self._since = now  # the second one has its echoes too, which must not disturb the end
             _stop_at_once(number)
 
 

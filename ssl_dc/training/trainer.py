@@ -170,6 +170,15 @@ class Trainer:
             finally:
                 self._tell("on_end")
 
+    def take_trial_step(self, views: BatchViews) -> None:
+        """Take a step on views that are not the run's, to see what a step takes. The run must not go on from there.
+
+        Args:
+            views: One tensor (N, 3, image_size, image_size) for each route, on the device that trains.
+        """
+        self._take_step([views], measure=False)
+        self.step += 1
+
     def _run(self, stop: StopSignals) -> None:
         watch, begun_at = Stopwatch(), self.step
         # Closing the generator ends the processes that prepare images, whatever ends the run.
@@ -321,6 +330,7 @@ class Trainer:
 
     def _micro_batches(self) -> Generator[BatchViews, None, None]:
         """The micro-batches of the rest of the run, on the device that trains."""
+        self.batches.prepare()
         self.contract.check_drawn(self.batches, self.step + 1)
         for number, views in enumerate(self.batches.rest(self.step)):
             if number == 0:

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.command_line import call, done, message, parsed, refused
 from ssl_dc.cli.options import SETTINGS
-from ssl_dc.config import dump, file_layer, override_layer, resolve
+from ssl_dc.config import RECIPE, dump, file_layer, override_layer, resolve
 
 
 def test_config_show_is_a_config_that_reads_back_equal(here: Path) -> None:
@@ -39,7 +39,7 @@ def test_named_options_rank_above_the_file_and_set_above_them(here: Path) -> Non
 
 @pytest.mark.parametrize("folder", [["--data", "folder"], ["--data.name=folder"], ["--set", "data=folder"]], ids=" ".join)
 def test_a_part_named_in_any_way_keeps_the_options_of_the_same_call(folder: list[str]) -> None:
-    words = ["--bad-images", "skip", *folder, "--data-root", "pictures"]
+    words = ["--bad-images", "skip", *folder, "--data-root", "pictures", "--recipe", "paper"]
     assert parsed("config", "show", *words)["data"]["bad_images"] == "skip"
 
 
@@ -72,10 +72,10 @@ def test_every_named_option_sets_its_key() -> None:
         "--precision": ("bf16", "bf16"),
         "--tracker": ("tensorboard", "tensorboard"),
     }
-    assert {setting.flag for setting in SETTINGS} == {*words, "--download"}
+    assert {setting.flag for setting in SETTINGS} == {*words, "--download", "--recipe"}
     arguments = [text for flag, (given, _) in words.items() for text in (flag, given)]
-    shown = parsed("config", "show", "--download", *arguments)
-    for setting in SETTINGS:
+    shown = parsed("config", "show", "--download", "--recipe", "paper", *arguments)
+    for setting in (each for each in SETTINGS if each.key != RECIPE):
         value = shown
         for key in setting.key.split("."):
             value = value[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def test_training_prints_one_json_document_and_progress_elsewhere(
     assert printed["budget"] == 0.3
     assert "60 held-out images" in printed["measured_on"]
     assert "step 4/4" in said.stderr
-    assert "Warning" not in said.stderr
+    assert not re.search(r"\wWarning", said.stderr), "nobody is shown a warning of Python's"
+    assert said.stderr.startswith("Plan\n")
+    assert "Warning: an epoch is 2 steps: lower --batch-size (now 32), to 16 say." in said.stderr
     assert "--data folder" in said.stderr, "whoever names no data is told how to use their own"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -294,8 +297,9 @@ def name_of_the_kernel() -> str:
     return f"kernel-{kernel_module._fingerprint(source, 'cc')}.so"
 
 
-def attack(shared: Path, evil: bytes, rounds: int) -> None:
+def attack(shared: Path, evil: bytes, rounds: int, pause: float = 0.0) -> None:
     """Put evil code where the kernel of another user would be, behind a link and in a folder in turn."""
+    time.sleep(pause)
     target, lair = shared / "ssl-dc", shared / "lair"
     lair.mkdir(mode=0o755)
     descriptor = os.open(lair, os.O_RDONLY)
@@ -353,34 +357,58 @@ class OtherUser:
         return text
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can be two users")
-def test_no_user_has_the_code_of_another_loaded(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def evil(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, bytes]]:
+    """A folder that all users may enter, and a library that says so when it is loaded."""
     folder = Path(tempfile.mkdtemp())
-    try:
-        folder.chmod(0o755)
-        (folder / "evil.c").write_text(EVIL)
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "evil.so", folder / "evil.c"], check=True)
-        evil = (folder / "evil.so").read_bytes()
-        monkeypatch.setenv("CC", "cc")
-        compiled_once()
-        for number in range(8):  # each begins anew: whoever makes the folder first keeps it
-            shared = folder / f"shared-{number}"
-            shared.mkdir()
-            shared.chmod(0o1777)
-            monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
-            hostile = OtherUser(23_001, attack, shared, evil, 400)
-            victim = OtherUser(23_002, want_the_kernel, 20)
-            assert victim.output() == "sound\n"
-            assert hostile.output() == ""
-            assert OtherUser(23_002, want_the_kernel, 2).output() == "sound\n"
-        assert (shared / "ssl-dc").is_dir()
-        (folder / "own").mkdir(mode=0o777)
-        (folder / "own").chmod(0o1777)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "own"))
-        assert OtherUser(23_001, attack, folder / "own", evil, 0).output() == ""
-        assert OtherUser(23_001, want_the_kernel, 1).output().startswith("EVIL")  # loaded code does show
-    finally:
-        shutil.rmtree(folder)
+    folder.chmod(0o755)
+    (folder / "evil.c").write_text(EVIL)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "evil.so", folder / "evil.c"], check=True)
+    monkeypatch.setenv("CC", "cc")
+    in_a_new_process()  # imports all that the other users need; root's Python may be closed to them
+    yield folder, (folder / "evil.so").read_bytes()
+    shutil.rmtree(folder)
+
+
+def race_for_the_cache(
+    folder: Path, evil: bytes, rounds: int, times: int, monkeypatch: pytest.MonkeyPatch, draw: random.Random
+) -> str:
+    """One user wants the kernel while another attacks the place where it is kept; who made the folder there first."""
+    shared = Path(tempfile.mkdtemp(dir=folder))
+    shared.chmod(0o1777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
+    hostile = OtherUser(23_001, attack, shared, evil, rounds, draw.uniform(0, 0.04))
+    victim = OtherUser(23_002, want_the_kernel, times)
+    assert victim.output() == "sound\n"
+    assert hostile.output() == ""
+    assert OtherUser(23_002, want_the_kernel, 2).output() == "sound\n"
+    return "the one who wants it" if (shared / "ssl-dc").stat().st_uid == 23_002 else "the other"
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can be two users")
+def test_no_user_has_the_code_of_another_loaded(evil: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, library = evil
+    draw = random.Random(0)
+    for _ in range(8):  # each begins anew: whoever makes the folder first keeps it
+        race_for_the_cache(folder, library, 400, 20, monkeypatch, draw)
+    (folder / "own").mkdir(mode=0o777)
+    (folder / "own").chmod(0o1777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "own"))
+    assert OtherUser(23_001, attack, folder / "own", library, 0).output() == ""
+    assert OtherUser(23_001, want_the_kernel, 1).output().startswith("EVIL")  # loaded code does show
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not ROOT, reason="only root can be two users")
+def test_hundreds_of_races_for_the_cache(
+    evil: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(1)
+    races = [race_for_the_cache(*evil, 100, 4, monkeypatch, draw) for _ in range(334)]
+    assert len(set(races)) == 2, "each should be first at times"
+    with capsys.disabled():
+        print(f"\n{len(races)} races; the folder was made by {dict(Counter(races))}")
 
 
 def test_an_unknown_backend_is_refused_by_name() -> None:

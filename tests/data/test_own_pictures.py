@@ -58,10 +58,11 @@ def test_a_heap_of_pictures_is_trained_on_and_its_cost_is_reported(heap: Path, t
     run = tmp_path / "run"
     result = train(heap, "--output", run, "--json")
     assert result.exit_code == 0, result.stderr
-    assert result.stderr.splitlines()[0] == (
+    understood = (
         f"{heap}: 40 pictures, no labels; 8 of them are held out, to calibrate gates and measure cost; 4 files left out:"
         f" 2 not pictures, 2 broken; listed in {run / 'left_out.json'}"
     )
+    assert understood in result.stderr.splitlines()
     listed = json.loads((run / "left_out.json").read_text())
     assert {kind: sorted(Path(path).name for path in paths) for kind, paths in listed.items()} == {
         "not pictures": ["Thumbs.db", "notes.txt"],
@@ -101,7 +102,7 @@ def test_labelled_pictures_are_said_to_be_so(tmp_path: Path) -> None:
     result = train(tmp_path / "data", "--output", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.stderr
     understood = "32 pictures in 2 classes to train on, 8 held out (0.2 of each class, since there is no folder val)"
-    assert result.stderr.splitlines()[0] == f"{tmp_path / 'data'}: {understood}"
+    assert f"{tmp_path / 'data'}: {understood}" in result.stderr.splitlines()
     assert json.loads(result.stdout)["routes"]["gated"]["knn1"] is not None
     assert not (tmp_path / "run" / "left_out.json").exists()
 

@@ -79,7 +79,7 @@ def test_every_first_line_of_58_columns_has_all_and_fills_them(
         )
         left, bar, right = first_line(figures, width)
     assert left == f"step {figures.step}/{total}"
-    assert re.fullmatch(r"left (\d+ d \d\d h|(\d+:)?\d?\d:\d\d)  [\d,.e-]+k? images/s", right)
+    assert re.fullmatch(r"left (\d+ d( \d\d h)?|(\d+:)?\d?\d:\d\d)  [\d,.e-]+k? images/s", right)
     assert bar >= 3
     assert len(left) + 1 + bar + 1 + len(right) == width
 

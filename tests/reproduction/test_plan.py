@@ -12,12 +12,13 @@ import pytest
 
 from ssl_dc.config import flattened
 from ssl_dc.errors import ConfigError, SslDcError
-from ssl_dc.reproduction.estimate import MACS_PER_SECOND, estimate, macs_per_image
+from ssl_dc.reproduction.estimate import MACS_PER_SECOND, estimate
 from ssl_dc.reproduction.plan import PlannedRun, Scale, Scope
 from ssl_dc.reproduction.requests import NAMES, TableRequest, request_for
 from ssl_dc.reproduction.runner import Measure, Store
 from ssl_dc.reproduction.systems import TABLES
 from ssl_dc.routes import Route
+from ssl_dc.training_cost import training_macs
 
 BUDGETS = (0.1, 0.3)
 
@@ -209,15 +210,15 @@ def untrained(_run: PlannedRun) -> None:
 def test_cost_of_an_image_by_hand() -> None:
     expander = 512 * 2048 + 2048 * 2048 + 2048 * 2048
     expected = 3 * 2 * (703_560_448 + expander)  # forward and backward, two views
-    assert macs_per_image(of_system("dual", "table1").config) == expected
-    assert macs_per_image(of_system("baseline1", "table1").config) == expected
+    assert training_macs(of_system("dual", "table1").config) == expected
+    assert training_macs(of_system("baseline1", "table1").config) == expected
 
 
 def test_estimate_by_hand_and_only_for_what_is_left() -> None:
     planned = list(request("table3", seeds=[0]).runs())
     made = estimate("cifar100", [(run, run is planned[0]) for run in planned], untrained)
     steps = 500 * (50_000 // 512)
-    expected = steps * 512 * macs_per_image(planned[1].config) / MACS_PER_SECOND
+    expected = steps * 512 * training_macs(planned[1].config) / MACS_PER_SECOND
     assert made.seconds == pytest.approx([0.0, *[expected] * (len(planned) - 1)])
     assert made.total == pytest.approx(expected * (len(planned) - 1))
     assert "2 CPU cores" in made.basis

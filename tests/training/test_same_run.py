@@ -42,7 +42,8 @@ def test_the_number_of_workers_does_not_change_what_is_computed(tmp_path: Path) 
 
 @pytest.mark.parametrize(("optimizer", "peak"), [("adamw", 2e-3), ("lars", 0.3 * 16 / 256)])
 def test_the_learning_rate_of_each_step_is_the_schedules(tmp_path: Path, optimizer: str, peak: float) -> None:
-    ssl_dc.train({**TWO_BY_TWO, "optimizer.name": optimizer, "training.warmup_share": 0.5}, output=tmp_path / "run")
+    warmup = {"training.warmup_share": 0.5, "training.least_warmup": 0}
+    ssl_dc.train({**TWO_BY_TWO, "optimizer.name": optimizer, **warmup}, output=tmp_path / "run")
     shares = [0.01, 0.505, 1.0, 0.5]
     assert [line["lr"] for line in logged(tmp_path / "run")] == pytest.approx([peak * share for share in shares])
 

@@ -55,3 +55,24 @@ def test_rises_then_falls_and_stays_within_the_peak(warmup: int, rest: int) -> N
 def test_a_run_that_is_all_warm_up_has_a_learning_rate_for_every_step() -> None:
     schedule = Schedule(warmup_steps=5, total_steps=5)
     assert [schedule.share(step) for step in range(5)] == pytest.approx([0.01, 0.208, 0.406, 0.604, 0.802])
+
+
+def test_a_short_run_warms_up_for_as_many_steps_as_a_run_needs() -> None:
+    assert Schedule.of(0.02, 100, 400) == Schedule(100, 400)
+    assert Schedule.of(0.5, 100, 400) == Schedule(200, 400)
+    assert Schedule.of(0.02, 0, 400) == Schedule(8, 400)
+
+
+def test_the_papers_schedule_is_long_enough_for_the_least_warm_up() -> None:
+    assert Schedule.of(0.02, 100, 500 * 97) == Schedule(970, 500 * 97)
+
+
+@given(st.floats(0, 1), st.integers(0, 300), st.integers(1, 1000))
+def test_the_rate_rises_no_faster_than_the_least_warm_up_allows(share: float, least: int, total: int) -> None:
+    schedule = Schedule.of(share, least, total)
+    rates = [schedule.share(step) for step in range(total)]
+    assert all(0 < rate <= 1 for rate in rates)
+    for step, rate in enumerate(rates):
+        assert rate <= 0.01 + (step + 1) / max(least, 1)
+    if least:
+        assert max(later - sooner for sooner, later in zip([0.01, *rates], rates, strict=False)) <= 1 / least + 1e-9
