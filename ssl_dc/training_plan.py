@@ -37,7 +37,7 @@ SHORT_LARS = 1000
 """LARS is warned of in fewer steps than this."""
 LONG = 24 * 3600
 """Seconds from which a training on a CPU is warned of."""
-CALIBRATION_PASSES = 16
+CALIBRATION_PASSES = 20
 """Passes over the calibration images, about, for each budget."""
 WORKER_BYTES = 120 * 2**20
 """Memory of its own that a process takes which prepares images, without the images."""
@@ -293,7 +293,7 @@ def _tried(config: RunConfig, images: ImageSet, timer: Timer, machine: Machine) 
     if 2 * macs / speed > LONGEST_TRIAL:
         return None, "one step of this network takes too long to be tried"
     try:
-        return rehearse(config, images, timer, speed, macs), ""
+        return rehearse(config, images, timer, speed, macs, BATCH), ""
     except TrialError as error:
         if world_size() > 1:  # the other processes may wait for this one inside the step
             raise
