@@ -99,23 +99,30 @@ def _saved_by_torch(content: bytes, file: Path) -> dict[str, Tensor]:
     Torch unpickles it without executing anything (``weights_only``): a file that asks for more than tensors is refused.
     """
     stream = io.BytesIO(content)
-    if zipfile.is_zipfile(stream):
-        with zipfile.ZipFile(stream) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ConfigError(f"training.init: {file} is a compressed archive, which torch.save never writes")
-    stream.seek(0)
     try:
-        loaded = torch.load(stream, map_location="cpu", weights_only=True)
+        compressed = _is_compressed(stream)
+        stream.seek(0)
+        loaded = None if compressed else torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's file may make the parser raise anything
         raise ConfigError(
             f"training.init: {file} is neither a safetensors file nor one of tensors alone that torch.save wrote. A file"
             " that holds more, such as a whole model, could execute code and is not loaded: save its state_dict, best as"
             " safetensors"
         ) from error
+    if compressed:  # a small file could take all memory
+        raise ConfigError(f"training.init: {file} is a compressed archive, which torch.save never writes")
     tensors = _tensors_in(loaded)
     if not tensors:
         raise ConfigError(f"training.init: {file} holds no tensors by name")
     return tensors
+
+
+def _is_compressed(stream: io.BytesIO) -> bool:
+    """Whether a file is a zip archive with compressed entries."""
+    if not zipfile.is_zipfile(stream):
+        return False
+    with zipfile.ZipFile(stream) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _tensors_in(loaded: Any) -> dict[str, Tensor]:
