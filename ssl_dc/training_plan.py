@@ -33,8 +33,8 @@ LONGEST_TRIAL = 10.0
 """Seconds that the smallest trial step may take, about. A network that takes longer is not tried."""
 FEW_STEPS = 4
 """An epoch of fewer steps than this is warned of."""
-SHORT_LARS = 1000
-"""LARS is warned of in fewer steps than this."""
+SHORT = 5
+"""A training of fewer steps than so many times the least warm-up of its optimiser is warned of."""
 LONG = 24 * 3600
 """Seconds from which a training on a CPU is warned of."""
 CALIBRATION_PASSES = 20
@@ -362,8 +362,11 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
             f"an epoch is {_counted(plan.steps_per_epoch, 'step')}: lower --batch-size (now {training.batch_size}), to"
             f" {smaller} say."
         )
-    if config.optimizer.name == "lars" and plan.steps < SHORT_LARS:
-        yield f"LARS learns little in {plan.steps:,} steps: --optimizer adamw, or more --epochs."
+    if plan.epochs * plan.steps_per_epoch < SHORT * training.least_warmup:
+        yield (
+            f"{config.optimizer.name} learns little in so few steps, of which {training.least_warmup} should be warm-up: more"
+            f" --epochs (now {training.epochs}), another --optimizer, or --recipe fitted."
+        )
     if needs is None:
         return
     if needs.memory > plan.memory_there * NEARLY_ALL:
