@@ -364,8 +364,8 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
         )
     if plan.epochs * plan.steps_per_epoch < SHORT * training.least_warmup:
         yield (
-            f"{config.optimizer.name} learns little in so few steps, of which {training.least_warmup} should be warm-up: more"
-            f" --epochs (now {training.epochs}), another --optimizer, or --recipe fitted."
+            f"{config.optimizer.name} learns little in so few steps, of which {training.least_warmup} should be warm-up:"
+            f" raise --epochs (now {training.epochs}), or take another --optimizer, or --recipe fitted."
         )
     if needs is None:
         return
