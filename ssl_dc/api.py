@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import torch
 from accelerate.utils import broadcast_object_list
 
-from ssl_dc.assemble import build_data_set
+from ssl_dc.assemble import build_data_set, build_encoder
 from ssl_dc.config import Layer, Resolved, RunConfig, dump, uniform_layer, with_data
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.base import Splits
@@ -43,7 +43,7 @@ from ssl_dc.run_folder import RunFolder
 from ssl_dc.runs import PreparedRun, Run
 from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
-from ssl_dc.training.initial_weights import InitialWeights
+from ssl_dc.training.initial_weights import InitialWeights, initial_weights
 from ssl_dc.training.length import with_length
 from ssl_dc.training.rehearsal import Timer
 from ssl_dc.training_plan import Counts, Plan, make_plan
@@ -142,7 +142,7 @@ def plan(
         timer: The clock by which trial steps are timed, in seconds.
 
     Raises:
-        ConfigError: If the settings cannot be run.
+        ConfigError: If the settings cannot be run, or ``training.init`` names no weights that fit.
         DataError: If the data is not there, and its size is not known otherwise.
     """
     if pictures is not None and pictures < 1:
@@ -150,7 +150,9 @@ def plan(
     fitted = _fitted(settings, pictures)
     config = fitted.resolved.config
     where = Path(output) if output else next(path for path in _possible_folders(config) if not path.exists())
-    return make_plan(config, fitted.splits or _splits_or_counts(config, pictures), where, timer=timer)
+    weights = "" if config.training.init is None else initial_weights(config.training.init, build_encoder(config)[0]).brief
+    made = make_plan(config, fitted.splits or _splits_or_counts(config, pictures), where, timer=timer)
+    return replace(made, weights=weights)
 
 
 def plan_of_rest(folder: str | Path, *, epochs: int | None = None, timer: Timer = perf_counter) -> Plan:

@@ -131,6 +131,7 @@ class Plan(Report):
         folder: The run's folder.
         disk_free: Bytes that are free there.
         warnings: What will not do, each with the option to change.
+        weights: The weights that the encoder starts from, in words; empty if they are drawn.
     """
 
     pictures: Counts
@@ -147,6 +148,7 @@ class Plan(Report):
     folder: str
     disk_free: int
     warnings: tuple[str, ...] = ()
+    weights: str = ""
 
     def check(self) -> None:
         """Refuse a training that the system would kill.
@@ -168,6 +170,7 @@ class Plan(Report):
             ("training", self._training()),
             ("recipe", self.recipe),
             ("network", self._network()),
+            *([("weights", self.weights)] if self.weights else []),
             ("MACs an image", self._macs()),
             ("time", self._time()),
             ("memory", self._memory()),

@@ -382,11 +382,48 @@ def a_damaged_parquet(draw: Draw, place: Place) -> list[list[str]]:
     return [["train", "--data", "parquet", "--data-root", "data", *options(settings), "--output", "run"]]
 
 
+# plans, weights to start from, longer runs, other data
+
+
+def a_start(draw: Draw, place: Place) -> list[list[str]]:
+    folder = Path(shutil.copytree(draw.choice([place.finished, place.half]), place.inside / "run"))
+    shutil.copytree(place.parquet, place.inside / "data")
+    if draw.random() < 0.4:
+        path = draw.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+        path.write_bytes(damaged(draw, path.read_bytes()))
+    train = ["train", *options(small_training(draw)), *wild_options(draw, trained=True)]
+    data = ["--data-root", draw.choice(["data", "data", "run", value(draw)])]
+    weights = draw.choice(["run", "run/model.safetensors", "run/config.json", "data", ".", value(draw)])
+    longer = draw.choice(["1", "2", "3", "4", value(draw)])
+    return draw.choice(
+        [
+            [[*train, "--dry-run"]],
+            [[*train, "--dry-run", "--pictures", draw.choice(["1", "100", "1000000", value(draw)])]],
+            [["train", "--data", draw.choice(["parquet", "folder", "arrow"]), *data, "--dry-run"]],
+            [[*train, "--init", weights, "--output", "other"]],
+            [["train", *options(TWO_BY_TWO), "--init", weights, "--output", "other"]],
+            [["train", "--resume", "run", "--epochs", longer]],
+            [
+                [
+                    "evaluate",
+                    "run",
+                    "--eval-data",
+                    draw.choice(["parquet", "digits", "folder", value(draw)]),
+                    "--eval-data-root",
+                    data[1],
+                ]
+            ],
+            [["evaluate", "run", *data]],
+        ]
+    )
+
+
 KINDS: dict[str, tuple[Callable[[Draw, Place], list[list[str]]], int]] = {
     "configs": (a_config, 6),
     "command lines": (a_command, 10),
     "damaged runs": (a_damaged_run, 10),
     "damaged parquet files": (a_damaged_parquet, 6),
+    "starts": (a_start, 8),
 }
 """How each kind of case is drawn, and how many of them the ordinary suite tries."""
 

@@ -17,6 +17,7 @@ from ssl_dc.atomic_files import read_bytes
 from ssl_dc.config import RunConfig
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.printable import name_of
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder, outline
 from ssl_dc.tensor_files import parse_tensors
@@ -37,12 +38,14 @@ class WeightFile:
         tensors: Each tensor by its own name.
         by_torchvision_name: The own name of each tensor that has a counterpart in a ResNet of torchvision's, by the name
             that it has there. timm's ResNets have the same names.
+        network: The backbone of the run that the weights are of, as the end of a message; empty for other files.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
     by_torchvision_name: Mapping[str, str]
+    network: str = ""
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -70,7 +73,8 @@ def read_weights(path: Path) -> WeightFile:
     else:
         prefix = _prefix(tensors)
         names = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
-    return WeightFile(file.absolute(), hashlib.sha256(content).hexdigest(), tensors, names)
+    network = "" if config is None else f"; its network is {_network(config)}"
+    return WeightFile(file.absolute(), hashlib.sha256(content).hexdigest(), tensors, names, network)
 
 
 def torchvision_names(encoder: Encoder) -> dict[str, str]:
@@ -83,6 +87,12 @@ def torchvision_names(encoder: Encoder) -> dict[str, str]:
         if prefix is not None:
             names.update({f"{prefix}{name}": theirs for name, theirs in backbone.torchvision_names().items()})
     return names
+
+
+def _network(config: RunConfig) -> str:
+    """The backbone of a run, as options of a training."""
+    options = config.backbone.model_dump(mode="json", exclude_none=True)
+    return " ".join(f"--backbone.{key} {name_of(str(value))}" for key, value in options.items())
 
 
 def _torchvision_names_of_run(config: RunConfig) -> dict[str, str]:
