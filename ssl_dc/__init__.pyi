@@ -1,5 +1,6 @@
 """Every public name, once: what type checkers read, and where ``__init__.py`` finds each name when it is first used."""
 
+from ssl_dc.api import embed as embed
 from ssl_dc.api import evaluate as evaluate
 from ssl_dc.api import load as load
 from ssl_dc.api import plan as plan
@@ -41,6 +42,7 @@ from ssl_dc.data.torchvision_sets import Cifar10 as Cifar10
 from ssl_dc.data.torchvision_sets import Cifar100 as Cifar100
 from ssl_dc.data.torchvision_sets import Stl10 as Stl10
 from ssl_dc.distributed import gather_batch as gather_batch
+from ssl_dc.embedding.embed import Embedding as Embedding
 from ssl_dc.encoders.base import Encoded as Encoded
 from ssl_dc.encoders.base import Encoder as Encoder
 from ssl_dc.encoders.base import MakeBackbone as MakeBackbone

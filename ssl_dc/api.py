@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import torch
 from accelerate.utils import broadcast_object_list
 
-from ssl_dc.assemble import build_data_set
+from ssl_dc.assemble import build_data_set, build_encoder
 from ssl_dc.config import Layer, Resolved, RunConfig, dump, uniform_layer, with_data
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.base import Splits
@@ -22,6 +22,8 @@ from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures, rank
+from ssl_dc.embedding.embed import SHARD, Embedding, write_embedding
+from ssl_dc.embedding.which_data import embedded_data
 from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
 from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.dialled import Budgets, dialled
@@ -36,11 +38,12 @@ from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
 from ssl_dc.progress.progress import progress_watchers
+from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.runs import PreparedRun, Run
 from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
-from ssl_dc.training.initial_weights import InitialWeights
+from ssl_dc.training.initial_weights import InitialWeights, initial_weights
 from ssl_dc.training.length import with_length
 from ssl_dc.training.rehearsal import Timer
 from ssl_dc.training_plan import Counts, Plan, make_plan
@@ -139,7 +142,7 @@ def plan(
         timer: The clock by which trial steps are timed, in seconds.
 
     Raises:
-        ConfigError: If the settings cannot be run.
+        ConfigError: If the settings cannot be run, or ``training.init`` names no weights that fit.
         DataError: If the data is not there, and its size is not known otherwise.
     """
     if pictures is not None and pictures < 1:
@@ -147,7 +150,9 @@ def plan(
     fitted = _fitted(settings, pictures)
     config = fitted.resolved.config
     where = Path(output) if output else next(path for path in _possible_folders(config) if not path.exists())
-    return make_plan(config, fitted.splits or _splits_or_counts(config, pictures), where, timer=timer)
+    weights = "" if config.training.init is None else initial_weights(config.training.init, build_encoder(config)[0]).brief
+    made = make_plan(config, fitted.splits or _splits_or_counts(config, pictures), where, timer=timer)
+    return replace(made, weights=weights)
 
 
 def plan_of_rest(folder: str | Path, *, epochs: int | None = None, timer: Timer = perf_counter) -> Plan:
@@ -377,6 +382,80 @@ def evaluate(
 
 def _at(model: Model, budget: Budgets | None) -> Model:
     return model if budget is None else dialled(model, budget)
+
+
+def embed(
+    folder: str | Path,
+    data: str | Path | None = None,
+    *,
+    output: str | Path,
+    route: Route | str = Route.DENSE,
+    budget: Budgets | None = None,
+    data_root: str | Path | None = None,
+    data_set: Mapping[str, Any] | None = None,
+    splits: Sequence[str] = (),
+    shard_size: int | None = None,
+    workers: int | None = None,
+    device: str | torch.device = AUTO,
+    watchers: Sequence[Watcher] = (),
+    progress: bool | Literal["auto"] = "auto",
+) -> Embedding:
+    """Write the features of the frozen encoder of a run to a file, for all images of a data set.
+
+    A call that was killed goes on when it is called again: what was computed is kept in ``OUTPUT.parts`` until the file is
+    whole. In a launch of several processes all of them call it. They share the images, on a disk that all see.
+
+    Args:
+        folder: The run's folder.
+        data: A folder of pictures, a folder or file of parquet, a folder that ``datasets`` saved, or the name of a data
+            set; by default the run's own. Of a data set that is given here nothing is held out.
+        output: The file, which does not exist yet: ``.parquet``, with a row for each image (``split``, ``name``, ``label``,
+            ``class``, ``macs``, ``features``), or ``.npy``, (n, feature_dim) float32, with a ``.csv`` of the other columns.
+        route: The route, or its name.
+        budget: Share of the dense cost that the gated route may pay, in place of the budget of training.
+        data_root: Folder that holds a data set that is named, or the run's own if it has moved.
+        data_set: Other options of the data set, such as ``{"image_column": "img"}``.
+        splits: Only these parts of it: ``train``, ``evaluation_train``, ``calibration``, ``test``.
+        shard_size: Images that are kept together, 1024 by default.
+        workers: Processes that prepare images; by default as many as the run has.
+        device: Where features are computed; by default on the best device there is.
+        watchers: Told of phases, and of each batch as a step.
+        progress: Whether to show progress, as in :func:`train`.
+
+    Raises:
+        ConfigError: If there is no run, data set or device of that name, the output is there already or its ending names no
+            format, or shards of another embedding stand beside it.
+        DataError: If the images cannot be opened or read. One of a set without labels that cannot be read has no row in the
+            file instead, and is reported. The data set's ``bad_images`` decides otherwise.
+        RunError: If the run's training has not ended, features are not finite, or the file cannot be written.
+    """
+    way = Route.parse(route) if isinstance(route, str) else route
+    if budget is not None and not way.gated:
+        raise ConfigError("--budget is for the gated route: give --route gated")
+    model = load(folder, device=device)
+    if way.gated and not model.has_gates:
+        raise ConfigError(
+            f"--route gated: this model has no gates, it was trained with gating {model.config.gating.name!r}"
+        )
+    if data is None and data_root is not None:
+        model = moved_data(model, data_root)
+    if budget is not None:
+        model = dialled(model, budget)
+        if len(model.gated_routes) > 1:
+            raise ConfigError("--budget: a file has the features of one budget; call once for each")
+        way = model.gated_route
+    options = embedded_data(model.config, data, data_root, data_set)
+    with told_by("--data"):
+        return write_embedding(
+            model,
+            build_data_set(model.config.model_copy(update={"data": options})),
+            Path(output),
+            way,
+            splits=splits,
+            shard_size=SHARD if shard_size is None else shard_size,
+            workers=model.config.training.workers if workers is None else workers,
+            watchers=[*watchers, *progress_watchers(progress)],
+        )
 
 
 def run_protocol(model: Model, options: ProtocolOptions, *, output: Path | None = None) -> Report:

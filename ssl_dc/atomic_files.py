@@ -11,7 +11,8 @@ import os
 import secrets
 import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,9 +50,43 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise RunError(f"cannot write {path} ({mebibytes(len(content))}): {_reason(error, path.parent)}") from error
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Write a file of any size whole or not at all: the block writes it under a temporary name, then it is renamed.
+
+    A link that has the file's name is replaced, never followed.
+
+    Raises:
+        RunError: If it cannot be written; what was there before is untouched.
+    """
+    partial = partial_of(path)
+    try:
+        try:
+            os.close(os.open(partial, _NEW, 0o666))
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+        flush_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {_reason(error, path.parent)}") from error
+
+
 def partial_of(path: Path) -> Path:
     """A temporary name beside a file or folder that nothing has yet and nobody can foresee."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what killed writings of a file have left beside it. Nobody may be writing it now."""
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(f".{path.name}.") and is_partial(entry) and entry.is_file():
+            with suppress(OSError):
+                entry.unlink()
 
 
 def is_partial(entry: Path) -> bool:

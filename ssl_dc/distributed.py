@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ssl_dc.errors import RunError
+
+T = TypeVar("T")
 
 _BROKEN_CONNECTION = re.compile(r"gloo|Connection (closed|reset|refused)|Broken pipe", re.IGNORECASE)
 """Matches the message of a failed exchange where torch raises no special exception."""
@@ -114,6 +116,15 @@ def gather_rows(local: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
     for part, numbers in zip(parts, rows, strict=True):
         whole[torch.as_tensor(numbers, device=where)] = part[: len(numbers)]
     return whole.to(local.device, local.dtype)
+
+
+def broadcast_from_main(value: T) -> T:
+    """What the main process gives, in every process. It is pickled."""
+    held = [value]
+    if world_size() > 1:
+        with peer_failures():
+            dist.broadcast_object_list(held, src=0)
+    return held[0]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The lock of a run folder: one living process writes in it, others are told which.
+"""The lock of a folder, such as a run's: one living process writes in it, others are told which.
 
 The operating system holds the lock for the process and frees it when the process ends, however that comes about. So a lock
 is never left behind by a process that was killed; only its file may be, and that hinders nobody.
@@ -115,7 +115,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise RunError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
         raise ConfigError(
-            f"{folder} is in use: {_holder(folder / LOCK_FILE)} trains in it. Wait for its end, or name another --output"
+            f"{folder} is in use: {_holder(folder / LOCK_FILE)} works in it. Wait for its end, or name another --output"
         ) from None
 
 

@@ -35,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         The SHA-256 of the file, in hex.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    content = save_tensors(plain, {**(metadata or {}), CHECKSUM: _checksum(plain)})
+    content = save_tensors(plain, {**(metadata or {}), CHECKSUM: checksum(plain)})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -72,7 +72,7 @@ def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         recorded = _metadata(content).get(CHECKSUM)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise RunError(f"{path} is not a whole safetensors file: {name_of(str(error))}") from error
-    if recorded is not None and recorded != _checksum(tensors):
+    if recorded is not None and recorded != checksum(tensors):
         raise RunError(f"{path} is damaged: its tensors are not those whose checksum it was written with")
     return tensors
 
@@ -106,8 +106,8 @@ def _metadata(content: bytes) -> dict[str, str]:
     return dict(json.loads(content[8 : 8 + length]).get("__metadata__") or {})
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and values."""
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and values of tensors on the CPU, in hex."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -33,11 +33,11 @@ LONGEST_TRIAL = 10.0
 """Seconds that the smallest trial step may take, about. A network that takes longer is not tried."""
 FEW_STEPS = 4
 """An epoch of fewer steps than this is warned of."""
-SHORT_LARS = 1000
-"""LARS is warned of in fewer steps than this."""
+SHORT = 5
+"""A training of fewer steps than so many times the least warm-up of its optimiser is warned of."""
 LONG = 24 * 3600
 """Seconds from which a training on a CPU is warned of."""
-CALIBRATION_PASSES = 16
+CALIBRATION_PASSES = 20
 """Passes over the calibration images, about, for each budget."""
 WORKER_BYTES = 120 * 2**20
 """Memory of its own that a process takes which prepares images, without the images."""
@@ -131,6 +131,7 @@ class Plan(Report):
         folder: The run's folder.
         disk_free: Bytes that are free there.
         warnings: What will not do, each with the option to change.
+        weights: The weights that the encoder starts from, in words; empty if they are drawn.
     """
 
     pictures: Counts
@@ -147,6 +148,7 @@ class Plan(Report):
     folder: str
     disk_free: int
     warnings: tuple[str, ...] = ()
+    weights: str = ""
 
     def check(self) -> None:
         """Refuse a training that the system would kill.
@@ -168,6 +170,7 @@ class Plan(Report):
             ("training", self._training()),
             ("recipe", self.recipe),
             ("network", self._network()),
+            *([("weights", self.weights)] if self.weights else []),
             ("MACs an image", self._macs()),
             ("time", self._time()),
             ("memory", self._memory()),
@@ -293,7 +296,7 @@ def _tried(config: RunConfig, images: ImageSet, timer: Timer, machine: Machine) 
     if 2 * macs / speed > LONGEST_TRIAL:
         return None, "one step of this network takes too long to be tried"
     try:
-        return rehearse(config, images, timer, speed, macs), ""
+        return rehearse(config, images, timer, speed, macs, BATCH), ""
     except TrialError as error:
         if world_size() > 1:  # the other processes may wait for this one inside the step
             raise
@@ -362,8 +365,11 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
             f"an epoch is {_counted(plan.steps_per_epoch, 'step')}: lower --batch-size (now {training.batch_size}), to"
             f" {smaller} say."
         )
-    if config.optimizer.name == "lars" and plan.steps < SHORT_LARS:
-        yield f"LARS learns little in {plan.steps:,} steps: --optimizer adamw, or more --epochs."
+    if plan.epochs * plan.steps_per_epoch < SHORT * training.least_warmup:
+        yield (
+            f"{config.optimizer.name} learns little in so few steps, of which {training.least_warmup} should be warm-up:"
+            f" raise --epochs (now {training.epochs}), or take another --optimizer, or --recipe fitted."
+        )
     if needs is None:
         return
     if needs.memory > plan.memory_there * NEARLY_ALL:

@@ -81,7 +81,7 @@ def test_a_million_pictures_on_gpus_get_the_papers_recipe() -> None:
     fixed = flattened(FolderOptions.recipe)
     plain = flattened(config.model_dump(mode="json"))
     assert {key: plain[key] for key in fixed} == fixed
-    assert (config.data.image_size, config.training.least_warmup) == (224, 100)
+    assert (config.data.image_size, config.training.least_warmup) == (224, 200)
 
 
 def test_more_width_or_size_gets_fewer_epochs() -> None:
@@ -116,7 +116,7 @@ def test_what_the_user_says_wins() -> None:
     plain = flattened(config.model_dump(mode="json"))
     assert {key: plain[key] for key in settings} == settings
     assert said({"optimizer.name": "lars"}, photographs(600)).optimizer.lr == 0.3, "a rate for AdamW is none for LARS"
-    assert said({"optimizer.name": "lars"}, photographs(600)).training.least_warmup == 100
+    assert said({"optimizer.name": "lars"}, photographs(600)).training.least_warmup == 200
 
 
 def test_every_choice_is_shown_with_its_reason(here: Path) -> None:

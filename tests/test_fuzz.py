@@ -5,6 +5,7 @@ Thousands of each with ``-m slow``.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -26,6 +27,7 @@ from ssl_dc.cli.messages import UNEXPECTED
 from ssl_dc.config import resolve
 from ssl_dc.errors import SslDcError
 from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.initial_weights import initial_weights
 
 LONGEST_MESSAGE = 20_000
 """Characters."""
@@ -318,6 +320,21 @@ def resume_point(folder: Path, run: Path, damage: tuple[str, tuple[Callable[[byt
         assert all(torch.equal(found.tensors[file][key], tensor) for key, tensor in tensors.items())
 
 
+def weights_to_start_from(folder: Path, run: Path, damage: tuple[bool, Callable[[bytes, int], bytes], int]) -> None:
+    zipped, change, number = damage
+    stream = io.BytesIO()
+    torch.save(load_file(run / "model.safetensors"), stream, _use_new_zipfile_serialization=zipped)
+    path = folder / "weights.pth"
+    path.write_bytes(change(stream.getvalue(), number))
+    encoder = ssl_dc.load(run).encoder
+    message = "it is loaded"
+    try:
+        initial_weights(path, encoder).load_into(encoder)
+    except SslDcError as error:
+        message = str(error)
+    assert 0 < len(message) < LONGEST_MESSAGE
+
+
 class Fuzz(NamedTuple):
     """What is fuzzed, with how many cases in the ordinary suite, and how many by hand."""
 
@@ -338,6 +355,12 @@ FUZZ = {
     "overrides": Fuzz(st.lists(ASSIGNMENT, max_size=4), overrides, 60, 3000),
     "trainings": Fuzz(st.dictionaries(RUN_KEYS, EXTREMES, min_size=1, max_size=3), training, 10, 1000),
     "weights": Fuzz(DAMAGED, weights, 120, 5000),
+    "weights to start from": Fuzz(
+        st.tuples(st.booleans(), st.sampled_from([truncated, flipped, inserted]), st.integers(0, 2**40)),
+        weights_to_start_from,
+        60,
+        3000,
+    ),
     "config of a model": Fuzz(mutated_config_of_a_model(), mutated_config, 60, 3000),
     "resume points": Fuzz(
         st.one_of(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 from click.exceptions import NoSuchOption
 
+from ssl_dc.cli.launched import device_of_launch
 from ssl_dc.cli.messages import readable_errors, reported
 from ssl_dc.cli.options import Assignments, Number, PartOption, data_root_option, device_option, json_option, print_json
 from ssl_dc.cli.part_options import part_options
@@ -107,7 +107,7 @@ def command(
         run,
         protocol,
         output=output,
-        device=device or _device_of_launch() or "auto",
+        device=device or device_of_launch() or "auto",
         budget=budget,
         data_root=data_root,
         eval_data=eval_data,
@@ -123,15 +123,6 @@ def command(
     print_report(report)
     if output is not None:
         click.echo(f"picture: {printable(str(output))}")
-
-
-def _device_of_launch() -> str | None:
-    """Join the other processes of the launch, if there are any; the device of this one."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return None
-    from ssl_dc.training.accelerator import make_accelerator
-
-    return str(make_accelerator("no").device)
 
 
 def _named(args: list[str]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssl_dc.cli.launched import progress_from_the_start
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print_json
 from ssl_dc.config import Layer, resolve
@@ -18,7 +18,6 @@ from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
-    from ssl_dc.progress.progress import Progress
     from ssl_dc.runs import Run
 
 
@@ -82,7 +81,7 @@ def _trained(layers: list[Layer], output: Path | None) -> Run:
         names = ", ".join(registry().names("data"))
         raise ConfigError(f"{source}: name the data set that is there as well, by --data ({names})")
     note = resolved.config.data.notice if unnamed else ""
-    progress = _starting(note)
+    progress = progress_from_the_start(note)
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
     from ssl_dc.distributed import rank
@@ -117,24 +116,13 @@ def _print_plan(layers: list[Layer], output: Path | None, resume: Path | None, p
         print_report(plan)
 
 
-def _starting(note: str = "") -> Progress:
-    """Progress, shown from here on. The library is imported meanwhile, which takes seconds."""
-    from ssl_dc.progress.progress import Progress
-    from ssl_dc.trackers.base import phase
-
-    progress = Progress(note)
-    with phase([progress], "starting"):
-        import_module("ssl_dc.api")
-    return progress
-
-
 WITH_RESUME = {"training.epochs": "epochs", "data.root": "data_root", "data.bad_images": "bad_images"}
 """Settings that may be given again with ``--resume``, and their names in :func:`ssl_dc.resume`."""
 
 
 def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:
     anew = _said_anew(layers, output)
-    progress = _starting()
+    progress = progress_from_the_start()
     from ssl_dc import api
     from ssl_dc.distributed import rank
     from ssl_dc.trackers.base import phase

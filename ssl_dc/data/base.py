@@ -39,6 +39,10 @@ class ImageSet(ABC):
             DataError: If it cannot be read; the message names it.
         """
 
+    def name(self, index: int) -> str:
+        """What the image of that number is called, such as its path. By default it is the number."""
+        return str(index)
+
     def prepare(self) -> None:  # noqa: B027  # most sets have nothing to do
         """Called once before a training, in the process that starts others to draw views."""
 
@@ -70,7 +74,7 @@ class ImageSet(ABC):
 
 
 class OtherImages(ImageSet):
-    """The images of a set, seen in another way. Labels, sizes and the fingerprint are those of the set.
+    """The images of a set, seen in another way. Labels, names, sizes and the fingerprint are those of the set.
 
     Args:
         images: The set.
@@ -94,6 +98,10 @@ class OtherImages(ImageSet):
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of the image of that number, as it is stored."""
         return self._images.size(index)
+
+    def name(self, index: int) -> str:
+        """What the set calls the image of that number."""
+        return self._images.name(index)
 
     def fingerprint(self) -> str:
         """That of the set."""

@@ -51,6 +51,10 @@ class FolderImages(ImageSet):
         """
         return read_rgb(self._paths[index], self._paths[index])
 
+    def name(self, index: int) -> str:
+        """The path of the file."""
+        return self._paths[index]
+
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of the image of that number, from the head of its file.
 

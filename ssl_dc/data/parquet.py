@@ -63,15 +63,18 @@ class ParquetImages(EncodedImages):
             digest.update(encoded[index].as_py() or b"")
         return digest.hexdigest()
 
+    def name(self, index: int) -> str:
+        """Its row and its file."""
+        number = bisect_right(self._ends, index)
+        return f"{index - (self._ends[number - 1] if number else 0)} of {self._files[number]}"
+
     def encoded(self, index: int) -> tuple[BytesIO, str]:
         """The bytes of the image of that number, and its name for messages.
 
         Raises:
             DataError: If it has none.
         """
-        number = bisect_right(self._ends, index)
-        row = index - (self._ends[number - 1] if number else 0)
-        name = f"{row} of {self._files[number]}"
+        name = self.name(index)
         encoded = self._bytes()[int(index)].as_py()
         if encoded is None:
             raise DataError(f"image {name} has no bytes; only images kept in the parquet file itself can be read.")

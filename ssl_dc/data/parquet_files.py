@@ -31,6 +31,11 @@ _MOST_EXPANSION = 100_000
 """How many times the size of a file its values may take. Zstandard, the tightest of the usual codecs, reaches 32,000."""
 
 
+def holds_parquet(place: Path) -> bool:
+    """Whether a place is a file, or a folder with parquet files anywhere below it."""
+    return place.is_file() or any(name.endswith(".parquet") for _, name in files_below(str(place), LeftOut()))
+
+
 def find_splits(root: Path) -> dict[str, tuple[Path, ...]]:
     """The parquet files of a root by split: ``train`` and those of :data:`HELD_OUT` that are there.
 

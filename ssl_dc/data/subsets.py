@@ -50,6 +50,10 @@ class Subset(ImageSet):
         """
         return self._images.image(int(self._indices[index]))
 
+    def name(self, index: int) -> str:
+        """What the set calls the kept image of that number."""
+        return self._images.name(int(self._indices[index]))
+
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of the kept image of that number."""
         return self._images.size(int(self._indices[index]))

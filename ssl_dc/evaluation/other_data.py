@@ -36,9 +36,7 @@ def other_data(
     Raises:
         ConfigError: If there is no such data set, it has no such option, or the option is the model's to decide.
     """
-    for key in settings or {}:
-        if key in PREPARATION:
-            raise ConfigError(f"{flag}-set {key}: images are always brought to the model's own size and normalisation")
+    refuse_preparation(flag, settings or {})
     values = {f"data.{key}": value for key, value in (settings or {}).items()}
     sources = {key: f"{flag}-set {key.removeprefix('data.')}" for key in values}
     root_text = None if root is None else str(root)
@@ -47,6 +45,21 @@ def other_data(
             values[f"data.{key}"] = value
             sources[f"data.{key}"] = f"{flag}{said}"
     return resolve([Layer(values, sources)]).config.data
+
+
+def refuse_preparation(flag: str, settings: Mapping[str, Any]) -> None:
+    """Refuse options that are the model's to decide.
+
+    Args:
+        flag: As of :func:`other_data`.
+        settings: The options.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    for key in settings:
+        if key in PREPARATION:
+            raise ConfigError(f"{flag}-set {key}: images are always brought to the model's own size and normalisation")
 
 
 def moved_data(model: Model, root: str | Path | None) -> Model:

@@ -13,7 +13,7 @@ from ssl_dc.plugins.options import OptimizerOptions
 class LARSOptions(OptimizerOptions):
     """Options of the optimiser ``lars``. The defaults are the paper's (method section 1)."""
 
-    recipe: ClassVar[Mapping[str, Any]] = {"training.least_warmup": 100}
+    recipe: ClassVar[Mapping[str, Any]] = {"training.least_warmup": 200}
 
     name: str = "lars"
     lr: float = Field(0.3, gt=0, description="Peak learning rate.")

@@ -44,7 +44,8 @@ class Lines(Display):
 
     def training_begins(self) -> None:
         """Say where."""
-        self.message(f"training from step {self._figures.step} to {self._figures.total_steps}")
+        what = self._figures.phase or "training"
+        self.message(f"{what} from step {self._figures.step} to {self._figures.total_steps}")
 
     def step_taken(self) -> None:
         """Print a line if it is time."""

@@ -79,6 +79,13 @@ class InitialWeights:
             raise RunError(f"init.safetensors does not fit the network in config.json: {_first(others)}")
         encoder.load_state_dict(dict(self.tensors), strict=False)
 
+    @property
+    def brief(self) -> str:
+        """Where the weights come from, and how many tensors fit."""
+        left = sum(".gate." not in name for name in self.missing) + len(self.other_shapes)
+        rest = f"; {left} others, gates aside, are drawn" if left else ""
+        return f"from {self.path}: {_counted(self.tensors)} tensors{rest}"
+
     def __str__(self) -> str:
         of_gates = [name for name in self.missing if ".gate." in name]
         left_out = {
@@ -135,6 +142,7 @@ def initial_weights(path: Path, encoder: Encoder) -> InitialWeights:
         here = _first([f"{name} {_shape(own)}" for name, own in encoder.state_dict().items()])
         raise ConfigError(
             f"training.init: nothing in {source.path} fits the encoder, which has {here}; the file has {there}"
+            f"{source.network}"
         )
     for name, tensor in taken.items():
         if not torch.isfinite(tensor).all():

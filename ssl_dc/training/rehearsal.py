@@ -31,6 +31,7 @@ from ssl_dc.training.device_batches import RESIDENT_BYTES
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.sampling import local_batch
 from ssl_dc.training.trainer import Trainer
+from ssl_dc.training_cost import PASSES
 from ssl_dc.views.base import BatchedViews, Views
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
 Timer = Callable[[], float]
 """Seconds since some moment, as :func:`time.perf_counter`."""
 
-SECONDS = 1.0
-"""A timed step takes about this long, at most."""
+SECONDS = 2.0
+"""A timed step takes about this long, at most. Steps much smaller than the run's own are faster for each image, since their
+memory is at hand."""
 FEW = 4
 """Images of the steps that memory is measured on."""
 MOST_DRAWN = 16
@@ -54,7 +56,7 @@ class Rehearsal:
     Attributes:
         step_seconds: Forward and backward passes and the optimiser, for the whole batch of the process.
         drawing_seconds: One CPU core, to draw the views of that batch; to read its images too, unless they are kept.
-        forward_seconds: The dense route in evaluation mode, for one image.
+        forward_seconds: A route in evaluation mode, for one image: the gated one, if there is one.
         reading_seconds: One CPU core, to read one image.
         parameters: Number of trained parameters, with heads.
         encoder_bytes: The encoder's weights.
@@ -84,7 +86,14 @@ class Rehearsal:
     device_bytes: int
 
 
-def rehearse(config: RunConfig, images: ImageSet, timer: Timer, macs_per_second: float, macs_per_image: int) -> Rehearsal:
+def rehearse(
+    config: RunConfig,
+    images: ImageSet,
+    timer: Timer,
+    macs_per_second: float,
+    macs_per_image: int,
+    evaluation_batch: int,
+) -> Rehearsal:
     """Take a few trial steps.
 
     In a launch of several processes all of them call it.
@@ -95,6 +104,7 @@ def rehearse(config: RunConfig, images: ImageSet, timer: Timer, macs_per_second:
         timer: The clock.
         macs_per_second: About how fast this process trains; decides how large the steps may be.
         macs_per_image: MACs of training on one image.
+        evaluation_batch: Images that evaluation takes at a time.
 
     Raises:
         ConfigError: If the config cannot be trained.
@@ -104,7 +114,8 @@ def rehearse(config: RunConfig, images: ImageSet, timer: Timer, macs_per_second:
         with _trial(but=ConfigError):
             trainer = trainer_from_config(config, images)
         with _trial():
-            return _Rehearsing(config, images, trainer, timer).all(int(SECONDS * macs_per_second / macs_per_image))
+            affordable = int(SECONDS * macs_per_second / macs_per_image)
+            return _Rehearsing(config, images, trainer, timer).all(affordable, evaluation_batch)
 
 
 class TrialError(RunError):
@@ -132,11 +143,12 @@ class _Rehearsing:
         self.micro_batch = local_batch(training.batch_size, world_size(), training.accumulation)
         self.batch = self.micro_batch * training.accumulation
 
-    def all(self, affordable: int) -> Rehearsal:
+    def all(self, affordable: int, evaluation_batch: int) -> Rehearsal:
         """Everything.
 
         Args:
             affordable: About how many images a timed step may have.
+            evaluation_batch: Images that evaluation takes at a time.
         """
         trainer = self.trainer
         drawn = self._drawing()
@@ -147,7 +159,7 @@ class _Rehearsing:
             largest = self.micro_batch
             torch.cuda.reset_peak_memory_stats(self.device)
         step = self._step_seconds(few, largest)
-        forward = self._forward_seconds(min(largest, 32))
+        forward = self._forward_seconds(min(evaluation_batch, max(few, PASSES * affordable)))
         if isinstance(trainer.budget, AdaptiveControl):
             step += forward * min(self.micro_batch, AdaptiveControl.MOST) / AdaptiveControl.EVERY
         weights = _bytes_of(trainer.learner.state_dict().values())
@@ -183,7 +195,7 @@ class _Rehearsing:
         Processes that train together do the same, whatever their clocks say.
         """
         times: list[float] = []
-        while not times or (len(times) < 2 and times[0] < SECONDS / 2 and world_size() == 1):
+        while not times or (len(times) < 2 and times[0] < SECONDS / 4 and world_size() == 1):
             self._wait()
             began = self.timer()
             work()
@@ -226,8 +238,9 @@ class _Rehearsing:
     def _forward_seconds(self, images: int) -> float:
         (view, *_) = self._noise(images)
         encoder = self.trainer.learner.encoder
+        route = Route.GATED if self.config.gating.gates else Route.DENSE
         with torch.no_grad(), evaluation_mode(encoder):
-            return self._seconds(lambda: encoder(view, Route.DENSE)) / images
+            return self._seconds(lambda: encoder(view, route)) / images
 
     def _drawing(self) -> _Drawn:
         """What it takes to read images and to draw their views."""

@@ -17,6 +17,7 @@ from ssl_dc.atomic_files import read_bytes
 from ssl_dc.config import RunConfig
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.printable import name_of
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder, outline
 from ssl_dc.tensor_files import parse_tensors
@@ -37,12 +38,14 @@ class WeightFile:
         tensors: Each tensor by its own name.
         by_torchvision_name: The own name of each tensor that has a counterpart in a ResNet of torchvision's, by the name
             that it has there. timm's ResNets have the same names.
+        network: The backbone of the run that the weights are of, as the end of a message; empty for other files.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
     by_torchvision_name: Mapping[str, str]
+    network: str = ""
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -70,7 +73,8 @@ def read_weights(path: Path) -> WeightFile:
     else:
         prefix = _prefix(tensors)
         names = {name.removeprefix(prefix): name for name in tensors if name.startswith(prefix)}
-    return WeightFile(file.absolute(), hashlib.sha256(content).hexdigest(), tensors, names)
+    network = "" if config is None else f"; its network is {_network(config)}"
+    return WeightFile(file.absolute(), hashlib.sha256(content).hexdigest(), tensors, names, network)
 
 
 def torchvision_names(encoder: Encoder) -> dict[str, str]:
@@ -83,6 +87,12 @@ def torchvision_names(encoder: Encoder) -> dict[str, str]:
         if prefix is not None:
             names.update({f"{prefix}{name}": theirs for name, theirs in backbone.torchvision_names().items()})
     return names
+
+
+def _network(config: RunConfig) -> str:
+    """The backbone of a run, as options of a training."""
+    options = config.backbone.model_dump(mode="json", exclude_none=True)
+    return " ".join(f"--backbone.{key} {name_of(str(value))}" for key, value in options.items())
 
 
 def _torchvision_names_of_run(config: RunConfig) -> dict[str, str]:
@@ -99,23 +109,30 @@ def _saved_by_torch(content: bytes, file: Path) -> dict[str, Tensor]:
     Torch unpickles it without executing anything (``weights_only``): a file that asks for more than tensors is refused.
     """
     stream = io.BytesIO(content)
-    if zipfile.is_zipfile(stream):
-        with zipfile.ZipFile(stream) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ConfigError(f"training.init: {file} is a compressed archive, which torch.save never writes")
-    stream.seek(0)
     try:
-        loaded = torch.load(stream, map_location="cpu", weights_only=True)
+        compressed = _is_compressed(stream)
+        stream.seek(0)
+        loaded = None if compressed else torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's file may make the parser raise anything
         raise ConfigError(
             f"training.init: {file} is neither a safetensors file nor one of tensors alone that torch.save wrote. A file"
             " that holds more, such as a whole model, could execute code and is not loaded: save its state_dict, best as"
             " safetensors"
         ) from error
+    if compressed:  # a small file could take all memory
+        raise ConfigError(f"training.init: {file} is a compressed archive, which torch.save never writes")
     tensors = _tensors_in(loaded)
     if not tensors:
         raise ConfigError(f"training.init: {file} holds no tensors by name")
     return tensors
+
+
+def _is_compressed(stream: io.BytesIO) -> bool:
+    """Whether a file is a zip archive with compressed entries."""
+    if not zipfile.is_zipfile(stream):
+        return False
+    with zipfile.ZipFile(stream) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def _tensors_in(loaded: Any) -> dict[str, Tensor]:

@@ -104,14 +104,14 @@ def test_the_terminal_is_left_with_its_cursor(recorded: dict[int, Recording]) ->
 FIRST_WORDS = """
 import sys
 from rich.live import Live
-from ssl_dc.cli.train import _starting
+from ssl_dc.cli.launched import progress_from_the_start
 
 start = Live.start
 def seen(self, refresh=False):
     start(self, refresh)
     print("shown; torch is imported:", "torch" in sys.modules, file=open(sys.argv[1], "w"))
 Live.start = seen
-_starting()
+progress_from_the_start()
 print("torch is imported:", "torch" in sys.modules)
 """
 

@@ -338,6 +338,19 @@ def test_what_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "\x1b" not in said
 
 
+def test_a_run_of_another_width_says_which_network_it_is(run: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"its network is --backbone\.name resnet18 --backbone\.width 4 --backbone\.stem cifar"
+    ):
+        initial_weights(run, encoder_of({**TINY, "backbone.width": 8}))
+
+
+def test_a_plan_says_what_a_training_starts_from(run: Path) -> None:
+    plan = ssl_dc.plan({**TINY, "training.init": str(run), "backbone.stem": "imagenet"})
+    assert plan.weights.startswith(f"from {run / 'model.safetensors'}: ")
+    assert plan.weights.endswith("; 1 others, gates aside, are drawn")
+
+
 def test_a_run_that_has_not_ended_is_refused(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "model.safetensors").unlink()

@@ -64,7 +64,7 @@ def test_a_short_run_warms_up_for_as_many_steps_as_a_run_needs() -> None:
 
 
 def test_the_papers_schedule_is_long_enough_for_the_least_warm_up() -> None:
-    assert Schedule.of(0.02, 100, 500 * 97) == Schedule(970, 500 * 97)
+    assert Schedule.of(0.02, 200, 500 * 97) == Schedule(970, 500 * 97)
 
 
 @given(st.floats(0, 1), st.integers(0, 300), st.integers(1, 1000))

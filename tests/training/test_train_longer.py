@@ -13,6 +13,8 @@ import ssl_dc
 from helpers.command_line import call, parsed, refused, run_in_two_processes, run_python
 from helpers.settings import TINY
 from helpers.training import Told, assert_same_files, logged, saved_steps
+from ssl_dc.atomic_files import write_bytes
+from ssl_dc.errors import RunError
 from ssl_dc.run_folder import RunFolder
 
 SETTINGS = {**TINY, "training.epochs": 2, "training.checkpoint_every": 3, "training.keep_checkpoints": 50}
@@ -91,6 +93,33 @@ def test_a_longer_run_that_is_killed_goes_on(short: Path, longer: Path, tmp_path
     assert "training from step 9 to 16" in resumed.stderr
     assert "in place of" not in resumed.stderr
     assert_same_files(folder, longer)
+
+
+@pytest.mark.parametrize("written", [2, 3])
+def test_a_change_of_length_may_be_interrupted_anywhere(
+    short: Path, longer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    folder = shutil.copytree(short, tmp_path / "run")
+    config = RunFolder(longer).config()
+    left = iter(range(written))
+
+    def full(path: Path, content: bytes) -> None:
+        if next(left, None) is None:
+            raise RunError("the disk is full")
+        write_bytes(path, content)
+
+    with monkeypatch.context() as patched:
+        for name in ("run_folder.write_bytes", "atomic_files.write_bytes"):
+            patched.setattr(f"ssl_dc.{name}", full)
+        with pytest.raises(RunError, match="the disk is full"):
+            RunFolder(folder).change_length(config)
+    if written == 3:  # the model is kept, and the run not yet given its new length
+        assert not (folder / "model.safetensors").exists()
+        assert_same_files(folder / "earlier" / "2-epochs", short, "config.json", "model.safetensors", "result.json")
+    else:
+        assert_same_files(folder, short, "config.json", "model.safetensors", "result.json")
+    ssl_dc.resume(folder)
+    assert_same_files(folder, short)
 
 
 def test_an_unfinished_run_gets_another_length(short: Path, tmp_path: Path) -> None:
