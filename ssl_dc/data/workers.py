@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from torch.utils.data import DataLoader
@@ -196,7 +197,17 @@ def prepare_worker(number: int) -> None:  # noqa: ARG001  # what a DataLoader ca
         _in_background(_end_on_request)
     else:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the main process then ends it by SIGKILL
+    sys.excepthook = _report_but_broken_connections
     when_parent_ends(lambda: os._exit(1))
+
+
+def _report_but_broken_connections(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an error as Python does, unless it says that the main process has gone, which this process sees by itself.
+
+    The thread of multiprocessing that hands tensors over reports so.
+    """
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_on_request() -> NoReturn:

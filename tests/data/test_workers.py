@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Client
+from multiprocessing.resource_sharer import DupFd
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +177,31 @@ def test_a_worker_ends_when_its_parent_is_killed() -> None:
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     until(lambda: is_gone(worker_pid))
+
+
+def interrupted_transfer(prepare: bool, done: Any) -> None:
+    if prepare:
+        prepare_worker(0)
+    address = DupFd(1)._id[0]  # type: ignore[attr-defined]  # starts the thread that hands tensors over
+    with socket.socket(socket.AF_UNIX) as receiver:
+        receiver.connect(address)
+        receiver.recv(1)  # the rest is never read: the connection is reset
+    with Client(address, authkey=multiprocessing.current_process().authkey):
+        pass  # heard once the first has been dealt with
+    time.sleep(0.2)
+    done.set()
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_a_worker_whose_main_process_is_killed_in_a_transfer_shows_no_traceback(
+    prepare: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = multiprocessing.Event()
+    worker = multiprocessing.Process(target=interrupted_transfer, args=(prepare, done))
+    worker.start()
+    done.wait()
+    worker.join()
+    assert ("ConnectionResetError" in capfd.readouterr().err) == (not prepare)
 
 
 SCRIPT = """
