@@ -45,7 +45,7 @@ def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
     folder = tmp_path_factory.mktemp("outcome")
     (folder / "data" / "train").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for number in range(300):
+    for number in range(1000):
         pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "data" / "train" / f"{number}.png")
     return ssl_dc.train({**TINY, "data.name": "folder", "data.root": str(folder / "data")}, output=folder / "run")
