@@ -4,7 +4,7 @@
 
 Writes a Markdown table, a row for each way and a cell for each number of workers and processes. A cell fails if anything
 is still there after 20 seconds, if the exit status is another one, or if a process of the package shows a traceback. The
-seconds are fair to a busy machine: the clock stands still while a process of the cell waits for a processor. Needs Linux,
+seconds are fair to a busy machine: while a thread of the cell wants to run, only its processor time counts. Needs Linux,
 and root for the full disk.
 """
 
@@ -180,24 +180,28 @@ class Cell:
                     found[int(folder.name)] = (folder / "comm").read_text().strip()
         return found
 
-    def waited(self) -> dict[Path, float]:
-        """Seconds that each thread of the cell has waited for a processor."""
-        found = {}
+    def worked(self) -> tuple[dict[Path, float], bool]:
+        """Processor seconds that each thread of the cell has used, and whether one of them wants to run."""
+        used, busy = {}, False
         for pid in self.alive():
             with suppress(OSError):
                 for thread in Path(f"/proc/{pid}/task").iterdir():
-                    found[thread] = int((thread / "schedstat").read_text().split()[1]) / 1e9
-        return found
+                    used[thread] = int((thread / "schedstat").read_text().split()[0]) / 1e9
+                    busy = busy or (thread / "stat").read_text().rpartition(")")[2].split()[0] == "R"
+        return used, busy
 
     def fair_seconds(self, reached: Callable[[], bool], limit: float) -> float:
-        """Seconds until something is reached, or up to a limit, in which no thread of the cell waited for a processor."""
-        passed, now, waited = 0.0, time.monotonic(), self.waited()
+        """Seconds until something is reached, or up to a limit, as they would be with a processor for each thread.
+
+        While a thread wants to run, the clock shows the processor time of the busiest one; while all sleep, it runs on.
+        """
+        passed, now, (used, _) = 0.0, time.monotonic(), self.worked()
         while not reached() and passed < limit:
             time.sleep(0.05)
-            before, since = waited, now
-            waited, now = self.waited(), time.monotonic()
-            longest = max((seconds - before.get(thread, 0.0) for thread, seconds in waited.items()), default=0.0)
-            passed += max(0.0, now - since - longest)
+            before, since = used, now
+            (used, busy), now = self.worked(), time.monotonic()
+            most = max((seconds - before.get(thread, 0.0) for thread, seconds in used.items()), default=0.0)
+            passed += most if busy else now - since
         return passed
 
     def ranks(self) -> list[int]:
