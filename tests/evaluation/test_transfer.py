@@ -181,7 +181,7 @@ def test_how_images_are_prepared_is_not_for_the_target_to_say(key: str) -> None:
         (("--protocol", "linear", "--to-root", "x"), "--to-root belongs to protocol transfer, not to linear"),
         (("--protocol", "linear", "--to-set", "a=1"), "--to-set belongs to protocol transfer, not to linear"),
         (("--seeds", "3"), "--seeds belongs to protocol curve, linear or transfer, not to knn"),
-        (("--augment",), "--augment belongs to protocol curve, linear or transfer, not to knn"),
+        (("--augment",), "--augment belongs to protocol linear or transfer, not to knn"),
         (("--protocol", "gates", "--k", "3"), "--k belongs to protocol knn, not to gates"),
         (("--protocol", "gates", "--points", "30"), "--points belongs to protocol tsne or umap, not to gates"),
         (
