@@ -60,6 +60,7 @@ from ssl_dc.errors import SslDcError as SslDcError
 from ssl_dc.errors import Stopped as Stopped
 from ssl_dc.evaluation.cost import CostRow as CostRow
 from ssl_dc.evaluation.cost import CostTable as CostTable
+from ssl_dc.evaluation.dialled import dialled as dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics as GateStatistics
 from ssl_dc.evaluation.gate_statistics import SiteStatistics as SiteStatistics
 from ssl_dc.evaluation.options import CurveOptions as CurveOptions

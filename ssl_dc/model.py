@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.config import RunConfig
 from ssl_dc.data.inputs import Pictures, batches_of, transformed
-from ssl_dc.errors import RunError
+from ssl_dc.errors import DialledWarning, RunError
 from ssl_dc.evaluation_mode import evaluation_mode
-from ssl_dc.gating.base import gates_of
+from ssl_dc.gating.base import beyond_budgets, gates_of
 from ssl_dc.gating.cost import CostModel, ImageSize, Trace, image_size_of
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
@@ -131,7 +132,7 @@ class Model(nn.Module):
 
         The weights are shared. :meth:`gated`, :meth:`compile_gated`, evaluations, exports and measurements take the (first)
         budget where they are given none. Between the budgets of training thresholds are interpolated; outside them, those
-        of the nearest one are taken.
+        of the nearest one are taken, with a warning. :func:`ssl_dc.dialled` calibrates thresholds for any budget.
 
         Args:
             budgets: Shares of the dense cost in (0, 1], at least one.
@@ -145,6 +146,7 @@ class Model(nn.Module):
             raise ValueError("at_budget takes at least one budget")
         other = Model(self.config, self.encoder, self.cost)
         other.gated_routes = tuple(Route.at(budget) for budget in budgets)
+        self._warn_beyond(Route.at(budgets))
         return other
 
     def forward(self, images: Tensor, route: Route = Route.DENSE) -> Encoded:
@@ -170,13 +172,16 @@ class Model(nn.Module):
             budget: What they may cost, as a share of the dense cost in (0, 1]: one number, or one for each image. By
                 default the budget of :meth:`at_budget`, or that which the model was trained for, or the usual one of
                 several. The gates are calibrated at the budgets of training; between two of them the thresholds are
-                interpolated.
+                interpolated. Outside them the thresholds of the nearest one are taken, and a
+                :class:`ssl_dc.DialledWarning` says so; :func:`ssl_dc.dialled` calibrates others.
 
         Raises:
             RunError: If the model has no gates.
             ValueError: If a budget is outside (0, 1].
         """
-        features, masks = self._evaluated(images, self.gated_route if budget is None else Route.at(budget))
+        route = self.gated_route if budget is None else Route.at(budget)
+        self._warn_beyond(route)
+        features, masks = self._evaluated(images, route)
         trace = Trace(masks, self._cost_at(image_size_of(images)))
         return GatedFeatures(features, trace.macs(), trace.ratio(), masks)
 
@@ -260,6 +265,18 @@ class Model(nn.Module):
         if self.device.type == "cpu" and self.dtype is torch.float32:
             return backbone
         return copy.deepcopy(backbone).to("cpu", torch.float32)
+
+    def _warn_beyond(self, route: Route) -> None:
+        """Warn of budgets that the gates have no thresholds for."""
+        beyond = beyond_budgets(gates_of(self.encoder.backbone(route)), route.budget)
+        if beyond:
+            named = ", ".join(f"{budget:g}" for budget in beyond)
+            warnings.warn(
+                f"the gates have no thresholds for a budget of {named}, and take those of the nearest budget of training;"
+                " ssl_dc.dialled calibrates thresholds for any budget",
+                DialledWarning,
+                stacklevel=3,
+            )
 
     def _need_gates(self) -> None:
         if not self.has_gates:

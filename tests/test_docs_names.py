@@ -41,10 +41,14 @@ def spans(page: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose)
 
 
+BY_HAND = "tests/test_random_cases.py"
+"""Takes its number of cases from variables."""
+
+
 @cache
 def source() -> str:
-    """The text of the package, and of the plugins that come with it."""
-    files = [*REPOSITORY.glob("ssl_dc/**/*.py"), *REPOSITORY.glob("plugins/*/*/*.py")]
+    """The text of the package, of the plugins that come with it, and of the tests that are run by hand."""
+    files = [*REPOSITORY.glob("ssl_dc/**/*.py"), *REPOSITORY.glob("plugins/*/*/*.py"), REPOSITORY / BY_HAND]
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 

@@ -57,9 +57,9 @@ def command(
 ) -> None:
     """Write the features of the frozen encoder of a RUN for all images of DATA, by the dense or the gated route.
 
-    DATA is a folder of pictures, a folder or file of parquet, what datasets' save_to_disk wrote, or the name of a data set,
-    such as cifar10, which --data-root finds. By default it is the run's own. The file has a row for each image: its part of
-    the data set, its name, label and class, its cost in MACs, its features.
+    DATA is a folder of pictures, a folder or file of parquet, what datasets' save_to_disk wrote, or the name of a data set
+    ("ssl-dc plugins list --kind data"), which --data-root finds. By default it is the run's own. The file has a row for
+    each image: its part of the data set, its name, label and class, its cost in MACs, its features.
 
     A call that was killed goes on when it is called again: shards are kept in FILE.parts until the file is whole. Under
     torchrun the processes share the work.

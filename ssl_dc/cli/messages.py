@@ -72,7 +72,7 @@ def reported() -> Iterator[None]:
 
 def _stopped_by(number: int) -> str:
     name = signal.Signals(number).name
-    return f"stopped by {name}. To continue a training from its last resume point: ssl-dc train --resume RUN"
+    return f"stopped by {name}. A training goes on from its last resume point with: ssl-dc train --resume RUN"
 
 
 def end_at_signals() -> None:

@@ -167,6 +167,11 @@ class Executor:
         with self._one_call_at_a_time:
             return self._runner.seconds(image)
 
+    def __repr__(self) -> str:
+        """What runs where."""
+        gates = f", {len(self.plan.sites)} gates" if self._dial is not None else ""
+        return f"Executor({len(self.plan.steps)} steps{gates}, backend {self.backend}, threads {self.threads})"
+
     def __reduce__(self) -> tuple[Callable[..., Executor], tuple[object, ...]]:
         """The plan with its weights, from which the executor is built again: layouts depend on the machine."""
         plan = self._runner.whole_plan().with_dial(Dial(self._compiled_budget))

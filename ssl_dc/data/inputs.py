@@ -93,8 +93,10 @@ def batches_of(given: Pictures, transform: Callable[[Image.Image], Tensor], size
         size: Pictures in a batch, at least 1.
 
     Raises:
-        ValueError: If there are no pictures.
+        ValueError: If there are no pictures, or the size is below 1.
     """
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {size}")
     if isinstance(given, Tensor) and given.ndim == 4 and given.is_floating_point():
         yield from given.split(size)
         return

@@ -187,6 +187,19 @@ def set_threshold(module: nn.Module, threshold: float, row: int = 0) -> None:
         gate.thresholds[row].copy_(threshold + TIE_BREAK * spread)
 
 
+def beyond_budgets(gates: Sequence[Gate], budget: Budget) -> list[float]:
+    """The budgets that lie outside those for which gates have thresholds: they get those of the nearest one."""
+    if not gates or budget is None:
+        return []
+    stored = gates[0].budgets
+    low, high = float(stored[0]) - NEAR, float(stored[-1]) + NEAR
+    return sorted({each for each in (budget if isinstance(budget, tuple) else (budget,)) if not low <= each <= high})
+
+
+NEAR = 1e-6
+"""Budgets nearer than this are the same; buffers hold them in float32."""
+
+
 def gates_of(module: nn.Module) -> list[Gate]:
     """Every gate inside a module."""
     return [child for child in module.modules() if isinstance(child, Gate)]

@@ -128,9 +128,12 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         Raises:
             ConfigError: If there is none.
         """
+        if n < 2:
+            raise ConfigError(f"a training needs at least 2 images, and there {'is 1' if n else 'are none'}.")
         if batch_size > n:
             raise ConfigError(
-                f"training.batch_size {batch_size} is larger than the training set; with {n} images it may be at most {n}."
+                f"training.batch_size {batch_size} is larger than the training set; with {n} images it may be at most {n}:"
+                f" --batch-size {n}."
             )
         return n // batch_size
 

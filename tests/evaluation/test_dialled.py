@@ -51,6 +51,7 @@ def by_command(*words: str | Path) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.filterwarnings("ignore::ssl_dc.errors.DialledWarning")
 @pytest.mark.parametrize("backend", ["native", "torch"])
 def test_one_executor_gives_every_budget_as_the_model_does(many: Path, backend: str, monkeypatch: Any) -> None:
     model = ssl_dc.load(many)
@@ -213,6 +214,25 @@ def test_bench_and_export_take_a_budget(many: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(main, ["export", str(many), "--budget", "0.8"])
     assert refused.exit_code == 2
     assert "--route gated" in refused.output
+
+
+def test_a_budget_beyond_those_of_training_is_warned_of(many: Path, single: Path) -> None:
+    for folder, budget in ((many, 0.9), (single, [0.4, 0.7])):
+        model = ssl_dc.load(folder)
+        with pytest.warns(DialledWarning, match="the gates have no thresholds for a budget of 0"):
+            model.gated(images(model, 2), budget)
+        with pytest.warns(DialledWarning):
+            model.at_budget(0.95)
+
+
+def test_a_budget_among_those_of_training_is_not_warned_of(
+    many: Path, single: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    for folder, budget in ((many, 0.2), (many, [0.8, 0.33]), (single, 0.4)):
+        model = ssl_dc.load(folder)
+        model.gated(images(model, 2), budget)
+        model.gated(images(model, 2))
+    assert not [each for each in recwarn if each.category is DialledWarning]
 
 
 def test_bench_names_the_largest_budget_for_a_deadline(many: Path, single: Path) -> None:

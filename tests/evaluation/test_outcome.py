@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import ssl_dc
 from ssl_dc.assemble import build_data_set
@@ -41,13 +42,11 @@ DIGITS = {**TINY, "data.limit": 32, "data.test_limit": 40}
 
 @pytest.fixture(scope="module")
 def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
-    """A run on a folder of images without classes."""
+    """A run on a folder of handwritten digits without classes. They differ enough for gates to meet a budget."""
     folder = tmp_path_factory.mktemp("outcome")
     (folder / "data" / "train").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for number in range(300):
-        pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "data" / "train" / f"{number}.png")
+    for number, pixels in enumerate(load_digits().images[:600]):
+        Image.fromarray((15 * pixels).astype(np.uint8)).save(folder / "data" / "train" / f"{number}.png")
     return ssl_dc.train({**TINY, "data.name": "folder", "data.root": str(folder / "data")}, output=folder / "run")
 
 

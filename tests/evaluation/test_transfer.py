@@ -180,11 +180,14 @@ def test_how_images_are_prepared_is_not_for_the_target_to_say(key: str) -> None:
         (("--to", "cifar100"), "--to belongs to protocol transfer, not to knn"),
         (("--protocol", "linear", "--to-root", "x"), "--to-root belongs to protocol transfer, not to linear"),
         (("--protocol", "linear", "--to-set", "a=1"), "--to-set belongs to protocol transfer, not to linear"),
-        (("--seeds", "3"), "--seeds belongs to protocol linear or transfer, not to knn"),
+        (("--seeds", "3"), "--seeds belongs to protocol curve, linear or transfer, not to knn"),
         (("--augment",), "--augment belongs to protocol linear or transfer, not to knn"),
         (("--protocol", "gates", "--k", "3"), "--k belongs to protocol knn, not to gates"),
         (("--protocol", "gates", "--points", "30"), "--points belongs to protocol tsne or umap, not to gates"),
-        (("--output", "x.png"), "--output belongs to protocol gates, tsne or umap, not to knn; knn takes --k or --metric"),
+        (
+            ("--output", "x.png"),
+            "--output belongs to protocol curve, gates, tsne or umap, not to knn; knn takes --k or --metric",
+        ),
         (("--protocol", "transfer"), "protocol transfer needs --to"),
     ],
 )
@@ -215,7 +218,7 @@ def test_the_library_refuses_likewise(run: Path) -> None:
         ssl_dc.evaluate(run, "linear", k=3)
     with pytest.raises(ConfigError, match="belongs to no protocol"):
         ssl_dc.evaluate(run, "knn", neighbours=3)
-    with pytest.raises(ConfigError, match="unknown evaluation protocol 'k-nn'; there are: gates, knn, linear"):
+    with pytest.raises(ConfigError, match="unknown evaluation protocol 'k-nn'; there are: curve, gates, knn, linear"):
         ssl_dc.evaluate(run, "k-nn")
 
 

@@ -136,7 +136,8 @@ def test_gates_are_a_group_of_their_own_without_weight_decay() -> None:
 
 
 def test_a_budget_that_the_gates_cannot_meet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_dc.calibration.set_threshold", lambda *_arguments: None)
+    for place in ("ssl_dc.calibration", "ssl_dc.training.budget"):
+        monkeypatch.setattr(f"{place}.set_threshold", lambda *_arguments: None)
     told = Told()
     run = ssl_dc.train({**TWO_BY_TWO, "budget.target": 0.9}, output=tmp_path / "run", watchers=[told])
     assert run.outcome.routes[Route.GATED].ratio < 0.85

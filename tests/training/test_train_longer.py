@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ssl_dc
-from helpers.command_line import call, parsed, refused, run_in_two_processes, run_python
+from helpers.command_line import call, done, parsed, refused, run_in_two_processes, run_python
 from helpers.settings import TINY
 from helpers.training import Told, assert_same_files, logged, saved_steps
 from ssl_dc.atomic_files import write_bytes
@@ -50,7 +50,7 @@ def test_a_finished_run_is_trained_for_longer(short: Path, longer: Path, tmp_pat
 
 
 def test_a_new_run_of_its_config_is_the_same_run(longer: Path, tmp_path: Path) -> None:
-    call("train", "--config", longer / "config.json", "--output", tmp_path / "anew")
+    done("train", "--config", longer / "config.json", "--output", tmp_path / "anew")
     assert_same_files(tmp_path / "anew", longer)
 
 
@@ -133,7 +133,7 @@ def test_an_unfinished_run_gets_another_length(short: Path, tmp_path: Path) -> N
     assert told.messages[0].startswith("after step 4 this training goes on for 3 epochs in all, in place of 2")
     assert [line["step"] for line in logged(folder)] == list(range(1, 13))
     assert not (folder / "earlier").exists(), "there was no model to keep"
-    call("train", "--config", folder / "config.json", "--output", tmp_path / "anew")
+    done("train", "--config", folder / "config.json", "--output", tmp_path / "anew")
     assert_same_files(tmp_path / "anew", folder)
 
 
@@ -141,7 +141,7 @@ def test_a_run_may_be_lengthened_twice(longer: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(longer, tmp_path / "run")
     ssl_dc.resume(folder, epochs=5)
     assert sorted(path.name for path in (folder / "earlier").iterdir()) == ["2-epochs", "4-epochs"]
-    call("train", "--config", folder / "config.json", "--output", tmp_path / "anew")
+    done("train", "--config", folder / "config.json", "--output", tmp_path / "anew")
     assert_same_files(tmp_path / "anew", folder)
 
 
