@@ -128,7 +128,7 @@ class GlobalBatches(Sampler[list[tuple[int, int]]]):
         Raises:
             ConfigError: If there is none.
         """
-        if n < 2:
+        if n < 2 <= batch_size:
             raise ConfigError(f"a training needs at least 2 images, and there {'is 1' if n else 'are none'}.")
         if batch_size > n:
             raise ConfigError(
