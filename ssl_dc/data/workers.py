@@ -63,11 +63,25 @@ def _started(loader: DataLoader[T]) -> Iterator[T]:
     _check_main_guard()
     try:
         _try_channels(loader.num_workers)
-        return iter(loader)
+        with _none_left_half_started():
+            return iter(loader)
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         room = f" {SHARED_MEMORY}" if getattr(error, "errno", None) == errno.ENOSPC else ""
         raise RunError(f"the processes that prepare images cannot be started: {reason}.{room} {ADVICE}") from error
+
+
+@contextmanager
+def _none_left_half_started() -> Iterator[None]:
+    """End the processes that were started in here if this fails: one may die while torch still starts the others."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
+            child.join()
+        raise
 
 
 SHARED_MEMORY = "Shared memory (/dev/shm) is too small: give it more room (docker run --shm-size 1g) or use fewer workers."

@@ -127,6 +127,21 @@ def test_a_worker_that_dies_is_one_message(number: signal.Signals, workers: int,
     assert children() == 0
 
 
+def test_a_worker_that_dies_while_others_are_started_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, children: Children
+) -> None:
+    """Torch's handler of SIGCHLD raises wherever the main process is, such as in the midst of making the iterator."""
+
+    def dies(_iterator: Any, *_arguments: Any, **_more: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._reset", dies)
+    with pytest.raises(RunError, match="a process that prepares images") as caught, worker_failures():
+        list(loaded(loader(Numbers(), 2)))
+    assert caught.value is not None  # the traceback still holds the iterator, which torch would end with it
+    assert children() == 0
+
+
 def test_a_worker_that_died_with_a_lock_of_torch_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl_dc.data.workers.PATIENCE_SECONDS", 0.2)
     batches = iter(loader(Numbers()))

@@ -128,7 +128,7 @@ def test_control_c_is_answered_above_the_lines_and_the_step_is_saved(tmp_path: P
     pressed: list[bytes] = []
 
     def keys(written: bytes) -> bytes:
-        if b"step 3/" in written and not pressed:
+        if re.search(rb"step (?!1/)\d+/", written) and not pressed:  # whichever step a busy machine draws first
             pressed.append(b"\x03")
             return b"\x03"
         return b""
