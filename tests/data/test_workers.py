@@ -132,7 +132,8 @@ def test_a_worker_that_dies_while_others_are_started_leaves_none(
 ) -> None:
     """Torch's handler of SIGCHLD raises wherever the main process is, such as in the midst of making the iterator."""
 
-    def dies(_iterator: Any, *_arguments: Any, **_more: Any) -> None:
+    def dies(iterator: Any, *_arguments: Any, **_more: Any) -> None:
+        iterator._workers_status = [True, True]
         raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
 
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._reset", dies)
