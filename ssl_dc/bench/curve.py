@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ssl_dc.evaluation.knn import score_knn
 from ssl_dc.evaluation.linear import score_linear
 from ssl_dc.evaluation.options import CurveOptions
 from ssl_dc.evaluation.report import Report, ReportTable
-from ssl_dc.evaluation.scores import extract_splits, own_splits
+from ssl_dc.evaluation.scores import FeatureSets, extract_splits, own_splits
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
@@ -67,10 +67,12 @@ class RunCurve:
 
     Attributes:
         run: The run, in words.
+        test_images: How many held-out images its accuracies and costs are of.
         points: Its points.
     """
 
     run: str
+    test_images: int
     points: Sequence[CurvePoint]
 
 
@@ -79,11 +81,9 @@ class Curve(Report):
     """Accuracy against cost, of one run or of several.
 
     Attributes:
-        test_images: Held-out images that accuracies and costs are of, in words.
         curves: The runs.
     """
 
-    test_images: str
     curves: Sequence[RunCurve]
 
     @property
@@ -93,8 +93,7 @@ class Curve(Report):
 
     def as_json(self) -> dict[str, Any]:
         """The points as plain values."""
-        runs = [{"run": curve.run, "points": [asdict(point) for point in curve.points]} for curve in self.curves]
-        return {"protocol": "curve", "test_images": self.test_images, "runs": runs}
+        return {"protocol": "curve", "runs": [asdict(curve) for curve in self.curves]}
 
     def tables(self) -> Sequence[ReportTable]:
         """A table for each run."""
@@ -102,7 +101,9 @@ class Curve(Report):
         kept = len(columns) if self.timed else len(columns) - 1
         return [
             ReportTable(
-                f"{curve.run}, on {self.test_images}", columns[:kept], [point.cells()[:kept] for point in curve.points]
+                f"{curve.run}, on {curve.test_images:,} held-out images",
+                columns[:kept],
+                [point.cells()[:kept] for point in curve.points],
             )
             for curve in self.curves
         ]
@@ -124,7 +125,8 @@ class Curve(Report):
             axes.grid(alpha=0.3)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", fontsize="small", frameon=False)
-        figure.suptitle(f"Accuracy against cost, on {self.test_images}", fontsize="medium")
+        images = " and ".join(sorted({f"{curve.test_images:,}" for curve in self.curves}))
+        figure.suptitle(f"Accuracy against cost, on {images} held-out images", fontsize="medium")
         return figure
 
     def _draw(self, axes: Axes, against: str) -> None:
@@ -154,13 +156,7 @@ def curve(model: Model, options: CurveOptions) -> Curve:
         RunError: If the training of a run beside has not ended.
     """
     models = [model, *(_other(path, model) for path in options.beside or ())]
-    described, curves = "", []
-    for number, one in enumerate(models):
-        splits = own_splits(one)
-        points = list(_points(one, options))
-        described = f"{len(splits.test):,} held-out images" if number == 0 else described
-        curves.append(RunCurve(described_run(one.config), points))
-    return Curve(described, _told_apart(curves))
+    return Curve(_told_apart([_curve(one, options) for one in models]))
 
 
 def at_trained_budgets(model: Model) -> Model:
@@ -175,10 +171,14 @@ def _other(path: Path, like: Model) -> Model:
     return RunFolder.existing(path).load_model(like.device)
 
 
-def _points(model: Model, options: CurveOptions) -> Iterator[CurvePoint]:
-    """The points of a run, the dense one first."""
+def _curve(model: Model, options: CurveOptions) -> RunCurve:
     model = at_trained_budgets(model)
     sets = extract_splits(model, own_splits(model))
+    return RunCurve(described_run(model.config), len(sets.test_labels), list(_points(model, sets, options)))
+
+
+def _points(model: Model, sets: FeatureSets, options: CurveOptions) -> Iterator[CurvePoint]:
+    """The points of a run, the dense one first."""
     knn, linear = score_knn(sets), score_linear(sets, seeds=options.seeds, epochs=options.epochs)
     times = _milliseconds(model, options.seconds) if options.time else {}
     for route in model.routes:
@@ -208,9 +208,6 @@ def _told_apart(curves: Sequence[RunCurve]) -> list[RunCurve]:
     """The curves; those of runs that are the same in words are numbered."""
     names = [curve.run for curve in curves]
     return [
-        RunCurve(
-            f"{curve.run} ({names[: number + 1].count(curve.run)})" if names.count(curve.run) > 1 else curve.run,
-            curve.points,
-        )
+        replace(curve, run=f"{curve.run} ({names[: number + 1].count(curve.run)})") if names.count(curve.run) > 1 else curve
         for number, curve in enumerate(curves)
     ]
