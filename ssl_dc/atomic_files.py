@@ -33,21 +33,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: If it cannot be written; what was there before is untouched.
     """
-    partial = partial_of(path)
-    try:
-        try:
-            with os.fdopen(os.open(partial, _NEW, 0o666), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise
-        flush_folder(path.parent)
-    except OSError as error:
-        raise RunError(f"cannot write {path} ({mebibytes(len(content))}): {_reason(error, path.parent)}") from error
+    with _replacing(path, f" ({mebibytes(len(content))})") as partial:
+        with os.fdopen(os.open(partial, _NEW, 0o666), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -59,13 +49,28 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         RunError: If it cannot be written; what was there before is untouched.
     """
+    with _replacing(path) as partial:
+        os.close(os.open(partial, _NEW, 0o666))
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _replacing(path: Path, size: str = "") -> Iterator[Path]:
+    """A temporary name for a file that the block writes. Afterwards it gets its own name; if the block fails, it is gone.
+
+    Args:
+        path: The file.
+        size: How large it is, in brackets after a space, for the message.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
     partial = partial_of(path)
     try:
         try:
-            os.close(os.open(partial, _NEW, 0o666))
             yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
             partial.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -73,7 +78,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             raise
         flush_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {_reason(error, path.parent)}") from error
+        raise RunError(f"cannot write {path}{size}: {_reason(error, path.parent)}") from error
 
 
 def partial_of(path: Path) -> Path:
