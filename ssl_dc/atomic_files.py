@@ -33,11 +33,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: If it cannot be written; what was there before is untouched.
     """
-    with _replacing(path, f" ({mebibytes(len(content))})") as partial:
-        with os.fdopen(os.open(partial, _NEW, 0o666), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+    size = f" ({mebibytes(len(content))})"
+    with _replacing(path, size) as partial, os.fdopen(os.open(partial, _NEW, 0o666), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
