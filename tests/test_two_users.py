@@ -12,6 +12,7 @@ import random
 import shutil
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ import pytest
 from ssl_dc.atomic_files import append_line, read_bytes, write_bytes
 from ssl_dc.config import resolve
 from ssl_dc.errors import SslDcError
-from ssl_dc.run_folder import RunFolder
+from ssl_dc.run_folder import RunFolder, environment
 
 ALICE, MALLORY = 54_321, 54_322
 """Numbers of two users; no account needs to have them."""
@@ -31,10 +32,16 @@ pytestmark = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason=
 
 
 @pytest.fixture
-def shared() -> Iterator[Path]:
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder like /tmp: all may write, nobody may remove what is another's."""
     folder = Path(tempfile.mkdtemp(prefix="two-users-"))
     folder.chmod(0o1777)
+    # Root's Python may be closed to the two users, so root imports and reads beforehand what they need of it.
+    recorded = environment()
+    monkeypatch.setattr("ssl_dc.run_folder.environment", lambda: recorded)
+    RunFolder.create(folder / "of-root", resolve().config)
+    RunFolder.existing(folder / "of-root").config()
+    shutil.rmtree(folder / "of-root")
     yield folder
     shutil.rmtree(folder)
 
@@ -51,6 +58,8 @@ def as_user(user: int, act: Callable[[], None]) -> int:
             os.umask(0o022)
             act()
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     return child

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -293,7 +294,7 @@ __attribute__((constructor)) static void loaded(void) { if (write(1, "EVIL\\n", 
 
 
 def name_of_the_kernel() -> str:
-    source = Path(kernel_module.__file__).with_name("kernel.c").read_bytes()
+    source = kernel_module.files("ssl_dc.compiled").joinpath("kernel.c").read_bytes()
     return f"kernel-{kernel_module._fingerprint(source, 'cc')}.so"
 
 
@@ -365,7 +366,10 @@ def evil(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[t
     (folder / "evil.c").write_text(EVIL)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "evil.so", folder / "evil.c"], check=True)
     monkeypatch.setenv("CC", "cc")
-    in_a_new_process()  # imports all that the other users need; root's Python may be closed to them
+    # Root's Python may be closed to the two users, so root imports beforehand and copies what they need of it.
+    in_a_new_process()
+    shutil.copyfile(files("ssl_dc.compiled") / "kernel.c", folder / "kernel.c")
+    monkeypatch.setattr(kernel_module, "files", lambda _: folder)
     yield folder, (folder / "evil.so").read_bytes()
     shutil.rmtree(folder)
 
