@@ -58,7 +58,13 @@ class RecordedRun:
     def routes(self) -> Mapping[str, Mapping[str, Any]]:
         """What each route reaches and costs, as ``result.json`` says; empty if there is none."""
         routes = (self.result or {}).get("routes")
-        return routes if isinstance(routes, dict) else {}
+        found = routes.items() if isinstance(routes, dict) else ()
+        return {route: reached for route, reached in found if isinstance(reached, dict)}
+
+    def sentences(self, name: str) -> list[str]:
+        """The ``findings``, or the ``advice``, of ``result.json``."""
+        found = (self.result or {}).get(name)
+        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def recorded_runs(runs: RunLike | Sequence[RunLike]) -> list[RecordedRun]:

@@ -72,10 +72,10 @@ def _reached(run: RecordedRun) -> ReportTable:
         (route, _percent(found.get("knn1")), _percent(found.get("knn1_untrained")), *_cost(found))
         for route, found in run.routes.items()
     ]
-    said = [*result.get("findings", ()), *(f"Next: {text}" for text in result.get("advice", ()))]
+    said = [*run.sentences("findings"), *(f"Next: {text}" for text in run.sentences("advice"))]
     columns = ("route", "kNN-1 %", "before training %", "MACs an image", "share of dense cost")
     title = f"What the training reports, on {result.get('measured_on', 'its images')}"
-    return ReportTable(title, columns, rows, note="\n".join(map(str, said)))
+    return ReportTable(title, columns, rows, note="\n".join(said))
 
 
 def _percent(value: Any) -> str:
