@@ -1,4 +1,4 @@
-"""The page of a report, opened in a browser from disk: it draws, answers to pointer and keys, in any light and at any width."""
+"""The page of a report in a browser, from disk: it draws, answers to pointer and keys, in any light and at any width."""
 
 from __future__ import annotations
 
