@@ -44,7 +44,7 @@ def _chart(runs: Mapping[str, Sequence[CurvePoint]], cost: str, measure: str) ->
     points = [_point(label, one, cost, measure) for label, some in shown.items() for one in some]
     title = f"{MEASURES[measure]} against {COSTS[cost]}"
     spec = lines(points, along=COSTS[cost], upwards=MEASURES[measure], dots=60)
-    summary = " ".join(_said(label, some, measure, several=len(shown) > 1) for label, some in shown.items())
+    summary = " ".join(_said(label, some, cost, measure, several=len(shown) > 1) for label, some in shown.items())
     hint = " The larger points are dense routes."
     rows = [(label, *one.cells()) for label, some in shown.items() for one in some]
     columns = COLUMNS if any(row[-1] for row in rows) else COLUMNS[:-1]
@@ -61,9 +61,14 @@ def _point(label: str, point: CurvePoint, cost: str, measure: str) -> Point:
     return Point(label, getattr(point, cost), getattr(point, measure), about, joined=not dense, large=dense)
 
 
-def _said(label: str, points: Sequence[CurvePoint], measure: str, *, several: bool) -> str:
-    said = [
-        f"{point.route} {getattr(point, measure):.2f} % at {100 * point.ratio:.1f} % of the dense cost" for point in points
-    ]
+def _said(label: str, points: Sequence[CurvePoint], cost: str, measure: str, *, several: bool) -> str:
+    said = [f"{point.route} {getattr(point, measure):.2f} % {_at(point, cost)}" for point in points]
     few = said if len(said) <= 3 else [said[0], said[1], "...", said[-1]]
     return f"{label + ': ' if several else ''}{', '.join(few)}."
+
+
+def _at(point: CurvePoint, cost: str) -> str:
+    """At which cost a route is, in words."""
+    if cost == "milliseconds":
+        return f"at {point.milliseconds:.3f} ms"
+    return f"at {100 * point.ratio:.1f} % of the dense cost"

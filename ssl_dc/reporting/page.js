@@ -56,7 +56,13 @@
 
   const draw = (script) => {
     const place = document.getElementById(script.dataset.chart);
-    return vegaEmbed(place, JSON.parse(script.textContent), options).then(() => listen(place));
+    // The drawing gets an element of its own: vega-embed changes the role and the name of the one that it is given.
+    const drawing = place.appendChild(document.createElement("div"));
+    return vegaEmbed(drawing, JSON.parse(script.textContent), options).then(() => {
+      drawing.removeAttribute("aria-label");
+      drawing.setAttribute("aria-labelledby", place.getAttribute("aria-labelledby"));
+      listen(place);
+    });
   };
   Promise.all([...document.querySelectorAll("script[data-chart]")].map(draw)).then(() => {
     document.documentElement.dataset.drawn = "yes";

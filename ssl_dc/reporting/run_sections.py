@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -175,9 +176,15 @@ def _priced(measured: MeasuredRun, number: int, ratio: float) -> Picture:
 
 
 def _named(measured: MeasuredRun, number: int) -> str:
-    """What an image is called: its name, and its class where there are labels."""
-    named = f"image {measured.images.name(number)}"
-    return f"{measured.classes[measured.labels[number]]}, {named}" if measured.classes else named
+    """What an image is called, and its class where there are labels."""
+    name = _name(measured, number)
+    return f"{measured.classes[measured.labels[number]]}, {name}" if measured.classes else name
+
+
+def _name(measured: MeasuredRun, number: int) -> str:
+    """The number of an image, or the name of its file. Its folder is left out, since the page may be shared."""
+    name = measured.images.name(number)
+    return f"image {name}" if name.isdecimal() else PurePath(name).name
 
 
 def map_section(measured: MeasuredRun, key: str, projector: Projector, thumbnails: dict[str, str]) -> Section:
@@ -281,7 +288,7 @@ def _queries(measured: MeasuredRun) -> list[int]:
 def _neighbour(measured: MeasuredRun, query: int, number: int) -> Picture:
     named = _named(measured, number)
     if not measured.classes:
-        return Picture(thumbnail(measured.images, number), named, measured.images.name(number))
+        return Picture(thumbnail(measured.images, number), named, named)
     same = measured.labels[number] == measured.labels[query]
     caption = f"{'same' if same else 'other'}: {measured.classes[measured.labels[number]]}"
     return Picture(thumbnail(measured.images, number), f"{named} ({'same' if same else 'another'} class)", caption)

@@ -158,7 +158,8 @@ def test_images_without_labels_are_shown_without_accuracy(tmp_path: Path, pictur
     assert "Accuracy is not shown: these images have no labels." in text_of(report)
     assert {cell["y"] for cell in points(report, "Gates by layer and class")} == {"all images"}
     assert {point["series"] for point in points(report, "PCA, gated route")} == {"all images"}
-    report.as_html()
+    assert all(point["about"].split()[0].endswith(".png") for point in points(report, "PCA, gated route"))
+    assert str(pictures) not in report.as_html().replace(str(pictures), "", 1)  # only the config names the folder
 
 
 @pytest.fixture
