@@ -150,6 +150,10 @@ def test_a_narrow_window_cuts_nothing_off(browser: Browser, file: Path) -> None:
         assert box is not None
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 360
+    chart_named(page, "PCA, dense route").hover()
+    tooltip = page.locator(TOOLTIP).bounding_box()
+    assert tooltip is not None
+    assert 0 <= tooltip["x"] < tooltip["x"] + tooltip["width"] <= 360
     page.context.close()
 
 
