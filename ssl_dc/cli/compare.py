@@ -8,14 +8,13 @@ import click
 
 from ssl_dc.cli.launched import progress_from_the_start
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.cli.numbers import FiniteRange
-from ssl_dc.cli.options import data_root_option, json_option, print_json
+from ssl_dc.cli.options import data_root_option, json_option, print_json, runs_argument, seconds_option, time_option
 from ssl_dc.printable import printable
 
 
 @click.command("compare", short_help="Put runs beside each other: accuracy, cost, settings that differ.")
 @readable_errors
-@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
+@runs_argument
 @click.option(
     "-o",
     "--output",
@@ -23,10 +22,8 @@ from ssl_dc.printable import printable
     metavar="FILE",
     help="Where the picture, accuracy against cost, is written: .png, .pdf or .svg.",
 )
-@click.option("--time", is_flag=True, help="Also measure milliseconds an image on this machine's CPU, by the executor.")
-@click.option(
-    "--seconds", type=FiniteRange(0.1), default=10.0, show_default=True, help="With --time: how long each run is measured."
-)
+@time_option
+@seconds_option
 @data_root_option
 @json_option
 def command(

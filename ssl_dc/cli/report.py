@@ -10,7 +10,7 @@ import click
 from ssl_dc.cli.launched import progress_from_the_start
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange
-from ssl_dc.cli.options import data_root_option, device_option
+from ssl_dc.cli.options import data_root_option, device_option, runs_argument, seconds_option, time_option
 from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command("report", short_help="Show runs on one page for a browser.")
 @readable_errors
-@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
+@runs_argument
 @click.option(
     "-o",
     "--output",
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Held-out images of each run that are looked at, and training images that are learned from, at most.",
 )
-@click.option("--time", is_flag=True, help="Also measure milliseconds an image on this machine's CPU, by the executor.")
-@click.option(
-    "--seconds", type=FiniteRange(0.1), default=10.0, show_default=True, help="With --time: how long each run is measured."
-)
+@time_option
+@seconds_option
 @click.option(
     "--projection",
     type=click.Choice(("auto", "umap", "pca")),

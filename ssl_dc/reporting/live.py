@@ -41,6 +41,7 @@ def follow(
         ConfigError: If there is no run.
         RunError: If a file of a run cannot be read, or the page cannot be written.
     """
+    told = ""
     while True:
         recorded = recorded_runs(runs)
         training = [run for run in recorded if run.trains]
@@ -49,6 +50,8 @@ def follow(
             page.save(output)
             return page
         page_of(recorded, options, refresh_seconds=every).save(output)
-        for watcher in watchers:
-            watcher.on_message("; ".join(f"{run.label}: {run.state}" for run in training))
+        said = "; ".join(f"{run.label}: {run.state}" for run in training)
+        for watcher in watchers if said != told else ():
+            watcher.on_message(said)
+        told = said
         wait(every)

@@ -234,6 +234,14 @@ def test_a_damaged_result_does_not_keep_the_page_from_being_made(copied_run: Pat
     page(copied_run).as_html()
 
 
+class Told(ssl_dc.Watcher):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.messages.append(text)
+
+
 def test_a_page_follows_a_training_and_ends_with_it(copied_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "live.html"
     held = sole_writer(copied_run)
@@ -247,8 +255,10 @@ def test_a_page_follows_a_training_and_ends_with_it(copied_run: Path, tmp_path: 
         if len(waits) == 2:
             held.__exit__(None, None, None)
 
-    last = live.follow(copied_run, output, FEW, every=7, wait=wait)
+    told = Told()
+    last = live.follow(copied_run, output, FEW, every=7, watchers=[told], wait=wait)
     assert waits == [7, 7]
+    assert told.messages == ["copied: The run trains now. The last logged step is step 2 of 2."]  # not twice the same
     assert all('"refreshSeconds": 7' in each and "The run trains now." in each for each in pages)
     assert last.refresh_seconds is None
     assert '"refreshSeconds": null' in output.read_text()
