@@ -74,7 +74,7 @@ def command(
 
     place = output or runs[0] / "report.html"
     options = ReportOptions(images, time, seconds, device or "auto", data_root, projection)
-    check_report(options)
+    check_report(options, output)
     if live:
         follow(runs, place, options, every=every, watchers=[progress])
     else:

@@ -55,18 +55,18 @@ def report(
         RunError: If a file of a run cannot be read, or the page cannot be written.
     """
     options = ReportOptions(images, time, seconds, device, data_root, projection)
-    check_report(options)
+    check_report(options, None if output is None else Path(output))
     page = page_of(recorded_runs(runs), options, [*watchers, *progress_watchers(progress)])
     if output is not None:
         page.save(output)
     return page
 
 
-def check_report(options: ReportOptions) -> None:
-    """Make sure that a page can be made, before anything is computed for it.
+def check_report(options: ReportOptions, output: Path | None) -> None:
+    """Make sure that a page can be made and written, before anything is computed for it.
 
     Raises:
-        ConfigError: If something is not installed, or there are to be no images.
+        ConfigError: If something is not installed, an option is wrong, or the output's folder is not there.
     """
     check_charts()
     if options.images < 1:
@@ -75,6 +75,8 @@ def check_report(options: ReportOptions) -> None:
         raise ConfigError(f"projection {options.projection!r}: allowed are {', '.join(get_args(Projector))}")
     if options.projection == "umap":
         umap_module()
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"report {output}: there is no folder {output.parent}")
 
 
 def page_of(

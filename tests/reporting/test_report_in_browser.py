@@ -168,6 +168,16 @@ def test_a_wider_window_draws_the_charts_anew(browser: Browser, file: Path) -> N
     page.context.close()
 
 
+def test_a_notebook_draws_the_page_in_its_frame(browser: Browser, made: ssl_dc.ReportPage, tmp_path: Path) -> None:
+    (tmp_path / "notebook.html").write_text(f"<!doctype html><meta charset=utf-8>{made._repr_html_()}", encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "notebook.html").as_uri())
+    frame = page.frame_locator("iframe")
+    frame.locator("html[data-drawn=yes]").wait_for(timeout=120_000)
+    assert frame.locator(".chart svg").count() == len(made.charts)
+    page.close()
+
+
 def test_a_page_that_follows_a_training_loads_itself_again_until_it_is_told_not_to(
     browser: Browser, tmp_path: Path
 ) -> None:

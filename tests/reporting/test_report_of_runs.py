@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ import numpy as np
 import pytest
 
 import ssl_dc
-from helpers.command_line import call, successful
+from helpers.command_line import call, message, successful
 from helpers.settings import SHORT, TWO_BY_TWO
 from ssl_dc.reporting import live, measured
 from ssl_dc.reporting.measured import ReportOptions, measure
-from ssl_dc.reporting.page import Gallery, Section, Text
+from ssl_dc.reporting.page import Charts, Gallery, Section, Text
 from ssl_dc.reporting.recorded import recorded_runs
 from ssl_dc.reporting.report import page_of
-from ssl_dc.reporting.run_sections import principal
+from ssl_dc.reporting.run_sections import gates_section, map_section, prices_section, principal
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.run_lock import sole_writer
 
@@ -288,6 +289,34 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     assert result.exit_code == 2
     assert said in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_said_before_anything_is_computed(finished_run: ssl_dc.Run) -> None:
+    assert "there is no folder nowhere" in message("report", finished_run.folder, "-o", "nowhere/report.html")
+
+
+@pytest.mark.parametrize("option", [{"images": 0}, {"projection": "tsne"}])
+def test_a_wrong_argument_is_refused(finished_run: ssl_dc.Run, option: dict[str, Any]) -> None:
+    with pytest.raises(ssl_dc.ConfigError, match="allowed"):
+        ssl_dc.report(finished_run, **option)
+
+
+def test_many_classes_are_named_by_their_points_and_shown_in_part(finished_run: ssl_dc.Run) -> None:
+    found = measure(RunFolder(finished_run.folder), ReportOptions(images=40))
+    classes = tuple(f"class {number}" for number in range(30))
+    many = replace(found, classes=classes, labels=np.arange(40) % 30)
+    (_, charts) = map_section(many, "0", "pca", {}).blocks
+    assert isinstance(charts, Charts)
+    assert all("too many for colours" in chart.summary for chart in charts.charts)
+    assert "class 29, image" in charts.charts[0].table.rows[29][0]
+    (shown, _) = gates_section(many).blocks
+    assert isinstance(shown, Charts)
+    assert "20 of 30 classes are shown." in shown.charts[0].summary
+    (text, gallery) = prices_section(many).blocks
+    assert isinstance(text, Text)
+    assert "The first 20 of 30 classes are shown." in text.text
+    assert isinstance(gallery, Gallery)
+    assert [heading for heading, _ in gallery.rows][:2] == ["class 0: cheapest", "class 0: dearest"]
 
 
 def test_a_missing_library_is_named(finished_run: ssl_dc.Run, monkeypatch: pytest.MonkeyPatch) -> None:
