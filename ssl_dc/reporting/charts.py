@@ -81,8 +81,8 @@ def scatter(points: Sequence[Point], *, series: Sequence[str], along: str, upwar
         alt.Chart(_values(points))
         .mark_point(filled=True, opacity=0.85, tooltip=alt.TooltipContent("data"))
         .encode(
-            x=alt.X("x:Q", title=along, axis=bare, scale=alt.Scale(zero=False)),
-            y=alt.Y("y:Q", title=upwards, axis=bare, scale=alt.Scale(zero=False)),
+            x=alt.X("x:Q", title=along, axis=bare, scale=alt.Scale(zero=False, nice=False, padding=8)),
+            y=alt.Y("y:Q", title=upwards, axis=bare, scale=alt.Scale(zero=False, nice=False, padding=8)),
             color=_colour(series),
             shape=_shape(series),
             size=alt.when(pointed).then(alt.value(220)).otherwise(alt.value(36)),

@@ -72,6 +72,26 @@ def test_each_logged_number_has_a_chart_also_one_that_nobody_foresaw(copied_run:
     assert "broken" not in [chart.title for chart in report.charts]
 
 
+def test_what_is_watched_of_both_routes_shares_a_chart(copied_run: Path) -> None:
+    with (copied_run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "epoch": 1, "watch/knn/dense": 60, "watch/knn/gated": 50.5}\n')
+    found = points(page(copied_run), "kNN-1 while it learns, %")
+    assert [(point["series"], point["y"]) for point in found] == [("copied, dense", 60), ("copied, gated", 50.5)]
+
+
+def test_a_long_training_is_thinned_and_keeps_its_ends(copied_run: Path) -> None:
+    lines = [json.dumps({"step": step, "epoch": 1, "loss": 1 / step}) for step in range(1, 5001)]
+    (copied_run / "metrics.jsonl").write_text("\n".join(lines))
+    report = page(copied_run)
+    found = points(report, "Loss")
+    assert len(found) == 250
+    assert (found[0]["x"], found[-1]["x"]) == (1, 5000)
+    (chart,) = (chart for chart in report.charts if chart.title == "Loss")
+    assert "1 at step 1, 0.0002 at step 5,000; least 0.0002, greatest 1." in chart.summary
+    assert len(chart.table.rows) == 40
+    assert "metrics.jsonl has all" in chart.table.note
+
+
 def test_accuracy_against_cost_has_each_budget_of_each_run(finished_run: ssl_dc.Run, several: ssl_dc.Run) -> None:
     report = page(finished_run.folder, several.folder, options=ReportOptions(images=40, projection="pca"))
     curve = ssl_dc.evaluate(several.folder, "curve").as_json()["runs"][0]["points"]
