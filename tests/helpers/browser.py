@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from helpers.command_line import HANGS
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -24,7 +26,7 @@ def chromium() -> Iterator[Browser]:
     with playwright.sync_playwright() as driver:
         if found is None and not os.path.exists(driver.chromium.executable_path):
             pytest.skip("needs Chromium: apt-get install chromium, or set SSL_DC_TEST_CHROMIUM to one")
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=1000 * HANGS)
         try:
             yield browser
         finally:

@@ -10,6 +10,7 @@ import pytest
 
 import ssl_dc
 from helpers.browser import chromium
+from helpers.command_line import HANGS
 from ssl_dc.reporting.palette import BACKGROUND
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def opened(browser: Browser, file: Path) -> Opened:
 def open_page(browser: Browser, file: Path, *, width: int = 1280, scheme: str = "light") -> Opened:
     """The page, drawn, in a context without a network; with what the console said and what was asked for."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)  # type: ignore[arg-type]
+    context.set_default_timeout(1000 * HANGS)
     page = context.new_page()
     complaints: list[str] = []
     requests: list[str] = []
@@ -55,7 +57,7 @@ def open_page(browser: Browser, file: Path, *, width: int = 1280, scheme: str = 
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(file.as_uri())
-    page.wait_for_selector("html[data-drawn=yes]", timeout=120_000)
+    page.wait_for_selector("html[data-drawn=yes]")
     return Opened(page, complaints, requests)
 
 
@@ -171,9 +173,10 @@ def test_a_wider_window_draws_the_charts_anew(browser: Browser, file: Path) -> N
 def test_a_notebook_draws_the_page_in_its_frame(browser: Browser, made: ssl_dc.ReportPage, tmp_path: Path) -> None:
     (tmp_path / "notebook.html").write_text(f"<!doctype html><meta charset=utf-8>{made._repr_html_()}", encoding="utf-8")
     page = browser.new_page()
+    page.set_default_timeout(1000 * HANGS)
     page.goto((tmp_path / "notebook.html").as_uri())
     frame = page.frame_locator("iframe")
-    frame.locator("html[data-drawn=yes]").wait_for(timeout=120_000)
+    frame.locator("html[data-drawn=yes]").wait_for()
     assert frame.locator(".chart svg").count() == len(made.charts)
     page.close()
 
@@ -183,6 +186,7 @@ def test_a_page_that_follows_a_training_loads_itself_again_until_it_is_told_not_
 ) -> None:
     file = ssl_dc.ReportPage("follows", "now", [], refresh_seconds=30).save(tmp_path / "live.html")
     page = browser.new_page()
+    page.set_default_timeout(1000 * HANGS)
     page.clock.install()
     loads: list[str] = []
     page.on("load", lambda loaded: loads.append(loaded.url))
