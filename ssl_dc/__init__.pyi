@@ -133,6 +133,11 @@ from ssl_dc.plugins.registry import Registered as Registered
 from ssl_dc.plugins.registry import Registry as Registry
 from ssl_dc.plugins.registry import registry as registry
 from ssl_dc.progress.progress import Progress as Progress
+from ssl_dc.reporting.comparison import ComparedRoute as ComparedRoute
+from ssl_dc.reporting.comparison import RunComparison as RunComparison
+from ssl_dc.reporting.comparison import compare as compare
+from ssl_dc.reporting.page import ReportPage as ReportPage
+from ssl_dc.reporting.report import report as report
 from ssl_dc.routes import Route as Route
 from ssl_dc.runs import Run as Run
 from ssl_dc.trackers.base import StepMetrics as StepMetrics

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssl_dc.assemble import build
 from ssl_dc.calibration import calibrate
@@ -16,16 +17,22 @@ from ssl_dc.data.unreadable import Readable
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
 from ssl_dc.evaluation.dialled import calibration_batches
+from ssl_dc.evaluation.drawing import described_run
 from ssl_dc.evaluation.outcome import BUDGET_TOLERANCE, Outcome, outcome
+from ssl_dc.evaluation.report import ReportTable, as_html, frame
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
+from ssl_dc.run_records import logged_steps
 from ssl_dc.trackers.base import Guarded, Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.history_file import HistoryFile
 from ssl_dc.training.initial_weights import InitialWeights, initial_weights
 from ssl_dc.training.metrics_file import MetricsFile
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,25 @@ class Run:
     folder: Path
     model: Model
     outcome: Outcome
+
+    def to_frame(self) -> DataFrame:
+        """The logged steps as a pandas data frame. ``outcome.to_frame()`` has what was reached.
+
+        Raises:
+            ConfigError: If pandas is not installed.
+            RunError: If they cannot be read.
+        """
+        return frame(logged_steps(RunFolder(self.folder).metrics_file))
+
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it: what it is, and what was reached."""
+        config, cost = self.model.config, self.model.cost
+        rows = [
+            ("what", described_run(config)),
+            ("network", f"{config.backbone.name}, {config.data.image_size} px, {cost.dense_macs:,} MACs an image"),
+            ("epochs", f"{config.training.epochs:,}"),
+        ]
+        return as_html([ReportTable(f"Run {self.folder}", ("", ""), rows), *self.outcome.tables()])
 
 
 class PreparedRun:

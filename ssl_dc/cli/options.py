@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ssl_dc.cli.numbers import FiniteRange
 from ssl_dc.config import Layer, file_layer, override_layer
 from ssl_dc.config.layers import json_or_text, normalised, stacked
 from ssl_dc.errors import ConfigError, OldNameWarning
@@ -228,6 +229,17 @@ budget_option = click.option(
     help="Share of the dense cost for the gated route, in place of that of training: 0.25.",
 )
 """In commands that look at a trained run."""
+
+
+runs_argument = click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
+
+time_option = click.option(
+    "--time", is_flag=True, help="Also measure milliseconds an image on this machine's CPU, by the executor."
+)
+
+seconds_option = click.option(
+    "--seconds", type=FiniteRange(0.1), default=10.0, show_default=True, help="With --time: how long each run is measured."
+)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
