@@ -19,6 +19,8 @@ from ssl_dc.printable import name_of
 
 LARGEST_HEADER = 100_000_000
 """Size in bytes of the header of a safetensors file, at most, as the format has it."""
+FRAMEWORK = {"format": "pt"}
+"""What transformers and other readers look for in the metadata of a file with tensors of torch's."""
 CHECKSUM = "ssl_dc.sha256"
 """Key of the checksum of all tensors, in the metadata of a safetensors file."""
 
@@ -35,7 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         The SHA-256 of the file, in hex.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    content = save_tensors(plain, {**(metadata or {}), CHECKSUM: checksum(plain)})
+    content = save_tensors(plain, {**FRAMEWORK, **(metadata or {}), CHECKSUM: checksum(plain)})
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
