@@ -97,6 +97,8 @@ from ssl_dc.gating.prefix import PrefixGating as PrefixGating
 from ssl_dc.gating.random import RandomGating as RandomGating
 from ssl_dc.gating.sites import GateSite as GateSite
 from ssl_dc.gating.sites import Granularity as Granularity
+from ssl_dc.hub.push import Pushed as Pushed
+from ssl_dc.hub.push import push as push
 from ssl_dc.model import GatedFeatures as GatedFeatures
 from ssl_dc.model import Model as Model
 from ssl_dc.norms.base import NormFactory as NormFactory

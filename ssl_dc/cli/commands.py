@@ -13,6 +13,7 @@ SUMMARIES = {
     "evaluate": "Evaluate a run's features on held-out images.",
     "export": "Write a run's dense, gated or static network for other programs.",
     "plugins": "List, show and check the parts of runs; start a plugin of your own.",
+    "push": "Push a run's model to the Hugging Face Hub, with a model card.",
     "reproduce": "Reproduce a table or figure of the paper.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }
