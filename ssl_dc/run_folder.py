@@ -15,6 +15,8 @@
     and what of it did not fit.
 ``metrics.jsonl``
     One JSON object for each logged step.
+``tracker.json``
+    Which run of Weights & Biases or MLflow the training is, if it is tracked there.
 ``environment.json``
     The versions, the device and the code that the run was started with.
 ``history.jsonl``

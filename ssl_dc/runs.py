@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,13 @@ from ssl_dc.calibration import calibrate
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import Splits
 from ssl_dc.data.unreadable import Readable
+from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
+from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.dialled import calibration_batches
+from ssl_dc.evaluation.gate_statistics import gates
+from ssl_dc.evaluation.options import GatesOptions
 from ssl_dc.evaluation.outcome import BUDGET_TOLERANCE, Outcome, outcome
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
@@ -94,6 +99,13 @@ class PreparedRun:
             Stopped: If a signal asked for it.
         """
         told = self._watchers(folder, watchers)
+        try:
+            return self._fit(folder, told)
+        finally:
+            for watcher in told:
+                watcher.on_close()
+
+    def _fit(self, folder: RunFolder, told: Sequence[Watcher]) -> Run:
         self._tell_what_was_found(folder, told)
         checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
         if self.initial is not None and checkpoints.newest() is None:
@@ -114,7 +126,24 @@ class PreparedRun:
             self._list_bad_images(folder, told)
         if self.is_main_process:
             folder.save_result(result.as_json())
+            for watcher in told:
+                watcher.on_result(json.loads(json.dumps(result.as_json())))
+            self._show_pictures(model, told)
         return Run(folder.path, model, result)
+
+    def _show_pictures(self, model: Model, told: Sequence[Watcher]) -> None:
+        """Draw what the gates do, for the watchers that take pictures. A launch of several processes draws nothing."""
+        takers = [watcher for watcher in told if watcher.takes_pictures]
+        if not takers or not model.has_gates or world_size() > 1:
+            return
+        try:
+            with phase(told, "drawing the gates"):
+                picture = drawing.png(gates(model, GatesOptions()).draw())
+        except SslDcError as error:  # matplotlib may not be installed
+            self._say(told, f"no picture of the gates goes to the tracker: {error}")
+            return
+        for watcher in takers:
+            watcher.on_picture("gates", picture)
 
     def _calibrated(self, told: Sequence[Watcher]) -> Model:
         """The trained model, calibrated to its budgets. The user is told which budgets are missed."""
