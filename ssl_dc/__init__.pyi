@@ -64,6 +64,7 @@ from ssl_dc.evaluation.dialled import dialled as dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics as GateStatistics
 from ssl_dc.evaluation.gate_statistics import SiteStatistics as SiteStatistics
 from ssl_dc.evaluation.options import CurveOptions as CurveOptions
+from ssl_dc.evaluation.options import FinetuneOptions as FinetuneOptions
 from ssl_dc.evaluation.options import GatesOptions as GatesOptions
 from ssl_dc.evaluation.options import KNNOptions as KNNOptions
 from ssl_dc.evaluation.options import LinearOptions as LinearOptions

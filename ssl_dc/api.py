@@ -296,7 +296,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", revision: st
 @overload
 def evaluate(
     folder: str | Path,
-    protocol: Literal["knn", "linear", "transfer"] = "knn",
+    protocol: Literal["knn", "linear", "finetune", "transfer"] = "knn",
     *,
     device: str | torch.device = AUTO,
     **options: Any,

@@ -9,6 +9,7 @@ SUMMARIES = {
     "bench": "Time a run's dense and gated routes, by every runtime there is.",
     "config": "Show or check a complete config; print the schema of all configs.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
+    "doctor": "Show what this machine offers, and what will be slow and why.",
     "embed": "Write a run's features of any data set to a file.",
     "evaluate": "Evaluate a run's features on held-out images.",
     "export": "Write a run's dense, gated or static network for other programs.",

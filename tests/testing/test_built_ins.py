@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet34": {"width": 4, "stem": "strided"},
     "resnet50": {"width": 4, "stem": "imagenet"},
     "linear": {"seeds": 1, "epochs": 2},
+    "finetune": {"epochs": 1},
     "transfer": {"seeds": 1, "epochs": 2, "to": "digits", "to_limit": 40},
     "tsne": {"points": 20},
     "umap": {"points": 20},
@@ -65,6 +66,7 @@ DOES_NOT_APPLY: dict[tuple[str, str], set[str]] = {
     ("gating", "convnet_aig"): {"without_gates_there_is_no_loss"},
     ("protocol", "knn"): {"its_picture_is_drawn"},
     ("protocol", "linear"): {"its_picture_is_drawn"},
+    ("protocol", "finetune"): {"its_picture_is_drawn"},
     ("protocol", "transfer"): {"its_picture_is_drawn"},
 }
 
