@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,19 @@ def test_mlflow_holds_the_run_and_goes_on_with_it(offline: Path) -> None:
     assert resumed.info.run_id == tracked.info.run_id
     steps = [point.step for point in client.get_metric_history(tracked.info.run_id, "loss")]
     assert sorted(set(steps)) == [1, 2, 3, 4]
+
+
+def test_trackio_holds_the_run(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(offline / "trackio"))
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install trackio")
+    run = ssl_dc.train({**SETTINGS, "tracker.name": "trackio"}, output=offline / "run")
+    with closing(sqlite3.connect(offline / "trackio" / "ssl-dc.db")) as database:
+        rows = [json.loads(text) for (text,) in database.execute("SELECT metrics FROM metrics ORDER BY id")]
+        ((config,),) = database.execute("SELECT config FROM configs")
+    assert json.loads(config)["backbone.width"] == run.model.config.backbone.width
+    for name, values in curves_of_run(run.folder).items():
+        assert [row[name] for row in rows if name in row] == values
+    assert rows[-1]["result/routes/dense/ratio"] == 1
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
