@@ -64,6 +64,7 @@ from ssl_dc.evaluation.dialled import dialled as dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics as GateStatistics
 from ssl_dc.evaluation.gate_statistics import SiteStatistics as SiteStatistics
 from ssl_dc.evaluation.options import CurveOptions as CurveOptions
+from ssl_dc.evaluation.options import FinetuneOptions as FinetuneOptions
 from ssl_dc.evaluation.options import GatesOptions as GatesOptions
 from ssl_dc.evaluation.options import KNNOptions as KNNOptions
 from ssl_dc.evaluation.options import LinearOptions as LinearOptions
@@ -97,6 +98,8 @@ from ssl_dc.gating.prefix import PrefixGating as PrefixGating
 from ssl_dc.gating.random import RandomGating as RandomGating
 from ssl_dc.gating.sites import GateSite as GateSite
 from ssl_dc.gating.sites import Granularity as Granularity
+from ssl_dc.hub.push import Pushed as Pushed
+from ssl_dc.hub.push import push as push
 from ssl_dc.model import GatedFeatures as GatedFeatures
 from ssl_dc.model import Model as Model
 from ssl_dc.norms.base import NormFactory as NormFactory
@@ -140,11 +143,20 @@ from ssl_dc.reporting.page import ReportPage as ReportPage
 from ssl_dc.reporting.report import report as report
 from ssl_dc.routes import Route as Route
 from ssl_dc.runs import Run as Run
+from ssl_dc.trackers.accelerated import Accelerated as Accelerated
 from ssl_dc.trackers.base import StepMetrics as StepMetrics
 from ssl_dc.trackers.base import Watcher as Watcher
 from ssl_dc.trackers.none import NoTracker as NoTracker
+from ssl_dc.trackers.options import AimOptions as AimOptions
+from ssl_dc.trackers.options import ClearMLOptions as ClearMLOptions
+from ssl_dc.trackers.options import CometOptions as CometOptions
+from ssl_dc.trackers.options import DVCLiveOptions as DVCLiveOptions
+from ssl_dc.trackers.options import MLflowOptions as MLflowOptions
 from ssl_dc.trackers.options import NoTrackerOptions as NoTrackerOptions
+from ssl_dc.trackers.options import SwanLabOptions as SwanLabOptions
 from ssl_dc.trackers.options import TensorBoardOptions as TensorBoardOptions
+from ssl_dc.trackers.options import TrackioOptions as TrackioOptions
+from ssl_dc.trackers.options import WandBOptions as WandBOptions
 from ssl_dc.trackers.tensorboard import TensorBoard as TensorBoard
 from ssl_dc.training.batches import Loader as Loader
 from ssl_dc.training.checkpoint import CheckpointStore as CheckpointStore

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ssl_dc.export.exported_file import ExportedFile
     from ssl_dc.model import Model
 
-FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
+FORMATS = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors", "timm": "-timm"}
 """Kept here so that help does not import torch. A test compares them with the formats there are."""
 
 
@@ -39,7 +39,8 @@ COMPARED_IMAGES = 64
     type=click.Choice(tuple(FORMATS)),
     default="onnx",
     show_default=True,
-    help="ONNX; torch.export; a state_dict that torchvision's network of that name loads (dense only).",
+    help="ONNX; torch.export; a state_dict for torchvision's network of that name; a folder that timm loads. The last two"
+    " are for the dense route.",
 )
 @click.option(
     "--precision",
@@ -84,14 +85,15 @@ def command(
 ) -> None:
     """Write a network of a RUN as a file that runs without ssl-dc: images (N, 3, H, H), normalised, to features.
 
-    The dense route is an ordinary network with its norms folded (for torchvision with its norms). The gated route returns
-    its masks beside the features, and computes every channel. With --static it becomes an ordinary smaller network without
-    gates: channels and branches that are seldom open are removed, the others always run. Its accuracy (kNN-1 on held-out
-    images), MACs, size and latency are shown beside those of the dense and the gated network. An int8 file is run and
-    compared with the float32 network. Each file says which images it takes: size, mean, standard deviation, how to resize.
+    The dense route is an ordinary network with its norms folded (for torchvision and timm with its norms). The gated route
+    returns its masks beside the features, and computes every channel. With --static it becomes an ordinary smaller network
+    without gates: channels and branches that are seldom open are removed, the others always run. Its accuracy (kNN-1 on
+    held-out images), MACs, size and latency are shown beside those of the dense and the gated network. An int8 file is run
+    and compared with the float32 network. Each file says which images it takes: size, mean, standard deviation, how to
+    resize.
     """
     only_cpu(device, "export computes what it shows on this machine's CPU, and the file runs anywhere")
-    if min_open_share is not None and (file_format == "torchvision" or route != "gated"):
+    if min_open_share is not None and (file_format in ("torchvision", "timm") or route != "gated"):
         raise ConfigError("--static is for the gated route: give --route gated, and --format onnx or torch")
     if budget is not None and route != "gated":
         raise ConfigError("--budget is for the gated route: give --route gated")

@@ -20,46 +20,51 @@ from ssl_dc.export.description import PREFIX, description
 from ssl_dc.export.int8_files import int8_onnx_bytes
 from ssl_dc.export.networks import GatedNetwork, dense_network
 from ssl_dc.export.onnx_files import onnx_bytes, session_of
+from ssl_dc.export.timm_folder import write_timm_folder
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 from ssl_dc.tensor_files import write_tensors
 
-FileFormat = Literal["onnx", "torch", "torchvision"]
-FORMATS: Mapping[FileFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors"}
-"""Ending of the files in each format: ONNX, torch.export, a state_dict that torchvision's model of that name loads."""
+FileFormat = Literal["onnx", "torch", "torchvision", "timm"]
+FORMATS: Mapping[FileFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "torchvision": ".safetensors", "timm": "-timm"}
+"""Ending of the names: ONNX, torch.export, a state_dict that torchvision's model of that name loads, a folder for timm."""
+OF_OTHER_LIBRARIES = ("torchvision", "timm")
+"""The formats for another library's own networks, which have no gates."""
 DESCRIPTION_FILE = "ssl_dc.json"
 """Name of the description among the extra files of a torch.export archive."""
 
 
 @dataclass(frozen=True)
 class ExportedFile(Report):
-    """A file that was written.
+    """A file, or a folder of files, that was written.
 
     Attributes:
         path: The file.
         described: What the file says of itself.
+        loading: How it is loaded, where there is something to say.
         agreement: Of an int8 file: cosine similarity of its features and those of the float32 network, mean and least over
             held-out images, taken by running the file; None for float32.
     """
 
     path: Path
     described: Mapping[str, str]
+    loading: str = ""
     agreement: tuple[float, float] | None = None
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
-        return self.path.stat().st_size
+        """Bytes of the file, or of the files of the folder."""
+        files = self.path.iterdir() if self.path.is_dir() else [self.path]
+        return sum(file.stat().st_size for file in files)
 
     def as_json(self) -> dict[str, Any]:
-        """The file, its size in bytes, its description and, for int8, how far it agrees with float32."""
-        agreement = None if self.agreement is None else dict(zip(("mean", "least"), self.agreement, strict=True))
-        return {
-            "file": str(self.path),
-            "bytes": self.size,
-            "description": dict(self.described),
-            "cosine_with_float32": agreement,
-        }
+        """The file, its size in bytes, its description, how it is loaded and, for int8, how far it agrees with float32."""
+        written: dict[str, Any] = {"file": str(self.path), "bytes": self.size, "description": dict(self.described)}
+        if self.loading:
+            written["loading"] = self.loading
+        if self.agreement is not None:
+            written["cosine_with_float32"] = dict(zip(("mean", "least"), self.agreement, strict=True))
+        return written
 
     def tables(self) -> Sequence[ReportTable]:
         """The description as a table, and the file below it."""
@@ -70,6 +75,7 @@ class ExportedFile(Report):
                 f"\nThe file was run: its features have a cosine similarity of {mean:.4f} with those of the float32 network"
                 f" ({least:.4f} at least). ssl-dc bench shows what that does to accuracy."
             )
+        note += f"\nload it with: {self.loading}" if self.loading else ""
         return [ReportTable("what the file says of itself", ("key", "value"), list(self.described.items()), note=note)]
 
 
@@ -80,16 +86,18 @@ def export(model: Model, route: Route, file_format: FileFormat, path: Path) -> E
         model: On the CPU.
         route: ``dense``: an ordinary network. ``gated``: with its masks, see :class:`GatedNetwork`.
         file_format: One of ``FORMATS``.
-        path: The file; it is replaced if it is there.
+        path: The file, or the folder for ``timm``; it is replaced if it is there.
 
     Raises:
         ConfigError: If the route does not exist in that format, or packages are missing.
         RunError: If the network cannot be exported, or the file cannot be written.
     """
-    if file_format == "torchvision":
+    if file_format in OF_OTHER_LIBRARIES:
         if route.gated:
-            raise ConfigError("torchvision's models have no gates: --format torchvision takes --route dense only")
+            raise ConfigError(f"{file_format}'s networks have no gates: --format {file_format} takes --route dense only")
         described = description(model, "dense")
+        if file_format == "timm":
+            return ExportedFile(path, described, write_timm_folder(model, described, path))
         write_tensors(path, model.encoder.backbone(route).torchvision_state_dict(route), described)
         return ExportedFile(path, described)
     if not route.gated:
@@ -147,7 +155,8 @@ def write_int8(
     features = torch.from_numpy(session_of(path.read_bytes(), 1).run(None, {"images": held_out.numpy()})[0])
     with torch.no_grad():
         similar = torch.nn.functional.cosine_similarity(features, network(held_out))
-    return ExportedFile(path, described, (float(similar.mean()), float(similar.min())))
+    agreement = float(similar.mean()), float(similar.min())
+    return ExportedFile(path, described, agreement=agreement)
 
 
 def _torch_export_bytes(network: nn.Module, example: Tensor, described: Mapping[str, str]) -> bytes:
