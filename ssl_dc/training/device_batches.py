@@ -85,11 +85,11 @@ class DeviceBatches(Batches):
             epoch, indices = batch[0][0], [index for _, index in batch]
             images = pixels[without_wait(torch.tensor(indices), self.device)]
             yield [
-                self.views.finish(self.views.crop_batch(images, number, drawn), number, drawn)
-                for number, drawn in enumerate(self._chances(epoch, indices))
+                self.views.view_batch(images, number, drawn) for number, drawn in enumerate(self._chances(epoch, indices))
             ]
 
     def _cropped_in_workers(self, keys: RestOfRun) -> Iterator[BatchViews]:
+        self.views.prepare()
         loader = DataLoader(
             Crops(self.images, self.views, self.count, self.seed),
             batch_sampler=keys,

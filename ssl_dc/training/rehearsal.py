@@ -283,7 +283,7 @@ def _draw_one_by_one(views: Views, images: Sequence[Image], count: int) -> None:
 def _draw_batch(views: BatchedViews, images: Tensor, count: int) -> None:
     for number in range(count):
         drawn = torch.rand(len(images), views.chances)
-        views.finish(views.crop_batch(images, number, drawn), number, drawn)
+        views.view_batch(images, number, drawn)
 
 
 @contextmanager
