@@ -133,10 +133,10 @@ def view_contenders(size: int, images: Callable[[], Iterator[Image.Image]]) -> d
                 rows = drawn[number][start : start + 128]
                 if same:
                     pixels = torch.from_numpy(np.stack([np.asarray(one) for one in some])).permute(0, 3, 1, 2)
-                    crops = batched.crop_batch(pixels, number, rows)
+                    batched.view_batch(pixels, number, rows)
                 else:
                     crops = torch.stack([batched.crop(one, number, row) for one, row in zip(some, rows, strict=True)])
-                batched.finish(crops, number, rows)
+                    batched.finish(crops, number, rows)
 
     def one_by_one(views: Callable[[Image.Image], Any]) -> None:
         for image in images():

@@ -148,24 +148,13 @@ static void down_columns(float *line, const uint8_t *rows, size_t stride, const 
 }
 
 /* A row of pixels, four floats each of which the last means nothing, from a line of three floats a pixel. */
-INLINE void along_row(float *restrict row, const float *restrict line, const Resampling *across, int taps, int size) {
+static void along_row(float *restrict row, const float *restrict line, const Resampling *across, int size) {
+    int taps = across->taps;
     for (int x = 0; x < size; x++) {
         const float *from = line + 3 * across->first[x], *weights = across->weights + (size_t)x * taps;
         quad sum = {0};
         for (int tap = 0; tap < taps; tap++) sum += weights[tap] * *(const quad *)(from + 3 * tap);
         *(quad *)(row + 4 * x) = sum;
-    }
-}
-
-static void along_row_by_taps(float *row, const float *line, const Resampling *across, int size) {
-    switch (across->taps) { /* where the compiler knows the number of taps it unrolls them */
-    case 1: along_row(row, line, across, 1, size); break;
-    case 4: along_row(row, line, across, 4, size); break;
-    case 5: along_row(row, line, across, 5, size); break;
-    case 6: along_row(row, line, across, 6, size); break;
-    case 7: along_row(row, line, across, 7, size); break;
-    case 8: along_row(row, line, across, 8, size); break;
-    default: along_row(row, line, across, across->taps, size);
     }
 }
 
@@ -194,7 +183,7 @@ static void crop(float *planes, const uint8_t *image, int width, const Draw *dra
     for (int y = 0; y < size; y++) {
         const uint8_t *rows = image + (size_t)(draw->top + down.first[y]) * stride + 3 * (size_t)draw->left;
         down_columns(line, rows, stride, down.weights + (size_t)y * down.taps, down.taps, 3 * draw->width);
-        along_row_by_taps(row, line, &across, size);
+        along_row(row, line, &across, size);
         float *restrict red = planes + (size_t)y * size, *restrict green = red + area, *restrict blue = green + area;
         for (int x = 0; x < size; x++) {
             red[x] = clamp(row[4 * x]);
