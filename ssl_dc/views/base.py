@@ -11,6 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ssl_dc.data.pictures import LeastSize
+
 
 class Views(ABC):
     """Draws the augmented views of an image.
@@ -44,9 +46,11 @@ class BatchedViews(Views):
 
     Attributes:
         chances: How many random numbers a view needs.
+        least_size: How small an image that :meth:`crop` gets may have been decoded; None for its full size.
     """
 
     chances: int
+    least_size: LeastSize | None = None
 
     @abstractmethod
     def crop(self, image: Image, number: int, chances: Tensor) -> Tensor:

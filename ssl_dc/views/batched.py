@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_dc.data.pictures import LeastSize
 from ssl_dc.devices import without_wait
 from ssl_dc.views.base import BatchedViews
 from ssl_dc.views.kernel import CHANGES, DRAW, NO_CHANGE, REACH, Draws, kernel
@@ -82,6 +83,8 @@ class BatchedStandardViews(BatchedViews):
     def __init__(self, options: BatchedStandardViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
         self.options = options
         self.size = image_size
+        # The smallest and flattest part then has image_size pixels in its height, and the narrowest in its width.
+        self.least_size = LeastSize(image_size, image_size**2 * ASPECT_RATIO[1] / options.crop_scale[0])
         strengths: list[tuple[Adjust, tuple[float, float]]] = [
             (brightness, _around_one(options.brightness)),
             (contrast, _around_one(options.contrast)),

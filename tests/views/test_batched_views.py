@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from torch import Tensor
@@ -100,6 +100,26 @@ def test_boxes_lie_inside_the_image_and_keep_to_scale_and_ratio(width: int, heig
     assert (w >= 1).all()
     assert (top + h <= height).all()
     assert (left + w <= width).all()
+
+
+@settings(max_examples=60)
+@given(
+    times=st.sampled_from([2, 4, 8]),
+    width=st.integers(1, 900),
+    height=st.integers(1, 900),
+    size=st.integers(1, 64),
+    least=st.floats(0.05, 1),
+)
+def test_no_part_of_an_image_that_was_decoded_smaller_is_enlarged(
+    times: int, width: int, height: int, size: int, least: float
+) -> None:
+    """But for a part that becomes a pixel too small when its sides are rounded."""
+    allowed = views(size, crop_scale=(least, 1.0)).least_size
+    assert allowed is not None
+    assume(min(width, height) >= times * allowed.side and width * height >= times**2 * allowed.area)
+    reduced = (-(-width // times), -(-height // times))
+    drawn = boxes(chances(width, height, np.arange(64), 0, 40), *reduced, (least, 1.0))
+    assert drawn[:, 2:].min() >= size - 1
 
 
 def test_boxes_are_drawn_as_the_standard_views_draw_them() -> None:
