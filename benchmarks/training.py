@@ -6,7 +6,8 @@
 All contenders of a table are timed in turns, several rounds in one process; a ratio is the median over rounds. A machine's
 other load then meets all of them alike. Contenders whose package is not installed are left out, and named.
 
-- Views: images a second on one core, by processor time, two views an image.
+- Views: images a second on one core, by processor time, two views an image. "in workers" is the way of images that differ
+  in size: each is cropped by itself, and the crops become views as a batch.
 - Training: an epoch of the same network, batch and objective. Each contender draws views in its own way, from one set of
   images in memory, and the start of its workers counts. "plain" is the loop that most people write: torchvision's
   transforms on PIL images in DataLoader workers. "lightly" is that loop with lightly's transform and loss.
@@ -119,19 +120,18 @@ def jpegs_as_images(files: Sequence[Path]) -> Iterator[Image.Image]:
 
 
 def view_contenders(size: int, images: Callable[[], Iterator[Image.Image]]) -> dict[str, Callable[[], None]]:
-    """Two views of each image, by each way there is here."""
+    """Two views of each image, by each way there is here. The images are of one size."""
     batched = BatchedStandardViews(BatchedStandardViewsOptions(), size, MEAN, STD)
     standard = StandardViews(StandardViewsOptions(), size, MEAN, STD)
 
-    def by_batched() -> None:
+    def by_batched(cropped_on_device: bool) -> None:
         pictures = list(images())
         drawn = [chances(0, 0, np.arange(len(pictures)), number, batched.chances) for number in (0, 1)]
-        same = len({picture.size for picture in pictures}) == 1
         for start in range(0, len(pictures), 128):
             some = pictures[start : start + 128]
             for number in (0, 1):
                 rows = drawn[number][start : start + 128]
-                if same:
+                if cropped_on_device:
                     pixels = torch.from_numpy(np.stack([np.asarray(one) for one in some])).permute(0, 3, 1, 2)
                     batched.view_batch(pixels, number, rows)
                 else:
@@ -143,7 +143,8 @@ def view_contenders(size: int, images: Callable[[], Iterator[Image.Image]]) -> d
             views(image)
 
     ways: dict[str, Callable[[], None]] = {
-        "ssl-dc batched": by_batched,
+        "ssl-dc batched": partial(by_batched, cropped_on_device=True),
+        "ssl-dc in workers": partial(by_batched, cropped_on_device=False),
         "ssl-dc standard": partial(one_by_one, lambda image: (standard.view(image, 0), standard.view(image, 1))),
         "torchvision": partial(one_by_one, partial(twice, torchvision_transform(size))),
     }
