@@ -21,14 +21,13 @@ from torch import Tensor
 from ssl_dc.data.pictures import LeastSize
 from ssl_dc.devices import without_wait
 from ssl_dc.views.base import BatchedViews
+from ssl_dc.views.cropping import ASPECT_RATIO, CROP_ATTEMPTS, drawn_box, middle_box
 from ssl_dc.views.kernel import CHANGES, DRAW, NO_CHANGE, REACH, Draws, kernel
 from ssl_dc.views.options import BatchedStandardViewsOptions
 
 if TYPE_CHECKING:
     from ssl_dc.plugins.options import Colour
 
-ASPECT_RATIO = (3 / 4, 4 / 3)
-CROP_ATTEMPTS = 10
 BLUR_SIGMA = (0.1, 2.0)
 SOLARIZE_THRESHOLD = 128
 GREY = (0.299, 0.587, 0.114)
@@ -104,7 +103,8 @@ class BatchedStandardViews(BatchedViews):
 
     def crop(self, image: Image.Image, number: int, chances: Tensor) -> Tensor:  # noqa: ARG002  # views crop alike
         """A random part of an RGB image, resized: uint8 (3, S, S)."""
-        top, left, height, width = (int(side) for side in boxes(chances[None], *image.size, self.options.crop_scale)[0])
+        attempts = chances[_CROP].view(CROP_ATTEMPTS, 4).tolist()
+        top, left, height, width = drawn_box(attempts, *image.size, self.options.crop_scale)
         flipped = bool(chances[_FLIP] < self.options.flip_p)
         # Cut first: resize's own box would let pixels from outside it into the filter.
         part = image.crop((left, top, left + width, top + height))
@@ -210,10 +210,7 @@ class BatchedStandardViews(BatchedViews):
 
 
 def boxes(chances: Tensor, width: int, height: int, scale: tuple[float, float]) -> Tensor:
-    """Random parts of images of one size, as torchvision's ``RandomResizedCrop`` draws them.
-
-    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in 3/4 to 4/3. The first of ten attempts
-    that fits is taken, or else the largest part in the middle with an allowed ratio.
+    """Random parts of images of one size: those of :func:`drawn_box`, for many images at once.
 
     Args:
         chances: (N, at least 40) in [0, 1).
@@ -232,15 +229,8 @@ def boxes(chances: Tensor, width: int, height: int, scale: tuple[float, float]) 
     attempts = torch.stack([(down * (height - h + 1)).floor(), (right * (width - w + 1)).floor(), h, w], dim=2)
     first = fits.int().argmax(dim=1)
     chosen = attempts[torch.arange(len(chances)), first]
-    chosen[~fits.any(dim=1)] = torch.tensor(_middle(width, height), dtype=chosen.dtype)
+    chosen[~fits.any(dim=1)] = torch.tensor(middle_box(width, height), dtype=chosen.dtype)
     return chosen.long()
-
-
-def _middle(width: int, height: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the largest part in the middle with an allowed aspect ratio."""
-    w = max(1, min(width, round(height * ASPECT_RATIO[1])))
-    h = max(1, min(height, round(width / ASPECT_RATIO[0])))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def resampling(start: Tensor, length: Tensor, before: int, after: int) -> Tensor:

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from ssl_dc.views import batched
 from ssl_dc.views.batched import BatchedStandardViews, boxes
 from ssl_dc.views.chances import chances
+from ssl_dc.views.cropping import drawn_box
 from ssl_dc.views.kernel import kernel
 from ssl_dc.views.options import BatchedStandardViewsOptions, StandardViewsOptions
 from ssl_dc.views.standard import RandomCrop, StandardViews
@@ -120,6 +121,14 @@ def test_no_part_of_an_image_that_was_decoded_smaller_is_enlarged(
     reduced = (-(-width // times), -(-height // times))
     drawn = boxes(chances(width, height, np.arange(64), 0, 40), *reduced, (least, 1.0))
     assert drawn[:, 2:].min() >= size - 1
+
+
+@settings(max_examples=60)
+@given(width=st.integers(1, 90), height=st.integers(1, 90), least=st.floats(0.05, 1), seed=st.integers(0, 2**31))
+def test_boxes_of_a_batch_are_those_of_each_image_alone(width: int, height: int, least: float, seed: int) -> None:
+    drawn = chances(seed, 0, np.arange(32), 0, 40)
+    alone = [drawn_box(some.view(10, 4).tolist(), width, height, (least, 1.0)) for some in drawn]
+    assert boxes(drawn, width, height, (least, 1.0)).tolist() == [list(box) for box in alone]
 
 
 def test_boxes_are_drawn_as_the_standard_views_draw_them() -> None:
