@@ -28,8 +28,8 @@ Adjust = Callable[[Image.Image, float], Image.Image]
 class RandomCrop:
     """Torchvision's ``RandomResizedCrop``, on PIL images, in half the time.
 
-    :mod:`ssl_dc.views.cropping` says what it draws. This class and the next one draw all their random numbers at once and use
-    them as Python numbers: on small images torchvision spends more time on tensors of one number than on pixels.
+    :mod:`ssl_dc.views.cropping` says what it draws. This class and the next one draw all their random numbers at once and
+    use them as Python numbers: on small images torchvision spends more time on tensors of one number than on pixels.
 
     Args:
         size: Side of the crop after resizing, in pixels.
