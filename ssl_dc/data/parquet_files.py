@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ssl_dc.data.base import LeftOut
 from ssl_dc.data.listing import files_below
+from ssl_dc.data.parquet_footer import Chunk, FooterError, column_chunks
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
@@ -168,11 +169,13 @@ class ParquetFile:
         self._parquet = parquet_module()
         with self._opened() as file:
             self.schema = file.schema_arrow  # decodes the names, which may fail
-            self._metadata = file.metadata
+            self._length = int(file.metadata.num_rows)
             self._size = path.stat().st_size
+        if self._length < 0:
+            raise DataError(f"{path} cannot be read as a parquet file: it says that it has {self._length:,} rows.")
 
     def __len__(self) -> int:
-        return int(self._metadata.num_rows)
+        return self._length
 
     @property
     def names(self) -> list[str]:
@@ -206,7 +209,8 @@ class ParquetFile:
         """
         arrays = []
         with self._opened() as file:
-            groups = [_RowGroup(file, number, column, inside) for number in range(file.metadata.num_row_groups)]
+            chunks = column_chunks(self.path)
+            groups = [_RowGroup(file, number, chunks[number], column, inside) for number in range(len(chunks))]
             bound.check(sum(group.packed_size for group in groups), self._size, self.path)
             taken = 0
             for group in groups:
@@ -232,15 +236,15 @@ class ParquetFile:
 class _RowGroup:
     """The values of a column, or of a field inside its structs, in one row group."""
 
-    def __init__(self, file: Any, number: int, column: str, inside: str) -> None:
+    def __init__(self, file: Any, number: int, chunks: Sequence[Chunk], column: str, inside: str) -> None:
         self._file, self._number, self._inside = file, number, inside
         self._leaf = f"{column}.{inside}" if inside else column
-        metadata = file.metadata.row_group(number)
-        chunks = (metadata.column(position) for position in range(metadata.num_columns))
-        chunk = next(chunk for chunk in chunks if chunk.path_in_schema == self._leaf)
-        self.packed_size = max(1, int(chunk.total_uncompressed_size))
+        chunk = next((chunk for chunk in chunks if chunk.path == self._leaf), None)
+        if chunk is None:
+            raise FooterError(f"its footer is damaged: row group {number} has no column {self._leaf!r}")
+        self.packed_size = max(1, chunk.unpacked_size)
         # A dictionary holds a value once that may stand in every row: each row may be as large as all that is packed.
-        rows = 1 if chunk.has_dictionary_page else metadata.num_rows
+        rows = 1 if chunk.has_dictionary else int(file.metadata.row_group(number).num_rows)
         self._rows_at_once = min(max(1, rows * _STEP // self.packed_size), _MOST_ROWS)
 
     def batches(self) -> Iterator[Any]:
