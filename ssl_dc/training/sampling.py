@@ -70,9 +70,19 @@ def local_batch(batch_size: int, world_size: int, accumulation: int) -> int:
     if batch_size % (world_size * accumulation):
         raise ConfigError(
             f"training.batch_size {batch_size} cannot be divided evenly among "
-            f"{world_size} process(es) with {accumulation} micro-batch(es) each."
+            f"{world_size} process(es) with {accumulation} micro-batch(es) each; {_allowed(batch_size, accumulation)}."
         )
     return batch_size // (world_size * accumulation)
+
+
+def _allowed(batch_size: int, accumulation: int) -> str:
+    """The numbers of processes that can share a batch, two images or more to each at once."""
+    shares = batch_size // accumulation
+    numbers = [number for number in range(1, shares // 2 + 1) if batch_size % (number * accumulation) == 0]
+    if not numbers:
+        return "no number of processes can share it"
+    shown = ", ".join(map(str, numbers if len(numbers) <= 12 else [*numbers[:11], "..."]))
+    return f"allowed: {shown} process{'' if numbers == [1] else 'es'}"
 
 
 class GlobalBatches(Sampler[list[tuple[int, int]]]):
