@@ -99,7 +99,8 @@ def with_global_norms(module: nn.Module, device: torch.device) -> nn.Module:
             :class:`torch.nn.BatchNorm2d` becomes a :class:`GlobalBatchNorm2d`.
     """
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return converted
     if type(module) is nn.BatchNorm2d:
         return _global_norm(module)
     for name, child in module.named_children():
