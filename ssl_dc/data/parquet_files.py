@@ -74,6 +74,11 @@ def _split_of(name: str) -> str:
     return next((word for word in (words[0], words[-1]) if word in (TRAIN, *HELD_OUT)), "")
 
 
+def split_in(name: str) -> str:
+    """The split that a name holds as a word, such as ``imagenet-train-0001``; empty if it holds none."""
+    return next((word for word in re.split(r"[-._ /\\]", name) if word in (TRAIN, *HELD_OUT)), "")
+
+
 def _only_data_set(root: Path, by_base: dict[Path, dict[str, list[Path]]]) -> dict[str, list[Path]]:
     for base in (root, root / "data"):
         if TRAIN in by_base.get(base, {}):
@@ -137,7 +142,7 @@ class MemoryBound:
         if size > self.left:
             raise DataError(
                 f"{file} does not fit into memory: parquet files are read whole, and half of the machine's memory"
-                f" ({self.size / 2**30:.1f} GiB) is kept for them. Use fewer files, or images in a folder (--data folder)."
+                f" ({self.size / 2**30:.1f} GiB) is kept for them. Read them as they are needed: --data.stream true."
             )
 
 
@@ -165,14 +170,13 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._parquet = parquet_module()
         with self._opened() as file:
             self.schema = file.schema_arrow  # decodes the names, which may fail
-            self._metadata = file.metadata
+            self._rows = int(file.metadata.num_rows)
             self._size = path.stat().st_size
 
     def __len__(self) -> int:
-        return int(self._metadata.num_rows)
+        return self._rows
 
     @property
     def names(self) -> list[str]:
@@ -217,11 +221,41 @@ class ParquetFile:
             bound.left -= taken
         return arrays
 
+    def groups(self, column: str, inside: str) -> list[tuple[int, int]]:
+        """Rows of each row group, and the bytes that the values of a column take in it, before they are packed."""
+        with self._opened() as file:
+            groups = (_RowGroup(file, number, column, inside) for number in range(file.metadata.num_row_groups))
+            return [(group.rows, group.packed_size) for group in groups]
+
+    def read_group(self, number: int, column: str, inside: str, most: int) -> Any:
+        """The values of one row group, as Arrow's chunked array of bytes.
+
+        Args:
+            number: The row group.
+            column: The column.
+            inside: The field of its structs; empty for the column itself.
+            most: Bytes that the values may take.
+
+        Raises:
+            DataError: If it cannot be read, or its values take more.
+        """
+        import pyarrow
+
+        arrays, taken = [], 0
+        with self._opened() as file:
+            for array in _RowGroup(file, number, column, inside).batches():
+                taken += array.nbytes
+                if taken > most:
+                    raise DataError(f"{self.path}: row group {number} takes more than {most // 2**20} MiB in memory.")
+                arrays.append(array.cast(pyarrow.large_binary()))
+        return pyarrow.chunked_array(arrays, pyarrow.large_binary())
+
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         """Pyarrow's file, closed in the end. What is wrong with it is one message."""
+        parquet = parquet_module()
         try:
-            with self._parquet.ParquetFile(self.path) as file:
+            with parquet.ParquetFile(self.path) as file:
                 yield file
         except DataError:
             raise
@@ -238,7 +272,7 @@ class _RowGroup:
         metadata = file.metadata.row_group(number)
         chunks = (metadata.column(position) for position in range(metadata.num_columns))
         chunk = next(chunk for chunk in chunks if chunk.path_in_schema == self._leaf)
-        self.packed_size = max(1, int(chunk.total_uncompressed_size))
+        self.packed_size, self.rows = max(1, int(chunk.total_uncompressed_size)), int(metadata.num_rows)
         # A dictionary holds a value once that may stand in every row: each row may be as large as all that is packed.
         rows = 1 if chunk.has_dictionary_page else metadata.num_rows
         self._rows_at_once = min(max(1, rows * _STEP // self.packed_size), _MOST_ROWS)
@@ -247,7 +281,11 @@ class _RowGroup:
         """Arrow arrays, each small beside the bound."""
         import pyarrow.compute
 
-        for batch in self._file.iter_batches(self._rows_at_once, row_groups=[self._number], columns=[self._leaf]):
+        # Threads would each take a column, and this is one: without them, processes may fork at any time.
+        parts = self._file.iter_batches(
+            self._rows_at_once, row_groups=[self._number], columns=[self._leaf], use_threads=False
+        )
+        for batch in parts:
             values = batch.column(0)
             yield pyarrow.compute.struct_field(values, self._inside) if self._inside else values
 
