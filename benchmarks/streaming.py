@@ -113,10 +113,6 @@ def measured(kind: str, options: argparse.Namespace) -> dict[str, Any]:
     steps = options.records // options.batch
     run(data, kind, runs["killed"], options, kill_at=steps // 2 + options.every // 2)
     resumed = run(data, kind, runs["killed"], options)
-    whole, first, rest = (
-        np.fromfile(file, np.int32).reshape(-1, options.batch)
-        for file in (runs["whole"] / "seen-0", runs["killed"] / "seen-0", runs["killed"] / f"seen-{resumed['from']}")
-    )
     came = resumed["from"]
     size = sum(file.stat().st_size for file in data.iterdir())
     return {
@@ -124,34 +120,36 @@ def measured(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         "bytes": size,
         **json.loads((runs["whole"] / "told.json").read_text()),
         "first_step_seconds_after_kill": resumed["first_step_seconds"],
-        "killed_after_step": len(first),
         "resumed_from_step": came,
-        "same_records": bool(np.array_equal(np.concatenate([first[:came], rest]), whole)),
-        "records_seen": int(whole.size),
-        "records_seen_twice": int(whole.size - len(np.unique(whole))),
-        "same_metrics": same(runs, "metrics.jsonl"),
-        "same_weights": same(runs, "weights.safetensors"),
+        **compared(runs["whole"], runs["killed"], came, options.batch),
     }
 
 
-def same(runs: dict[str, Path], name: str) -> bool:
-    """Whether both runs have written the same bytes."""
-    return (runs["whole"] / name).read_bytes() == (runs["killed"] / name).read_bytes()
+def compared(whole: Path, killed: Path, came: int, batch: int) -> dict[str, Any]:
+    """Whether a killed training that went on from a step has done what an uninterrupted one did."""
+    seen, first, rest = (
+        np.fromfile(file, np.int32).reshape(-1, batch)
+        for file in (whole / "seen-0", killed / "seen-0", killed / f"seen-{came}")
+    )
+    return {
+        "killed_after_step": len(first),
+        "same_records": bool(np.array_equal(np.concatenate([first[:came], rest]), seen)),
+        "records_seen": int(seen.size),
+        "records_seen_twice": int(seen.size - len(np.unique(seen))),
+        "same_metrics": (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes(),
+        "same_weights": (whole / "weights.safetensors").read_bytes() == (killed / "weights.safetensors").read_bytes(),
+    }
 
 
 def run(data: Path, kind: str, folder: Path, options: argparse.Namespace, kill_at: int | None = None) -> dict[str, Any]:
-    """Train in a process of its own, to the end or until it is killed after a step; what it told."""
+    """Train in a process of its own, to the end, or until it kills itself after a step; what it told."""
     folder.mkdir(exist_ok=True)
     words = [f"--{name}={getattr(options, name)}" for name in ("records", "batch", "workers", "every")]
     call = [sys.executable, __file__, str(data), "--kind", kind, "--trained", str(folder), *words]
-    process = subprocess.Popen(call, env={**os.environ, "STARTED": str(time.time()), "OMP_NUM_THREADS": "1"})
-    seen = folder / "seen-0"
-    while kill_at is not None and process.poll() is None:
-        if seen.exists() and seen.stat().st_size >= kill_at * options.batch * 4:
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.01)
-    if process.wait() != (0 if kill_at is None else -signal.SIGKILL):
-        raise SystemExit(f"the training ended with status {process.returncode}")
+    began = {"STARTED": str(time.time()), "OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at or 0)}
+    status = subprocess.run(call, env={**os.environ, **began}, check=False).returncode
+    if status != (0 if kill_at is None else -signal.SIGKILL):
+        raise SystemExit(f"the training ended with status {status}")
     return {} if kill_at is not None else dict(json.loads((folder / "told.json").read_text()))
 
 
@@ -238,11 +236,14 @@ def train(data: Path, kind: str, folder: Path, options: argparse.Namespace) -> N
         budget=ssl_dc.BudgetConfig(target=None),
         routes=(ssl_dc.Route.DENSE, ssl_dc.Route.DENSE),
     )
+    kill_at = int(os.environ["KILL_AT"]) or None
     checkpoints = ssl_dc.CheckpointStore(folder / "checkpoints")
     with (folder / f"seen-{checkpoints.newest_step()}").open("wb", buffering=0) as seen:
 
         def note(_: nn.Module, given: tuple[Any, ...]) -> None:
             bytes_ = (given[0][0][:, :, 0, 0] * 255).round().to(torch.int32)
+            if trainer.step == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
             seen.write((bytes_[:, 0] << 16 | bytes_[:, 1] << 8 | bytes_[:, 2]).numpy().tobytes())
 
         trainer.learner.register_forward_pre_hook(note)
