@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,20 @@ def pictures(count: int, first: int = 0) -> Iterator[bytes]:
     draw = np.random.default_rng(0)
     small = draw.integers(0, 256, (SHARED, 4, 4, 3), np.uint8)
     bases = [np.asarray(Image.fromarray(each).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for each in small]
+    rows = [np.concatenate([np.zeros((SIDE, 1), np.uint8), base.reshape(SIDE, -1)], 1) for base in bases]
     for number in range(first, first + count):
-        pixels = bases[number % SHARED].copy()
-        pixels[0, 0] = number >> 16, number >> 8 & 255, number & 255
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "png", compress_level=1)
-        yield file.getvalue()
+        lines = rows[number % SHARED]
+        lines[0, 1:4] = number >> 16, number >> 8 & 255, number & 255
+        yield PNG_HEAD + chunk(b"IDAT", zlib.compress(lines, 1)) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+PNG_HEAD = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", SIDE.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0]))
+"""How each picture begins: 8 bits of red, green and blue."""
 
 
 def make_tar(path: Path, files: Iterator[bytes], first: int) -> None:
@@ -168,7 +177,8 @@ def train(data: Path, kind: str, folder: Path, options: argparse.Namespace) -> N
 
         def view(self, image: Image.Image, number: int) -> Tensor:  # noqa: ARG002  # all views are drawn alike
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-            top, left, flipped = (int(torch.randint(high, ())) for high in (SIDE - SEEN, SIDE - SEEN, 2))
+            drawn = torch.rand(3).tolist()
+            top, left, flipped = int(drawn[0] * (SIDE - SEEN)), int(drawn[1] * (SIDE - SEEN)), drawn[2] < 0.5
             view = pixels[:, top : top + SEEN, left : left + SEEN].clone()
             view = view.flip(2) if flipped else view
             view[:, 0, 0] = pixels[:, 0, 0]
