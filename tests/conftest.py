@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # The width of whatever terminal the suite was started in must not decide where tables break.
 os.environ.pop("COLUMNS", None)
+
+# A shell script starts its background jobs deaf to Ctrl-C, and so the suite, if it is one; its tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_dc.data.base import Blocks, Labels, spread
 from ssl_dc.data.encoded import EncodedImages
-from ssl_dc.data.parquet_files import ParquetFile
+from ssl_dc.data.parquet_files import ParquetFile, RowGroup
 from ssl_dc.errors import DataError
 
 KEPT_BYTES = 256 * 2**20
@@ -45,20 +45,20 @@ class StreamedParquetImages(EncodedImages):
 
     def __init__(self, files: Sequence[ParquetFile], column: str, inside: str, labels: Labels | None) -> None:
         self._files, self._column, self._inside, self._labels = tuple(files), column, inside, labels
-        self._groups: list[tuple[int, int]] = []
+        self._groups: list[tuple[int, RowGroup]] = []
         rows, sizes = list[int](), list[int]()
         for number, file in enumerate(self._files):
-            for group, (count, size) in enumerate(file.groups(column, inside)):
-                if size > LARGEST_GROUP:
+            for group in file.groups(column, inside):
+                if group.packed_size > LARGEST_GROUP:
                     raise DataError(
-                        f"{file.path} has a row group of {size / 2**20:,.0f} MiB, and at most"
+                        f"{file.path} has a row group of {group.packed_size / 2**20:,.0f} MiB, and at most"
                         f" {LARGEST_GROUP // 2**20} MiB are read at a time; write it with smaller ones:"
                         " pyarrow.parquet.write_table(table, file, row_group_size=1000)."
                     )
-                if count:
+                if group.rows:
                     self._groups.append((number, group))
-                    rows.append(count)
-                    sizes.append(size)
+                    rows.append(group.rows)
+                    sizes.append(group.packed_size)
         self._starts = np.cumsum([0, *rows[:-1]], dtype=np.int64)
         self._n = sum(rows)
         share = min(KEPT_BYTES / max(1, sum(sizes)), KEPT_IMAGES / self._n)

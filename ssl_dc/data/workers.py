@@ -13,12 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from ssl_dc.errors import DataError, RunError
 
@@ -49,6 +51,10 @@ def loaded(loader: DataLoader[T]) -> Generator[T, None, None]:
         if not loader.num_workers or str(error).startswith("Caught "):  # raised by the data set itself
             raise
         raise RunError(_death()) from error  # while it handed a batch over
+    except RuntimeError as error:
+        if reason := _reason_of_death(str(error), getattr(batches, "_workers", ())):
+            raise RunError(reason) from None
+        raise
     finally:
         _end_workers(batches)
 
@@ -63,6 +69,7 @@ def _started(loader: DataLoader[T]) -> Iterator[T]:
     _check_main_guard()
     try:
         _try_channels(loader.num_workers)
+        _report_deaths_in_turn()
         with _none_left_half_started():
             return iter(loader)
     except (OSError, EOFError) as error:
@@ -82,6 +89,15 @@ def _none_left_half_started() -> Iterator[None]:
             child.kill()
             child.join()
         raise
+
+
+def _report_deaths_in_turn() -> None:
+    """Let torch report a dead worker where it waits for a batch, and nowhere else.
+
+    Torch's own handler of SIGCHLD raises in the midst of whatever this process does: while it starts workers, ends them or
+    closes a file. Torch leaves it out if it takes it for installed, and then finds a dead worker within 5 seconds.
+    """
+    signal_handling._SIGCHLD_handler_set = True  # there is no public name for it
 
 
 SHARED_MEMORY = "Shared memory (/dev/shm) is too small: give it more room (docker run --shm-size 1g) or use fewer workers."
@@ -172,14 +188,20 @@ def worker_failures() -> Iterator[None]:
         raise
 
 
-def _reason_of_death(text: str) -> str | None:
+def _reason_of_death(text: str, workers: Sequence[BaseProcess] = ()) -> str | None:
     """What a message of torch says about its worker processes, in words; None if it speaks of something else."""
-    if re.search(r"shared memory|unable to (allocate|resize|write to file) .*/torch_|Bus error", text):
-        return f"a process that prepares images has no room. {SHARED_MEMORY} {ADVICE}"
-    if found := re.search(
-        r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: \w+|exited unexpectedly)", text
+    found = re.search(
+        r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: [\w ]+|exited unexpectedly)", text
+    )
+    ends = [worker.exitcode or 0 for worker in workers] if found else []
+    signals = [-end for end in ends if end < 0]
+    if signal.SIGBUS in signals or re.search(
+        r"shared memory|unable to (allocate|resize|write to file) .*/torch_|Bus error", text
     ):
-        return _death(f" (pid {found[1]}) {found[2]}")
+        return f"a process that prepares images has no room. {SHARED_MEMORY} {ADVICE}"
+    if found:
+        end = f"is killed by signal: {signal.strsignal(signals[0])}" if signals else found[2]
+        return _death(f" (pid {found[1]}) {end}")
     return None
 
 

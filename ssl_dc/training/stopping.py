@@ -53,7 +53,8 @@ class StopSignals:
     The first is answered at once and remembered, so that the step can end and be saved. A second one stops at once: by
     :class:`KeyboardInterrupt` for SIGINT, :class:`ssl_dc.errors.Terminated` for SIGTERM. Python raises these only when a
     computation gives control back. If it does not in 2 seconds, then whoever handled the signal before ends the process, as
-    the command line does. Only the main thread of a process can hear signals; in another thread this class hears nothing.
+    the command line does. A signal that was ignored before stays ignored: a shell script starts its background jobs so, and
+    Ctrl-C is not for them. Only the main thread of a process can hear signals; in another thread this class hears nothing.
 
     Args:
         answer: Tells the user of the first signal.
@@ -73,7 +74,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._hear) for number in heard}
             self._ear = _Ear(self._answer, self._before)
         return self
 

@@ -122,15 +122,32 @@ def test_other_errors_of_the_data_set_stay_what_they_are(error: Exception, child
 def test_a_worker_that_dies_is_one_message(number: signal.Signals, workers: int, children: Children) -> None:
     with pytest.raises(RunError) as caught, worker_failures():
         list(loaded(loader(Numbers(lambda: os.kill(os.getpid(), number)), workers)))
-    assert str(caught.value).startswith("a process that prepares images")
+    assert f"is killed by signal: {signal.strsignal(number)}" in str(caught.value)
     assert "--workers 0" in str(caught.value)
+    assert children() == 0
+
+
+def test_a_worker_that_dies_interrupts_nothing_but_the_wait_for_a_batch(children: Children) -> None:
+    batches = loaded(loader(Numbers(lambda: os.kill(os.getpid(), signal.SIGKILL))))
+    with pytest.raises(RunError):
+        for _ in batches:
+            pass
+    for _ in range(20):  # each ends a process of this one, which torch's own handler would be told of
+        subprocess.run(["true"], check=True)
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    assert children() == 0
+
+
+def test_a_worker_without_room_in_shared_memory_is_told_so(children: Children) -> None:
+    with pytest.raises(RunError, match=r"no room.*/dev/shm"):
+        list(loaded(loader(Numbers(lambda: os.kill(os.getpid(), signal.SIGBUS)), 1)))
     assert children() == 0
 
 
 def test_a_worker_that_dies_while_others_are_started_leaves_none(
     monkeypatch: pytest.MonkeyPatch, children: Children
 ) -> None:
-    """Torch's handler of SIGCHLD raises wherever the main process is, such as in the midst of making the iterator."""
+    """Torch's handler of SIGCHLD, if another loader has installed it, raises in the midst of making the iterator."""
 
     def dies(iterator: Any, *_arguments: Any, **_more: Any) -> None:
         iterator._workers_status = [True, True]

@@ -161,6 +161,20 @@ def test_the_answer_comes_once_and_others_who_wait_for_signals_get_theirs() -> N
     assert "signals" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    """As in a background job of a shell script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers: list[int] = []
+    try:
+        with StopSignals(answers.append) as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert answers == [stop.received] == [signal.SIGTERM]
+
+
 def test_a_signal_to_a_forked_process_is_not_taken_for_one_to_this() -> None:
     answers: list[int] = []
     with StopSignals(answers.append) as stop:
