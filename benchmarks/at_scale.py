@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ssl_dc.assemble import build_network, build_objective
 from ssl_dc.config import RunConfig, resolve, uniform_layer
 from ssl_dc.objectives.base import EncodedViews
+from ssl_dc.training.rehearsal import kept_for_backward
 from ssl_dc.training_cost import training_macs
 
 SETS = {"ImageNet-100": 126_689, "ImageNet-1k": 1_281_167}
@@ -77,25 +77,16 @@ def shape_of(config: RunConfig, images: int = 4) -> Shape:
     """The shape of a config's training, by a forward pass of a few images."""
     network = build_network(config)
     objective = build_objective(config, network.encoder.feature_dim)
-    weights = {p.untyped_storage().data_ptr() for module in (network.encoder, objective) for p in module.parameters()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+    trained = [p for module in (network.encoder, objective) for p in module.parameters()]
     passed: list[None] = []
     for module in network.encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.register_forward_hook(lambda *_: passed.append(None))
     views = [torch.randn(images, 3, config.data.image_size, config.data.image_size) for _ in config.routes]
-    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with hooks, torch.autocast("cpu", torch.bfloat16):
+    with kept_for_backward(trained) as kept, torch.autocast("cpu", torch.bfloat16):
         encoded = [network.encoder(view, route) for view, route in zip(views, config.routes, strict=True)]
         objective(EncodedViews(views, [one.features for one in encoded], config.routes))
-    parameters = sum(p.numel() for module in (network.encoder, objective) for p in module.parameters())
+    parameters = sum(p.numel() for p in trained)
     return Shape(training_macs(config), parameters, len(passed), sum(kept.values()) // images)
 
 

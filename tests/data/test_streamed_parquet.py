@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from helpers.command_line import done
+from helpers.grey import grey_of, png
 from helpers.settings import as_options
 from helpers.training import assert_same_files
 from ssl_dc.data.base import Splits
@@ -23,12 +22,6 @@ from ssl_dc.errors import DataError
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet")
-
-
-def png(value: int) -> bytes:
-    buffer = BytesIO()
-    Image.new("L", (5, 5), value).save(buffer, "png")
-    return buffer.getvalue()
 
 
 def shards(root: Path, count: int = 3, rows: int = 20, group: int = 6, labels: bool = True) -> Path:
@@ -44,10 +37,6 @@ def shards(root: Path, count: int = 3, rows: int = 20, group: int = 6, labels: b
 
 def opened(root: Path, stream: bool = True, **options: Any) -> Splits:
     return Parquet(ParquetOptions(root=root, stream=stream, **options)).open()
-
-
-def grey_of(images: Any, order: Any = None) -> list[int]:
-    return [int(np.asarray(images.image(index))[0, 0, 0]) for index in (range(len(images)) if order is None else order)]
 
 
 @pytest.mark.parametrize("labels", [True, False])

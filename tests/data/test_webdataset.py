@@ -11,21 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from helpers.command_line import done
+from helpers.grey import grey_of, png
 from ssl_dc.data.base import Splits
 from ssl_dc.data.options import WebDatasetOptions
 from ssl_dc.data.tar_files import records_of
 from ssl_dc.data.webdataset import WebDataset
 from ssl_dc.embedding.which_data import _kind_of
 from ssl_dc.errors import DataError
-
-
-def png(value: int) -> bytes:
-    buffer = BytesIO()
-    Image.new("L", (5, 5), value).save(buffer, "png")
-    return buffer.getvalue()
 
 
 def tar_of(path: Path, members: Sequence[tuple[str, bytes]], layout: int = tarfile.USTAR_FORMAT) -> Path:
@@ -55,10 +49,6 @@ def error_of(root: Path | None, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
         opened(root, **options)
     return str(caught.value)
-
-
-def grey_of(images: Any) -> list[int]:
-    return [int(np.asarray(images.image(index))[0, 0, 0]) for index in range(len(images))]
 
 
 def test_pictures_labels_splits_and_blocks(tmp_path: Path) -> None:
