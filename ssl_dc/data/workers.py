@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
@@ -21,6 +22,7 @@ from typing import Any, NoReturn, TypeVar
 
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from ssl_dc.errors import DataError, RunError
 
@@ -50,7 +52,7 @@ def loaded(loader: DataLoader[T]) -> Generator[T, None, None]:
     except (ConnectionError, EOFError) as error:
         if not loader.num_workers or str(error).startswith("Caught "):  # raised by the data set itself
             raise
-        raise RunError(_death()) from error  # while it handed a batch over
+        raise RunError(_death_in_a_transfer(getattr(batches, "_workers", ()))) from error
     except RuntimeError as error:
         if reason := _reason_of_death(str(error), getattr(batches, "_workers", ())):
             raise RunError(reason) from None
@@ -84,11 +86,25 @@ def _none_left_half_started() -> Iterator[None]:
     before = set(multiprocessing.active_children())
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         for child in set(multiprocessing.active_children()) - before:
             child.kill()
             child.join()
+        _abandon_half_made(error)
         raise
+
+
+def _abandon_half_made(error: BaseException) -> None:
+    """Keep the iterator that torch was making from asking its workers to end when it is deleted.
+
+    The garbage collector may close its pipes first. It would then write to, and close, whatever has their numbers by then.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        made = frame.f_locals.get("self")
+        if isinstance(made, _MultiProcessingDataLoaderIter):
+            made._shutdown = True
+            if getattr(made, "_worker_pids_set", False):
+                signal_handling._remove_worker_pids(id(made))  # type: ignore[attr-defined]  # there is no public name
 
 
 def _report_deaths_in_turn() -> None:
@@ -188,24 +204,46 @@ def worker_failures() -> Iterator[None]:
         raise
 
 
+def _death_in_a_transfer(workers: Sequence[BaseProcess]) -> str:
+    """What happened where the connection to a worker broke while it handed a batch over."""
+    for worker in workers:
+        worker.join(1 / len(workers))  # it is about to end
+    signals = _ended_by(workers)
+    if signal.SIGBUS in signals:
+        return _no_room()
+    return _death(f" {_killed_by(signals[0])}" if signals else " ended unexpectedly")
+
+
+def _ended_by(workers: Sequence[BaseProcess]) -> list[int]:
+    """The signals that have ended workers."""
+    ends = [worker.exitcode or 0 for worker in workers]
+    return [-end for end in ends if end < 0]
+
+
+def _killed_by(number: int) -> str:
+    return f"is killed by signal: {signal.strsignal(number)}"
+
+
+def _no_room() -> str:
+    return f"a process that prepares images has no room. {SHARED_MEMORY} {ADVICE}"
+
+
 def _reason_of_death(text: str, workers: Sequence[BaseProcess] = ()) -> str | None:
     """What a message of torch says about its worker processes, in words; None if it speaks of something else."""
     found = re.search(
         r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: [\w ]+|exited unexpectedly)", text
     )
-    ends = [worker.exitcode or 0 for worker in workers] if found else []
-    signals = [-end for end in ends if end < 0]
+    signals = _ended_by(workers) if found else []
     if signal.SIGBUS in signals or re.search(
         r"shared memory|unable to (allocate|resize|write to file) .*/torch_|Bus error", text
     ):
-        return f"a process that prepares images has no room. {SHARED_MEMORY} {ADVICE}"
+        return _no_room()
     if found:
-        end = f"is killed by signal: {signal.strsignal(signals[0])}" if signals else found[2]
-        return _death(f" (pid {found[1]}) {end}")
+        return _death(f" (pid {found[1]}) {_killed_by(signals[0]) if signals else found[2]}")
     return None
 
 
-def _death(what: str = " ended unexpectedly") -> str:
+def _death(what: str) -> str:
     return (
         f"a process that prepares images{what}. The system kills processes when memory runs out; fewer workers need less of"
         f" it. {ADVICE}"

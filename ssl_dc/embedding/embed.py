@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,10 +224,14 @@ def _compute(
         worker_init_fn=prepare_worker,
     )
     told = watchers if rank() == 0 else ()
-    with phase(watchers, f"features by the {route} route, of {len(rows):,} pictures"), _steps_told(told, len(batches)):
+    with (
+        phase(watchers, f"features by the {route} route, of {len(rows):,} pictures"),
+        _steps_told(told, len(batches)),
+        closing(loaded(loader)) as prepared,
+    ):
         take = extractor(model, route)
         parts: list[Shard] = []
-        for step, ((number, part), (found, images)) in enumerate(zip(batches, loaded(loader), strict=True), start=1):
+        for step, ((number, part), (found, images)) in enumerate(zip(batches, prepared, strict=True), start=1):
             if len(found):
                 features = take(images.to(model.device, memory_format=torch.channels_last))
                 check_finite(features.features, f"the features of the {route} route")

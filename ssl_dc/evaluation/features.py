@@ -7,6 +7,7 @@ process, so the result is the same to the bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -154,8 +155,8 @@ def extract_with(
     own = shares[rank() % shared]
     parts: dict[K, list[Features]] = {name: [] for name in extractors}
     loader = DataLoader(prepared, batch_sampler=own, num_workers=workers, worker_init_fn=prepare_worker)
-    with failing_together(), worker_failures():
-        for batch in loaded(loader):
+    with failing_together(), worker_failures(), closing(loaded(loader)) as prepared_batches:
+        for batch in prepared_batches:
             x = batch.to(device, memory_format=torch.channels_last)
             for name, take in extractors.items():
                 parts[name].append(take(x))

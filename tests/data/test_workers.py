@@ -128,13 +128,14 @@ def test_a_worker_that_dies_is_one_message(number: signal.Signals, workers: int,
 
 
 def test_a_worker_that_dies_interrupts_nothing_but_the_wait_for_a_batch(children: Children) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
     batches = loaded(loader(Numbers(lambda: os.kill(os.getpid(), signal.SIGKILL))))
     with pytest.raises(RunError):
         for _ in batches:
             pass
     for _ in range(20):  # each ends a process of this one, which torch's own handler would be told of
         subprocess.run(["true"], check=True)
-    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGCHLD) is before
     assert children() == 0
 
 
@@ -149,8 +150,11 @@ def test_a_worker_that_dies_while_others_are_started_leaves_none(
 ) -> None:
     """Torch's handler of SIGCHLD, if another loader has installed it, raises in the midst of making the iterator."""
 
+    made: list[Any] = []
+
     def dies(iterator: Any, *_arguments: Any, **_more: Any) -> None:
         iterator._workers_status = [True, True]
+        made.append(iterator)
         raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
 
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._reset", dies)
@@ -158,6 +162,8 @@ def test_a_worker_that_dies_while_others_are_started_leaves_none(
         list(loaded(loader(Numbers(), 2)))
     assert caught.value is not None  # the traceback still holds the iterator, which torch would end with it
     assert children() == 0
+    made[0]._shutdown_workers()  # as the garbage collector has it done, perhaps when the pipes are closed
+    assert not [queue for queue in made[0]._index_queues if queue._thread is not None], "it writes into its pipes"
 
 
 def test_a_worker_that_died_with_a_lock_of_torch_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
