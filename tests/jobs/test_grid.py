@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,11 +17,13 @@ import pytest
 
 from helpers.command_line import HANGS, call, done, message, parsed
 from helpers.settings import TINY
-from helpers.training import logged
+from helpers.training import logged, saved_steps
+from ssl_dc.config import uniform_layer
 from ssl_dc.errors import RunError
-from ssl_dc.jobs.tasks import CLAIMS, Worked, summed, work
-from ssl_dc.jobs.workers import LOGS
+from ssl_dc.jobs.tasks import CLAIMS, TrainingTask, Worked, summed, work
+from ssl_dc.jobs.workers import LOGS, Worker
 from ssl_dc.run_lock import sole_writer
+from ssl_dc.training.trainer import Trainer
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -106,6 +109,36 @@ def test_seeds_are_runs_of_their_own_and_faults_are_told(tmp_path: Path) -> None
     assert "1 of 1 runs failed; a: " in failed.stderr
 
 
+class RequeuedError(Exception):
+    """Stands for the end of a job that submitit puts back into the queue."""
+
+
+def test_a_training_saves_its_step_before_its_job_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._take_step
+
+    def announced(trainer: Trainer, *arguments: Any, **named: Any) -> Any:
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return step(trainer, *arguments, **named)
+
+    def requeue(number: int, frame: Any) -> None:
+        raise RequeuedError
+
+    worker = Worker((TrainingTask("run", (uniform_layer(TINY, "test"),), tmp_path / "run"),), tmp_path)
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        monkeypatch.setattr(Trainer, "_take_step", announced)
+        with pytest.raises(RequeuedError):
+            worker()
+        monkeypatch.setattr(Trainer, "_take_step", step)
+        assert signal.getsignal(signal.SIGUSR2) is requeue
+        assert saved_steps(tmp_path / "run") == [3]
+        assert worker().done == ("run",)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert [line["step"] for line in logged(tmp_path / "run")] == list(range(1, 9))
+
+
 INTERRUPTED = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -136,6 +169,7 @@ print(json.dumps(executor.submit(SlowAtFirst((task,), output, 1)).result().done)
 """
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_up_saves_its_step_and_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
     said = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, json.dumps(TINY), str(tmp_path)],
