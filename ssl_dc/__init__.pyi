@@ -23,6 +23,7 @@ from ssl_dc.config import BudgetConfig as BudgetConfig
 from ssl_dc.config import RunConfig as RunConfig
 from ssl_dc.config import TrainingConfig as TrainingConfig
 from ssl_dc.data.arrow import Arrow as Arrow
+from ssl_dc.data.base import Blocks as Blocks
 from ssl_dc.data.base import DataSet as DataSet
 from ssl_dc.data.base import ImageSet as ImageSet
 from ssl_dc.data.base import Splits as Splits
@@ -36,11 +37,13 @@ from ssl_dc.data.options import DigitsOptions as DigitsOptions
 from ssl_dc.data.options import FolderOptions as FolderOptions
 from ssl_dc.data.options import ParquetOptions as ParquetOptions
 from ssl_dc.data.options import Stl10Options as Stl10Options
+from ssl_dc.data.options import WebDatasetOptions as WebDatasetOptions
 from ssl_dc.data.parquet import Parquet as Parquet
 from ssl_dc.data.subsets import open_splits as open_splits
 from ssl_dc.data.torchvision_sets import Cifar10 as Cifar10
 from ssl_dc.data.torchvision_sets import Cifar100 as Cifar100
 from ssl_dc.data.torchvision_sets import Stl10 as Stl10
+from ssl_dc.data.webdataset import WebDataset as WebDataset
 from ssl_dc.distributed import gather_batch as gather_batch
 from ssl_dc.embedding.embed import Embedding as Embedding
 from ssl_dc.encoders.base import Encoded as Encoded

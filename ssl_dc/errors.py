@@ -29,6 +29,10 @@ class DataError(ConfigError):
     """A data set that is missing, empty or unreadable."""
 
 
+class InUseError(ConfigError):
+    """Another process works in a folder."""
+
+
 class RunError(SslDcError):
     """A run that failed, or a run folder that cannot be used."""
 

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ssl_dc.atomic_files import read_text
-from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.errors import InUseError, RunError
 from ssl_dc.printable import name_of
 
 try:
@@ -47,7 +47,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         folder: The folder, which exists.
 
     Raises:
-        ConfigError: If another process holds it; the message says which.
+        InUseError: If another process holds it; the message says which.
         RunError: If the lock's file cannot be made.
     """
     descriptor = _locked(folder)
@@ -63,7 +63,7 @@ def check_not_held(folder: Path) -> None:
     """Check that no process holds the lock of a folder, without taking it.
 
     Raises:
-        ConfigError: If one does; the message says which.
+        InUseError: If one does; the message says which.
     """
     path = folder / LOCK_FILE
     with suppress(OSError):  # there is no such file, or it may not be opened
@@ -123,7 +123,7 @@ def _lock(descriptor: int, folder: Path) -> None:
             return
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise RunError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
-        raise ConfigError(
+        raise InUseError(
             f"{folder} is in use: {_holder(folder / LOCK_FILE)} works in it. Wait for its end, or name another --output"
         ) from None
 

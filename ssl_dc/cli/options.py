@@ -246,6 +246,22 @@ seconds_option = click.option(
 )
 
 
+def jobs_options(command: F) -> F:
+    """Give a command that trains many runs the options ``--jobs`` and ``--slurm``."""
+    for option in (
+        click.option(
+            "--slurm",
+            multiple=True,
+            callback=Assignments("--slurm"),
+            metavar="KEY=VALUE",
+            help="Put the workers into SLURM's queue: partition=gpu, gpus_per_node=1, timeout_min=600, ...",
+        ),
+        click.option("--jobs", type=click.IntRange(1), metavar="N", help="Workers that share the runs."),
+    ):
+        command = option(command)
+    return command
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 
 

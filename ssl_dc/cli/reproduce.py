@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.cli.options import json_option, print_json
-from ssl_dc.reproduction.plan import Scale, Scope
-from ssl_dc.reproduction.requests import NAMES, request_for
+from ssl_dc.cli.options import jobs_options, json_option, print_json
+from ssl_dc.errors import RunError
+from ssl_dc.reproduction.plan import PlannedRun, Scale, Scope
+from ssl_dc.reproduction.requests import NAMES, Request, request_for
 from ssl_dc.reproduction.systems import DATASET
 
 
@@ -49,6 +52,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
     show_default=True,
     help="Folder for runs, tables and figures.",
 )
+@jobs_options
 @json_option
 @click.option("--dry-run", is_flag=True, help="Only list the runs, which of them are done, and how long the others take.")
 def command(
@@ -62,6 +66,8 @@ def command(
     seeds: int,
     output: Path,
     dry_run: bool,
+    jobs: int | None,
+    slurm: dict[str, Any] | None,
     as_json: bool,
 ) -> None:
     """Reproduce a table or figure of the paper. Train the runs that are missing, evaluate all, and write the result.
@@ -69,6 +75,9 @@ def command(
     You can stop it at any point and call it again. A table has the paper's numbers beside ours. It is shown on a terminal,
     printed as Markdown to another program, and written beside the runs as Markdown, CSV and HTML. A figure is written
     beside its runs as PNG, with a map of the gates by class and channel for each gated run. The paths are printed.
+
+    With --jobs, several workers of this machine share the runs. With --slurm, jobs that share them are queued; once they
+    are done, give the call again for the table.
     """
     request = request_for(name, Scope(scale, dataset, data_root, budgets, range(seeds)), to, to_root)
     runs = list(request.runs())
@@ -78,8 +87,8 @@ def command(
     from ssl_dc.reproduction.products import product_of
     from ssl_dc.reproduction.runner import Store
 
-    store = Store(output)
-    product = product_of(request, store, shlex.join(["ssl-dc", *sys.argv[1:]]))
+    store, call = Store(output), shlex.join(["ssl-dc", *sys.argv[1:]])
+    product = product_of(request, store, call)
     if dry_run:
         listed = [(run, product.has(run)) for run in runs]
         planned = estimate(dataset, listed, store.images_per_second)
@@ -87,6 +96,8 @@ def command(
         return
     product.check()
     click.echo(request.title, err=True)
+    if (jobs is not None or slurm is not None) and _shared(request, runs, output, call, jobs, slurm):
+        return
     for number, run in enumerate(runs, start=1):
         say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
         product.add(run, [Progress()], say)
@@ -97,3 +108,30 @@ def command(
         print_report(written)
     else:
         click.echo(written.text, nl=False)
+
+
+def _shared(
+    request: Request, runs: Sequence[PlannedRun], output: Path, call: str, jobs: int | None, slurm: dict[str, Any] | None
+) -> bool:
+    """Let workers do the runs that are left; whether they are only queued.
+
+    Raises:
+        RunError: If some failed, or are in work elsewhere.
+    """
+    from ssl_dc.jobs.tasks import summed
+    from ssl_dc.jobs.workers import on_this_machine, through_slurm
+    from ssl_dc.reproduction.tasks import RunTask
+
+    tasks = [RunTask(request, output, call, run) for run in runs]
+    left = [task for task in tasks if not task.is_done()]
+    if left and slurm is not None:
+        queued = through_slurm(left, output, jobs or len(left), slurm)
+        click.echo(f"{len(left)} runs left, {len(queued)} jobs: {' '.join(queued)}", err=True)
+        return True
+    worked = summed(on_this_machine(left, output, jobs or 1) if left else [])
+    if worked.failed:
+        name, text = next(iter(worked.failed.items()))
+        raise RunError(f"{len(worked.failed)} of {len(runs)} runs failed; {name}: {text}")
+    if others := [task.name for task in tasks if not task.is_done()]:
+        raise RunError(f"{', '.join(others)}: in work elsewhere; give the same call again later for the result")
+    return False

@@ -52,4 +52,10 @@ def ssl_dc_data() -> list[Part]:
             options="ssl_dc.data.options:ArrowOptions",
             summary="Pictures saved by Hugging Face datasets: of any size, read from disk where they lie.",
         ),
+        Part(
+            name="webdataset",
+            target="ssl_dc.data.webdataset:WebDataset",
+            options="ssl_dc.data.options:WebDatasetOptions",
+            summary="Pictures in tar files, as WebDataset keeps them: of any size, read from disk where they lie.",
+        ),
     ]

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[np.int64]
 
 
+class Blocks(NamedTuple):
+    """Parts of a set that lie together, such as the shards of a data set, and are best read one after the other.
+
+    Attributes:
+        starts: The number of the first image of each block, (b,) int64, ascending, the first of them 0.
+        together: How many blocks a training shuffles into one another at a time, at least 1.
+    """
+
+    starts: npt.NDArray[np.int64]
+    together: int
+
+
 class ImageSet(ABC):
     """Images that can be had by number, with labels if there are any."""
 
@@ -42,6 +54,10 @@ class ImageSet(ABC):
     def name(self, index: int) -> str:
         """What the image of that number is called, such as its path. By default it is the number."""
         return str(index)
+
+    def blocks(self) -> Blocks | None:
+        """The blocks that a training reads in turn. None, as by default, if images are read equally fast in any order."""
+        return None
 
     def prepare(self) -> None:  # noqa: B027  # most sets have nothing to do
         """Called once before a training, in the process that starts others to draw views."""
@@ -90,6 +106,10 @@ class OtherImages(ImageSet):
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def blocks(self) -> Blocks | None:
+        """Those of the set."""
+        return self._images.blocks()
 
     def prepare(self) -> None:
         """Let the set get ready."""

@@ -114,22 +114,48 @@ class FolderOptions(DataOptions):
     hold_out: HoldOut = 0.2
 
 
-class ParquetOptions(DataOptions):
-    """Options of the data set ``parquet``: images in Hugging Face's parquet convention.
+class ColumnOptions(DataOptions):
+    """Options of data sets that are tables with a column of images, in Hugging Face's convention.
 
-    Its recipe is fitted to them and to the machine; the fixed one is the paper's for ImageNet.
+    Their recipe is fitted to the images and to the machine; the fixed one is the paper's for ImageNet.
     """
 
     recipe: ClassVar[Mapping[str, Any]] = {**_PAPER, "backbone.stem": "imagenet"}
     fitted: ClassVar[bool] = True
 
-    name: str = "parquet"
     hold_out: HoldOut = 0.2
     image_column: str = Field("image", description="Column of structs {bytes, path}, or of bytes.")
     label_column: str = Field("label", description="Column of integer labels.")
 
 
-class ArrowOptions(ParquetOptions):
-    """Options of the data set ``arrow``: data sets saved by Hugging Face ``datasets``, with the recipes of ``parquet``."""
+class ParquetOptions(ColumnOptions):
+    """Options of the data set ``parquet``: images in Hugging Face's parquet convention."""
+
+    name: str = "parquet"
+    stream: bool = Field(
+        False,
+        description="Read the images from disk when they are drawn, some row groups at a time, in place of all into memory:"
+        " for files that do not fit. The order of training is then shuffled by row group and buffer.",
+    )
+
+
+class ArrowOptions(ColumnOptions):
+    """Options of the data set ``arrow``: data sets saved by Hugging Face ``datasets``."""
 
     name: str = "arrow"
+
+
+class WebDatasetOptions(DataOptions):
+    """Options of the data set ``webdataset``: images in tar files, with the recipe of ``parquet``."""
+
+    recipe: ClassVar[Mapping[str, Any]] = ColumnOptions.recipe
+    fitted: ClassVar[bool] = True
+
+    name: str = "webdataset"
+    hold_out: HoldOut = 0.2
+    picture: str | None = Field(
+        None,
+        pattern=r"^\w[\w.]*$",
+        description="Ending of the members that are the images, such as jpg; not set, any ending of a picture.",
+    )
+    label: str = Field("cls", pattern=r"^\w[\w.]*$", description="Ending of the members that hold the labels, as numbers.")

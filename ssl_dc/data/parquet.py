@@ -18,6 +18,7 @@ from ssl_dc.data.held_out import described, splits_of
 from ssl_dc.data.labels import are_hidden, check_labels, integer_labels, numbered_classes
 from ssl_dc.data.options import ParquetOptions
 from ssl_dc.data.parquet_files import HELD_OUT, LAYOUT, TRAIN, MemoryBound, ParquetFile, find_splits
+from ssl_dc.data.streamed_parquet import StreamedParquetImages
 from ssl_dc.errors import DataError
 from ssl_dc.printable import name_of
 
@@ -101,10 +102,10 @@ class ParquetImages(EncodedImages):
 class Parquet(DataSet):
     """The data set ``parquet``: parquet files in a folder, or one file.
 
-    The files are read into memory whole, encoded as they are. Class names are taken from the metadata that Hugging Face's
-    ``datasets`` writes; without it, classes are named by their numbers. A held-out split whose labels are hidden (all
-    below 0) is passed over for the next one. Where none is held out, a share of the training images is. Without a column of
-    labels the images have none.
+    The files are read into memory whole, encoded as they are, or from disk as they are needed (``stream``). Class names are
+    taken from the metadata that Hugging Face's ``datasets`` writes; without it, classes are named by their numbers. A
+    held-out split whose labels are hidden (all below 0) is passed over for the next one. Where none is held out, a share of
+    the training images is. Without a column of labels the images have none.
 
     Args:
         options: The folder; names of the columns; the share to hold out.
@@ -147,8 +148,13 @@ class Parquet(DataSet):
             if labels is not None or not classes:
                 yield self._images(of_split, labels, bound)
 
-    def _images(self, files: Sequence[ParquetFile], labels: Labels | None, bound: MemoryBound) -> ParquetImages:
+    def _images(self, files: Sequence[ParquetFile], labels: Labels | None, bound: MemoryBound) -> ImageSet:
         column = self._image_column(files[0])
+        if self.options.stream:
+            fields = {_field_of_bytes(file, column) for file in files}
+            if len(fields) > 1:
+                raise DataError(f"some of {files[0].path.parent} hold structs in the column {column!r}, and others bytes.")
+            return StreamedParquetImages(files, column, fields.pop(), labels)
         return ParquetImages([file.path for file in files], column, labels, bound)
 
     def _image_column(self, file: ParquetFile) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_dc.data.base import LeftOut
 from ssl_dc.data.listing import files_below
@@ -75,6 +75,11 @@ def _split_of(name: str) -> str:
     return next((word for word in (words[0], words[-1]) if word in (TRAIN, *HELD_OUT)), "")
 
 
+def split_in(name: str) -> str:
+    """The split that a name holds as a word, such as ``imagenet-train-0001``; empty if it holds none."""
+    return next((word for word in re.split(r"[-._ /\\]", name) if word in (TRAIN, *HELD_OUT)), "")
+
+
 def _only_data_set(root: Path, by_base: dict[Path, dict[str, list[Path]]]) -> dict[str, list[Path]]:
     for base in (root, root / "data"):
         if TRAIN in by_base.get(base, {}):
@@ -138,7 +143,7 @@ class MemoryBound:
         if size > self.left:
             raise DataError(
                 f"{file} does not fit into memory: parquet files are read whole, and half of the machine's memory"
-                f" ({self.size / 2**30:.1f} GiB) is kept for them. Use fewer files, or images in a folder (--data folder)."
+                f" ({self.size / 2**30:.1f} GiB) is kept for them. Read them as they are needed: --data.stream true."
             )
 
 
@@ -166,7 +171,6 @@ class ParquetFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._parquet = parquet_module()
         with self._opened() as file:
             self.schema = file.schema_arrow  # decodes the names, which may fail
             self._length = int(file.metadata.num_rows)
@@ -209,23 +213,59 @@ class ParquetFile:
         """
         arrays = []
         with self._opened() as file:
-            chunks = column_chunks(self.path)
-            groups = [_RowGroup(file, number, chunks[number], column, inside) for number in range(len(chunks))]
+            groups = self._groups(file, column, inside)
             bound.check(sum(group.packed_size for group in groups), self._size, self.path)
             taken = 0
             for group in groups:
-                for array in group.batches():
+                for array in _values(file, group, column, inside):
                     taken += array.nbytes
                     bound.check(taken, self._size, self.path)
                     arrays.append(array)
             bound.left -= taken
         return arrays
 
+    def groups(self, column: str, inside: str) -> list[RowGroup]:
+        """The row groups, as far as a column, or a field inside its structs, is concerned.
+
+        Raises:
+            DataError: If the file's footer is damaged.
+        """
+        with self._opened() as file:
+            return self._groups(file, column, inside)
+
+    def _groups(self, file: Any, column: str, inside: str) -> list[RowGroup]:
+        leaf = _leaf(column, inside)
+        return [_row_group(file, number, chunks, leaf) for number, chunks in enumerate(column_chunks(self.path))]
+
+    def read_group(self, group: RowGroup, column: str, inside: str, most: int) -> Any:
+        """The values of one row group, as Arrow's chunked array of bytes.
+
+        Args:
+            group: The row group.
+            column: The column.
+            inside: The field of its structs; empty for the column itself.
+            most: Bytes that the values may take.
+
+        Raises:
+            DataError: If it cannot be read, or its values take more.
+        """
+        import pyarrow
+
+        arrays, taken = [], 0
+        with self._opened() as file:
+            for array in _values(file, group, column, inside):
+                taken += array.nbytes
+                if taken > most:
+                    raise DataError(f"{self.path}: row group {group.number} takes more than {most // 2**20} MiB in memory.")
+                arrays.append(array.cast(pyarrow.large_binary()))
+        return pyarrow.chunked_array(arrays, pyarrow.large_binary())
+
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         """Pyarrow's file, closed in the end. What is wrong with it is one message."""
+        parquet = parquet_module()
         try:
-            with self._parquet.ParquetFile(self.path) as file:
+            with parquet.ParquetFile(self.path) as file:
                 yield file
         except DataError:
             raise
@@ -233,27 +273,45 @@ class ParquetFile:
             raise DataError(f"{self.path} cannot be read as a parquet file: {name_of(str(error))}.") from error
 
 
-class _RowGroup:
-    """The values of a column, or of a field inside its structs, in one row group."""
+class RowGroup(NamedTuple):
+    """A row group of a file, as far as one column is concerned.
 
-    def __init__(self, file: Any, number: int, chunks: Sequence[Chunk], column: str, inside: str) -> None:
-        self._file, self._number, self._inside = file, number, inside
-        self._leaf = f"{column}.{inside}" if inside else column
-        chunk = next((chunk for chunk in chunks if chunk.path == self._leaf), None)
-        if chunk is None:
-            raise FooterError(f"its footer is damaged: row group {number} has no column {self._leaf!r}")
-        self.packed_size = max(1, chunk.unpacked_size)
-        # A dictionary holds a value once that may stand in every row: each row may be as large as all that is packed.
-        rows = 1 if chunk.has_dictionary else int(file.metadata.row_group(number).num_rows)
-        self._rows_at_once = min(max(1, rows * _STEP // self.packed_size), _MOST_ROWS)
+    Attributes:
+        number: Its number in the file.
+        rows: How many rows it has.
+        packed_size: Bytes of the column's values before they are packed, at least 1.
+        rows_at_once: How many rows may be read at once, so that what is read is small beside the bound of memory.
+    """
 
-    def batches(self) -> Iterator[Any]:
-        """Arrow arrays, each small beside the bound."""
-        import pyarrow.compute
+    number: int
+    rows: int
+    packed_size: int
+    rows_at_once: int
 
-        for batch in self._file.iter_batches(self._rows_at_once, row_groups=[self._number], columns=[self._leaf]):
-            values = batch.column(0)
-            yield pyarrow.compute.struct_field(values, self._inside) if self._inside else values
+
+def _row_group(file: Any, number: int, chunks: Sequence[Chunk], leaf: str) -> RowGroup:
+    chunk = next((chunk for chunk in chunks if chunk.path == leaf), None)
+    if chunk is None:
+        raise FooterError(f"its footer is damaged: row group {number} has no column {leaf!r}")
+    packed_size, rows = max(1, chunk.unpacked_size), int(file.metadata.row_group(number).num_rows)
+    # A dictionary holds a value once that may stand in every row: each row may be as large as all that is packed.
+    read = 1 if chunk.has_dictionary else rows
+    return RowGroup(number, rows, packed_size, min(max(1, read * _STEP // packed_size), _MOST_ROWS))
+
+
+def _leaf(column: str, inside: str) -> str:
+    return f"{column}.{inside}" if inside else column
+
+
+def _values(file: Any, group: RowGroup, column: str, inside: str) -> Iterator[Any]:
+    """Arrow arrays of the values, each small beside the bound."""
+    import pyarrow.compute
+
+    leaf = _leaf(column, inside)
+    # Threads would each take a column, and this is one: without them, processes may fork at any time.
+    for batch in file.iter_batches(group.rows_at_once, row_groups=[group.number], columns=[leaf], use_threads=False):
+        values = batch.column(0)
+        yield pyarrow.compute.struct_field(values, inside) if inside else values
 
 
 def parquet_module() -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ssl_dc.data.base import DataSet, ImageSet, Labels, Splits
+from ssl_dc.data.base import Blocks, DataSet, ImageSet, Labels, Splits
 from ssl_dc.data.shrunk import Shrunk
 from ssl_dc.data.unreadable import Readable
 
@@ -57,6 +57,14 @@ class Subset(ImageSet):
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of the kept image of that number."""
         return self._images.size(int(self._indices[index]))
+
+    def blocks(self) -> Blocks | None:
+        """The blocks of the set, with the images that are kept of each."""
+        blocks = self._images.blocks()
+        if blocks is None or (np.diff(self._indices) <= 0).any():
+            return None
+        starts = np.unique(np.searchsorted(self._indices, blocks.starts))
+        return Blocks(starts[starts < len(self)].astype(np.int64), blocks.together)
 
     def fingerprint(self) -> str:
         """Of the set, and of which images are kept."""

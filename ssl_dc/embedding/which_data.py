@@ -8,6 +8,7 @@ from typing import Any
 
 from ssl_dc.config import RunConfig, with_data
 from ssl_dc.data.parquet_files import holds_parquet
+from ssl_dc.data.webdataset import holds_tars
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.other_data import other_data, refuse_preparation
 from ssl_dc.plugins.options import DataOptions
@@ -58,4 +59,6 @@ def _kind_of(place: Path) -> str:
         raise ConfigError(f"data {name_of(str(place))}: neither is it there, nor a data set; data sets are {names}")
     if place.is_dir() and any((place / name).is_file() for name in _SAVED_BY_DATASETS):
         return "arrow"
+    if holds_tars(place):
+        return "webdataset"
     return "parquet" if holds_parquet(place) else "folder"

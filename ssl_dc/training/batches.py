@@ -101,13 +101,13 @@ class ViewBatches(Batches):
         return self.view_sets[self._first_key(first_step)]
 
     def _first_key(self, first_step: int) -> tuple[int, int]:
-        return next(iter(RestOfRun(len(self.view_sets), self.training, self.seed, first_step)))[0]
+        return next(iter(RestOfRun(self.view_sets.images, self.training, self.seed, first_step)))[0]
 
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on; one loader serves all epochs."""
         loader = DataLoader(
             self.view_sets,
-            batch_sampler=RestOfRun(len(self.view_sets), self.training, self.seed, first_step),
+            batch_sampler=RestOfRun(self.view_sets.images, self.training, self.seed, first_step),
             num_workers=self.training.workers,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=prepare_worker,
@@ -175,22 +175,22 @@ class RestOfRun:
     """The batches from a step to the end of the run, as a batch sampler: lists of ``(epoch, index)``.
 
     Args:
-        images: Number of training images.
+        images: The training images.
         training: Epochs, batch, accumulation.
         seed: The run's seed.
         first_step: The first optimiser step.
     """
 
-    def __init__(self, images: int, training: TrainingConfig, seed: int, first_step: int) -> None:
+    def __init__(self, images: ImageSet, training: TrainingConfig, seed: int, first_step: int) -> None:
         self.images, self.training, self.seed, self.first_step = images, training, seed, first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        training = self.training
-        steps_per_epoch = GlobalBatches.steps_per_epoch(self.images, training.batch_size)
+        training, n, blocks = self.training, len(self.images), self.images.blocks()
+        steps_per_epoch = GlobalBatches.steps_per_epoch(n, training.batch_size)
         first_epoch, start_step = divmod(self.first_step, steps_per_epoch)
         for epoch in range(first_epoch, training.epochs):
             yield from GlobalBatches(
-                self.images,
+                n,
                 training.batch_size,
                 self.seed,
                 epoch=epoch,
@@ -198,4 +198,5 @@ class RestOfRun:
                 rank=rank(),
                 accumulation=training.accumulation,
                 start_step=start_step if epoch == first_epoch else 0,
+                blocks=blocks,
             )

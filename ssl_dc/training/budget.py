@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssl_dc.calibration import evaluated_ratio
 from ssl_dc.config.schema import BudgetConfig
+from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.gating.base import set_threshold
 from ssl_dc.gating.cost import CostModel
@@ -81,7 +82,7 @@ class AdaptiveControl(BudgetControl):
     EVERY = 5
     """Steps between two measurements of the cost."""
     MOST = 256
-    """Images of a batch that are measured on, at most: more of them cost time and hardly lessen the error."""
+    """Images of a global batch that are measured on, at most: more of them cost time and hardly lessen the error."""
     GAIN = 0.5
     """How far the threshold moves, in logits, when the cost exceeds the budget by the whole dense cost."""
     REACH = 0.15
@@ -99,7 +100,8 @@ class AdaptiveControl(BudgetControl):
         if self._evaluated is not None and step % self.EVERY:
             return
         route = Route.at(budget) if len(self._budgets) > 1 else Route.GATED
-        part = images[: self.MOST]
+        # Evenly spaced: the processes of a launch together measure on the images that one process would.
+        part = images[:: -(-len(images) * world_size() // self.MOST)]
         self._evaluated, self._measured = evaluated_ratio(encoder, part, self._cost, route), budget
         move = self.GAIN * (self._evaluated - budget)
         for row, other in enumerate(self._budgets):

@@ -73,12 +73,12 @@ class DeviceBatches(Batches):
 
     def first_image(self, first_step: int) -> Image:
         """The first image of this process from an optimiser step on."""
-        keys = RestOfRun(len(self.images), self.training, self.seed, first_step)
+        keys = RestOfRun(self.images, self.training, self.seed, first_step)
         return self.images.image(next(iter(keys))[0][1])
 
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on."""
-        keys = RestOfRun(len(self.images), self.training, self.seed, first_step)
+        keys = RestOfRun(self.images, self.training, self.seed, first_step)
         pixels = resident(self.images, self.device)
         return self._cropped_in_workers(keys) if pixels is None else self._cropped_on_device(keys, pixels)
 

@@ -161,7 +161,7 @@ class _Rehearsing:
         step = self._step_seconds(few, largest)
         forward = self._forward_seconds(min(evaluation_batch, max(few, PASSES * affordable)))
         if isinstance(trainer.budget, AdaptiveControl):
-            step += forward * min(self.micro_batch, AdaptiveControl.MOST) / AdaptiveControl.EVERY
+            step += forward * min(self.micro_batch, AdaptiveControl.MOST / world_size()) / AdaptiveControl.EVERY
         weights = _bytes_of(trainer.learner.state_dict().values())
         return Rehearsal(
             step_seconds=step,
@@ -227,16 +227,7 @@ class _Rehearsing:
 
     def _kept_bytes(self, images: int) -> int:
         """Bytes that the forward pass of so many images keeps for the backward pass, parameters left out."""
-        weights = {p.untyped_storage().data_ptr() for p in self.trainer.learner.parameters()}
-        kept: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with kept_for_backward(self.trainer.learner.parameters()) as kept:
             self.trainer.take_trial_step(self._noise(images))
         return sum(kept.values())
 
@@ -289,6 +280,29 @@ def _draw_batch(views: BatchedViews, images: Tensor, count: int) -> None:
     for number in range(count):
         drawn = torch.rand(len(images), views.chances)
         views.view_batch(images, number, drawn)
+
+
+@contextmanager
+def kept_for_backward(parameters: Iterable[Tensor]) -> Iterator[dict[int, int]]:
+    """Note what a forward pass in here keeps for the backward pass.
+
+    Args:
+        parameters: The parameters of what computes; they are left out.
+
+    Yields:
+        Bytes of each storage that is kept, by its address.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield kept
 
 
 @contextmanager

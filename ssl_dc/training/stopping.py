@@ -67,6 +67,11 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         self._ear: _Ear | None = None
 
+    @staticmethod
+    def listening() -> bool:
+        """Whether an object of this class hears signals now, so that SIGTERM ends a training after its step."""
+        return isinstance(getattr(signal.getsignal(signal.SIGTERM), "__self__", None), StopSignals)
+
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

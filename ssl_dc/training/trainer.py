@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
 from ssl_dc.named_parts import NamedParts
+from ssl_dc.norms.global_batch import with_global_norms
 from ssl_dc.objectives.base import Objective, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
@@ -125,8 +126,8 @@ class Trainer:
         self._checkpoints: CheckpointStore | None = None
         self._looks: Looks | None = None
 
-        if self.accelerator.num_processes > 1 and self.accelerator.device.type == "cuda":
-            encoder = nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+        if self.accelerator.num_processes > 1:
+            encoder = cast(Encoder, with_global_norms(encoder, self.accelerator.device))
         with self.parts.blamed(lambda: "before the first step"):
             objective.bind(encoder)  # after the conversion, so that a copy of the encoder has the same norms
         self.learner = Learner(encoder, objective).to(self.accelerator.device)

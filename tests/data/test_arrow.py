@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from helpers.grey import grey_of, png
 from ssl_dc.data.arrow import Arrow
 from ssl_dc.data.base import Splits
 from ssl_dc.data.options import ArrowOptions, ParquetOptions
@@ -20,12 +20,6 @@ from ssl_dc.data.parquet import Parquet
 from ssl_dc.errors import DataError
 
 datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
-
-
-def png(value: int) -> bytes:
-    buffer = BytesIO()
-    Image.new("L", (5, 5), value).save(buffer, "png")
-    return buffer.getvalue()
 
 
 def rows(values: list[int], labels: list[int] | None = None, names: list[str] | None = None, image: str = "image") -> Any:
@@ -51,10 +45,6 @@ def error_of(root: Path | None, **options: Any) -> str:
     with pytest.raises(DataError) as caught:
         open_arrow(root, **options)
     return str(caught.value)
-
-
-def grey_of(images: Any) -> list[int]:
-    return [int(np.asarray(images.image(index))[0, 0, 0]) for index in range(len(images))]
 
 
 def test_splits_classes_labels_and_order(tmp_path: Path) -> None:

@@ -242,3 +242,16 @@ def test_damaged_record_is_named(copied: Path) -> None:
     result = reproduce(copied, "table3")
     assert result.exit_code == 2
     assert str(record) in result.stderr
+
+
+def test_workers_share_the_runs_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="submitit is not installed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    result = successful(reproduce(tmp_path, "table3", "--jobs", "2"))
+    assert "| system |" in result.stdout
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert len(runs) == 2
+    for run in runs:
+        assert len((run / "history.jsonl").read_text().splitlines()) == 1, "each is trained once"
+        assert "knn1" in json.loads((tmp_path / "results" / f"{run.name}.json").read_text())
+    assert verbs(successful(reproduce(tmp_path, "table3", "--jobs", "2"))) == [], "nothing is left to do"
