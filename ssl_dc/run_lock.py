@@ -79,7 +79,7 @@ def is_held(folder: Path) -> bool:
     """Whether a process holds the lock of a folder."""
     try:
         check_not_held(folder)
-    except ConfigError:
+    except InUseError:
         return True
     return False
 
