@@ -129,6 +129,8 @@ def small_training(draw: Draw) -> dict[str, Any]:
     }
     if draw.random() < 0.4:
         settings["backbone.stem_padding"] = draw.randrange(7)
+    if settings["data.image_size"] * settings["backbone.width"] > 1000:  # what is valid must not take a minute
+        settings |= {"data.limit": 4, "training.batch_size": 2, "data.test_limit": 2}
     if settings["gating.name"] == "none":
         settings.pop("budget.target")
     return settings
