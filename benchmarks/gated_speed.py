@@ -23,7 +23,7 @@ from torch import Tensor
 
 import ssl_dc
 from ssl_dc.assemble import build_network
-from ssl_dc.bench.runtimes import RUNTIMES, Unavailable, runtime_or_reason
+from ssl_dc.bench.runtimes import RUNTIMES, DenseNetwork, Unavailable, runtime_or_reason
 from ssl_dc.bench.timing import in_turns
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.gating.base import Gate
@@ -102,8 +102,9 @@ def measure(size: int, images: Tensor, all_rates: Mapping[str, Sequence[float]],
     batches = list(images.split(batch))
     batches = [some for some in batches if len(some) == batch]
     ways: dict[str, Any] = {}
+    dense = DenseNetwork(model, lambda: images)
     for name in RUNTIMES:
-        run = runtime_or_reason(name, model, batches[0], threads)
+        run = runtime_or_reason(name, dense, batches[0], threads)
         if isinstance(run, Unavailable):
             print(f"not measured: {name}: {run.reason}")
         else:
@@ -120,7 +121,8 @@ def measure(size: int, images: Tensor, all_rates: Mapping[str, Sequence[float]],
     times = in_turns(
         {name: lambda number, way=way: way(batches[number % len(batches)]) for name, way in ways.items()}, seconds=seconds
     )
-    fastest = min((name for name in ways if name.startswith("dense")), key=lambda name: times.timing(name).median)
+    float32 = [f"dense: {name}" for name, runtime in RUNTIMES.items() if runtime.precision == "float32"]
+    fastest = min((name for name in float32 if name in ways), key=lambda name: times.timing(name).median)
     return [
         {
             "px": size,

@@ -34,6 +34,7 @@ from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
 from ssl_dc.fitted_recipe import Fitted, fit
+from ssl_dc.hub.names import is_hub_name
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
@@ -267,25 +268,35 @@ def _change_length(run: RunFolder, config: RunConfig, epochs: int, is_main_proce
         run.change_length(config)
 
 
-def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Model:
-    """The trained model of a run. Nothing in the folder is executed.
+def load(folder: str | Path, *, device: str | torch.device = "cpu", revision: str | None = None) -> Model:
+    """The trained model of a run, or of the Hugging Face Hub. Nothing in its files is executed.
 
     Args:
-        folder: The run's folder, or any folder with its ``config.json`` and ``model.safetensors``.
+        folder: The run's folder, or any folder with its ``config.json`` and ``model.safetensors``. A text ``owner/name``
+            that is no folder here names a model on the Hub, which is downloaded. A :class:`pathlib.Path` is always a
+            folder.
         device: Where the model goes: ``cpu``, as by default, ``cuda``, ``cuda:1``, ``mps``, or ``auto`` for the best there
             is. ``model.to(...)`` moves it later.
+        revision: Branch, tag or commit of a model on the Hub; by default ``main``.
 
     Raises:
-        ConfigError: If there is no run, its config is not valid, or this machine has no such device.
-        RunError: If the weights are missing, damaged, or not those of the config's network.
+        ConfigError: If there is no run and no such model on the Hub, its config is not valid, or this machine has no such
+            device.
+        RunError: If the weights are missing, damaged, or not those of the config's network, or the Hub cannot be reached.
     """
+    if isinstance(folder, str) and is_hub_name(folder) and not Path(folder).exists():
+        from ssl_dc.hub.download import downloaded
+
+        return downloaded(folder, revision).load_model(device_named(device))
+    if revision is not None:
+        raise ConfigError(f"revision={revision!r} is for a model on the Hub, and {folder} is a folder or no name of one")
     return RunFolder.existing(Path(folder)).load_model(device_named(device))
 
 
 @overload
 def evaluate(
     folder: str | Path,
-    protocol: Literal["knn", "linear", "transfer"] = "knn",
+    protocol: Literal["knn", "linear", "finetune", "transfer"] = "knn",
     *,
     device: str | torch.device = AUTO,
     **options: Any,

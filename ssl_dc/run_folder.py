@@ -15,11 +15,16 @@
     and what of it did not fit.
 ``metrics.jsonl``
     One JSON object for each logged step.
+``tracker.json``
+    Which run of Weights & Biases or MLflow the training is, if it is tracked there.
 ``environment.json``
     The versions, the device and the code that the run was started with.
 ``history.jsonl``
     One JSON object for each time that the training was begun or continued: when, from which step, for how many epochs and
     steps in all, and the environment.
+``best/``
+    The config and the model of the step that was best by ``training.keep_best``, with ``best.json``: the measure, its
+    value, the step, and what choosing by it means. It is a folder that :func:`ssl_dc.load` takes.
 ``earlier/N-epochs/``
     The config, the model and the result of the run when it had been trained for N epochs, if it was then trained for
     longer. It is a folder that :func:`ssl_dc.load` takes.

@@ -75,6 +75,15 @@ def check_not_held(folder: Path) -> None:
             os.close(descriptor)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the lock of a folder."""
+    try:
+        check_not_held(folder)
+    except InUseError:
+        return True
+    return False
+
+
 def _locked(folder: Path) -> int:
     """The descriptor of the lock's file, locked."""
     path = folder / LOCK_FILE

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssl_dc.assemble import build
 from ssl_dc.calibration import calibrate
 from ssl_dc.config import RunConfig
-from ssl_dc.data.base import Splits
+from ssl_dc.data.base import DataSet, Splits
+from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.unreadable import Readable
+from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import DataError, PartError, RunError, SslDcError, Stopped
+from ssl_dc.errors import ConfigError, DataError, PartError, RunError, SslDcError, Stopped
+from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.dialled import calibration_batches
+from ssl_dc.evaluation.drawing import described_run
+from ssl_dc.evaluation.gate_statistics import gates
+from ssl_dc.evaluation.looks import PREFIX, Look, is_better
+from ssl_dc.evaluation.options import GatesOptions
+from ssl_dc.evaluation.other_data import other_data, told_by
 from ssl_dc.evaluation.outcome import BUDGET_TOLERANCE, Outcome, outcome
+from ssl_dc.evaluation.report import ReportTable, as_html, frame
+from ssl_dc.gating.cost import CostModel
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
+from ssl_dc.run_records import logged_steps
 from ssl_dc.trackers.base import Guarded, Watcher, phase
+from ssl_dc.training.best_model import BestModel
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.history_file import HistoryFile
 from ssl_dc.training.initial_weights import InitialWeights, initial_weights
+from ssl_dc.training.looks import Looks
 from ssl_dc.training.metrics_file import MetricsFile
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,25 @@ class Run:
     folder: Path
     model: Model
     outcome: Outcome
+
+    def to_frame(self) -> DataFrame:
+        """The logged steps as a pandas data frame. ``outcome.to_frame()`` has what was reached.
+
+        Raises:
+            ConfigError: If pandas is not installed.
+            RunError: If they cannot be read.
+        """
+        return frame(logged_steps(RunFolder(self.folder).metrics_file))
+
+    def _repr_html_(self) -> str:
+        """The run as a notebook shows it: what it is, and what was reached."""
+        config, cost = self.model.config, self.model.cost
+        rows = [
+            ("what", described_run(config)),
+            ("network", f"{config.backbone.name}, {config.data.image_size} px, {cost.dense_macs:,} MACs an image"),
+            ("epochs", f"{config.training.epochs:,}"),
+        ]
+        return as_html([ReportTable(f"Run {self.folder}", ("", ""), rows), *self.outcome.tables()])
 
 
 class PreparedRun:
@@ -64,6 +101,7 @@ class PreparedRun:
         self.splits = splits
         self.initial = initial
         self.trainer = trainer_from_config(config, splits.train, begin=self._begin)
+        self.look = None if config.training.watch_every is None else look_of(config, self.trainer.cost, splits)
 
     def _begin(self, encoder: Encoder) -> None:
         if self.initial is None and self.config.training.init is not None:
@@ -94,13 +132,20 @@ class PreparedRun:
             Stopped: If a signal asked for it.
         """
         told = self._watchers(folder, watchers)
+        try:
+            return self._fit(folder, told)
+        finally:
+            for watcher in told:
+                watcher.on_close()
+
+    def _fit(self, folder: RunFolder, told: Sequence[Watcher]) -> Run:
         self._tell_what_was_found(folder, told)
         checkpoints = CheckpointStore(folder.checkpoints, self.config.training.keep_checkpoints)
         if self.initial is not None and checkpoints.newest() is None:
             self._say(told, f"{self.initial}; all are listed in {folder.initial_record_file}")
         try:
             with _traceback_kept(folder), _advice(folder):
-                self.trainer.fit(watchers=told, checkpoints=checkpoints)
+                self.trainer.fit(watchers=told, checkpoints=checkpoints, looks=self._looks(folder))
                 calibrating = phase(told, "calibrating the gates")
                 with calibrating, self.trainer.parts.blamed(lambda: "calibration after the last step"):
                     model = self._calibrated(told)
@@ -114,7 +159,39 @@ class PreparedRun:
             self._list_bad_images(folder, told)
         if self.is_main_process:
             folder.save_result(result.as_json())
+            for watcher in told:
+                watcher.on_result(json.loads(json.dumps(result.as_json())))
+            self._show_pictures(model, told)
         return Run(folder.path, model, result)
+
+    def _looks(self, folder: RunFolder) -> Looks | None:
+        """What looks at the encoder while it learns, and keeps the best one."""
+        look, metric, every = self.look, self.config.training.keep_best, self.config.training.watch_every
+        if look is None or every is None:
+            return None
+        best = None if metric is None else BestModel(folder, metric, is_better)
+
+        def looked(encoder: Encoder, step: int) -> dict[str, float]:
+            values = look(encoder)
+            if best is not None and self.is_main_process:
+                best.offer(encoder, step, values[f"{PREFIX}{metric}"])
+            return values
+
+        return Looks(every, looked)
+
+    def _show_pictures(self, model: Model, told: Sequence[Watcher]) -> None:
+        """Draw what the gates do, for the watchers that take pictures. A launch of several processes draws nothing."""
+        takers = [watcher for watcher in told if watcher.takes_pictures]
+        if not takers or not model.has_gates or world_size() > 1:
+            return
+        try:
+            with phase(told, "drawing the gates"):
+                picture = drawing.png(gates(model, GatesOptions()).draw())
+        except SslDcError as error:  # matplotlib may not be installed
+            self._say(told, f"no picture of the gates goes to the tracker: {error}")
+            return
+        for watcher in takers:
+            watcher.on_picture("gates", picture)
 
     def _calibrated(self, told: Sequence[Watcher]) -> Model:
         """The trained model, calibrated to its budgets. The user is told which budgets are missed."""
@@ -185,6 +262,35 @@ class PreparedRun:
     def _say(self, told: Sequence[Watcher], text: str) -> None:
         for watcher in told if self.is_main_process else ():
             watcher.on_message(text)
+
+
+def look_of(config: RunConfig, cost: CostModel, splits: Splits) -> Look:
+    """What looks at the encoder of a run while it learns.
+
+    Args:
+        config: The run's config.
+        cost: What its network costs.
+        splits: The run's own images, which are looked at unless the config names others.
+
+    Raises:
+        ConfigError: If there is no such data set, or the looks do not have the measure that ``training.keep_best`` names.
+        DataError: If its images cannot be opened.
+    """
+    training = config.training
+    if training.watch_data is not None:
+        with told_by("--watch-data"):
+            data = other_data("--watch-data", training.watch_data, root=training.watch_root)
+            splits = open_splits(build("data", data, DataSet))
+    look = Look(config, cost, splits)
+    metric = training.keep_best or ""
+    if metric.endswith("gated") and not config.gating.gates:
+        raise ConfigError(f"training.keep_best = {metric}: gating {config.gating.name!r} has no gated route")
+    if metric.startswith(("knn", "linear")) and not look.has_labels:
+        raise ConfigError(
+            f"training.keep_best = {metric}: the images that are looked at have no labels; name labelled ones, with"
+            " --watch-data, or choose rankme, lidar or alpha_req"
+        )
+    return look
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from ssl_dc.printable import name_of
 
 LARGEST_HEADER = 100_000_000
 """Size in bytes of the header of a safetensors file, at most, as the format has it."""
+FRAMEWORK = {"format": "pt"}
+"""What transformers and other readers look for in the metadata of a file with tensors of torch's."""
 CHECKSUM = "ssl_dc.sha256"
 """Key of the checksum of all tensors, in the metadata of a safetensors file."""
 
@@ -35,7 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         The SHA-256 of the file, in hex.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    content = save_tensors(plain, {**(metadata or {}), CHECKSUM: checksum(plain)})
+    content = _with_sorted_metadata(save_tensors(plain, {**FRAMEWORK, **(metadata or {}), CHECKSUM: checksum(plain)}))
     write_bytes(path, content)
     return hashlib.sha256(content).hexdigest()
 
@@ -98,6 +100,16 @@ def _data_size(header: bytes) -> int:
     """How many bytes of tensors a header speaks of."""
     entries = json.loads(header)
     return max((int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"), default=0)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the format's library writes them in another order each time."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[8 + length :]))
 
 
 def _metadata(content: bytes) -> dict[str, str]:

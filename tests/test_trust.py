@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ssl_dc
@@ -229,3 +230,15 @@ def test_a_lack_of_memory_is_one_message(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.exit_code == 1
     assert result.stderr.startswith("ssl-dc: there is not enough memory for this: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_the_same_tensors_make_the_same_file(tmp_path: Path) -> None:
+    """The library of safetensors writes several metadata in another order each time."""
+    tensors = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(3, dtype=torch.bfloat16)}
+    metadata = {f"key {number} é": str(number) for number in range(8)}
+    for number in range(4):
+        write_tensors(tmp_path / str(number), tensors, metadata)
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(4)}) == 1
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert {key: value for key, value in file.metadata().items() if key != CHECKSUM} == {**metadata, "format": "pt"}
+        assert all(torch.equal(file.get_tensor(name), value) for name, value in tensors.items())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,22 @@ from ssl_dc.routes import Route
 
 Masks = dict[str, Tensor]
 """The mask (N, channels) of each gated site, by the site's name. It is filled while a gated view passes."""
+
+
+class TimmNetwork(NamedTuple):
+    """A route of a backbone as a network of timm's.
+
+    Attributes:
+        architecture: Its name in timm's registry.
+        arguments: What the architecture is built with, as JSON can hold it.
+        state: Its state_dict, without a classifier.
+        definition: Text of a Python file that registers the architecture. None if timm has it itself.
+    """
+
+    architecture: str
+    arguments: Mapping[str, Any]
+    state: Mapping[str, Tensor]
+    definition: str | None = None
 
 
 class GatePoint(nn.Module):
@@ -78,6 +94,14 @@ class Backbone(nn.Module, ABC):
             ConfigError: If torchvision has no such network. The default is that it has none.
         """
         raise ConfigError(f"torchvision has no network of this backbone's kind ({type(self).__name__}, route {route})")
+
+    def timm_network(self, route: Route) -> TimmNetwork:
+        """The weights of a route for timm.
+
+        Raises:
+            ConfigError: If timm has no such network. The default is that it has none.
+        """
+        raise ConfigError(f"timm has no network of this backbone's kind ({type(self).__name__}, route {route})")
 
     def torchvision_names(self) -> dict[str, str]:
         """Names of the state_dict, with the names that torchvision's network of the same kind has for the same weights.

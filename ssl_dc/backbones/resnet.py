@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ssl_dc.backbones.base import Backbone, GatePoint, Masks
+from ssl_dc.backbones.base import Backbone, GatePoint, Masks, TimmNetwork
 from ssl_dc.backbones.options import STEMS, ResNetOptions
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import GateFactory
@@ -166,6 +167,8 @@ class ResNet(Backbone):
         gate_factory: Gives the gates.
     """
 
+    architecture: str
+    """What torchvision and timm call the network."""
     block: type[BasicBlock | Bottleneck]
     depths: tuple[int, int, int, int]
 
@@ -210,11 +213,34 @@ class ResNet(Backbone):
         Raises:
             ConfigError: If the width or the stem is not torchvision's.
         """
-        if (self.options.width, self.options.stem, self.conv1.padding) != (64, "imagenet", (3, 3)):
+        if not self._has_torchvisions_stem():
             raise ConfigError(
                 f"torchvision's networks have width 64 and the stem 'imagenet'; this one has width {self.options.width},"
                 f" the stem {self.options.stem!r} and padding {self.conv1.padding[0]}: export it as onnx or torch instead"
             )
+        return self._state_by_torchvision_names(route)
+
+    def timm_network(self, route: Route) -> TimmNetwork:
+        """The weights of a route for timm: for its own ResNet if that has this stem, else for one of :mod:`timm_resnet`."""
+        state = self._state_by_torchvision_names(route)
+        if self._has_torchvisions_stem():
+            return TimmNetwork(self.architecture, {}, state)
+        width = self.options.width
+        stem = {
+            "channels": width,
+            "kernel_size": self.conv1.kernel_size[0],
+            "stride": self.conv1.stride[0],
+            "padding": int(self.conv1.padding[0]),
+            "pool": isinstance(self.pool, nn.MaxPool2d),
+        }
+        arguments = {"channels": [width * 2**stage for stage in range(len(self.depths))], "stem": stem}
+        definition = files(__package__).joinpath("timm_resnet.py").read_text(encoding="utf-8")
+        return TimmNetwork(f"ssl_dc_{self.architecture}", arguments, state, definition)
+
+    def _has_torchvisions_stem(self) -> bool:
+        return (self.options.width, self.options.stem, self.conv1.padding) == (64, "imagenet", (3, 3))
+
+    def _state_by_torchvision_names(self, route: Route) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
         for name, layer in self._torchvision_layers():
             plain = layer.for_route(route) if isinstance(layer, RouteNorm) else layer
@@ -249,6 +275,7 @@ class ResNet(Backbone):
 class ResNet18(ResNet):
     """The backbone ``resnet18``: 2-2-2-2 basic blocks."""
 
+    architecture = "resnet18"
     block = BasicBlock
     depths = (2, 2, 2, 2)
 
@@ -256,6 +283,7 @@ class ResNet18(ResNet):
 class ResNet34(ResNet):
     """The backbone ``resnet34``: 3-4-6-3 basic blocks."""
 
+    architecture = "resnet34"
     block = BasicBlock
     depths = (3, 4, 6, 3)
 
@@ -263,5 +291,6 @@ class ResNet34(ResNet):
 class ResNet50(ResNet):
     """The backbone ``resnet50``: 3-4-6-3 bottleneck blocks."""
 
+    architecture = "resnet50"
     block = Bottleneck
     depths = (3, 4, 6, 3)

@@ -1,4 +1,4 @@
-"""The report of ``ssl-dc bench``: all situations, and what each gate costs and saves."""
+"""The report of ``ssl-dc bench``: all situations, what each gate costs and saves, and what each way gives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ssl_dc.bench.measure import Measured
 from ssl_dc.bench.profile import Profile
+from ssl_dc.bench.quality import Qualities
 from ssl_dc.evaluation.report import Report, ReportTable
 
 
@@ -18,22 +19,26 @@ class Benchmark(Report):
     Attributes:
         situations: The times in each situation.
         profile: The time of each layer and gate for single images; None without gates or without the compiled kernel.
+        qualities: What each way gives for its time; None if that was not measured.
     """
 
     situations: Sequence[Measured]
     profile: Profile | None
+    qualities: Qualities | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The situations, and the gates that cost more time than they save."""
+        """The situations, the gates that cost more time than they save, and what each way gives."""
         losing = [] if self.profile is None else self.profile.losing_gates
         return {
             "situations": [measured.as_json() for measured in self.situations],
             "losing_gates": [vars(gate) for gate in losing],
+            "quality": None if self.qualities is None else self.qualities.as_json(),
         }
 
     def tables(self) -> Sequence[ReportTable]:
-        """A table for each situation, and one of the gates that cost more time than they save, if there are some."""
-        return [*(table for measured in self.situations for table in measured.tables()), *self._losing_gates()]
+        """A table for each situation, one of the gates that cost more time than they save, one of what each way gives."""
+        times = [table for measured in self.situations for table in measured.tables()]
+        return [*times, *self._losing_gates(), *(self.qualities.tables() if self.qualities is not None else ())]
 
     def _losing_gates(self) -> Iterator[ReportTable]:
         if self.profile is None or not self.profile.losing_gates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,6 +95,10 @@ class Curve(Report):
         """The points as plain values."""
         return {"protocol": "curve", "runs": [asdict(curve) for curve in self.curves]}
 
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each point, with its run."""
+        return [{"run": curve.run, **asdict(point)} for curve in self.curves for point in curve.points]
+
     def tables(self) -> Sequence[ReportTable]:
         """A table for each run."""
         columns = ("route", "share of dense cost", "MACs an image", "kNN-1 %", "linear %", "ms an image")
@@ -174,21 +178,27 @@ def _other(path: Path, like: Model) -> Model:
 def _curve(model: Model, options: CurveOptions) -> RunCurve:
     model = at_trained_budgets(model)
     sets = extract_splits(model, own_splits(model))
-    return RunCurve(described_run(model.config), len(sets.test_labels), list(_points(model, sets, options)))
+    return RunCurve(described_run(model.config), len(sets.test_labels), list(curve_points(model, sets, options)))
 
 
-def _points(model: Model, sets: FeatureSets, options: CurveOptions) -> Iterator[CurvePoint]:
-    """The points of a run, the dense one first."""
+def curve_points(model: Model, sets: FeatureSets, options: CurveOptions) -> Iterator[CurvePoint]:
+    """The points of a run, the dense one first.
+
+    Args:
+        model: The run's model; each of its routes is a point.
+        sets: Features of its images, on each route.
+        options: How the features are classified, and whether times are measured.
+    """
     knn, linear = score_knn(sets), score_linear(sets, seeds=options.seeds, epochs=options.epochs)
-    times = _milliseconds(model, options.seconds) if options.time else {}
+    times = milliseconds(model, options.seconds) if options.time else {}
     for route in model.routes:
         score = linear.routes[route]
         accuracies = (knn.routes[route].top1, score.top1, score.std)
         yield CurvePoint(str(route), score.ratio, score.macs, *accuracies, times.get(route))
 
 
-def _milliseconds(model: Model, seconds: float) -> dict[Route, float]:
-    """Median time of single images by each route, on one thread of the CPU."""
+def milliseconds(model: Model, seconds: float) -> dict[Route, float]:
+    """Median time of single images of the model's data set by each route, on one thread of the CPU."""
     images = example_images(model, IMAGES).split(1)
     with torch_threads(1):
         dense = model.compile_dense(threads=1)

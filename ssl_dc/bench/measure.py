@@ -1,6 +1,6 @@
 """Measures how much time the gates save.
 
-The dense route runs in every runtime there is, the gated route as training runs it and in the executor.
+The dense route runs in every runtime and precision there is, the gated route as training runs it and in the executor.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.bench.runtimes import RUNTIMES, Run, Unavailable, runtime_or_reason
+from ssl_dc.bench.runtimes import RUNTIMES, DenseNetwork, Precision, Run, Unavailable, runtime_or_reason
 from ssl_dc.bench.timing import Times, Timing, in_turns
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.evaluation.report import Report, ReportTable
-from ssl_dc.model import Model
 
 MASKED = "gated: masked"
 EXECUTOR = "gated: executor"
@@ -57,12 +56,20 @@ class Measured(Report):
 
     @property
     def fastest_dense(self) -> str:
-        """The way with the smallest median among those that run the dense route."""
-        dense = [way for way in self.times.milliseconds if way.startswith("dense")]
+        """The way with the smallest median among those that run the dense route in float32."""
+        return self._fastest("float32")
+
+    @property
+    def fastest_dense_of_all(self) -> str:
+        """The way with the smallest median among those that run the dense route, in whatever precision."""
+        return self._fastest("float32", "bf16", "int8")
+
+    def _fastest(self, *precisions: Precision) -> str:
+        dense = [way for way in self.times.milliseconds if way.startswith("dense") and precision_of(way) in precisions]
         return min(dense, key=lambda way: self.times.timing(way).median)
 
     def speed_up(self, way: str) -> float:
-        """How many times faster a way is than the fastest dense way, median over calls."""
+        """How many times faster a way is than the fastest dense way in float32, median over calls."""
         return self.times.ratio(self.fastest_dense, way)
 
     @property
@@ -94,10 +101,16 @@ class Measured(Report):
             "cost_ratio": self.cost_ratio,
             "promised_speed_up": self.promise,
             "fastest_dense": self.fastest_dense,
+            "fastest_dense_of_all": self.fastest_dense_of_all,
             "kept_share_of_promise": self.kept,
             "gates_save_time": self.gates_save,
             "ways": {
-                way: {**vars(self.timing(way)), "speed_up": self.speed_up(way), "calls": len(calls)}
+                way: {
+                    "precision": precision_of(way),
+                    **vars(self.timing(way)),
+                    "speed_up": self.speed_up(way),
+                    "calls": len(calls),
+                }
                 for way, calls in self.times.milliseconds.items()
             },
             "unavailable": self.unavailable,
@@ -105,7 +118,7 @@ class Measured(Report):
 
     def tables(self) -> Sequence[ReportTable]:
         """One row for each way, in milliseconds a batch."""
-        columns = ("way", "median", "p10", "p90", "images / s", "speed-up")
+        columns = ("way", "precision", "median", "p10", "p90", "images / s", "speed-up")
         rows = [self._row(way) for way in self.times.milliseconds]
         return [ReportTable(f"{self.situation}: milliseconds", columns, rows, note="\n".join(self._notes()))]
 
@@ -113,10 +126,10 @@ class Measured(Report):
         timing = self.timing(way)
         times = (f"{value:.3f}" for value in (timing.median, timing.p10, timing.p90))
         rate = 1000 * self.situation.batch / timing.median
-        return (way, *times, f"{rate:,.1f}", f"{self.speed_up(way):.2f}")
+        return (way, precision_of(way), *times, f"{rate:,.1f}", f"{self.speed_up(way):.2f}")
 
     def _notes(self) -> Iterator[str]:
-        yield f"Speed-ups are over {self.fastest_dense!r}, the fastest dense way, in the same rounds."
+        yield f"Speed-ups are over {self.fastest_dense!r}, the fastest dense way in float32, in the same rounds."
         if self.kept is not None and self.promise is not None and self.cost_ratio is not None:
             yield (
                 f"The gated route costs {self.cost_ratio:.4f} of the dense MACs, which promises {self.promise:.2f};"
@@ -128,28 +141,46 @@ class Measured(Report):
                 f"The gates cost more time than they save: the executor takes {slower:.2f} times as long for the gated"
                 " route as for the dense one."
             )
+        if EXECUTOR in self.times.milliseconds and precision_of(self.fastest_dense_of_all) != "float32":
+            ratio = self.times.ratio(self.fastest_dense_of_all, EXECUTOR)
+            yield (
+                f"{self.fastest_dense_of_all!r}, the fastest dense way of all, takes {ratio:.2f} times as long as"
+                f" {EXECUTOR!r}."
+            )
         for name, reason in self.unavailable.items():
             yield f"not measured: {name}: {reason}"
 
 
+def precision_of(way: str) -> Precision:
+    """The precision in which a way multiplies; the gated ways have float32."""
+    kind, _, name = way.partition(": ")
+    return RUNTIMES[name].precision if kind == "dense" else "float32"
+
+
 def measure(
-    model: Model, images: Tensor, situation: Situation, *, seconds: float, runtimes: Sequence[str] = tuple(RUNTIMES)
+    network: DenseNetwork,
+    images: Tensor,
+    situation: Situation,
+    *,
+    seconds: float,
+    runtimes: Sequence[str] = tuple(RUNTIMES),
 ) -> Measured:
     """Time every way in one situation, with another batch in each call.
 
     Args:
-        model: On the CPU.
+        network: The dense network of the model.
         images: (n, 3, H, W), at least one.
         situation: Batch and threads.
         seconds: How long to measure.
         runtimes: Names of the dense runtimes, from ``RUNTIMES``.
     """
+    model = network.model
     batches = _batches(images, situation.batch)
     with torch_threads(situation.threads):
         runs: dict[str, Run] = {}
         unavailable = {}
         for name in runtimes:
-            run = runtime_or_reason(name, model, batches[0], situation.threads)
+            run = runtime_or_reason(name, network, batches[0], situation.threads)
             if isinstance(run, Unavailable):
                 unavailable[name] = run.reason
             else:

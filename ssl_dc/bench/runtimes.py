@@ -1,21 +1,87 @@
-"""The runtimes that can run a dense network on this machine. Gating is measured against the fastest of them."""
+"""The ways to run a dense network on this machine: runtimes, each in the precisions that it has.
+
+Gating is measured against the fastest of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.errors import SslDcError
+from ssl_dc.export.int8_files import int8_onnx_bytes
 from ssl_dc.export.networks import dense_network
-from ssl_dc.export.onnx_files import onnx_session
+from ssl_dc.export.onnx_files import onnx_bytes, session_of
+from ssl_dc.export.openvino_networks import int8_openvino_network, openvino_network, openvino_run
 from ssl_dc.model import Model
 
 Run = Callable[[Tensor], Tensor]
 """Takes images (N, 3, H, W) and returns features (N, feature_dim)."""
+
+Precision = Literal["float32", "bf16", "int8"]
+
+
+class DenseNetwork:
+    """The dense route of a model in the forms that runtimes take. Each form is made when it is first asked for.
+
+    Args:
+        model: On the CPU.
+        calibration: Gives training images (n, 3, H, H) float32, normalised, on which the ranges of int8 are measured.
+    """
+
+    def __init__(self, model: Model, calibration: Callable[[], Tensor]) -> None:
+        self.model = model
+        self._calibration = calibration
+
+    @cached_property
+    def calibration(self) -> Tensor:
+        """Training images (n, 3, H, H)."""
+        return self._calibration()
+
+    @property
+    def folded(self) -> PlanNetwork:
+        """In torch, its norms folded, channels last."""
+        return dense_network(self.model).to(memory_format=torch.channels_last)
+
+    @cached_property
+    def onnx(self) -> bytes:
+        """As the content of an ONNX file."""
+        size = self.model.config.data.image_size
+        return onnx_bytes(self.folded, torch.zeros(2, 3, size, size), ["features"])
+
+    @cached_property
+    def int8_onnx(self) -> bytes:
+        """As the content of an ONNX file in int8."""
+        return int8_onnx_bytes(self.onnx, self.calibration)
+
+    @cached_property
+    def openvino(self) -> Any:
+        """As an ``openvino.Model``."""
+        return openvino_network(self.onnx)
+
+    @cached_property
+    def int8_openvino(self) -> Any:
+        """As an ``openvino.Model`` in int8."""
+        return int8_openvino_network(self.openvino, self.calibration)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A way to run a dense network.
+
+    Attributes:
+        precision: In which it multiplies.
+        make: Takes the network and a number of threads, and returns a function that runs it.
+    """
+
+    precision: Precision
+    make: Callable[[DenseNetwork, int], Run]
 
 
 @dataclass(frozen=True)
@@ -25,40 +91,31 @@ class Unavailable:
     reason: str
 
 
-def eager(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
+def _eager(network: DenseNetwork, threads: int) -> Run:  # noqa: ARG001
     """The dense route as training runs it."""
-    return model.dense
+    return network.model.dense
 
 
-def folded(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
+def _folded(network: DenseNetwork, threads: int) -> Run:  # noqa: ARG001
     """The dense route in torch, with its norms folded and channels last."""
-    network = _plain(model)
-
-    @torch.no_grad()
-    def run(images: Tensor) -> Tensor:
-        features: Tensor = network(images.contiguous(memory_format=torch.channels_last))
-        return features
-
-    return run
+    return _channels_last(network.folded)
 
 
-def inductor(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
+def _inductor(network: DenseNetwork, threads: int) -> Run:  # noqa: ARG001
     """The folded network compiled by torch.compile with frozen weights."""
-    network = _plain(model)
-    compiled = torch.compile(network, dynamic=False, fullgraph=True, options={"freezing": True})
+    return _channels_last(torch.compile(network.folded, dynamic=False, fullgraph=True, options={"freezing": True}))
 
+
+def _channels_last(network: Callable[[Tensor], Tensor]) -> Run:
     @torch.no_grad()
     def run(images: Tensor) -> Tensor:
-        features: Tensor = compiled(images.contiguous(memory_format=torch.channels_last))
-        return features
+        return network(images.contiguous(memory_format=torch.channels_last))
 
-    run(example)
     return run
 
 
-def onnxruntime(model: Model, example: Tensor, threads: int) -> Run:
-    """The folded network in onnxruntime."""
-    session = onnx_session(_plain(model), example, threads)
+def _of_session(content: bytes, threads: int) -> Run:
+    session = session_of(content, threads)
 
     def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
@@ -66,33 +123,33 @@ def onnxruntime(model: Model, example: Tensor, threads: int) -> Run:
     return run
 
 
-def executor(model: Model, example: Tensor, threads: int) -> Run:  # noqa: ARG001
+def _executor(network: DenseNetwork, threads: int) -> Run:
     """The dense route in the executor of this project."""
-    network = model.compile_dense(threads=threads)
-    return lambda images: network(images).features
+    compiled = network.model.compile_dense(threads=threads)
+    return lambda images: compiled(images).features
 
 
-RUNTIMES: dict[str, Callable[[Model, Tensor, int], Run]] = {
-    "eager": eager,
-    "folded": folded,
-    "inductor": inductor,
-    "onnxruntime": onnxruntime,
-    "executor": executor,
+RUNTIMES: Mapping[str, Runtime] = {
+    "eager": Runtime("float32", _eager),
+    "folded": Runtime("float32", _folded),
+    "inductor": Runtime("float32", _inductor),
+    "onnxruntime": Runtime("float32", lambda network, threads: _of_session(network.onnx, threads)),
+    "openvino": Runtime("float32", lambda network, threads: openvino_run(network.openvino, threads, "f32")),
+    "executor": Runtime("float32", _executor),
+    "openvino-bf16": Runtime("bf16", lambda network, threads: openvino_run(network.openvino, threads, "bf16")),
+    "onnxruntime-int8": Runtime("int8", lambda network, threads: _of_session(network.int8_onnx, threads)),
+    "openvino-int8": Runtime("int8", lambda network, threads: openvino_run(network.int8_openvino, threads, "f32")),
 }
-"""Each takes a model, an example batch and a number of threads, and returns a function that runs the dense route."""
+"""The ways by name."""
 
 
-def runtime_or_reason(name: str, model: Model, example: Tensor, threads: int) -> Run | Unavailable:
-    """A runtime for this model, or the reason why there is none."""
+def runtime_or_reason(name: str, network: DenseNetwork, example: Tensor, threads: int) -> Run | Unavailable:
+    """A runtime for this network that has run an example batch, or the reason why there is none."""
     try:
-        run = RUNTIMES[name](model, example, threads)
+        run = RUNTIMES[name].make(network, threads)
         run(example)
     except SslDcError as error:
         return Unavailable(str(error))
     except Exception as error:  # a missing compiler, a wrong version: the other runtimes are still of use
         return Unavailable(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
     return run
-
-
-def _plain(model: Model) -> PlanNetwork:
-    return dense_network(model).to(memory_format=torch.channels_last)

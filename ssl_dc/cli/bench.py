@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ssl_dc.bench.benchmark import Benchmark
+    from ssl_dc.bench.measure import Measured
     from ssl_dc.bench.profile import Profile
+    from ssl_dc.bench.quality import Qualities
+    from ssl_dc.bench.runtimes import DenseNetwork
     from ssl_dc.evaluation.report import Report
     from ssl_dc.model import Model
 
-RUNTIMES = ("eager", "folded", "inductor", "onnxruntime", "executor")
+RUNTIMES = (
+    *("eager", "folded", "inductor", "onnxruntime", "openvino", "executor"),
+    *("openvino-bf16", "onnxruntime-int8", "openvino-int8"),
+)
 """Kept here so that help does not import torch. A test compares them with the runtimes there are."""
 IMAGES_FOR_GATES = 8
 """Images on which the cost of each gate is measured."""
@@ -50,6 +56,13 @@ IMAGES_FOR_GATES = 8
     help="A dense runtime to measure against; can be given several times.  [default: all]",
 )
 @click.option(
+    "--accuracy-images",
+    type=click.IntRange(0),
+    default=2000,
+    show_default=True,
+    help="Images that the accuracy of each way is learnt from, and held-out ones that it is measured on, at most; 0: none.",
+)
+@click.option(
     "--at-most",
     type=Milliseconds(),
     metavar="TIME",
@@ -73,6 +86,7 @@ def command(
     batch: int,
     seconds: float,
     runtimes: tuple[str, ...],
+    accuracy_images: int,
     at_most: float | None,
     by_layer: bool,
     output: Path | None,
@@ -84,10 +98,11 @@ def command(
     """Time the routes of a RUN on this CPU: the speed-up by its gates, beside the one that the MACs promise.
 
     Measured are the latency of single images, with one thread and with all, and the throughput of batches. The dense route
-    runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, the executor). The gated
-    route runs as in training, where every channel is computed, and in the executor, which computes only the channels that
-    the masks keep. All ways take turns. Speed-ups are over the fastest dense way. Gates that cost more time than they save
-    are listed. Measure on a machine that does nothing else.
+    runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, OpenVINO, the executor),
+    and in int8 and bf16 where a runtime has them. The gated route runs as in training, where every channel is computed, and
+    in the executor, which computes only the channels that the masks keep. All ways take turns. Speed-ups are over the
+    fastest dense way in float32. Gates that cost more time than they save are listed. A last table has the accuracy of each
+    way beside its time, and says which to deploy. Measure on a machine that does nothing else.
     """
     only_cpu(device, "bench times what runs on this machine's CPU")
     if output is not None and not by_layer:
@@ -121,7 +136,9 @@ def command(
         if output is not None:
             drawing.save(report.draw(), output)
     else:
-        report = _benchmark(model, chosen, threads or (1, every), batch, seconds, runtimes or RUNTIMES)
+        report = _benchmark(
+            model, chosen, threads or (1, every), batch, seconds, runtimes or RUNTIMES, accuracy_images=accuracy_images
+        )
     if as_json:
         print_json(report.as_json())
     else:
@@ -131,19 +148,46 @@ def command(
 
 
 def _benchmark(
-    model: Model, images: Tensor, threads: tuple[int, ...], batch: int, seconds: float, runtimes: tuple[str, ...]
+    model: Model,
+    images: Tensor,
+    threads: tuple[int, ...],
+    batch: int,
+    seconds: float,
+    runtimes: tuple[str, ...],
+    *,
+    accuracy_images: int,
 ) -> Benchmark:
-    """Measure single images with each number of threads, and batches with the largest number."""
+    """Measure single images with each number of threads, and batches with the largest number; then accuracy."""
     from ssl_dc.bench.benchmark import Benchmark
+    from ssl_dc.bench.examples import training_images
     from ssl_dc.bench.measure import Situation, measure
+    from ssl_dc.bench.runtimes import DenseNetwork
+    from ssl_dc.export.int8_files import CALIBRATION_IMAGES
 
+    network = DenseNetwork(model, lambda: training_images(model, CALIBRATION_IMAGES))
     situations = [Situation(1, number) for number in dict.fromkeys(threads)]
     situations.append(Situation(batch, max(threads)))
     results = []
     for number, situation in enumerate(situations, start=1):
         click.echo(f"measuring {situation} ({number} of {len(situations)})", err=True)
-        results.append(measure(model, images, situation, seconds=seconds, runtimes=runtimes))
-    return Benchmark(results, _gates(model, images[:IMAGES_FOR_GATES], threads[0]))
+        results.append(measure(network, images, situation, seconds=seconds, runtimes=runtimes))
+    profiled = _gates(model, images[:IMAGES_FOR_GATES], threads[0])
+    return Benchmark(results, profiled, _qualities(network, results[0], accuracy_images))
+
+
+def _qualities(network: DenseNetwork, measured: Measured, images: int) -> Qualities | None:
+    """What each way gives; None where it is not asked for, or the data set has no labels or no held-out images."""
+    from ssl_dc.bench.quality import qualities
+    from ssl_dc.errors import DataError
+
+    if images == 0:
+        return None
+    click.echo("measuring accuracy", err=True)
+    try:
+        return qualities(network, measured, images)
+    except DataError as error:
+        click.echo(f"accuracy is not measured: {error}", err=True)
+        return None
 
 
 def _gates(model: Model, images: Tensor, threads: int) -> Profile | None:

@@ -7,13 +7,17 @@ from ssl_dc.plugins.parts import Part
 
 SUMMARIES = {
     "bench": "Time a run's dense and gated routes, by every runtime there is.",
+    "compare": "Put runs beside each other: accuracy, cost, settings that differ.",
     "config": "Show or check a complete config; print the schema of all configs.",
     "cost": "Show what a network costs, layer by layer, dense and gated.",
+    "doctor": "Show what this machine offers, and what will be slow and why.",
     "embed": "Write a run's features of any data set to a file.",
     "evaluate": "Evaluate a run's features on held-out images.",
     "export": "Write a run's dense, gated or static network for other programs.",
     "grid": "Train the runs of many config files, on this machine or through SLURM.",
     "plugins": "List, show and check the parts of runs; start a plugin of your own.",
+    "push": "Push a run's model to the Hugging Face Hub, with a model card.",
+    "report": "Show runs on one page for a browser.",
     "reproduce": "Reproduce a table or figure of the paper.",
     "train": "Pre-train an encoder that is dense and gated at once.",
 }

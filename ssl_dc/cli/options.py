@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ssl_dc.cli.numbers import FiniteRange
 from ssl_dc.config import Layer, file_layer, override_layer
 from ssl_dc.config.layers import json_or_text, normalised, stacked
 from ssl_dc.errors import ConfigError, OldNameWarning
@@ -150,6 +151,10 @@ SETTINGS = [
     Setting("--init", "training.init", "Weights to start from: a run's folder, or a file of a ResNet's weights."),
     Setting("--batch-size", "training.batch_size", "Images a step, over all processes.", Number()),
     Setting("--lr", "optimizer.lr", "Peak learning rate.", Number()),
+    Setting("--watch-every", "training.watch_every", "Steps between two looks at what is learned.", Number()),
+    Setting("--watch-data", "training.watch_data", "Labelled data set that is looked at.  [default: the run's own]"),
+    Setting("--watch-root", "training.watch_root", "Folder that holds it."),
+    Setting("--keep-best", "training.keep_best", "Keep the best model of the looks, too: by knn/dense, rankme/gated, ..."),
     Setting("--seed", "seed", "Seed of everything random.", Number()),
     Setting("--workers", "training.workers", "Processes that prepare images.", Number()),
     Setting("--precision", "training.precision", "no (float32), fp16 or bf16."),
@@ -228,6 +233,17 @@ budget_option = click.option(
     help="Share of the dense cost for the gated route, in place of that of training: 0.25.",
 )
 """In commands that look at a trained run."""
+
+
+runs_argument = click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
+
+time_option = click.option(
+    "--time", is_flag=True, help="Also measure milliseconds an image on this machine's CPU, by the executor."
+)
+
+seconds_option = click.option(
+    "--seconds", type=FiniteRange(0.1), default=10.0, show_default=True, help="With --time: how long each run is measured."
+)
 
 
 def jobs_options(command: F) -> F:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ssl_dc.evaluation.report import Report, ReportTable
+from ssl_dc.evaluation.report import NUMBER, Report, ReportTable
 from ssl_dc.printable import printable
 
 PIPED = 120
@@ -24,9 +23,6 @@ NARROWEST_TEXT = 24
 
 GAP = 2
 """Columns between two columns of a table."""
-
-_NUMBER = re.compile(r"[-+±~]?\.?\d.*|-|", re.DOTALL)
-"""How a cell of a column of numbers begins; ``-`` and nothing stand for a number that there is not."""
 
 
 def print_report(report: Report, *, to_stderr: bool = False) -> None:
@@ -60,10 +56,6 @@ def print_columns(title: str, columns: Sequence[str], rows: Iterable[Mapping[str
     print_table(ReportTable(title, columns, [[str(row[column]) for column in columns] for row in rows]))
 
 
-def _all_rows(table: ReportTable) -> list[Sequence[str]]:
-    return [*table.rows, *([] if table.total is None else [table.total])]
-
-
 def _widths(table: ReportTable, available: int) -> list[int] | None:
     """The width of each column's text, or None if the columns do not fit."""
     wanted = [max(map(_longest_line, (heading, *cells))) for heading, cells in _columns(table)]
@@ -90,13 +82,13 @@ def _gaps(table: ReportTable) -> int:
 
 def _columns(table: ReportTable) -> list[tuple[str, list[str]]]:
     """The heading and the cells of each column, as they are shown."""
-    rows = _all_rows(table)
+    rows = table.all_rows
     return [(printable(heading), [printable(row[n]) for row in rows]) for n, heading in enumerate(table.columns)]
 
 
 def _narrowest(cell: str) -> int:
     """The least width of a cell: that of its longest word, or more, so that words do not stand one below another."""
-    if _NUMBER.fullmatch(cell):
+    if NUMBER.fullmatch(cell):
         return _longest_line(cell)
     return max(_longest_word(cell), min(_longest_line(cell), NARROWEST_TEXT))
 
@@ -114,7 +106,7 @@ def _in_columns(table: ReportTable, widths: Sequence[int]) -> Table:
     # A divider of the box is one space wide; padding to the right of each cell makes the rest of the gap.
     shown = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for number, (heading, width) in enumerate(zip(table.columns, widths, strict=True)):
-        numbers = number > 0 and all(_NUMBER.fullmatch(row[number]) for row in _all_rows(table))
+        numbers = table.has_numbers(number)
         shown.add_column(_cell(heading), justify="right" if numbers else "left", width=width)
     for row in table.rows:
         shown.add_row(*map(_cell, row))
@@ -128,7 +120,7 @@ def _print_blocks(console: Console, table: ReportTable) -> None:
     """One block a row: its first cell, and below it each other cell beside its heading."""
     first, *others = map(printable, table.columns)
     beside = max(map(cell_len, others), default=0)
-    for row in _all_rows(table):
+    for row in table.all_rows:
         head, *cells = map(printable, row)
         console.print(Text(f"{first}: {head}", style="bold"))
         block = Table.grid(padding=(0, GAP, 0, 0))

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
-from ssl_dc.compiled.fork_safe import ForkSafeLock
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.plan import Conv, Dial, Plan, Step
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
 from ssl_dc.gating.sites import GateSite
+from ssl_dc.native.fork_safe import ForkSafeLock
 from ssl_dc.routes import Route
 
 

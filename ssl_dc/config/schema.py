@@ -207,6 +207,33 @@ class TrainingConfig(Strict):
     checkpoint_minutes: float | None = Field(
         10.0, gt=0, description="Minutes between two resume points, besides those by steps and epochs."
     )
+    watch_every: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between two looks at what is learned: kNN, a linear probe, RankMe, LiDAR and alpha-ReQ of both"
+        " routes, on labelled images that are not the test images. Not set, nobody looks.",
+    )
+    watch_data: str | None = Field(None, description="Data set that is looked at. Not set, it is the run's own.")
+    watch_root: UserPath | None = Field(None, description="Folder that holds watch_data.")
+    keep_best: (
+        Literal[
+            "knn/dense",
+            "knn/gated",
+            "linear/dense",
+            "linear/gated",
+            "rankme/dense",
+            "rankme/gated",
+            "lidar/dense",
+            "lidar/gated",
+            "alpha_req/dense",
+            "alpha_req/gated",
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Keep the model that is best by this measure of the looks, in best/ of the run, beside the last one."
+        " With kNN or linear, labels choose it.",
+    )
     keep_checkpoints: int = Field(2, ge=1, description="How many resume points are kept.")
     on_not_finite: Literal["stop", "skip"] = Field(
         "stop",
@@ -224,6 +251,10 @@ class TrainingConfig(Strict):
     def _fits(self) -> TrainingConfig:
         if self.gate_warmup >= self.epochs:
             raise ValueError(f"gate_warmup ({self.gate_warmup}) must be less than epochs ({self.epochs})")
+        if self.watch_every is None and (self.watch_data or self.watch_root or self.keep_best):
+            raise ValueError("watch_data, watch_root and keep_best need watch_every: how many steps lie between two looks")
+        if self.watch_root is not None and self.watch_data is None:
+            raise ValueError("watch_root says where watch_data is: name the data set as well")
         ends = [earlier.until_step for earlier in self.earlier_epochs]
         if ends != sorted(set(ends)):
             raise ValueError(f"earlier_epochs: until_step must ascend, not {', '.join(map(str, ends))}")

@@ -6,9 +6,11 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +60,37 @@ class PictureError(Exception):
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind
+
+
+class LeastSize(NamedTuple):
+    """How small a picture may be decoded.
+
+    Attributes:
+        side: Pixels of its shorter side.
+        area: Pixels in all.
+    """
+
+    side: int
+    area: float
+
+
+_REDUCTIONS = (8, 4, 2)
+"""By how much a JPEG decoder can reduce both sides on its way, which saves most of its work. The largest comes first."""
+_least_size: ContextVar[LeastSize | None] = ContextVar("least_size", default=None)
+
+
+@contextmanager
+def decoded_smaller(least: LeastSize | None) -> Iterator[None]:
+    """Inside, JPEG pictures are decoded at a half, a quarter or an eighth of their size, if they stay as large as this.
+
+    Args:
+        least: How large they stay; None decodes them at their full size.
+    """
+    token = _least_size.set(least)
+    try:
+        yield
+    finally:
+        _least_size.reset(token)
 
 
 def read_rgb(source: str | BinaryIO, name: str) -> Image.Image:
@@ -194,7 +227,19 @@ def _decoded(file: BinaryIO) -> Image.Image:
         PictureError: If it cannot be read.
     """
     with _identified(file) as image:
+        _reduce(image)
         return as_rgb(image)
+
+
+def _reduce(image: Image.Image) -> None:
+    """Have an image that is not yet decoded decoded smaller, as :func:`decoded_smaller` allows."""
+    least, (width, height) = _least_size.get(), image.size
+    if least is None:
+        return
+    for times in _REDUCTIONS:
+        if min(width, height) >= times * least.side and width * height >= times**2 * least.area:
+            image.draft(None, (width // times, height // times))  # only JPEG's decoder does something about it
+            return
 
 
 def _identified(file: BinaryIO) -> Image.Image:

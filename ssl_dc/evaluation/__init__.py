@@ -23,6 +23,12 @@ def ssl_dc_protocols() -> list[Part]:
             summary="A linear classifier on frozen features.",
         ),
         Part(
+            name="finetune",
+            target="ssl_dc.evaluation.finetune:finetune",
+            options="ssl_dc.evaluation.options:FinetuneOptions",
+            summary="The whole network learns from labels.",
+        ),
+        Part(
             name="transfer",
             target="ssl_dc.evaluation.transfer:transfer",
             options="ssl_dc.evaluation.options:TransferOptions",

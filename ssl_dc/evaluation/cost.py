@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,10 @@ class CostTable(Report):
             ],
         }
 
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each layer."""
+        return [asdict(row) for row in self.rows]
+
     def tables(self) -> Sequence[ReportTable]:
         """The cost of each layer, and of all."""
         return [
@@ -95,7 +99,7 @@ class CostTable(Report):
 def cost_of_network(config: RunConfig) -> CostTable:
     """The cost of the network that a config names. Its gated cost is the lowest possible one, with every gate shut."""
     cost = build_network(config).cost
-    return _table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
+    return cost_table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
 
 
 def cost_of_run(
@@ -117,13 +121,13 @@ def cost_of_run(
     if budget is not None:
         model = dialled(model, budget)
     if not model.has_gates:
-        return _table(model.config, model.cost, {}, "the dense cost: this network has no gates")
+        return cost_table(model.config, model.cost, {}, "the dense cost: this network has no gates")
     images, described = cost_images(open_splits(build_data_set(model.config)))
     route = model.gated_route
     gated = extract(model, images, [route], workers=model.config.training.workers, keep_masks=True)[route]
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
     at = "" if model.gated_route.budget is None else f", at a budget of {model.gated_route.budget:g}"
-    table = _table(model.config, model.cost, shares, f"the mean over {described}{at}")
+    table = cost_table(model.config, model.cost, shares, f"the mean over {described}{at}")
     return CostTable(table.network, table.gated_is, table.rows, table.dense_macs, float(gated.macs.mean()))
 
 
@@ -134,8 +138,15 @@ def cost_images(splits: Splits) -> tuple[ImageSet, str]:
     return sample(splits.train, TRAINING_IMAGES), "training images: none are held out"
 
 
-def _table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:
-    """The table for the mean open share of each site."""
+def cost_table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:
+    """The cost of a network whose gates are open as often as given.
+
+    Args:
+        config: The network's config.
+        cost: Its cost model.
+        shares: Mean share of the channels that are on, for each gate site.
+        gated_is: Which images the shares are of, in words.
+    """
     rows = []
     for layer in cost.layers:
         gated = float(layer.macs)

@@ -106,6 +106,13 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, content.getvalue())
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    return content.getvalue()
+
+
 def class_colours(classes: int) -> Any:
     """A colour for each class, (classes, 3 or 4)."""
     from matplotlib import colormaps

@@ -89,17 +89,15 @@ class SiteStatistics:
         channels, rate, a_class = f"{self.channels:,}", f"{100 * self.rate:.1f}", f"{self.distinct_masks_a_class:,.1f}"
         return (self.site, channels, rate, *counts, a_class)
 
+    def record(self) -> dict[str, Any]:
+        """The statistics that are single numbers."""
+        names = ("site", "channels", "rate", "dead", "always_on", "dynamic", "distinct_masks", "distinct_masks_a_class")
+        return {name: getattr(self, name) for name in names}
+
     def as_json(self) -> dict[str, Any]:
         """The statistics as plain values; a class without images has null for its rates."""
         return {
-            "site": self.site,
-            "channels": self.channels,
-            "rate": self.rate,
-            "dead": self.dead,
-            "always_on": self.always_on,
-            "dynamic": self.dynamic,
-            "distinct_masks": self.distinct_masks,
-            "distinct_masks_a_class": self.distinct_masks_a_class,
+            **self.record(),
             "class_distinct_masks": self.class_distinct_masks.tolist(),
             "channel_rates": self.rates.tolist(),
             "class_channel_rates": [None if np.isnan(row).any() else row.tolist() for row in self.class_rates],
@@ -157,6 +155,10 @@ class GateStatistics(Report):
             "all": whole,
             "sites": [site.as_json() for site in self.sites],
         }
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each site."""
+        return [site.record() for site in self.sites]
 
     def tables(self) -> Sequence[ReportTable]:
         """How the gates of each site are used."""

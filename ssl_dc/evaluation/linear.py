@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ssl_dc.data.base import Labels, Splits
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.crops import CROP_SCALE, Crops
 from ssl_dc.evaluation.features import FeatureArray, extract, extract_prepared, labels_of
+from ssl_dc.evaluation.few_labels import label_settings, with_label_share
 from ssl_dc.evaluation.options import LinearOptions
 from ssl_dc.evaluation.scores import (
     Evaluation,
@@ -42,13 +44,16 @@ def linear(model: Model, options: LinearOptions) -> Evaluation:
 
 def linear_on(model: Model, splits: Splits, options: LinearOptions) -> Evaluation:
     """Run the protocol ``linear`` on given images; see :func:`linear`."""
-    if options.augment:
-        return score_linear_augmented(
-            model, splits, seeds=options.seeds, epochs=options.epochs, crop_scale=options.crop_scale or CROP_SCALE
-        )
-    if options.crop_scale is not None:
+    if options.crop_scale is not None and not options.augment:
         raise ConfigError("--crop-scale says how --augment crops; without it nothing is cropped")
-    return score_linear(extract_splits(model, splits), seeds=options.seeds, epochs=options.epochs)
+    splits = with_label_share(splits, options.label_share, options.label_seed)
+    seeds, epochs = options.seeds, options.epochs
+    if options.augment:
+        crop_scale = options.crop_scale or CROP_SCALE
+        scored = score_linear_augmented(model, splits, seeds=seeds, epochs=epochs, crop_scale=crop_scale)
+    else:
+        scored = score_linear(extract_splits(model, splits), seeds=seeds, epochs=epochs)
+    return replace(scored, settings={**scored.settings, **label_settings(options.label_share, options.label_seed)})
 
 
 def score_linear(sets: FeatureSets, *, seeds: int = 5, epochs: int = 100) -> Evaluation:

@@ -28,7 +28,16 @@ class KNNOptions(ProtocolOptions):
     metric: Literal["euclidean", "cosine"] = Field("euclidean", description="How distance is measured.")
 
 
-class LinearOptions(ProtocolOptions):
+class FewLabelsOptions(ProtocolOptions):
+    """Options of the protocols that may learn from a share of the labels."""
+
+    label_share: float | None = Field(
+        None, gt=0, le=1, description="Learn from this share of the labelled training images, the same of each class."
+    )
+    label_seed: int = Field(0, ge=0, description="With label-share: seed of the draw of these images.")
+
+
+class LinearOptions(FewLabelsOptions):
     """Options of the protocol ``linear``."""
 
     name: str = "linear"
@@ -49,6 +58,18 @@ class LinearOptions(ProtocolOptions):
         if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError("must be two shares with 0 < smallest <= largest <= 1")
         return scale
+
+
+class FinetuneOptions(FewLabelsOptions):
+    """Options of the protocol ``finetune``."""
+
+    name: str = "finetune"
+    seeds: int = Field(1, ge=1, description="Fine-tunings of each route.")
+    epochs: int = Field(30, ge=1, description="Passes over the labelled training images.")
+    lr: float = Field(0.03, gt=0, description="Peak learning rate of the network.")
+    head_lr: float = Field(0.1, gt=0, description="Peak learning rate of the linear layer on top.")
+    batch_size: int = Field(128, ge=2, description="Images a step.")
+    scratch: bool = Field(False, description="Start from drawn weights, to see what pre-training is worth.")
 
 
 class TransferOptions(LinearOptions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +35,10 @@ THAN_PIXELS = {1: "better than", 0: "not clearly other than", -1: "WORSE than"}
 """What the verdict of a difference is called."""
 
 
+DIFFERENCES = ("over_untrained", "over_pixels")
+"""The attributes of a route's outcome that are differences."""
+
+
 @dataclass(frozen=True)
 class RouteOutcome:
     """One route of a finished run.
@@ -64,6 +68,11 @@ class RouteOutcome:
             return ""
         helped, than_pixels = HELPED[self.over_untrained.verdict], THAN_PIXELS[self.over_pixels.verdict]
         return f"{helped} ({self.over_untrained} points); {than_pixels} raw pixels ({self.over_pixels})."
+
+    def record(self) -> dict[str, float | None]:
+        """The numbers of a row, after the route; a difference is given in points."""
+        points = {name: None if (by := getattr(self, name)) is None else by.points for name in DIFFERENCES}
+        return {**vars(self), **points}
 
     def cells(self) -> tuple[str, ...]:
         """The cells of a table's row, after the route."""
@@ -126,6 +135,10 @@ class Outcome(Report):
             "findings": list(self.findings),
             "advice": list(self.advice),
         }
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each route: its accuracies in percent, what training added to them in points, and its cost."""
+        return [{"route": str(route), **reached.record()} for route, reached in self.routes.items()]
 
     def tables(self) -> Sequence[ReportTable]:
         """What each route reaches and costs, what that says, and what to try next."""

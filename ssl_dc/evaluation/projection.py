@@ -106,6 +106,15 @@ class Projection(Report):
             "collapsed": [str(route) for route in self.collapsed],
         }
 
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each image on each route: its place, its number, and its class where there are labels."""
+        named = [{"class": self.classes[label]} if self.classes else {} for label in self.labels]
+        return [
+            {"route": str(route), "image": number, **named[number], "x": float(x), "y": float(y)}
+            for route, points in self.routes.items()
+            for number, (x, y) in enumerate(points)
+        ]
+
     def tables(self) -> Sequence[ReportTable]:
         """What the images cost and reach on each route."""
         rows = [

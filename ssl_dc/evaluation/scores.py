@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,10 @@ class Evaluation(Report):
                 for route, score in self.routes.items()
             },
         }
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each route."""
+        return [{"route": str(route), **asdict(score)} for route, score in self.routes.items()]
 
     def tables(self) -> Sequence[ReportTable]:
         """What each route reaches and costs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from ssl_dc.trackers.base import StepMetrics, Watcher
 STEPS_PER_EPOCH = 2
 TOTAL_STEPS = 4
 BATCH_SIZE = 8
+PICTURE = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC")
+"""A PNG file of one pixel."""
 RUN_FILES = ("config.json", "metrics.jsonl", "model.safetensors")
 """Files of the run itself, in the folder that a watcher is built for."""
 
@@ -74,6 +77,9 @@ def _train(watcher: Watcher, first: int, last: int) -> list[StepMetrics]:
     _tell(watcher, "on_end")
     _tell(watcher, "on_phase", "a phase after the last step")
     _tell(watcher, "on_phase_end")
+    _tell(watcher, "on_result", {"routes": {"dense": {"knn1": 50.0, "macs": 1000, "ratio": 1.0}}, "advice": ["train on"]})
+    _tell(watcher, "on_picture", "gates", PICTURE)
+    _tell(watcher, "on_close")
     return handed_over
 
 

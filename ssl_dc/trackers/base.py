@@ -36,6 +36,11 @@ class Watcher:
     A watcher only watches: nothing that it does or returns changes what is trained. Only the main process has watchers.
     """
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether :meth:`on_picture` is to be told. Pictures are only drawn for watchers that take them."""
+        return False
+
     def on_phase(self, name: str) -> None:
         """Something begins that is not a step, such as reading the pictures, the first batch, or the evaluation."""
 
@@ -66,6 +71,15 @@ class Watcher:
     def on_end(self) -> None:
         """Training ends, normally or by an error."""
 
+    def on_result(self, result: Mapping[str, Any]) -> None:
+        """The trained model was evaluated. The result is what ``result.json`` holds."""
+
+    def on_picture(self, name: str, png: bytes) -> None:
+        """There is a picture of what was trained, as the content of a PNG file."""
+
+    def on_close(self) -> None:
+        """The run is over, normally or by an error: nothing is told after this. ``Trainer.fit`` does not tell it."""
+
 
 class Guarded(Watcher):
     """A watcher whose failure does not end a training. The first failure is reported, and the watcher is told nothing more.
@@ -79,6 +93,11 @@ class Guarded(Watcher):
     def __init__(self, watcher: Watcher, label: str, say: Callable[[str], None]) -> None:
         self._watcher: Watcher | None = watcher
         self._label, self._say = label, say
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether the watcher takes pictures, and is still told."""
+        return self._watcher is not None and self._watcher.takes_pictures
 
     def on_phase(self, name: str) -> None:
         """Pass the event on."""
@@ -119,6 +138,18 @@ class Guarded(Watcher):
     def on_end(self) -> None:
         """Pass the event on."""
         self._tell("on_end")
+
+    def on_result(self, result: Mapping[str, Any]) -> None:
+        """Pass the event on."""
+        self._tell("on_result", result)
+
+    def on_picture(self, name: str, png: bytes) -> None:
+        """Pass the event on."""
+        self._tell("on_picture", name, png)
+
+    def on_close(self) -> None:
+        """Pass the event on."""
+        self._tell("on_close")
 
     def _tell(self, event: str, *about: Any) -> None:
         try:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet, spread
+from ssl_dc.data.pictures import decoded_smaller
 from ssl_dc.data.workers import loaded, prepare_worker
 from ssl_dc.devices import without_wait
 from ssl_dc.training.batches import Batches, BatchViews, RestOfRun, check_local_batch
@@ -32,7 +33,8 @@ class DeviceBatches(Batches):
     """Batches of a recipe that draws the views of a whole batch.
 
     Images of one size that fit are kept on the device and cropped there; no process but the training's own is needed.
-    Others are read and cropped by worker processes, and moved as uint8. Either way the views of an image depend on the
+    Others are read and cropped by worker processes, once for all their views, and moved as uint8. A JPEG file is decoded at
+    a reduced size if no crop would have to be enlarged for it. Either way the views of an image depend on the
     run's seed, the epoch and the image alone.
 
     Args:
@@ -85,11 +87,11 @@ class DeviceBatches(Batches):
             epoch, indices = batch[0][0], [index for _, index in batch]
             images = pixels[without_wait(torch.tensor(indices), self.device)]
             yield [
-                self.views.finish(self.views.crop_batch(images, number, drawn), number, drawn)
-                for number, drawn in enumerate(self._chances(epoch, indices))
+                self.views.view_batch(images, number, drawn) for number, drawn in enumerate(self._chances(epoch, indices))
             ]
 
     def _cropped_in_workers(self, keys: RestOfRun) -> Iterator[BatchViews]:
+        self.views.prepare()
         loader = DataLoader(
             Crops(self.images, self.views, self.count, self.seed),
             batch_sampler=keys,
@@ -127,7 +129,8 @@ class Crops(Dataset[Any]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], int, int]:
         epoch, index = key
-        image = self.images.image(index)
+        with decoded_smaller(self.views.least_size):
+            image = self.images.image(index)
         drawn = (chances(self.seed, epoch, [index], number, self.views.chances)[0] for number in range(self.count))
         return [self.views.crop(image, number, some) for number, some in enumerate(drawn)], epoch, index
 

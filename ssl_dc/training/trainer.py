@@ -21,7 +21,8 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.workers import worker_failures
 from ssl_dc.distributed import gather_batch, peer_failures, rank, world_size
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import ConfigError, RunError, Stopped
+from ssl_dc.errors import ConfigError, RunError, SslDcError, Stopped
+from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
 from ssl_dc.named_parts import NamedParts
@@ -31,7 +32,7 @@ from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.plugins.registry import Registered
 from ssl_dc.routes import Route
-from ssl_dc.seeds import seed_everything
+from ssl_dc.seeds import kept_random_states, seed_everything
 from ssl_dc.tensor_files import fill
 from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher, phase
 from ssl_dc.training.accelerator import make_accelerator
@@ -42,6 +43,7 @@ from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
 from ssl_dc.training.length import Lengths
+from ssl_dc.training.looks import Looks
 from ssl_dc.training.numerics import NumericsWatch, StepLoss
 from ssl_dc.training.stopping import StopSignals, answered_in_words
 from ssl_dc.views.base import BatchedViews, Views
@@ -122,6 +124,7 @@ class Trainer:
         self.budget = budget_control(budget, self.cost)
         self._watchers: Sequence[Watcher] = ()
         self._checkpoints: CheckpointStore | None = None
+        self._looks: Looks | None = None
 
         if self.accelerator.num_processes > 1:
             encoder = cast(Encoder, with_global_norms(encoder, self.accelerator.device))
@@ -141,7 +144,13 @@ class Trainer:
         self._checks_late = on_gpu and not scaled and training.on_not_finite == "stop"
         self.numerics = NumericsWatch(training, partial(self._tell, "on_message"), self._newest_resume_point)
 
-    def fit(self, *, watchers: Sequence[Watcher] = (), checkpoints: CheckpointStore | None = None) -> None:
+    def fit(
+        self,
+        *,
+        watchers: Sequence[Watcher] = (),
+        checkpoints: CheckpointStore | None = None,
+        looks: Looks | None = None,
+    ) -> None:
         """Train to the end, from the newest resume point if there is one.
 
         SIGTERM and SIGINT (Ctrl-C) end the training after the step that is being taken, which is saved first. In a launch
@@ -150,12 +159,13 @@ class Trainer:
         Args:
             watchers: Told of what happens, in the main process only.
             checkpoints: Where resume points are found and written; without it none are.
+            looks: What looks at the encoder between steps, in all processes. Its values become part of the step's metrics.
 
         Raises:
             RunError: If the loss is no longer finite, or a resume point cannot be written.
             Stopped: If a signal asked for it.
         """
-        self._watchers, self._checkpoints = watchers, checkpoints
+        self._watchers, self._checkpoints, self._looks = watchers, checkpoints, looks
         blamed = self.parts.blamed(lambda: f"step {self.step + 1}")
         # One process answers for the whole launch.
         answer = answered_in_words(saving=checkpoints is not None) if self.accelerator.is_main_process else None
@@ -185,12 +195,16 @@ class Trainer:
         # Closing the generator ends the processes that prepare images, whatever ends the run.
         with closing(self._micro_batches()) as batches:
             while self.step < self.total_steps:
-                due = (self.step + 1) % self.training.log_every == 0 or self.step + 1 == self.total_steps
+                last = self.step + 1 == self.total_steps
+                looked = self._looks is not None and (last or (self.step + 1) % self._looks.every == 0)
+                due = last or looked or (self.step + 1) % self.training.log_every == 0
                 with phase(self._watchers, "preparing the first batch") if self.step == begun_at else nullcontext():
                     micro_batches = [next(batches) for _ in range(self.training.accumulation)]
                 with self.contract.watched(self.step + 1, self._routes(self._budget()), micro_batches[0][0]):
                     values = self._take_step(micro_batches, due)
                 self.step += 1
+                if values and looked:
+                    values |= self._look()
                 if values:
                     speed = watch.rate(self.step) * self.training.batch_size
                     epoch = (self.step - 1) // self.steps_per_epoch + 1
@@ -203,6 +217,20 @@ class Trainer:
                     self._save()
                 if asked := stop.agreed(self.accelerator.device):
                     self._stop(asked)
+
+    def _look(self) -> dict[str, float]:
+        """What a look finds. It leaves the encoder, its mode and all random states as they are."""
+        encoder = self.learner.encoder
+        if self._looks is None:
+            return {}
+        self.numerics.check_late()
+        looking = phase(self._watchers, "looking at what is learned")
+        with looking, kept_random_states(), evaluation_mode(encoder), torch.no_grad():
+            try:
+                return dict(self._looks.look(encoder, self.step))
+            except SslDcError as error:  # a training does not end because nobody could look
+                self._tell("on_message", f"step {self.step} was not looked at: {error}")
+                return {}
 
     def _checkpoint_due(self) -> bool:
         every, minutes = self.training.checkpoint_every, self.training.checkpoint_minutes

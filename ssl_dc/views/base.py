@@ -11,6 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ssl_dc.data.pictures import LeastSize
+
 
 class Views(ABC):
     """Draws the augmented views of an image.
@@ -38,14 +40,17 @@ class BatchedViews(Views):
     All randomness comes from ``chances``: uniform numbers in [0, 1) that the loop draws for each view of each image from
     the run's seed, the epoch and the image alone. So it does not matter which batch an image is in, or on which device.
 
-    Images of one size that fit into memory are cropped on the device, by :meth:`crop_batch`. Others are cropped by
-    :meth:`crop` in the processes that read them. :meth:`finish` does the rest, on the device.
+    Of images of one size that fit into memory, :meth:`view_batch` draws the views on the device, as a rule by
+    :meth:`crop_batch` and :meth:`finish`. Others are cropped by :meth:`crop` in the processes that read them, and
+    :meth:`finish` does the rest, on the device.
 
     Attributes:
         chances: How many random numbers a view needs.
+        least_size: How small an image that :meth:`crop` gets may have been decoded; None for its full size.
     """
 
     chances: int
+    least_size: LeastSize | None = None
 
     @abstractmethod
     def crop(self, image: Image, number: int, chances: Tensor) -> Tensor:
@@ -61,6 +66,16 @@ class BatchedViews(Views):
     @abstractmethod
     def finish(self, crops: Tensor, number: int, chances: Tensor) -> Tensor:
         """View ``number`` of crops (N, 3, image_size, image_size) in [0, 255]: float32, normalised."""
+
+    def view_batch(self, images: Tensor, number: int, chances: Tensor) -> Tensor:
+        """View ``number`` of each of the images (N, 3, H, W) uint8: float32 (N, 3, image_size, image_size), normalised.
+
+        A recipe that can crop and finish in one pass overrides this.
+        """
+        return self.finish(self.crop_batch(images, number, chances), number, chances)
+
+    def prepare(self) -> None:  # most recipes have nothing to do
+        """Called in the training process before it starts others that crop."""
 
     def view(self, image: Image, number: int) -> Tensor:
         """View ``number`` of one RGB image, with chances from torch's global generator."""

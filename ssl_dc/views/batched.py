@@ -2,27 +2,32 @@
 
 A view has the distribution that :mod:`ssl_dc.views.standard` gives it. There each operation works on one PIL image and
 rounds to whole pixel values. Here it works on a batch of floats and does not round.
+
+On a CPU the compiled kernel (``kernel.c``) draws the views. On other devices, and where there is no kernel, the torch
+operations of this file do. Both take the same random numbers, and their results agree up to the rounding of float32.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_dc.data.pictures import LeastSize
 from ssl_dc.devices import without_wait
 from ssl_dc.views.base import BatchedViews
+from ssl_dc.views.cropping import ASPECT_RATIO, CROP_ATTEMPTS, drawn_box, middle_box
+from ssl_dc.views.kernel import CHANGES, DRAW, NO_CHANGE, REACH, Draws, kernel
 from ssl_dc.views.options import BatchedStandardViewsOptions
 
 if TYPE_CHECKING:
     from ssl_dc.plugins.options import Colour
 
-ASPECT_RATIO = (3 / 4, 4 / 3)
-CROP_ATTEMPTS = 10
 BLUR_SIGMA = (0.1, 2.0)
 SOLARIZE_THRESHOLD = 128
 GREY = (0.299, 0.587, 0.114)
@@ -35,6 +40,28 @@ _SIGMA = _FACTORS.stop
 _JITTER, _GREY, _BLUR, _SOLARIZE, _FLIP = range(_SIGMA + 1, _SIGMA + 6)
 
 Adjust = Callable[[Tensor, Tensor], Tensor]
+
+
+class Decisions(NamedTuple):
+    """What happens to the colours of each of N images, on the CPU.
+
+    Attributes:
+        jittered: Whether its colours are jittered, (N,) bool, like the next ones.
+        grey: Whether it becomes grey.
+        blurred: Whether it is blurred.
+        solarized: Whether it is solarised.
+        order: The order of its adjustments, by their number in the recipe, (N, adjustments) int64.
+        amounts: How much each adjustment changes, by its number in the recipe, (N, adjustments) float32.
+        sigma: Deviation of the blur, in pixels, (N,) float32.
+    """
+
+    jittered: Tensor
+    grey: Tensor
+    blurred: Tensor
+    solarized: Tensor
+    order: Tensor
+    amounts: Tensor
+    sigma: Tensor
 
 
 class BatchedStandardViews(BatchedViews):
@@ -55,23 +82,39 @@ class BatchedStandardViews(BatchedViews):
     def __init__(self, options: BatchedStandardViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
         self.options = options
         self.size = image_size
+        # The smallest and flattest part then has image_size pixels in its height, and the narrowest in its width.
+        self.least_size = LeastSize(image_size, image_size**2 * ASPECT_RATIO[1] / options.crop_scale[0])
         strengths: list[tuple[Adjust, tuple[float, float]]] = [
             (brightness, _around_one(options.brightness)),
             (contrast, _around_one(options.contrast)),
             (saturation, _around_one(options.saturation)),
             (hue, (-options.hue, options.hue)),
         ]
-        self.jitters = [(adjust, ends) for adjust, ends in strengths if ends[0] != ends[1]]
+        kinds = [kind for kind, (_, ends) in enumerate(strengths) if ends[0] != ends[1]]
+        self._kinds = np.array(kinds, np.int32)
+        self.jitters = [strengths[kind] for kind in kinds]
         deviation = torch.tensor(std).view(3, 1)
         self._scale = 1 / (255 * deviation)
         self._shift = -torch.tensor(mean).view(3, 1) / deviation
 
+    def prepare(self) -> None:
+        """Let the kernel be compiled, if it is not yet: once, and not in each process that crops."""
+        kernel()
+
     def crop(self, image: Image.Image, number: int, chances: Tensor) -> Tensor:  # noqa: ARG002  # views crop alike
         """A random part of an RGB image, resized: uint8 (3, S, S)."""
-        top, left, height, width = (int(side) for side in boxes(chances[None], *image.size, self.options.crop_scale)[0])
+        attempts = chances[_CROP].view(CROP_ATTEMPTS, 4).tolist()
+        top, left, height, width = drawn_box(attempts, *image.size, self.options.crop_scale)
+        flipped = bool(chances[_FLIP] < self.options.flip_p)
         # Cut first: resize's own box would let pixels from outside it into the filter.
-        part = image.crop((left, top, left + width, top + height)).resize((self.size,) * 2, Image.Resampling.BICUBIC)
-        if chances[_FLIP] < self.options.flip_p:
+        part = image.crop((left, top, left + width, top + height))
+        native = kernel()
+        if native is not None:
+            draw = np.zeros(1, DRAW)
+            draw["part"], draw["flip"] = (0, 0, height, width), flipped
+            return torch.from_numpy(native.crop(np.asarray(part), draw, self.size)).permute(2, 0, 1)
+        part = part.resize((self.size,) * 2, Image.Resampling.BICUBIC)
+        if flipped:
             part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8)
         return pixels.view(self.size, self.size, 3).permute(2, 0, 1)
@@ -93,39 +136,81 @@ class BatchedStandardViews(BatchedViews):
         """Colours of view ``number`` changed, and normalised: float32 (N, 3, S, S), channels last.
 
         Args:
-            crops: (N, 3, S, S) in [0, 255], uint8 or float32; may be overwritten.
+            crops: (N, 3, S, S) in [0, 255], uint8 or float32; may be overwritten. The kernel takes uint8 only.
             number: Number of the view, from 0.
             chances: (N, chances), on the CPU.
         """
-        options, device = self.options, crops.device
+        decided, device = self._decide(number, chances), crops.device
+        native = kernel() if _is_in_bytes_on_cpu(crops) else None
+        if native is not None:
+            draws = self._draws(decided)
+            draws["part"] = (0, 0, self.size, self.size)
+            return native.views(crops, draws, self.size, self._scale, self._shift)
         x = crops.permute(0, 2, 1, 3).contiguous().float()  # (N, S, 3, S)
-        self._jitter(x, chances)
-        _change(x, chances[:, _GREY] < options.grayscale_p, luma)
-        blurred = chances[:, _BLUR] < options.blur_p[min(number, 1)]
-        if blurred.any():
-            sigma = without_wait(_between(BLUR_SIGMA, chances[blurred, _SIGMA]), device)
-            _change(x, blurred, blur, sigma)
-        _change(x, chances[:, _SOLARIZE] < options.solarize_p[min(number, 1)], solarize)
+        self._jitter(x, decided)
+        _change(x, decided.grey, luma)
+        if decided.blurred.any():
+            _change(x, decided.blurred, blur, without_wait(decided.sigma[decided.blurred], device))
+        _change(x, decided.solarized, solarize)
         x.mul_(without_wait(self._scale, device)).add_(without_wait(self._shift, device))
         return x.permute(0, 2, 1, 3).contiguous(memory_format=torch.channels_last)
 
-    def _jitter(self, x: Tensor, chances: Tensor) -> None:
+    def view_batch(self, images: Tensor, number: int, chances: Tensor) -> Tensor:
+        """View ``number`` of images (N, 3, H, W) uint8: float32 (N, 3, S, S), channels last.
+
+        The kernel crops and changes colours in one pass over each image.
+        """
+        native = kernel() if _is_in_bytes_on_cpu(images) else None
+        if native is None:
+            return super().view_batch(images, number, chances)
+        height, width = images.shape[2:]
+        draws = self._draws(self._decide(number, chances))
+        draws["part"] = boxes(chances, width, height, self.options.crop_scale).numpy()
+        draws["flip"] = (chances[:, _FLIP] < self.options.flip_p).numpy()
+        return native.views(images, draws, self.size, self._scale, self._shift)
+
+    def _decide(self, number: int, chances: Tensor) -> Decisions:
+        """What happens to the colours of each image in view ``number``."""
+        options, which = self.options, min(number, 1)
+        factors = chances[:, _FACTORS][:, : len(self.jitters)]
+        amounts = [_between(ends, factors[:, place]) for place, (_, ends) in enumerate(self.jitters)]
+        return Decisions(
+            jittered=chances[:, _JITTER] < options.jitter_p,
+            grey=chances[:, _GREY] < options.grayscale_p,
+            blurred=chances[:, _BLUR] < options.blur_p[which],
+            solarized=chances[:, _SOLARIZE] < options.solarize_p[which],
+            order=chances[:, _ORDER][:, : len(self.jitters)].argsort(dim=1),
+            amounts=torch.stack(amounts, dim=1) if amounts else factors,
+            sigma=_between(BLUR_SIGMA, chances[:, _SIGMA]),
+        )
+
+    def _draws(self, decided: Decisions) -> Draws:
+        """The decisions as the kernel takes them, without the part and the flip."""
+        draws = np.zeros(len(decided.sigma), DRAW)
+        draws["grey"], draws["blur"], draws["solarize"] = (
+            chosen.numpy() for chosen in (decided.grey, decided.blurred, decided.solarized)
+        )
+        order = np.full((len(draws), CHANGES), NO_CHANGE, np.int32)
+        order[:, : len(self._kinds)] = self._kinds[decided.order.numpy()]
+        draws["order"] = np.where(decided.jittered.numpy()[:, None], order, NO_CHANGE)
+        draws["amount"][:, self._kinds] = decided.amounts.numpy()
+        if decided.blurred.any():
+            distance = torch.arange(REACH + 1) / decided.sigma.view(-1, 1)
+            draws["gaussian"] = torch.exp(-0.5 * distance.square()).numpy()
+        return draws
+
+    def _jitter(self, x: Tensor, decided: Decisions) -> None:
         """Each image's adjustments in an order of its own."""
-        jittered = chances[:, _JITTER] < self.options.jitter_p
-        order = chances[:, _ORDER][:, : len(self.jitters)].argsort(dim=1)
         for place in range(len(self.jitters)):
-            for which, (adjust, ends) in enumerate(self.jitters):
-                chosen = jittered & (order[:, place] == which)
+            for which, (adjust, _) in enumerate(self.jitters):
+                chosen = decided.jittered & (decided.order[:, place] == which)
                 if chosen.any():
-                    amount = _between(ends, chances[chosen, _FACTORS.start + which]).view(-1, 1, 1, 1)
+                    amount = decided.amounts[chosen, which].view(-1, 1, 1, 1)
                     _change(x, chosen, adjust, without_wait(amount, x.device))
 
 
 def boxes(chances: Tensor, width: int, height: int, scale: tuple[float, float]) -> Tensor:
-    """Random parts of images of one size, as torchvision's ``RandomResizedCrop`` draws them.
-
-    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in 3/4 to 4/3. The first of ten attempts
-    that fits is taken, or else the largest part in the middle with an allowed ratio.
+    """Random parts of images of one size: those of :func:`drawn_box`, for many images at once.
 
     Args:
         chances: (N, at least 40) in [0, 1).
@@ -144,15 +229,8 @@ def boxes(chances: Tensor, width: int, height: int, scale: tuple[float, float]) 
     attempts = torch.stack([(down * (height - h + 1)).floor(), (right * (width - w + 1)).floor(), h, w], dim=2)
     first = fits.int().argmax(dim=1)
     chosen = attempts[torch.arange(len(chances)), first]
-    chosen[~fits.any(dim=1)] = torch.tensor(_middle(width, height), dtype=chosen.dtype)
+    chosen[~fits.any(dim=1)] = torch.tensor(middle_box(width, height), dtype=chosen.dtype)
     return chosen.long()
-
-
-def _middle(width: int, height: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the largest part in the middle with an allowed aspect ratio."""
-    w = max(1, min(width, round(height * ASPECT_RATIO[1])))
-    h = max(1, min(height, round(width / ASPECT_RATIO[0])))
-    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def resampling(start: Tensor, length: Tensor, before: int, after: int) -> Tensor:
@@ -235,6 +313,11 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     weights /= weights.sum(dim=2, keepdim=True)
     by_row = torch.bmm(weights, x.reshape(n, size, 3 * size)).view(n, 3 * size, size)
     return torch.bmm(by_row, weights.transpose(1, 2)).view(n, size, 3, size)
+
+
+def _is_in_bytes_on_cpu(images: Tensor) -> bool:
+    """Whether the kernel can take the images."""
+    return images.dtype == torch.uint8 and images.device.type == "cpu"
 
 
 def _change(x: Tensor, chosen: Tensor, change: Callable[..., Tensor], *amounts: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,14 +12,13 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from ssl_dc.views.base import Views
+from ssl_dc.views.cropping import CROP_ATTEMPTS, Box, drawn_box
 from ssl_dc.views.options import StandardViewsOptions
 from ssl_dc.views.pixels import Normalise
 
 if TYPE_CHECKING:
     from ssl_dc.plugins.options import Colour
 
-ASPECT_RATIO = (3 / 4, 4 / 3)
-CROP_ATTEMPTS = 10
 BLUR_SIGMA = (0.1, 2.0)
 SOLARIZE_THRESHOLD = 128
 
@@ -30,9 +28,8 @@ Adjust = Callable[[Image.Image, float], Image.Image]
 class RandomCrop:
     """Torchvision's ``RandomResizedCrop``, on PIL images, in half the time.
 
-    The share of the area is uniform in ``scale``, and the aspect ratio is log-uniform in 3/4 to 4/3. This class and the
-    next one draw all their random numbers at once and use them as Python numbers: on small images torchvision spends more
-    time on tensors of one number than on pixels.
+    :mod:`ssl_dc.views.cropping` says what it draws. This class and the next one draw all their random numbers at once and
+    use them as Python numbers: on small images torchvision spends more time on tensors of one number than on pixels.
 
     Args:
         size: Side of the crop after resizing, in pixels.
@@ -51,23 +48,9 @@ class RandomCrop:
         )
         return resized
 
-    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+    def box(self, width: int, height: int) -> Box:
         """Top, left, height and width of a random part of an image of this size."""
-        log_ratio = (math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1]))
-        for share, shape, down, right in torch.rand(CROP_ATTEMPTS, 4).tolist():
-            area = width * height * _between(self.scale, share)
-            ratio = math.exp(_between(log_ratio, shape))
-            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < w <= width and 0 < h <= height:
-                return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
-        return _middle(width, height)
-
-
-def _middle(width: int, height: int) -> tuple[int, int, int, int]:
-    """The largest part in the middle of an image with an allowed aspect ratio, as torchvision falls back to."""
-    w = max(1, min(width, round(height * ASPECT_RATIO[1])))
-    h = max(1, min(height, round(width / ASPECT_RATIO[0])))
-    return (height - h) // 2, (width - w) // 2, h, w
+        return drawn_box(torch.rand(CROP_ATTEMPTS, 4).tolist(), width, height, self.scale)
 
 
 class ColourJitter:

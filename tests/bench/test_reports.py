@@ -11,6 +11,8 @@ import ssl_dc
 from ssl_dc.bench.benchmark import Benchmark
 from ssl_dc.bench.measure import DENSE_EXECUTOR, EXECUTOR, MASKED, Measured, Situation, measure
 from ssl_dc.bench.profile import GateTime, LayerTime, Profile, _saved, profile
+from ssl_dc.bench.quality import Qualities, Quality
+from ssl_dc.bench.runtimes import DenseNetwork
 from ssl_dc.bench.timing import Times
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.gating.base import Gate
@@ -57,9 +59,8 @@ def test_gates_that_cost_more_than_they_save_are_named() -> None:
 
 
 def test_a_gated_route_that_is_slower_than_the_dense_one_is_said_to_be() -> None:
-    measured = measure(
-        model_with(1), torch.randn(1, 3, 32, 32), Situation(1, 1), seconds=0.1, runtimes=["executor", "eager"]
-    )
+    network = DenseNetwork(model_with(1), lambda: torch.randn(4, 3, 32, 32))
+    measured = measure(network, torch.randn(1, 3, 32, 32), Situation(1, 1), seconds=0.1, runtimes=["executor", "eager"])
     assert measured.gates_save is False
     assert measured.as_json()["gates_save_time"] is False
     assert "The gates cost more time than they save: the executor takes" in measured.tables()[0].note
@@ -73,7 +74,7 @@ def test_gates_that_save_are_not_accused() -> None:
     (table,) = measured.tables()
     assert table.title == "batch 1, 2 threads: milliseconds"
     assert [row[0] for row in table.rows] == [DENSE_EXECUTOR, "dense: eager", MASKED, EXECUTOR]
-    assert table.rows[-1] == (EXECUTOR, "1.000", "1.000", "1.000", "1,000.0", "4.00")
+    assert table.rows[-1] == (EXECUTOR, "float32", "1.000", "1.000", "1.000", "1,000.0", "4.00")
     assert "the executor keeps 80 % of that" in table.note
     assert "cost more" not in table.note
     saving = Profile([LayerTime("conv", 9.0, 3.0, 0.3)], [GateTime("site", 1.0, 6.0, in_torch=True)], 1, 4)
@@ -91,3 +92,37 @@ def test_the_saving_of_a_layer_is_shared_by_its_sites() -> None:
     cost = CostModel(costs, {"s": 1, "t": 1})
     layers = [LayerTime("a", 5.0, 2.0, 0.5), LayerTime("b", 9.0, 1.0, 0.1)]
     assert _saved(layers, cost) == {"s": 3.0 + 4.0, "t": 4.0}
+
+
+def test_speed_ups_are_over_float32_and_what_is_faster_is_said() -> None:
+    times = Times(
+        {
+            "dense: executor": [4.0] * 3,
+            "dense: onnxruntime-int8": [1.0] * 3,
+            "dense: openvino-bf16": [3.0] * 3,
+            EXECUTOR: [2.0] * 3,
+        }
+    )
+    measured = Measured(Situation(1, 1), times, cost_ratio=0.25)
+    assert (measured.fastest_dense, measured.fastest_dense_of_all) == ("dense: executor", "dense: onnxruntime-int8")
+    assert [measured.speed_up(way) for way in times.milliseconds] == [1.0, 4.0, 4 / 3, 2.0]
+    assert [way["precision"] for way in measured.as_json()["ways"].values()] == ["float32", "int8", "bf16", "float32"]
+    (table,) = measured.tables()
+    assert "'dense: onnxruntime-int8', the fastest dense way of all, takes 0.50 times as long as 'gated: exec" in table.note
+
+
+def test_the_recommended_way_is_the_fastest_that_loses_at_most_a_point() -> None:
+    def qualities(int8: float, gated: float) -> Qualities:
+        ways = {
+            "dense: executor": Quality(80.0, 85.0, 4.0, 1.0),
+            "dense: onnxruntime-int8": Quality(80.0, int8, 1.0, 0.5),
+            EXECUTOR: Quality(80.0, gated, 4.0, 0.25),
+        }
+        return Qualities(ways, 100, 50, 1)
+
+    assert qualities(84.5, 84.0).recommended == EXECUTOR
+    assert qualities(84.5, 83.9).recommended == "dense: onnxruntime-int8"
+    assert qualities(83.0, 83.9).recommended == "dense: executor"
+    (table,) = qualities(84.5, 83.9).tables()
+    assert table.rows[1] == ("dense: onnxruntime-int8", "int8", "80.00", "84.50", "1.00", "0.500")
+    assert "Deploy 'dense: onnxruntime-int8' (0.500 ms, 84.50 %)" in table.note

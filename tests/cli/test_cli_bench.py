@@ -38,6 +38,19 @@ def test_bench_refuses_seconds_that_are_no_time(seconds: str, gated_run: Path) -
     assert "Invalid value for '--seconds'" in refused("bench", gated_run, "--seconds", seconds)
 
 
+def test_bench_shows_the_accuracy_of_each_way_beside_its_time(gated_run: Path) -> None:
+    result = successful(call("bench", gated_run, *QUICK, "--runtime", "onnxruntime-int8", "--json"))
+    measured = json.loads(result.stdout)
+    ways = measured["quality"]["ways"]
+    assert set(ways) >= {"dense: onnxruntime-int8", "gated: executor"}
+    assert {way["precision"] for way in ways.values()} == {"float32", "int8"}
+    assert ways["dense: onnxruntime-int8"]["mebibytes"] == pytest.approx(ways["gated: executor"]["mebibytes"] / 4)
+    evaluated = parsed("evaluate", gated_run, "--protocol", "knn")["routes"]
+    assert ways["gated: executor"]["knn"] == pytest.approx(evaluated["gated"]["top1"], abs=0.5)
+    assert measured["quality"]["recommended"] in ways
+    assert parsed("bench", gated_run, *QUICK, "--accuracy-images", "0")["quality"] is None
+
+
 def test_bench_as_a_table(gated_run: Path) -> None:
     said = " ".join(done("bench", gated_run, *QUICK).split())
     assert "gated: executor" in said

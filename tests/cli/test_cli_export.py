@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from helpers.command_line import done, parsed, refused
 from ssl_dc.cli import export as export_command
 from ssl_dc.export.exported_file import FORMATS
+from ssl_dc.export.onnx_files import session_of
 
 
 @pytest.mark.parametrize("share", ["nan", "inf", "-0.1", "1.1", "few"])
@@ -47,3 +49,17 @@ def test_wrong_calls_of_export(gated_run: Path, ungated_run: Path, tmp_path: Pat
 
 def test_help_lists_the_formats_that_there_are() -> None:
     assert dict(FORMATS) == export_command.FORMATS
+
+
+@pytest.mark.parametrize("more", [(), ("--route", "gated", "--static", "0.5")])
+def test_an_int8_file_is_written_run_and_compared(more: tuple[str, ...], gated_run: Path, tmp_path: Path) -> None:
+    said = parsed("export", gated_run, "--precision", "int8", *more, "--output", tmp_path / "net.onnx")
+    assert 0.9 < said["cosine_with_float32"]["least"] <= said["cosine_with_float32"]["mean"] <= 1.0001
+    assert json.loads(said["description"]["ssl_dc.precision"]) == "int8"
+    session = session_of((tmp_path / "net.onnx").read_bytes(), 1)
+    assert session.get_modelmeta().custom_metadata_map == said["description"]
+
+
+def test_there_is_no_int8_file_of_a_network_with_masks_or_in_other_formats(gated_run: Path) -> None:
+    for words in (("--route", "gated"), ("--format", "torch"), ("--format", "torchvision")):
+        assert "--precision int8 is for --format onnx" in refused("export", gated_run, "--precision", "int8", *words)

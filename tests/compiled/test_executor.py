@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import ssl_dc
 from ssl_dc.assemble import build_network
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
-from ssl_dc.compiled import kernel as kernel_module
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.kernel import kernel
 from ssl_dc.compiled.native import NativeProgram
 from ssl_dc.compiled.native_backend import NativeBackend
 from ssl_dc.compiled.plan import Call, Conv, Decide, MaxPool, Mean, Relu
@@ -29,6 +29,7 @@ from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import Gate, GateFactory, no_gates
 from ssl_dc.gating.sites import GateSite, Granularity
+from ssl_dc.native import library as native_library
 from ssl_dc.routes import Route
 
 BACKENDS = ("native", "torch")
@@ -91,7 +92,7 @@ def test_the_kernel_does_the_whole_of_a_built_in_network(gating: str, backbone: 
         plan = fuse(capture(network, route))
         assert {type(step) for step in plan.steps} <= {Conv, Decide, MaxPool, Mean, Relu}
         runner = NativeBackend().build(plan, 1)
-        assert NativeProgram(plan, (32, 32), kernel_module.kernel(), runner._weights, 1).host_steps == {}
+        assert NativeProgram(plan, (32, 32), kernel(), runner._weights, 1).host_steps == {}
 
 
 @pytest.mark.parametrize("encoder_name", ["shared", "double"])
@@ -401,8 +402,8 @@ def test_other_precisions_are_refused() -> None:
 
 
 def test_without_a_compiler_torch_runs_it_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel_module._kernel.cache_clear()
-    monkeypatch.setenv(kernel_module.NO_KERNEL, "1")
+    native_library._library.cache_clear()
+    monkeypatch.setenv(native_library.NO_KERNEL, "1")
     encoder = random_encoder()
     executor = compiled(encoder.backbone(Route.GATED), Route.GATED)
     assert executor.backend == "torch"
@@ -410,7 +411,7 @@ def test_without_a_compiler_torch_runs_it_and_says_why(monkeypatch: pytest.Monke
     assert_same(encoder, Route.GATED, executor, torch.randn(1, 3, 32, 32))
     with pytest.raises(RunError, match="switched off"):
         compiled(encoder.backbone(Route.GATED), Route.GATED, backend="native")
-    kernel_module._kernel.cache_clear()
+    native_library._library.cache_clear()
 
 
 def test_a_model_compiles_its_routes() -> None:

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from ssl_dc.compiled import kernel as kernel_module
-from ssl_dc.compiled import kernel_cache
+from ssl_dc import compiled as compiled_room
 from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.kernel import kernel
 from ssl_dc.errors import RunError, SlowerWarning
 from ssl_dc.gating.base import no_gates
+from ssl_dc.native import library as native_library
+from ssl_dc.native import library_cache
 from ssl_dc.routes import Route
 from tests.compiled.test_executor import OwnBackbone
 
@@ -33,13 +34,13 @@ pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or not shutil.which("cc"), reason="this machine has no C compiler, hence no kernel"
 )
 ROOT = sys.platform != "win32" and os.geteuid() == 0
-really_compile = kernel_module._compile
+really_compile = native_library._compile
 
 
 @cache
 def compiled_once() -> bytes:
     """The library, compiled for all tests of this file once: that takes seconds."""
-    return really_compile("cc", Path(kernel_module.__file__).with_name("kernel.c").read_bytes())
+    return really_compile("cc", Path(compiled_room.__file__).with_name("kernel.c").read_bytes())
 
 
 @pytest.fixture
@@ -52,16 +53,16 @@ def compilations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
         return compiled_once()
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(kernel_module.NO_KERNEL, raising=False)
-    monkeypatch.setattr(kernel_module, "_compile", compile_or_copy)
-    kernel_module._kernel.cache_clear()
+    monkeypatch.delenv(native_library.NO_KERNEL, raising=False)
+    monkeypatch.setattr(native_library, "_compile", compile_or_copy)
+    native_library._library.cache_clear()
     yield counted
-    kernel_module._kernel.cache_clear()
+    native_library._library.cache_clear()
 
 
 def in_a_new_process() -> int:
     """Ask for the kernel as a new process would; some number of the kernel, which shows that it runs."""
-    kernel_module._kernel.cache_clear()
+    native_library._library.cache_clear()
     return kernel().vector
 
 
@@ -111,8 +112,8 @@ def writable_by_others(file: Path) -> None:
 def of_another_name(file: Path) -> None:
     other = file.with_name("kernel-0123456789abcdef.so")
     file.rename(other)
-    kernel_cache_content = other.read_bytes()
-    file.write_bytes(kernel_cache_content[: -kernel_cache.DIGEST_BYTES] + kernel_cache._digest(other.name, compiled_once()))
+    content = other.read_bytes()
+    file.write_bytes(content[: -library_cache.DIGEST_BYTES] + library_cache._digest(other.name, compiled_once()))
 
 
 DAMAGE = [truncated, changed_in_one_bit, a_fifo, a_link, a_link_to_itself, writable_by_others, of_another_name]
@@ -195,7 +196,7 @@ def test_on_a_full_disk_it_is_not_kept(compilations: list[str], tmp_path: Path, 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kernel_cache.os, "rename", full)
+    monkeypatch.setattr(library_cache.os, "rename", full)
     with pytest.warns(SlowerWarning, match="cannot be written: No space left on device"):
         assert in_a_new_process() >= 4
     assert list((tmp_path / "cache" / "ssl-dc").iterdir()) == []
@@ -211,7 +212,7 @@ def test_without_memory_files_it_is_loaded_from_a_temporary_file(
 def test_a_library_that_cannot_be_loaded_leaves_torch_with_the_reason(
     compilations: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_module, "_compile", lambda *_: b"no library")
+    monkeypatch.setattr(native_library, "_compile", lambda *_: b"no library")
     executor = compiled(OwnBackbone(no_gates).eval(), Route.DENSE)
     assert executor.backend == "torch"
     assert "the compiled kernel cannot be loaded" in executor.why_torch
@@ -228,7 +229,7 @@ def test_a_library_that_cannot_be_loaded_leaves_torch_with_the_reason(
 def test_a_compiler_that_fails_leaves_torch_with_the_reason(
     compiler: str, reason: str, compilations: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_module, "_compile", really_compile)
+    monkeypatch.setattr(native_library, "_compile", really_compile)
     monkeypatch.setenv("CC", compiler)
     executor = compiled(OwnBackbone(no_gates).eval(), Route.DENSE)
     assert executor.backend == "torch"
@@ -238,7 +239,7 @@ def test_a_compiler_that_fails_leaves_torch_with_the_reason(
 def test_without_a_temporary_folder_torch_runs_with_the_reason(
     compilations: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(kernel_module, "_compile", really_compile)
+    monkeypatch.setattr(native_library, "_compile", really_compile)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not-there"))
     executor = compiled(OwnBackbone(no_gates).eval(), Route.DENSE)
     assert executor.backend == "torch"
@@ -280,11 +281,11 @@ def test_processors_of_one_home_folder_have_kernels_of_their_own(
 
 def test_where_the_system_does_not_describe_the_processor_the_compiler_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor : 0\n")
-    here = kernel_module._processor("cc")
+    here = native_library._processor("cc")
     assert "#define __" in here
-    flags = tuple(flag for flag in kernel_module.FLAGS if not flag.startswith("-march"))
-    monkeypatch.setattr(kernel_module, "FLAGS", flags)
-    assert kernel_module._processor("cc -DANOTHER_PROCESSOR") != here
+    flags = tuple(flag for flag in native_library.FLAGS if not flag.startswith("-march"))
+    monkeypatch.setattr(native_library, "FLAGS", flags)
+    assert native_library._processor("cc -DANOTHER_PROCESSOR") != here
 
 
 EVIL = """
@@ -294,8 +295,8 @@ __attribute__((constructor)) static void loaded(void) { if (write(1, "EVIL\\n", 
 
 
 def name_of_the_kernel() -> str:
-    source = kernel_module.files("ssl_dc.compiled").joinpath("kernel.c").read_bytes()
-    return f"kernel-{kernel_module._fingerprint(source, 'cc')}.so"
+    source = native_library.files("ssl_dc.compiled").joinpath("kernel.c").read_bytes()
+    return f"kernel-{native_library._fingerprint(source, 'cc')}.so"
 
 
 def attack(shared: Path, evil: bytes, rounds: int, pause: float = 0.0) -> None:
@@ -304,7 +305,7 @@ def attack(shared: Path, evil: bytes, rounds: int, pause: float = 0.0) -> None:
     target, lair = shared / "ssl-dc", shared / "lair"
     lair.mkdir(mode=0o755)
     descriptor = os.open(lair, os.O_RDONLY)
-    kernel_cache.keep_library(descriptor, name_of_the_kernel(), evil)  # as good as a real one but for its owner
+    library_cache.keep_library(descriptor, name_of_the_kernel(), evil)  # as good as a real one but for its owner
     (lair / name_of_the_kernel()).chmod(0o644)
     for number in range(rounds):
         with suppress(OSError):  # while the other user's own folder is there, nothing can be put in its place
@@ -369,7 +370,7 @@ def evil(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[t
     # Root's Python may be closed to the two users, so root imports beforehand and copies what they need of it.
     in_a_new_process()
     shutil.copyfile(files("ssl_dc.compiled") / "kernel.c", folder / "kernel.c")
-    monkeypatch.setattr(kernel_module, "files", lambda _: folder)
+    monkeypatch.setattr(native_library, "files", lambda _: folder)
     yield folder, (folder / "evil.so").read_bytes()
     shutil.rmtree(folder)
 

@@ -14,12 +14,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from ssl_dc.data import pictures
-from ssl_dc.data.pictures import BACKGROUND, as_rgb, fault_of, grey_by_range, read_rgb
+from ssl_dc.data.pictures import (
+    BACKGROUND,
+    LeastSize,
+    as_rgb,
+    decoded_smaller,
+    fault_of,
+    grey_by_range,
+    read_rgb,
+    read_size,
+)
 from ssl_dc.errors import DataError
 
 RAMP = np.tile(np.arange(256), (4, 1))
@@ -94,6 +103,61 @@ def test_a_picture_is_turned_as_its_exif_says(orientation: int, ending: str, tmp
     shown = read(stored, tmp_path / f"turned.{ending}", exif=exif)
     assert shown.shape == (40, 60, 3)
     assert np.abs(quarters(shown) - SCENE).max() < 8
+
+
+def smaller(path: Path, least: LeastSize | None) -> Image.Image:
+    with decoded_smaller(least):
+        return read_rgb(str(path), "it")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    side=st.integers(1, 40),
+    area=st.floats(1, 3000),
+    turned=st.booleans(),
+)
+def test_a_jpeg_is_decoded_as_small_as_is_allowed(
+    width: int, height: int, side: int, area: float, turned: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    exif = Image.Exif()
+    exif[274] = 6 if turned else 1
+    path = tmp_path_factory.mktemp("smaller") / "it.jpg"
+    Image.new("RGB", (width, height)).save(path, exif=exif)
+    shown = smaller(path, LeastSize(side, area)).size
+    whole = (height, width) if turned else (width, height)
+    allowed = [times for times in (2, 4, 8) if min(whole) >= times * side and width * height >= times**2 * area]
+    times = max(allowed, default=1)
+    assert shown == tuple(-(-length // times) for length in whole)
+
+
+def test_a_jpeg_decoded_smaller_shows_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "it.jpg"
+    scene().resize((480, 320)).save(path, quality=95)
+    shown = smaller(path, LeastSize(50, 50 * 50))
+    assert shown.size == (120, 80)
+    np.testing.assert_allclose(quarters(np.asarray(shown).astype(np.int64)), SCENE, atol=6)
+    assert smaller(path, None).size == read_rgb(str(path), "it").size == read_size(str(path), "it") == (480, 320)
+
+
+def test_only_jpeg_is_decoded_smaller_and_only_inside(tmp_path: Path) -> None:
+    scene().resize((480, 320)).save(tmp_path / "it.png")
+    assert smaller(tmp_path / "it.png", LeastSize(8, 64)).size == (480, 320)
+    scene().resize((480, 320)).save(tmp_path / "it.jpg")
+    with pytest.raises(DataError), decoded_smaller(LeastSize(8, 64)):
+        read_rgb(str(tmp_path / "not-there"), "it")
+    assert read_rgb(str(tmp_path / "it.jpg"), "it").size == (480, 320)
+
+
+def test_half_a_jpeg_is_broken_at_every_size(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (320, 480, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "it.jpg")
+    content = (tmp_path / "it.jpg").read_bytes()
+    (tmp_path / "it.jpg").write_bytes(content[: len(content) // 2])
+    for least in (None, LeastSize(8, 64)):
+        with pytest.raises(DataError, match="truncated"):
+            smaller(tmp_path / "it.jpg", least)
 
 
 def test_damaged_exif_data_do_not_matter(tmp_path: Path) -> None:

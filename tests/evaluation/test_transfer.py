@@ -180,7 +180,7 @@ def test_how_images_are_prepared_is_not_for_the_target_to_say(key: str) -> None:
         (("--to", "cifar100"), "--to belongs to protocol transfer, not to knn"),
         (("--protocol", "linear", "--to-root", "x"), "--to-root belongs to protocol transfer, not to linear"),
         (("--protocol", "linear", "--to-set", "a=1"), "--to-set belongs to protocol transfer, not to linear"),
-        (("--seeds", "3"), "--seeds belongs to protocol curve, linear or transfer, not to knn"),
+        (("--seeds", "3"), "--seeds belongs to protocol curve, finetune, linear or transfer, not to knn"),
         (("--augment",), "--augment belongs to protocol linear or transfer, not to knn"),
         (("--protocol", "gates", "--k", "3"), "--k belongs to protocol knn, not to gates"),
         (("--protocol", "gates", "--points", "30"), "--points belongs to protocol tsne or umap, not to gates"),
@@ -218,7 +218,9 @@ def test_the_library_refuses_likewise(run: Path) -> None:
         ssl_dc.evaluate(run, "linear", k=3)
     with pytest.raises(ConfigError, match="belongs to no protocol"):
         ssl_dc.evaluate(run, "knn", neighbours=3)
-    with pytest.raises(ConfigError, match="unknown evaluation protocol 'k-nn'; there are: curve, gates, knn, linear"):
+    with pytest.raises(
+        ConfigError, match="unknown evaluation protocol 'k-nn'; there are: curve, finetune, gates, knn, linear"
+    ):
         ssl_dc.evaluate(run, "k-nn")
 
 

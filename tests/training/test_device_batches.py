@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import ssl_dc
 from helpers.settings import TINY
 from helpers.training import assert_same_files
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet
+from ssl_dc.data.folder import FolderImages
 from ssl_dc.errors import ConfigError
 from ssl_dc.training import device_batches
 from ssl_dc.training.device_batches import DeviceBatches, resident
@@ -73,6 +75,24 @@ def test_views_cropped_in_workers_are_those_cropped_on_the_device(monkeypatch: p
     for here, there in zip(on_device, in_workers, strict=True):
         for a, b in zip(here, there, strict=True):
             assert (a - b).abs().mean() < 0.05
+
+
+def test_workers_decode_jpeg_files_smaller_where_no_crop_is_enlarged_for_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 256, (120, 160 + number, 3), np.uint8)).save(tmp_path / f"{number}.jpg")
+    images = FolderImages([str(tmp_path / f"{number}.jpg") for number in range(8)], None)
+    seen: list[tuple[int, int]] = []
+
+    class Watching(BatchedStandardViews):
+        def crop(self, image: Image.Image, number: int, chances: Tensor) -> Tensor:
+            seen.append(image.size)
+            return super().crop(image, number, chances)
+
+    views = Watching(BatchedStandardViewsOptions(), 16, (0.5,) * 3, (0.25,) * 3)
+    list(DeviceBatches(images, views, 2, TRAINING.model_copy(update={"epochs": 1}), 3, CPU).rest(0))
+    assert sorted(set(seen)) == sorted({(-(-(160 + number) // 2), 60) for number in range(8)})
+    assert images.image(0).size == (160, 120)
 
 
 def test_images_of_several_sizes_give_views_too() -> None:

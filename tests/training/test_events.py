@@ -47,6 +47,8 @@ def test_a_guarded_watcher_that_fails_is_told_of_once_and_left_out(event: str) -
         "on_message": ("text",),
         "on_phase_end": (),
         "on_end": (),
+        "on_close": (),
+        "on_picture": ("gates", b""),
     }
     for _ in range(2):
         getattr(guarded, event)(*arguments.get(event, (1,)))

@@ -1,4 +1,4 @@
-"""Keeps the compiled kernel between processes, in a folder that only its user can write to.
+"""Keeps compiled kernels between processes, in a folder that only its user can write to.
 
 What is kept is executed later. So the folder and the file are checked after they were opened, links are refused, and the
 bytes that were checked are the bytes that are loaded: neither another user nor a damaged disk can exchange them between.

@@ -1,0 +1,123 @@
+"""Compiles a kernel with the machine's own compiler when it is first wanted, and keeps the result.
+
+A kernel is the file ``kernel.c`` of a room of this package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from ssl_dc.errors import RunError, SlowerWarning
+from ssl_dc.native.fork_safe import ForkSafeLock
+from ssl_dc.native.library_cache import CacheError, cache_folder, keep_library, load_library, read_library
+
+NO_KERNEL = "SSL_DC_NO_KERNEL"
+"""Environment variable. If it is set and not empty, nothing is compiled and torch does everything."""
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
+"""-ffast-math is not among them: it would lose NaN."""
+COMPILE_SECONDS = 120
+PROCESSOR_FIELDS = {
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),  # x86
+    *("features", "cpu implementer", "cpu architecture", "cpu variant", "cpu part"),  # Arm
+    *("isa", "uarch", "cpu", "machine"),  # RISC-V, POWER
+}
+"""Fields of /proc/cpuinfo, in lower case, that say what kind of processor it is."""
+
+_one_thread = ForkSafeLock()
+
+
+def kernel_library(package: str) -> ctypes.CDLL:
+    """The kernel of a room as a shared library for this machine; it is compiled if it is not kept yet.
+
+    Args:
+        package: The room, such as ``ssl_dc.compiled``.
+
+    Raises:
+        RunError: If kernels are switched off, there is no C compiler, or the kernel cannot be compiled or loaded; with
+            the reason.
+    """
+    with _one_thread:  # threads that want it at once need only one
+        return _library(package)
+
+
+@cache
+def _library(package: str) -> ctypes.CDLL:
+    if os.environ.get(NO_KERNEL):
+        raise RunError(f"the kernel is switched off by {NO_KERNEL}")
+    if sys.platform == "win32":
+        raise RunError("the kernel needs POSIX threads, which Windows does not have")
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise RunError("no C compiler was found (cc, gcc, clang, or the one that CC names)")
+    source = files(package).joinpath("kernel.c").read_bytes()
+    name = f"kernel-{_fingerprint(source, compiler)}.so"
+    library = None
+    try:
+        with cache_folder() as folder:
+            library = read_library(folder, name)
+            if library is None:
+                library = _compile(compiler, source)
+                keep_library(folder, name, library)
+    except CacheError as error:
+        told = f"the compiled kernel is not kept, so each process compiles it anew, which takes seconds: {error}"
+        warnings.warn(told, SlowerWarning, stacklevel=3)
+        library = library or _compile(compiler, source)
+    return load_library(library)
+
+
+def _compile(compiler: str, source: bytes) -> bytes:
+    """The content of the shared library, compiled in a folder of this process's own.
+
+    Raises:
+        RunError: If there is no such folder, or the compiler fails; with the reason.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            code, library = Path(folder, "kernel.c"), Path(folder, "kernel.so")
+            code.write_bytes(source)
+            command = [*shlex.split(compiler), *FLAGS, str(code), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)  # noqa: S603  # the user's compiler
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                raise RunError(f"the C compiler {compiler!r} refused the kernel: {lines[0]}")
+            return library.read_bytes()
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise RunError(f"the kernel cannot be compiled by {compiler!r}: {error}") from error
+
+
+def _fingerprint(source: bytes, compiler: str) -> str:
+    """Names a compiled kernel by what it depends on: source, compiler, flags and processor."""
+    digest = hashlib.sha256(source)
+    digest.update("\n".join((compiler, *FLAGS, platform.machine(), _processor(compiler))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _processor(compiler: str) -> str:
+    """A text that differs between processors for which the compiler makes different code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    known = {line for line in lines if line.partition(":")[0].strip().lower() in PROCESSOR_FIELDS}
+    return "\n".join(sorted(known)) if known else _macros(compiler)
+
+
+def _macros(compiler: str) -> str:
+    """What the compiler predefines for this processor; empty if it does not say."""
+    command = [*shlex.split(compiler), *FLAGS, "-dM", "-E", "-x", "c", os.devnull]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False).stdout  # noqa: S603  # the user's compiler
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

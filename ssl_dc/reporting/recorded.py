@@ -1,0 +1,100 @@
+"""What a run has written down so far, read without its model and its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_dc.config import RunConfig
+from ssl_dc.run_folder import RunFolder
+from ssl_dc.run_lock import is_held
+from ssl_dc.run_records import LoggedStep, json_lines, json_object, logged_steps
+from ssl_dc.runs import Run
+
+RunLike = str | Path | Run
+"""A run: its folder, or the run itself."""
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """The files of a run, whether its training has ended or not.
+
+    Attributes:
+        folder: The run's folder.
+        label: What the run is called in a report.
+        config: Its config.
+        metrics: The logged steps, in order.
+        result: ``result.json``; None if the run has none yet.
+        begun: The last line of ``history.jsonl``: the newest start of the training; empty if there is none.
+        trains: Whether a process trains in the folder now.
+    """
+
+    folder: RunFolder
+    label: str
+    config: RunConfig
+    metrics: Sequence[LoggedStep]
+    result: Mapping[str, Any] | None
+    begun: Mapping[str, Any]
+    trains: bool
+
+    @property
+    def state(self) -> str:
+        """How far the training has come, in a sentence or two."""
+        step = int(self.metrics[-1]["step"]) if self.metrics else 0
+        total = self.begun.get("total_steps")
+        reached = f"step {step:,}" + (f" of {total:,}" if isinstance(total, int) else "")
+        if self.trains:
+            return f"The run trains now. The last logged step is {reached}."
+        if self.result is not None:
+            return f"The training has ended, at {reached}."
+        return (
+            f"The training was interrupted. The last logged step is {reached}. It goes on with:"
+            f" ssl-dc train --resume {self.folder.path}"
+        )
+
+    @property
+    def routes(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each route reaches and costs, as ``result.json`` says; empty if there is none."""
+        routes = (self.result or {}).get("routes")
+        found = routes.items() if isinstance(routes, dict) else ()
+        return {route: reached for route, reached in found if isinstance(reached, dict)}
+
+    def sentences(self, name: str) -> list[str]:
+        """The ``findings``, or the ``advice``, of ``result.json``."""
+        found = (self.result or {}).get(name)
+        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
+def recorded_runs(runs: RunLike | Sequence[RunLike]) -> list[RecordedRun]:
+    """Read the files of runs.
+
+    Raises:
+        ConfigError: If there is no run in a folder, or its config is not valid.
+        RunError: If a file of a run cannot be read.
+    """
+    given = [runs] if isinstance(runs, (str, Path, Run)) else list(runs)
+    folders = [run.folder if isinstance(run, Run) else Path(run) for run in given]
+    found = [RunFolder.existing(folder) for folder in folders]
+    return [_recorded(folder, label) for folder, label in zip(found, _labels(folders), strict=True)]
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """The names of the folders; the whole paths of those whose names are the same."""
+    names = [folder.resolve().name for folder in folders]
+    return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
+
+
+def _recorded(folder: RunFolder, label: str) -> RecordedRun:
+    trains = is_held(folder.path)  # before the result is read: a run that ends in this moment counts as one that trains
+    history = json_lines(folder.history_file)
+    return RecordedRun(
+        folder=folder,
+        label=label,
+        config=folder.config(),
+        metrics=logged_steps(folder.metrics_file),
+        result=json_object(folder.result_file),
+        begun=history[-1] if history else {},
+        trains=trains,
+    )

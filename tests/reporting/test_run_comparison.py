@@ -1,0 +1,78 @@
+"""Runs beside each other: what they reach and cost, and the settings that differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ssl_dc
+from helpers.command_line import call, done, message, parsed
+from helpers.settings import SHORT
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
+    return ssl_dc.train({**SHORT, "budget.target": 0.6, "seed": 1}, output=tmp_path_factory.mktemp("other") / "other")
+
+
+def test_the_runs_stand_beside_each_other(finished_run: ssl_dc.Run, other_run: ssl_dc.Run) -> None:
+    found = parsed("compare", finished_run.folder, other_run.folder)
+    assert found["settings"] == {
+        "budget.target": {"run": 0.3, "other": 0.6},
+        "seed": {"run": 0, "other": 1},
+    }
+    expected = [
+        {
+            "run": label,
+            "route": str(route),
+            "knn1": reached.knn1,
+            "ratio": reached.ratio,
+            "macs": reached.macs,
+            "milliseconds": None,
+        }
+        for label, run in (("run", finished_run), ("other", other_run))
+        for route, reached in run.outcome.routes.items()
+    ]
+    assert found["routes"] == expected
+
+
+def test_the_table_names_what_differs(finished_run: ssl_dc.Run, other_run: ssl_dc.Run) -> None:
+    lines = done("compare", finished_run.folder, other_run.folder).splitlines()
+    assert [line.split() for line in lines if line.startswith("budget.target")] == [["budget.target", "0.3", "0.6"]]
+    assert not any("ms an image" in line for line in lines)
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_paths(finished_run: ssl_dc.Run, copied_run: Path) -> None:
+    same = copied_run.rename(copied_run.parent / "run")
+    comparison = ssl_dc.compare([finished_run, same])
+    assert list(comparison.states) == [str(finished_run.folder), str(same)]
+    assert comparison.tables()[1].note == "no setting differs"
+
+
+def test_a_run_that_has_no_result_is_named(finished_run: ssl_dc.Run, copied_run: Path) -> None:
+    (copied_run / "result.json").unlink()
+    comparison = ssl_dc.compare([finished_run, copied_run])
+    assert {route.run for route in comparison.routes} == {"run"}
+    assert comparison.tables()[0].note.startswith("copied: The training was interrupted.")
+
+
+def test_times_are_measured_where_they_are_asked_for(finished_run: ssl_dc.Run) -> None:
+    comparison = ssl_dc.compare([finished_run], time=True, seconds=0.1)
+    assert all((route.milliseconds or 0) > 0 for route in comparison.routes)
+    assert comparison.tables()[0].columns[-1] == "ms an image"
+
+
+def test_the_picture_has_a_line_for_each_run(finished_run: ssl_dc.Run, other_run: ssl_dc.Run, tmp_path: Path) -> None:
+    (axes,) = ssl_dc.compare([finished_run, other_run]).draw().axes
+    lines = [line for line in axes.lines if line.get_linestyle() == "-"]
+    macs = [sorted(reached.macs for reached in run.outcome.routes.values()) for run in (finished_run, other_run)]
+    assert [list(line.get_xdata()) for line in lines] == macs
+    done("compare", finished_run.folder, other_run.folder, "-o", tmp_path / "runs.png")
+    assert (tmp_path / "runs.png").stat().st_size > 1000
+
+
+def test_what_is_wrong_is_said(finished_run: ssl_dc.Run) -> None:
+    assert "its ending must be one of" in message("compare", finished_run.folder, "-o", "runs.doc")
+    assert "is not a run folder" in message("compare", "nowhere")
+    assert call("compare").exit_code == 2
