@@ -224,7 +224,7 @@ def assert_one_wins(kind: str, place: Path, whole: Path, half: Path, draw: rando
         assert any(won), ended
         for each in ended:
             if each["status"] != "won":
-                assert each["status"] == "ConfigError", ended
+                assert each["status"] == "InUseError", ended
                 assert "is in use: process " in each["said"] or "is there already" in each["said"], ended
     for name in ("model.safetensors", "metrics.jsonl", "result.json", "config.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), (kind, name)

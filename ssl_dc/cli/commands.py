@@ -14,7 +14,7 @@ SUMMARIES = {
     "embed": "Write a run's features of any data set to a file.",
     "evaluate": "Evaluate a run's features on held-out images.",
     "export": "Write a run's dense, gated or static network for other programs.",
-    "grid": "Train the runs of many config files, on this machine or through SLURM.",
+    "grid": "Train the runs of many config files, here or through SLURM.",
     "plugins": "List, show and check the parts of runs; start a plugin of your own.",
     "push": "Push a run's model to the Hugging Face Hub, with a model card.",
     "report": "Show runs on one page for a browser.",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ssl_dc.jobs.tasks import TrainingTask
 
 
-@click.command("grid", short_help="Train the runs of many config files, on this machine or through SLURM.")
+@click.command("grid", short_help="Train the runs of many config files, here or through SLURM.")
 @readable_errors
 @click.argument("configs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CONFIG...")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of all runs.")

@@ -73,7 +73,9 @@ def _started(loader: DataLoader[T]) -> Iterator[T]:
         _try_channels(loader.num_workers)
         _report_deaths_in_turn()
         with _none_left_half_started():
-            return iter(loader)
+            batches = iter(loader)
+            _report_nothing_elsewhere(batches)
+            return batches
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         room = f" {SHARED_MEMORY}" if getattr(error, "errno", None) == errno.ENOSPC else ""
@@ -103,8 +105,7 @@ def _abandon_half_made(error: BaseException) -> None:
         made = frame.f_locals.get("self")
         if isinstance(made, _MultiProcessingDataLoaderIter):
             made._shutdown = True
-            if getattr(made, "_worker_pids_set", False):
-                signal_handling._remove_worker_pids(id(made))  # type: ignore[attr-defined]  # there is no public name
+            _report_nothing_elsewhere(made)
 
 
 def _report_deaths_in_turn() -> None:
@@ -114,6 +115,13 @@ def _report_deaths_in_turn() -> None:
     closes a file. Torch leaves it out if it takes it for installed, and then finds a dead worker within 5 seconds.
     """
     signal_handling._SIGCHLD_handler_set = True  # there is no public name for it
+
+
+def _report_nothing_elsewhere(batches: Iterator[Any]) -> None:
+    """Let the handler of SIGCHLD, which another loader may have installed before, say nothing of these workers."""
+    if getattr(batches, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(batches))  # type: ignore[attr-defined]  # there is no public name
+        batches._worker_pids_set = False  # type: ignore[attr-defined]
 
 
 SHARED_MEMORY = "Shared memory (/dev/shm) is too small: give it more room (docker run --shm-size 1g) or use fewer workers."

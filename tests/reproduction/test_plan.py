@@ -149,7 +149,7 @@ def test_parquet_files_are_read_by_the_data_sets_own_recipe(tmp_path: Path) -> N
     (tmp_path / "train-00000.parquet").touch()
     parquet = flattened(runs("table1", root=tmp_path)[0].config.model_dump(mode="json"))
     differing = {key for key in parquet if parquet[key] != native.get(key)}
-    assert differing == {"data.name", "data.root", "data.hold_out", "data.image_column", "data.label_column"}
+    assert differing == {"data.name", "data.root", "data.hold_out", "data.image_column", "data.label_column", "data.stream"}
     assert parquet["data.name"] == "parquet"
 
 

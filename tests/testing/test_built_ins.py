@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -119,6 +120,20 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def webdataset(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images in tar files, one a split."""
+    root = tmp_path_factory.mktemp("webdataset")
+    for split in ("train", "val"):
+        with tarfile.open(root / f"{split}-0.tar", "w") as tar:
+            for number, path in enumerate(sorted((images / split).rglob("*.png"))):
+                for ending, content in (("png", path.read_bytes()), ("cls", str(number % 2).encode())):
+                    member = tarfile.TarInfo(f"{number:03}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, BytesIO(content))
+    return root
+
+
+@pytest.fixture(scope="module")
 def arrow(parquet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same images as Hugging Face datasets saves them."""
     datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
@@ -143,7 +158,7 @@ def test_a_built_in_part_keeps_its_promise(
         monkeypatch.setenv("WANDB_MODE", "offline")  # nothing leaves this machine
         monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    if registered.kind == "data" and name in ("folder", "parquet", "arrow"):
+    if registered.kind == "data" and name in ("folder", "parquet", "arrow", "webdataset"):
         if name == "arrow":
             pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
         settings = {"root": request.getfixturevalue("images" if name == "folder" else name)}

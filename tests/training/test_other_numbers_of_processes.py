@@ -30,6 +30,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "standard-views": {"views.name": "standard"},
 }
 """Each takes one step of 16 images."""
+ERROR = {"layer-gates": 2e-5}
+"""Error of gradients, as a share of the largest, where it is not 1e-5: a gate for each layer magnifies rounding."""
 
 
 def launch(folder: Path, systems: dict[str, Any], until: int | None) -> subprocess.CompletedProcess[str]:
@@ -67,7 +69,13 @@ def test_two_processes_take_the_step_of_one_with_the_whole_batch(launched: Path,
     for _, of_process in halves:
         assert of_process.keys() == gradients.keys()
         for key, gradient in gradients.items():
-            torch.testing.assert_close(of_process[key], gradient, rtol=1e-5, atol=1e-5 * largest, msg=key)
+            torch.testing.assert_close(
+                of_process[key],
+                gradient,
+                rtol=1e-5,
+                atol=ERROR.get(name, 1e-5) * largest,
+                msg=lambda text, key=key: f"{key}: {text}",
+            )
 
 
 def test_a_run_of_two_goes_on_with_one_and_back(launched: Path, tmp_path: Path) -> None:
