@@ -13,13 +13,15 @@ from ssl_dc.cli import bench as bench_command
 
 QUICK = [
     *("--seconds", "0.1", "--images", "4", "--batch", "2", "--threads", "1"),
-    *("--runtime", "eager", "--runtime", "executor"),
+    *("--runtime", "eager", "--runtime", "executor", "--accuracy-images", "0"),
 ]
 
 
 def test_bench_times_every_way(gated_run: Path) -> None:
     result = successful(call("bench", gated_run, *QUICK, "--json"))
-    single, batch = json.loads(result.stdout)["situations"]
+    measured = json.loads(result.stdout)
+    assert measured["quality"] is None
+    single, batch = measured["situations"]
     assert (single["batch"], single["threads"], batch["batch"]) == (1, 1, 2)
     assert set(single["ways"]) == {"dense: eager", "dense: executor", "gated: masked", "gated: executor"}
     assert single["promised_speed_up"] == pytest.approx(1 / single["cost_ratio"])
@@ -39,16 +41,17 @@ def test_bench_refuses_seconds_that_are_no_time(seconds: str, gated_run: Path) -
 
 
 def test_bench_shows_the_accuracy_of_each_way_beside_its_time(gated_run: Path) -> None:
-    result = successful(call("bench", gated_run, *QUICK, "--runtime", "onnxruntime-int8", "--json"))
+    result = successful(
+        call("bench", gated_run, *QUICK, "--runtime", "onnxruntime-int8", "--accuracy-images", "300", "--json")
+    )
     measured = json.loads(result.stdout)
     ways = measured["quality"]["ways"]
     assert set(ways) >= {"dense: onnxruntime-int8", "gated: executor"}
     assert {way["precision"] for way in ways.values()} == {"float32", "int8"}
     assert ways["dense: onnxruntime-int8"]["mebibytes"] == pytest.approx(ways["gated: executor"]["mebibytes"] / 4)
-    evaluated = parsed("evaluate", gated_run, "--protocol", "knn")["routes"]
-    assert ways["gated: executor"]["knn"] == pytest.approx(evaluated["gated"]["top1"], abs=0.5)
+    assert 0 < measured["quality"]["test_images"] <= measured["quality"]["train_images"] <= 300
+    assert all(0 < way["knn"] <= 100 for way in ways.values())
     assert measured["quality"]["recommended"] in ways
-    assert parsed("bench", gated_run, *QUICK, "--accuracy-images", "0")["quality"] is None
 
 
 def test_bench_as_a_table(gated_run: Path) -> None:

@@ -117,8 +117,7 @@ def test_other_errors_of_the_data_set_stay_what_they_are(error: Exception, child
     assert children() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGKILL), (2, signal.SIGSEGV)])
 def test_a_worker_that_dies_is_one_message(number: signal.Signals, workers: int, children: Children) -> None:
     with pytest.raises(RunError) as caught, worker_failures():
         list(loaded(loader(Numbers(lambda: os.kill(os.getpid(), number)), workers)))

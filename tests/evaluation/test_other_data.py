@@ -91,7 +91,22 @@ def test_the_cost_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> No
 
 
 def test_bench_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> None:
-    quick = ("bench", run, "--seconds", "0.1", "--images", "2", "--batch", "2", "--threads", "1", "--runtime", "eager")
+    quick = (
+        "bench",
+        run,
+        "--seconds",
+        "0.1",
+        "--images",
+        "2",
+        "--batch",
+        "2",
+        "--threads",
+        "1",
+        "--runtime",
+        "eager",
+        "--accuracy-images",
+        "0",
+    )
     lost = call(*quick)
     assert lost.exit_code == 2
     assert "--data-root" in lost.stderr

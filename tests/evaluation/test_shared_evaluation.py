@@ -135,6 +135,7 @@ def test_the_two_processes_go_on_after_a_failure() -> None:
         in_two_processes(evaluated, "no number")
 
 
+@pytest.mark.slow
 def test_the_command_under_torchrun_prints_once_what_one_process_prints(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", model().config)
     folder.save_model(model().encoder)

@@ -244,6 +244,7 @@ def test_damaged_record_is_named(copied: Path) -> None:
     assert str(record) in result.stderr
 
 
+@pytest.mark.slow
 def test_workers_share_the_runs_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason="submitit is not installed")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

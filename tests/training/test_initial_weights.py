@@ -245,6 +245,7 @@ ssl_dc.train(json.loads(sys.argv[1]), output=sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_start_from_the_same_weights(run: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TWO_PROCESSES)

@@ -195,6 +195,7 @@ ssl_dc.train(RunFolder(folder / "run").config(), output=folder / "anew")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_train_for_longer_together(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TWO_PROCESSES)
