@@ -71,8 +71,7 @@ def _started(loader: DataLoader[T]) -> Iterator[T]:
     _check_main_guard()
     try:
         _try_channels(loader.num_workers)
-        _report_deaths_in_turn()
-        with _none_left_half_started():
+        with _none_left_half_started(), _deaths_reported_in_turn():
             batches = iter(loader)
             _report_nothing_elsewhere(batches)
             return batches
@@ -108,13 +107,20 @@ def _abandon_half_made(error: BaseException) -> None:
             _report_nothing_elsewhere(made)
 
 
-def _report_deaths_in_turn() -> None:
-    """Let torch report a dead worker where it waits for a batch, and nowhere else.
+@contextmanager
+def _deaths_reported_in_turn() -> Iterator[None]:
+    """Let torch report a dead worker of a loader that is started in here where it waits for a batch, and nowhere else.
 
     Torch's own handler of SIGCHLD raises in the midst of whatever this process does: while it starts workers, ends them or
-    closes a file. Torch leaves it out if it takes it for installed, and then finds a dead worker within 5 seconds.
+    closes a file. Torch leaves it out if it takes it for installed, and then finds a dead worker within 5 seconds. Other
+    loaders of the process get it as ever.
     """
-    signal_handling._SIGCHLD_handler_set = True  # there is no public name for it
+    before = signal_handling._SIGCHLD_handler_set  # there is no public name for it
+    signal_handling._SIGCHLD_handler_set = True
+    try:
+        yield
+    finally:
+        signal_handling._SIGCHLD_handler_set = before
 
 
 def _report_nothing_elsewhere(batches: Iterator[Any]) -> None:

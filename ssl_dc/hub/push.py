@@ -64,7 +64,7 @@ def push(
     """Push the trained model of a run to the Hugging Face Hub, in one commit, with a model card.
 
     Pushed are ``config.json``, ``model.safetensors``, ``result.json`` if there is one, and ``README.md``. Paths of this
-    machine are left out of the config: where the data is, and which weights training started from.
+    machine are left out of the config: where the data is, and that of the looks, and which weights training started from.
 
     Args:
         run: The run's folder.
@@ -127,7 +127,7 @@ def _shareable_config(model: Model) -> str:
     """The run's config without paths of this machine."""
     config = model.config
     data = config.data.model_copy(update={"root": None})
-    training = config.training.model_copy(update={"init": None})
+    training = config.training.model_copy(update={"init": None, "watch_root": None})
     return dump(config.model_copy(update={"data": data, "training": training}))
 
 

@@ -139,7 +139,7 @@ def shown_gated(model: Model) -> Route | None:
     if not model.has_gates:
         return None
     target = model.config.budget.target or 1.0
-    return min(model.gated_routes, key=lambda route: abs((route.budget or target) - target))  # type: ignore[operator]
+    return min(model.gated_routes, key=lambda route: abs((route.budget or target) - target))  # type: ignore[operator]  # a model's own routes have one budget each
 
 
 def measure(folder: RunFolder, options: ReportOptions, watchers: Sequence[Watcher] = ()) -> MeasuredRun:

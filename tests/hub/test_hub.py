@@ -77,7 +77,8 @@ def test_a_public_model_is_no_place_for_a_private_push(finished_run: ssl_dc.Run,
 
 def test_paths_of_this_machine_are_not_pushed(copied_run: Path, hub: StandIn) -> None:
     config = json.loads((copied_run / "config.json").read_text())
-    config["data"]["root"] = config["training"]["init"] = "/home/me/secret"
+    config["data"]["root"] = config["training"]["init"] = config["training"]["watch_root"] = "/home/me/secret"
+    config["training"] |= {"watch_every": 1, "watch_data": "folder"}
     (copied_run / "config.json").write_text(json.dumps(config))
     ssl_dc.push(copied_run, "me/digits")
     assert not any(b"secret" in content for content in hub.branches["me/digits"]["main"].values())
