@@ -8,6 +8,7 @@ from ssl_dc.api import resume as resume
 from ssl_dc.api import run_protocol as run_protocol
 from ssl_dc.api import train as train
 from ssl_dc.assemble import build_data_set as build_data_set
+from ssl_dc.backbones.attention import AttentionProducts as AttentionProducts
 from ssl_dc.backbones.base import Backbone as Backbone
 from ssl_dc.backbones.base import GatePoint as GatePoint
 from ssl_dc.backbones.base import Masks as Masks
@@ -63,6 +64,7 @@ from ssl_dc.errors import SslDcError as SslDcError
 from ssl_dc.errors import Stopped as Stopped
 from ssl_dc.evaluation.cost import CostRow as CostRow
 from ssl_dc.evaluation.cost import CostTable as CostTable
+from ssl_dc.evaluation.cost import SiteRow as SiteRow
 from ssl_dc.evaluation.dialled import dialled as dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics as GateStatistics
 from ssl_dc.evaluation.gate_statistics import SiteStatistics as SiteStatistics

@@ -255,7 +255,10 @@ class _Translation:
                 padding=_side(module.padding),
             )
         if isinstance(module, RouteNorm):
-            return Norm(output=node.name, input=self._value(node.args[0]), norm=module.for_route(self.route))
+            norm: nn.Module = module.for_route(self.route)
+            if isinstance(norm, nn.BatchNorm2d):
+                return Norm(output=node.name, input=self._value(node.args[0]), norm=norm)
+            return Call(output=node.name, function=norm, arguments=(self._value(node.args[0]),))
         return self._call(node, module)
 
     def _of_function(self, node: fx.Node) -> Step:

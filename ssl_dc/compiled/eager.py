@@ -24,6 +24,7 @@ from ssl_dc.compiled.plan import (
     Subsample,
     last_reads,
 )
+from ssl_dc.gating.sites import masked
 
 Values = dict[str, Any]
 """The values of one image by name. A channel-gated value holds only its kept channels, in ascending order."""
@@ -111,9 +112,9 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     if isinstance(step, Mean):
         return values[step.input].mean(dim=(2, 3))
     if isinstance(step, Mask):
-        mask = torch.zeros(step.site.channels)
-        mask[kept[step.site.name]] = 1
-        return values[step.input] * mask[:, None, None]
+        mask = torch.zeros(1, step.site.channels)
+        mask[:, kept[step.site.name]] = 1
+        return masked(values[step.input], mask, step.site.axis)
     if isinstance(step, Call):
         return step.function(*(values[argument] for argument in step.arguments))
     raise TypeError(f"a {type(step).__name__} cannot be computed")

@@ -65,6 +65,8 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
     takes_all = len(readers) == len(plan.readers(step.output)) and step.output != plan.output
     if conv is None or conv.out_site is not None or not takes_all or any(reader.in_site for reader in readers):
         return plan
+    if len(conv.weight) != step.site.channels:  # an entry of the mask is a group of channels
+        return plan
     picking = replace(conv, output=step.output, out_site=step.site.name)
     picked: dict[Step, tuple[Step]] = {reader: (replace(reader, in_site=step.site.name),) for reader in readers}
     return plan.exchanged({conv: (), step: (picking,), **picked})

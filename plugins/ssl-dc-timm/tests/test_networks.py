@@ -1,0 +1,288 @@
+"""Gate sites found in networks of six families: what a mask saves, what open gates change, and two steps of training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from fixed_parts import Fixed, OneNorm
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import ssl_dc
+from ssl_dc.testing import conformance
+from ssl_dc_timm.backbone import Timm
+from ssl_dc_timm.options import TimmOptions
+
+torch.set_num_threads(1)
+
+TINY_VIT = {"img_size": 32, "patch_size": 4}
+
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "resnet50": {},
+    "mobilenetv3_small_050": {},
+    "efficientnet_b0": {},
+    "convnext_atto": {},
+    "regnetx_002": {},
+    "vit_tiny_patch16_224": TINY_VIT,
+}
+"""The networks, with their options."""
+
+FOUND = {
+    "resnet50": {"channels": 2 * 16, "branch": 16},
+    "mobilenetv3_small_050": {"channels": 10, "branch": 6},
+    "efficientnet_b0": {"channels": 16, "branch": 9},
+    "convnext_atto": {"channels": 12, "branch": 12},
+    "regnetx_002": {"groups": 13, "branch": 13},
+    "vit_tiny_patch16_224": {"channels": 12, "heads": 12, "branch": 2 * 12},
+}
+"""How many sites of each kind a network has: one for each block, or for each part of one."""
+
+test_inverted_residuals = conformance("backbone", "timm", settings={"model": "mobilenetv3_small_050"})
+test_convnext = conformance("backbone", "timm", settings={"model": "convnext_atto"})
+test_groups = conformance("backbone", "timm", settings={"model": "regnetx_002"})
+test_vit = conformance("backbone", "timm", settings={"model": "vit_tiny_patch16_224", **TINY_VIT})
+
+
+@cache
+def backbone(model: str) -> Timm:
+    """The network with a gate at each of its sites, all open, whose norms and branches are far from 0."""
+    torch.manual_seed(0)
+    made = Timm(TimmOptions(model=model, **NETWORKS[model]), OneNorm, Fixed).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("gamma") or (parameter.ndim == 1 and name.endswith("weight")):
+                parameter.uniform_(0.5, 1.5)
+    return made
+
+
+@pytest.fixture
+def network(request: pytest.FixtureRequest) -> Any:
+    made = backbone(request.param)
+    yield made
+    for point in made.gate_points():
+        assert isinstance(point.gate, Fixed)
+        point.gate.mask.fill_(1)
+
+
+each_network = pytest.mark.parametrize("network", NETWORKS, indirect=True)
+
+
+def images(count: int = 2, size: int = 32) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def kinds(points: list[ssl_dc.GatePoint]) -> Counter[str]:
+    return Counter(point.site.name.rpartition(".")[2] for point in points)
+
+
+# What is found
+
+
+@each_network
+def test_sites_are_found_in_every_block(network: Timm) -> None:
+    points = network.gate_points()
+    assert kinds(points) == FOUND[network.options.model]
+    assert len({point.site.name for point in points}) == len(points)
+    for point in points:
+        is_branch = point.site.name.endswith(".branch")
+        assert point.site.granularity is (ssl_dc.Granularity.BRANCH if is_branch else ssl_dc.Granularity.CHANNEL)
+
+
+@pytest.mark.parametrize(
+    ("model", "site", "layers", "entries", "decides_on"),
+    [
+        ("resnet50", "layer1.0.conv1.channels", ["layer1.0.conv1", "layer1.0.conv2"], 64, 64),
+        ("resnet50", "layer1.0.conv2.channels", ["layer1.0.conv2", "layer1.0.conv3"], 64, 64),
+        (
+            "efficientnet_b0",
+            "blocks.2.1.conv_pw.channels",
+            [f"blocks.2.1.{name}" for name in ("conv_pw", "conv_dw", "se.conv_reduce", "se.conv_expand", "conv_pwl")],
+            240,
+            40,
+        ),
+        (
+            "efficientnet_b0",
+            "blocks.0.0.conv_dw.channels",
+            [f"blocks.0.0.{name}" for name in ("conv_dw", "se.conv_reduce", "se.conv_expand", "conv_pw")],
+            32,
+            32,
+        ),
+        ("convnext_atto", "stages.0.blocks.0.mlp.fc1.channels", [f"stages.0.blocks.0.mlp.fc{n}" for n in (1, 2)], 160, 40),
+        ("regnetx_002", "s2.b1.conv1.conv.groups", [f"s2.b1.conv{number}.conv" for number in (1, 2, 3)], 7, 24),
+        ("vit_tiny_patch16_224", "blocks.3.mlp.fc1.channels", ["blocks.3.mlp.fc1", "blocks.3.mlp.fc2"], 768, 192),
+        (
+            "vit_tiny_patch16_224",
+            "blocks.3.attn.qkv.heads",
+            ["blocks.3.attn.qkv", "blocks.3.attn.products", "blocks.3.attn.proj"],
+            3,
+            192,
+        ),
+    ],
+)
+def test_a_site_names_all_that_its_mask_saves(
+    model: str, site: str, layers: list[str], entries: int, decides_on: int
+) -> None:
+    found = {point.site.name: point.site for point in backbone(model).gate_points()}[site]
+    assert [layer.removeprefix("body.") for layer in found.layers] == layers
+    assert (found.channels, found.in_channels) == (entries, decides_on)
+
+
+def test_a_branch_is_all_that_its_sum_adds() -> None:
+    sites = {point.site.name: point.site for point in backbone("resnet50").gate_points()}
+    assert sites["layer2.0.branch"].layers == tuple(f"body.layer2.0.conv{number}" for number in (1, 2, 3))
+    sites = {point.site.name: point.site for point in backbone("convnext_atto").gate_points()}
+    names = ("conv_dw", "mlp.fc1", "mlp.fc2")
+    assert sites["stages.1.blocks.0.branch"].layers == tuple(f"body.stages.1.blocks.0.{name}" for name in names)
+
+
+def test_a_norm_is_of_the_stem_of_a_shortcut_or_of_a_block() -> None:
+    def places(model: str) -> Counter[str]:
+        norms = [module for module in backbone(model).modules() if isinstance(module, OneNorm)]
+        return Counter(norm.position.name for norm in norms)
+
+    assert places("resnet50") == {"STEM": 1, "BLOCK": 3 * 16, "DOWNSAMPLE": 4}
+    assert places("vit_tiny_patch16_224") == {"BLOCK": 2 * 12 + 1}
+
+
+# What it costs
+
+
+@each_network
+def test_the_dense_cost_is_what_torch_counts_in_timms_network(network: Timm) -> None:
+    theirs = timm.create_model(network.options.model, num_classes=0, **NETWORKS[network.options.model]).eval()
+    plain = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)  # torch does not count its fused attention
+    with torch.no_grad(), plain, FlopCounterMode(display=False) as counter:
+        theirs(images(1))
+    cost = network.cost_model(32)
+    assert cost.dense_macs == counter.get_total_flops() // 2
+    assert cost.dense_macs == sum(layer.macs for layer in cost.layers)
+
+
+def test_attention_between_positions_is_counted() -> None:
+    """Queries with keys and weights with values: 12 blocks, 65 tokens, width 192."""
+    layers = backbone("vit_tiny_patch16_224").cost_model(32).layers
+    assert sum(layer.macs for layer in layers if layer.name.endswith(".products")) == 2 * 12 * 65 * 65 * 192
+
+
+@each_network
+def test_the_gated_cost_is_the_open_share_of_what_the_sites_save(network: Timm) -> None:
+    cost = network.cost_model(32)
+    half: dict[str, Tensor] = {}
+    for name, entries in cost.channels.items():
+        half[name] = (torch.arange(entries) % 2 == 0).float()[None] if not name.endswith(".branch") else torch.ones(1, 1)
+    expected = 0.0
+    for layer in cost.layers:
+        share = 1.0
+        for site in layer.sites:
+            share *= float(half[site].mean())
+        expected += layer.macs * share
+    assert float(cost.gated_macs(half)) == pytest.approx(expected, rel=1e-12)
+    assert float(cost.gated_macs({name: torch.ones_like(mask) for name, mask in half.items()})) == (
+        cost.dense_macs + 11 * len(half)
+    )
+
+
+# What open and shut gates do
+
+
+@each_network
+def test_open_gates_change_nothing(network: Timm) -> None:
+    with torch.no_grad():
+        dense, none = network(images(), ssl_dc.Route.DENSE)
+        gated, masks = network(images(), ssl_dc.Route.GATED)
+    assert torch.equal(dense, gated)
+    assert none == {}
+    assert masks.keys() == {point.site.name for point in network.gate_points()}
+
+
+@each_network
+def test_what_a_mask_shuts_is_not_used(network: Timm) -> None:
+    """With every other entry shut, the weights of the shut entries may be anything: only half of each layer matters."""
+    points = [point for point in network.gate_points() if not point.site.name.endswith(".branch")]
+    for point in points:
+        assert isinstance(point.gate, Fixed)
+        point.gate.mask[::2] = 0
+    shares = {point.site.name: float(point.gate.mask.mean()) for point in points if isinstance(point.gate, Fixed)}
+    network.zero_grad()
+    features, _ = network(images(), ssl_dc.Route.GATED)
+    (features * torch.randn(features.shape)).sum().backward()
+    for layer in network.cost_model(32).layers:
+        sites = [site for site in layer.sites if not site.endswith(".branch")]
+        module = network.get_submodule(layer.name)
+        if sites and not isinstance(module, ssl_dc.AttentionProducts):
+            gradient = module.weight.grad
+            assert isinstance(gradient, Tensor)
+            used = float((gradient != 0).float().mean())
+            declared = torch.tensor([shares[site] for site in sites]).prod()
+            assert 0 < used <= float(declared) + 1e-6, layer.name
+
+
+# Two steps
+
+
+STEPS: dict[str, Any] = {
+    "backbone.name": "timm",
+    "objective.expander_width": 16,
+    "data.limit": 16,
+    "data.test_limit": 8,
+    "data.image_size": 32,
+    "training.batch_size": 8,
+    "training.epochs": 1,
+    "training.workers": 0,
+    "budget.target": 0.9,
+}
+"""Two steps on digits at 32 px, at a budget that every network can hold."""
+
+
+def settings(model: str) -> dict[str, Any]:
+    return {**STEPS, "backbone.model": model, **{f"backbone.{name}": value for name, value in NETWORKS[model].items()}}
+
+
+PAIRS = list(product(("vicreg", "barlow_twins"), ("dgnet", "convnet_aig", "prefix", "random")))
+QUICK = {
+    "mobilenetv3_small_050": [("vicreg", "dgnet"), ("barlow_twins", "convnet_aig")],
+    "vit_tiny_patch16_224": [("vicreg", "dgnet")],
+    "regnetx_002": [("barlow_twins", "dgnet")],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "gating"),
+    [
+        pytest.param(model, *pair, marks=() if pair in QUICK.get(model, []) else pytest.mark.slow)
+        for model in NETWORKS
+        for pair in PAIRS
+    ],
+)
+def test_two_steps_and_the_run_is_loaded_again(tmp_path: Path, model: str, objective: str, gating: str) -> None:
+    run = ssl_dc.train(
+        {**settings(model), "objective.name": objective, "gating.name": gating, "norm.name": "separate"},
+        output=tmp_path / "run",
+    )
+    some = images(3)
+    loaded = ssl_dc.load(tmp_path / "run")
+    assert torch.equal(loaded.dense(some), run.model.dense(some))
+    assert torch.equal(loaded.gated(some).features, run.model.gated(some).features)
+    assert torch.isfinite(loaded.gated(some).features).all()
+    assert ((loaded.gated(some).ratio > 0) & (loaded.gated(some).ratio <= 1.01)).all()
+
+
+def test_layer_norms_of_the_routes_part_in_training_if_they_are_separate(tmp_path: Path) -> None:
+    for policy, differ in (("separate", True), ("shared", False)):
+        model = "vit_tiny_patch16_224"
+        run = ssl_dc.train({**settings(model), "norm.name": policy}, output=tmp_path / policy)
+        norms = [module for module in run.model.encoder.modules() if isinstance(module, ssl_dc.RouteNorm)]
+        assert all(isinstance(norm.for_route(ssl_dc.Route.DENSE), nn.LayerNorm) for norm in norms)
+        apart = [
+            not torch.equal(norm.for_route(ssl_dc.Route.DENSE).weight, norm.for_route(ssl_dc.Route.GATED).weight)
+            for norm in norms
+        ]
+        assert any(apart) == differ
