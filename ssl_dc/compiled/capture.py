@@ -14,12 +14,32 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Dial, Mask, MaxPool, Mean, Norm, Plan, Relu, Step, Subsample
+from ssl_dc.compiled.plan import (
+    Add,
+    Call,
+    Conv,
+    Decide,
+    Dial,
+    Linear,
+    Mask,
+    MaxPool,
+    Mean,
+    Norm,
+    Plan,
+    Pointwise,
+    Relu,
+    Step,
+    Subsample,
+)
 from ssl_dc.errors import RunError
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.routes import Route
 
 IMAGES = "images"
+
+_POINTWISE_MODULES = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.ReLU6, nn.Dropout)
+_POINTWISE_FUNCTIONS = (F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.tanh)
+"""What maps each number by itself, and takes no other value."""
 
 
 def capture(backbone: Backbone, route: Route) -> Plan:
@@ -244,8 +264,18 @@ class _Translation:
                 stride=module.stride[0],
                 padding=cast("tuple[int, int]", module.padding),
             )
+        if type(module) is nn.Linear:
+            return Linear(
+                output=node.name,
+                input=self._value(node.args[0]),
+                layer=cast(str, node.target).partition(".")[2],
+                weight=module.weight.detach(),
+                bias=torch.zeros(module.out_features) if module.bias is None else module.bias.detach(),
+            )
         if isinstance(module, nn.ReLU):
             return Relu(output=node.name, input=self._value(node.args[0]))
+        if isinstance(module, _POINTWISE_MODULES):
+            return Pointwise(output=node.name, input=self._value(node.args[0]), function=module)
         if isinstance(module, nn.MaxPool2d) and _is_square(module):
             return MaxPool(
                 output=node.name,
@@ -264,6 +294,9 @@ class _Translation:
     def _of_function(self, node: fx.Node) -> Step:
         if node.target in (torch.relu, F.relu):
             return Relu(output=node.name, input=self._value(node.args[0]))
+        if node.target in _POINTWISE_FUNCTIONS:
+            call = self._call(node, cast("Callable[..., Any]", node.target))
+            return Pointwise(output=node.name, input=call.arguments[0], function=call.function)
         if node.target in (operator.add, torch.add, operator.iadd) and len(self._names(node)) == 2 and not node.kwargs:
             left, right = self._names(node)
             return Add(output=node.name, left=left, right=right)

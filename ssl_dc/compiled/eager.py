@@ -14,11 +14,13 @@ from ssl_dc.compiled.plan import (
     Call,
     Conv,
     Decide,
+    Linear,
     Mask,
     MaxPool,
     Mean,
     Norm,
     Plan,
+    Pointwise,
     Relu,
     Step,
     Subsample,
@@ -99,6 +101,10 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     """
     if isinstance(step, Conv):
         return _convolve(step, values, kept)
+    if isinstance(step, Linear):
+        return F.linear(values[step.input], *weight_and_bias(step, kept))
+    if isinstance(step, Pointwise):
+        return step.function(values[step.input])
     if isinstance(step, Norm):
         return step.norm(values[step.input])
     if isinstance(step, Relu):
@@ -120,12 +126,19 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     raise TypeError(f"a {type(step).__name__} cannot be computed")
 
 
-def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Tensor:
-    x, weight, bias = values[step.input], step.weight, step.bias
+def weight_and_bias(step: Conv | Linear, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer, of what its sites keep."""
+    weight, bias = step.weight, step.bias
     if step.out_site is not None:
         weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
     if step.in_site is not None:
         weight = weight[:, kept[step.in_site]]
+    return weight, bias
+
+
+def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Tensor:
+    x = values[step.input]
+    weight, bias = weight_and_bias(step, kept)
     if 0 in weight.shape:  # without inputs or outputs only the bias is left
         _, _, height, width = step.shape(x.shape)
         y = bias[None, :, None, None].expand(1, len(bias), height, width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ssl_dc.compiled.plan import Add, Conv, Decide, Mask, Norm, Plan, Relu, Step, Subsample
+from ssl_dc.compiled.plan import Add, Conv, Decide, Linear, Mask, Norm, Plan, Pointwise, Relu, Step, Subsample
 from ssl_dc.folding import folded
 from ssl_dc.gating.sites import Granularity
 
@@ -57,19 +57,46 @@ def _fold_relu(plan: Plan, step: Step) -> Plan:
 
 
 def _pick_channels(plan: Plan, step: Step) -> Plan:
-    """Turn a channel mask between convolutions into a choice of outputs of the first and of inputs of the next ones."""
+    """Turn a channel mask between layers into a choice of outputs of the first and of inputs of the next ones.
+
+    What is between the first layer and the mask must treat each number by itself. It then runs on the chosen channels only.
+    """
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL):
         return plan
-    conv = _conv_before(plan, step.input, rectified=True)
-    readers = [reader for reader in plan.readers(step.output) if isinstance(reader, Conv) and reader.input == step.output]
-    takes_all = len(readers) == len(plan.readers(step.output)) and step.output != plan.output
-    if conv is None or conv.out_site is not None or not takes_all or any(reader.in_site for reader in readers):
+    between = _pointwise_before(plan, step.input)
+    value = between[0].input if between else step.input
+    layer = _conv_before(plan, value, rectified=True) if step.site.axis == 1 else _linear_before(plan, value)
+    if layer is None or layer.out_site is not None or len(layer.weight) != step.site.channels:  # an entry may be a group
         return plan
-    if len(conv.weight) != step.site.channels:  # an entry of the mask is a group of channels
+    readers = plan.readers(step.output)
+    kind = type(layer)
+    picked: dict[Step, Sequence[Step]] = {
+        reader: (replace(reader, in_site=step.site.name),)
+        for reader in readers
+        if isinstance(reader, (Conv, Linear))
+        and type(reader) is kind
+        and reader.input == step.output
+        and not reader.in_site
+    }
+    if len(picked) < len(readers) or step.output == plan.output:
         return plan
-    picking = replace(conv, output=step.output, out_site=step.site.name)
-    picked: dict[Step, tuple[Step]] = {reader: (replace(reader, in_site=step.site.name),) for reader in readers}
-    return plan.exchanged({conv: (), step: (picking,), **picked})
+    chosen: list[Step] = [replace(layer, out_site=step.site.name), *between]
+    moved = [*chosen[:-1], replace(chosen[-1], output=step.output)]  # after the decision
+    return plan.exchanged({layer: (), **dict.fromkeys(between, ()), step: moved, **picked})
+
+
+def _pointwise_before(plan: Plan, value: str) -> list[Pointwise]:
+    """The pointwise steps that end in a value, if only the next one reads each of them, in order."""
+    makers = plan.makers(value)
+    if len(makers) != 1 or not plan.read_once(value) or not isinstance(makers[0], Pointwise):
+        return []
+    return [*_pointwise_before(plan, makers[0].input), makers[0]]
+
+
+def _linear_before(plan: Plan, value: str) -> Linear | None:
+    """The linear layer that computes a value, if only one step reads the value."""
+    makers = plan.makers(value)
+    return makers[0] if len(makers) == 1 and plan.read_once(value) and isinstance(makers[0], Linear) else None
 
 
 def _run_branch_if_open(plan: Plan, step: Step) -> Plan:

@@ -73,6 +73,48 @@ class Conv(Step):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Linear(Step):
+    """A linear layer with bias on the last axis of a value.
+
+    Attributes:
+        layer: Name of the layer in the backbone.
+        weight: (out, in).
+        bias: (out,).
+        in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
+        out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
+    """
+
+    input: str
+    layer: str
+    weight: Tensor
+    bias: Tensor
+    in_site: str | None = None
+    out_site: str | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value that is mapped."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pointwise(Step):
+    """A function of each number of a value by itself, such as an activation.
+
+    Attributes:
+        function: Called with the value, or with those of its channels that are present.
+    """
+
+    input: str
+    function: Callable[[Tensor], Tensor]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Norm(Step):
     """A batch norm in evaluation mode."""
 
@@ -194,7 +236,7 @@ class Decide(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mask(Step):
-    """A value times the mask of a site, where no convolution takes the mask over."""
+    """A value times the mask of a site, where no layer takes the mask over."""
 
     input: str
     site: GateSite

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -37,7 +39,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 
 FOUND = {
     "resnet50": {"channels": 2 * 16, "branch": 16},
-    "mobilenetv3_small_050": {"channels": 10, "branch": 6},
+    "mobilenetv3_small_050": {"channels": 11, "branch": 7},
     "efficientnet_b0": {"channels": 16, "branch": 9},
     "convnext_atto": {"channels": 12, "branch": 12},
     "regnetx_002": {"groups": 13, "branch": 13},
@@ -163,7 +165,7 @@ def test_the_dense_cost_is_what_torch_counts_in_timms_network(network: Timm) -> 
         theirs(images(1))
     cost = network.cost_model(32)
     assert cost.dense_macs == counter.get_total_flops() // 2
-    assert cost.dense_macs == sum(layer.macs for layer in cost.layers)
+    assert cost.dense_macs == sum(layer.macs for layer in cost.layers if not layer.gate)
 
 
 def test_attention_between_positions_is_counted() -> None:
@@ -216,13 +218,19 @@ def test_what_a_mask_shuts_is_not_used(network: Timm) -> None:
     (features * torch.randn(features.shape)).sum().backward()
     for layer in network.cost_model(32).layers:
         sites = [site for site in layer.sites if not site.endswith(".branch")]
-        module = network.get_submodule(layer.name)
-        if sites and not isinstance(module, ssl_dc.AttentionProducts):
-            gradient = module.weight.grad
+        if sites and not layer.name.endswith(".products"):
+            gradient = network.get_submodule(layer.name).weight.grad
             assert isinstance(gradient, Tensor)
             used = float((gradient != 0).float().mean())
             declared = torch.tensor([shares[site] for site in sites]).prod()
             assert 0 < used <= float(declared) + 1e-6, layer.name
+
+
+def test_a_network_with_gates_can_be_pickled() -> None:
+    network = untrained("mobilenetv3_small_050", "dgnet")
+    again = pickle.loads(pickle.dumps(network))
+    assert torch.equal(again.gated(images()).features, network.gated(images()).features)
+    assert torch.equal(copy.deepcopy(network).gated(images()).features, network.gated(images()).features)
 
 
 # Two steps
@@ -272,7 +280,63 @@ def test_two_steps_and_the_run_is_loaded_again(tmp_path: Path, model: str, objec
     assert torch.equal(loaded.dense(some), run.model.dense(some))
     assert torch.equal(loaded.gated(some).features, run.model.gated(some).features)
     assert torch.isfinite(loaded.gated(some).features).all()
-    assert ((loaded.gated(some).ratio > 0) & (loaded.gated(some).ratio <= 1.01)).all()
+
+
+# Compiled
+
+
+@cache
+def untrained(model: str, gating: str) -> ssl_dc.Model:
+    """A network whose norms, branches and thresholds differ from each other, so that its gates open about half."""
+    config = ssl_dc.RunConfig.model_validate(
+        {
+            "backbone": {"name": "timm", "model": model, **NETWORKS[model]},
+            "data": {"name": "digits", "image_size": 32},
+            "gating": gating,
+            "budget": {"target": 0.9},
+        }
+    )
+    made = ssl_dc.Model.untrained(config)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith("gamma") or (parameter.ndim == 1 and name.endswith("weight")):
+                parameter.uniform_(0.5, 1.5)
+        for point in made.encoder.backbone(ssl_dc.Route.GATED).gate_points():
+            if point.gate is not None:
+                point.gate.excite.weight.normal_(0, 3)  # type: ignore[union-attr, operator]
+                point.gate.thresholds.normal_(0, 0.5)
+                if gating == "convnet_aig":
+                    point.gate.excite.bias.zero_()  # type: ignore[union-attr, operator]
+    return made
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("model", NETWORKS)
+def test_the_compiled_network_gives_the_features_of_the_reference(model: str, gating: str, backend: str) -> None:
+    network = untrained(model, gating)
+    some = images(3)
+    for compiled, reference in (
+        (network.compile_dense(backend=backend)(some), network.dense(some)),
+        (network.compile_gated(backend=backend)(some), network.gated(some).features),
+    ):
+        assert float((compiled.features - reference).abs().max() / reference.abs().max()) < 1e-4
+    gated, executed = network.gated(some), network.compile_gated(backend=backend)(some)
+    assert {site: mask.tolist() for site, mask in executed.masks.items()} == {
+        site: mask.tolist() for site, mask in gated.masks.items()
+    }
+    assert 0.1 < float(torch.cat([mask.flatten() for mask in gated.masks.values()]).mean()) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("model", "idle"),
+    [("resnet50", set()), ("convnext_atto", set()), ("vit_tiny_patch16_224", {"heads"}), ("regnetx_002", {"groups"})],
+)
+def test_the_compiled_network_names_the_sites_that_save_nothing(model: str, idle: set[str]) -> None:
+    sites = untrained(model, "dgnet").compile_gated(backend="torch").sites_that_save_nothing
+    assert {site.rpartition(".")[2] for site in sites} == idle
+    assert untrained(model, "convnet_aig").compile_gated(backend="torch").sites_that_save_nothing == []
 
 
 def test_layer_norms_of_the_routes_part_in_training_if_they_are_separate(tmp_path: Path) -> None:
