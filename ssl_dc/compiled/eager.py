@@ -131,7 +131,7 @@ def weight_and_bias(step: Conv | Linear, kept: Mapping[str, Tensor]) -> tuple[Te
     weight, bias = step.weight, step.bias
     if step.out_site is not None:
         weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
-    if step.in_site is not None:
+    if step.in_site is not None and not (isinstance(step, Conv) and step.is_depthwise):
         weight = weight[:, kept[step.in_site]]
     return weight, bias
 
@@ -143,7 +143,10 @@ def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor])
         _, _, height, width = step.shape(x.shape)
         y = bias[None, :, None, None].expand(1, len(bias), height, width)
     else:
-        y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding)
+        groups = len(weight) if step.is_depthwise else step.groups
+        if step.is_depthwise and step.out_site is not None and step.in_site is None:
+            x = x[:, kept[step.out_site]]
+        y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding, groups=groups)
     if step.residual is not None:
         y = y + values[step.residual]
     return torch.relu(y) if step.relu else y

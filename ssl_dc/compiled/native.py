@@ -13,8 +13,8 @@ from torch import Tensor
 from ssl_dc.compiled.arena import ALIGNMENT, Arena, shapes_of
 from ssl_dc.compiled.eager import compute, decided
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
-from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, kind_of, padded
-from ssl_dc.compiled.plan import Conv, Decide, Linear, MaxPool, Mean, Plan, Pointwise, Relu, Step
+from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, in_kernel, kind_of, padded
+from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, MaxPool, Mean, Plan, Pointwise, Relu, Step
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""
@@ -233,6 +233,8 @@ class NativeProgram:
         op.weight, op.bias, op.weight2, op.bias2 = (tensor.data_ptr() for tensor in rule.tensors)
 
     def _convolve(self, op: Op, step: Conv, weights: Weights) -> None:
+        if not in_kernel(step):
+            return
         if step.residual is not None and self._shapes[step.residual] != self._shapes[step.output]:
             return  # torch broadcasts the residual; the kernel does not
         op.kind = kind_of(step)
@@ -254,8 +256,10 @@ def _picked_values(plan: Plan) -> dict[str, str]:
     for step in plan.steps:
         if isinstance(step, (Conv, Linear)) and step.out_site is not None:
             picked[step.output] = step.out_site
-        elif isinstance(step, Pointwise) and step.input in picked:
-            picked[step.output] = picked[step.input]
+        elif isinstance(step, (Pointwise, Relu)) or (isinstance(step, Call) and step.channelwise):
+            site = next((picked[value] for value in step.inputs if value in picked), None)
+            if site is not None:
+                picked[step.output] = site
     return picked
 
 

@@ -39,8 +39,9 @@ class Conv(Step):
 
     Attributes:
         layer: Name of the layer in the backbone.
-        weight: (out, in, height, width).
+        weight: (out, in / groups, height, width).
         bias: (out,).
+        groups: Groups of inputs and outputs that are convolved with each other only.
         residual: Name of the value that is added; None: nothing is.
         relu: Whether a ReLU follows.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
@@ -53,6 +54,7 @@ class Conv(Step):
     bias: Tensor
     stride: int
     padding: tuple[int, int]
+    groups: int = 1
     residual: str | None = None
     relu: bool = False
     in_site: str | None = None
@@ -62,6 +64,14 @@ class Conv(Step):
     def inputs(self) -> tuple[str, ...]:
         """The convolved value, and the residual."""
         return (self.input,) if self.residual is None else (self.input, self.residual)
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each output is made of one input of its own.
+
+        Such a convolution has one site on both sides, or only ``out_site`` if all inputs are there.
+        """
+        return self.groups == len(self.weight) > 1 == self.weight.shape[1]
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
         """Shape (N, out, H', W') of the output, all outputs kept, for an input of shape (N, in, H, W)."""
@@ -254,10 +264,13 @@ class Call(Step):
     Attributes:
         function: Called with the values of ``arguments``.
         arguments: Names of the values, in the order of the function's parameters.
+        channelwise: Whether it treats each channel of (N, C, H, W) by itself, and maps zeros to zeros. It may then be
+            called with the channels that are present.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
+    channelwise: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -62,4 +62,6 @@ def _without_shut_channels(step: Step, kept: Mapping[str, Tensor]) -> Step:
     if not isinstance(step, (Conv, Linear)):
         return step
     weight, bias = weight_and_bias(step, kept)
+    if isinstance(step, Conv) and step.is_depthwise:
+        step = replace(step, groups=len(weight))
     return replace(step, weight=torch.clone(weight), bias=torch.clone(bias), in_site=None, out_site=None)

@@ -20,7 +20,7 @@ from ssl_dc_timm.norms import replace_batch_norms, split_norm_acts
 from ssl_dc_timm.options import TimmOptions
 from ssl_dc_timm.sites import SiteFinder
 from ssl_dc_timm.strided import avoid_unsafe_convolutions
-from ssl_dc_timm.trace import UntraceableError, traced
+from ssl_dc_timm.trace import TracedNetwork, UntraceableError, traced
 
 NO_SITES = (
     "no value between two of its convolutions or linear layers is inside a block and treated channel by channel up to them"
@@ -68,8 +68,18 @@ class Timm(ssl_dc.Backbone):
         network = create(options)
         self._image_size: int = options.img_size or resolve_model_data_config(network)["input_size"][-1]
         self._no_sites = ""
-        self.body: nn.Module = self._with_gates(network, norm_factory, gate_factory)
-        self._feature_dim = self._checked_feature_dim()
+        split_norm_acts(network)
+        try:
+            with taken(options.model, self._image_size):
+                graph = traced(network, self._image_size)
+        except UntraceableError as error:
+            self._no_sites = f"{options.model}: {error}"
+            self.body: nn.Module = Plain(network, norm_factory)
+            self._feature_dim, counted = self._measured()
+        else:
+            self._feature_dim, counted = graph.features, graph.macs
+            self.body = self._with_gates(graph, network, norm_factory, gate_factory)
+        self._check_cost(counted)
 
     @property
     def feature_dim(self) -> int:
@@ -95,16 +105,9 @@ class Timm(ssl_dc.Backbone):
             return super().cost_model(image_size)
 
     def _with_gates(
-        self, network: nn.Module, norm_factory: ssl_dc.NormFactory, gate_factory: ssl_dc.GateFactory
+        self, graph: TracedNetwork, network: nn.Module, norm_factory: ssl_dc.NormFactory, gate_factory: ssl_dc.GateFactory
     ) -> nn.Module:
-        """The network with gates and route-wise norms, or as it is if it has no gate sites."""
-        split_norm_acts(network)
-        try:
-            with taken(self.options.model, self._image_size):
-                graph = traced(network, self._image_size)
-        except UntraceableError as error:
-            self._no_sites = f"{self.options.model}: {error}"
-            return Plain(network, norm_factory)
+        """The network with gates and the policy's norms; without gates if it has no gate sites."""
         finder = SiteFinder(graph)
         sites = finder.sites()
         if not sites:
@@ -112,20 +115,23 @@ class Timm(ssl_dc.Backbone):
             return Plain(network, norm_factory)
         return gated(graph, finder, sites, "body.", norm_factory, gate_factory)
 
-    def _checked_feature_dim(self) -> int:
-        """Width of the features. It also checks that the cost model counts all that the network computes."""
+    def _measured(self) -> tuple[int, int]:
+        """Width of the features, and the MACs that torch counts for one image."""
         size = self._image_size
-        shadow = copy.deepcopy(self).to("meta").eval()
+        shadow = copy.deepcopy(self.body).to("meta").eval()
         images = torch.empty(1, 3, size, size, device="meta")
         with taken(self.options.model, size), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            features, _ = shadow(images, ssl_dc.Route.DENSE)
-        uncounted = counter.get_total_flops() // 2 - self.cost_model(size).dense_macs
+            features = shadow(images, ssl_dc.Route.DENSE, {})
+        return int(features.shape[1]), counter.get_total_flops() // 2
+
+    def _check_cost(self, counted: int) -> None:
+        """Hold the cost model to the MACs that torch counts in timm's network for one image."""
+        uncounted = counted - self.cost_model(self._image_size).dense_macs
         if uncounted:
             raise ssl_dc.ConfigError(
                 f"backbone.model = {self.options.model!r} does not fit ssl-dc's cost model, which counts 2-d convolutions,"
-                f" linear layers and attention: {uncounted:,} of its MACs, for an image of {size} px, are elsewhere"
+                f" linear layers and attention: {uncounted:,} of its MACs at {self._image_size} px are elsewhere"
             )
-        return int(features.shape[1])
 
 
 @contextmanager

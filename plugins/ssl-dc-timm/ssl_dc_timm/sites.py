@@ -34,6 +34,9 @@ from ssl_dc_timm.trace import BATCH, TracedNetwork
 _WEIGHTED = (nn.Conv2d, Conv2dSame, SkippingConv, nn.Linear)
 """Layers whose output channel needs its row of the weight only, and whose input channel its column only."""
 
+_COUNTED = (nn.Conv2d, nn.Linear, ssl_dc.AttentionProducts)
+"""Layers that the cost model counts."""
+
 _CHANNELWISE = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 """Layers on (N, C, H, W) that treat each channel by itself, and map zeros to zeros."""
 
@@ -149,8 +152,9 @@ class SiteFinder:
     def __init__(self, network: TracedNetwork) -> None:
         self.network = network
         self._cuts = network.cuts()
+        self._calls = Counter(node.target for node in network.nodes if node.op == "call_module")
         self._stem = {node for node in network.nodes if self._is_weighted(node) and self._reads_images(node)}
-        self._counted = {node for node in network.nodes if self._is_weighted(node) or self._is_products(node)}
+        self._counted = {node for node in network.nodes if isinstance(network.module(node), _COUNTED)}
         self.branches = list(self._find_branches())
 
     def sites(self) -> list[FoundSite]:
@@ -389,9 +393,11 @@ class SiteFinder:
             return {node.all_input_nodes[0]: axis} if pointwise or by_channel else {}
         if _calls(node, (*_FUNCTIONS, *_OPEN_FUNCTIONS), _NAMES | _OPEN_NAMES):
             return {node.all_input_nodes[0]: axis}
-        if _calls(node, (*_PRODUCTS, *_SUMS), {"mul", "mul_", "add", "add_"}):
+        if _calls(node, _PRODUCTS, {"mul", "mul_"}):
             channels = self.network.shape(node)[axis]
             return {each: axis for each in self._operands(node) if self._size(each, node, axis) == channels}
+        if _calls(node, _SUMS, {"add", "add_"}) and len(self._operands(node)) == 1:  # a sum of two values ends a branch
+            return {self._operands(node)[0]: axis}
         return {}
 
     # attention
@@ -485,8 +491,12 @@ class SiteFinder:
 
     def _whole_branches(self) -> list[Branch]:
         """The branches that a gate can shut image by image."""
-        shapes = ((branch, self.network.shape(branch.start)) for branch in self.branches)
-        return [branch for branch, shape in shapes if len(shape) >= 3 and shape[0] == BATCH]
+        return [branch for branch in self.branches if self._can_be_shut(branch)]
+
+    def _can_be_shut(self, branch: Branch) -> bool:
+        shape = self.network.shape(branch.start)
+        own_layers = all(self._calls[layer.target] == 1 for layer in branch.inside & self._counted)
+        return len(shape) >= 3 and shape[0] == BATCH and own_layers
 
     def _branch_site(self, branch: Branch) -> FoundSite:
         layers = self._in_order(branch.inside & self._counted)
@@ -505,7 +515,8 @@ class SiteFinder:
     # the graph
 
     def _is_weighted(self, node: fx.Node) -> bool:
-        return type(self.network.module(node)) in _WEIGHTED
+        """Whether a node calls a layer of weights that no other node calls."""
+        return type(self.network.module(node)) in _WEIGHTED and self._calls[node.target] == 1
 
     def _is_products(self, node: fx.Node) -> bool:
         return isinstance(self.network.module(node), ssl_dc.AttentionProducts)

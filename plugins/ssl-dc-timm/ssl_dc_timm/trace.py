@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropBlock2d, DropPath, PatchDropout, get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import ssl_dc
 from ssl_dc_timm.norms import NORMS
@@ -34,6 +34,7 @@ class TracedNetwork:
 
     Attributes:
         graph: The network.
+        macs: What torch counts in it for one image.
         nodes: Its nodes in the order in which they run.
         index: The place of each node in that order.
         images: The node of the images.
@@ -45,11 +46,17 @@ class TracedNetwork:
         self.index = {node: number for number, node in enumerate(self.nodes)}
         self.images = self.nodes[0]
         self._modules = dict(graph.named_modules())
-        shadow = copy.deepcopy(graph).to("meta").eval()
-        with torch.no_grad():
-            values = _Values(shadow).run_all(torch.empty(BATCH, 3, image_size, image_size, device="meta"))
-        self._values = dict(zip(self.nodes, values, strict=True))
+        tensors = {f"graph.{name}": torch.empty_like(value, device="meta") for name, value in _tensors(graph)}
+        images = torch.empty(BATCH, 3, image_size, image_size, device="meta")
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self._values = torch.func.functional_call(_Values(graph), tensors, images)
+        self.macs = counter.get_total_flops() // 2 // BATCH
         self._from_images = self._find_what_depends_on_images()
+
+    @property
+    def features(self) -> int:
+        """Width of the features."""
+        return self.shape(self.nodes[-1])[1]
 
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         """The shape of a tensor for a batch of :data:`BATCH` images; () for any other value."""
@@ -139,13 +146,30 @@ class _Tracer(fx.Tracer):
         return ours or super().is_leaf_module(m, module_qualified_name)
 
 
-class _Values(fx.Interpreter):
-    """Runs a graph and keeps the value of every node."""
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from ((name, value.detach()) for name, value in module.named_parameters())
+    yield from module.named_buffers()
 
-    def run_all(self, images: Tensor) -> list[Any]:
-        self.garbage_collect_values = False
-        self.run(images)
-        return [self.env.get(node) for node in self.graph.nodes]
+
+class _Values(nn.Module):
+    """Runs a graph and gives the value of every node."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, images: Tensor) -> dict[fx.Node, Any]:
+        interpreter = _ShapeInterpreter(self.graph, garbage_collect_values=False)
+        interpreter.run(images)
+        return dict(interpreter.env)
+
+
+class _ShapeInterpreter(fx.Interpreter):
+    """Runs a graph where only shapes matter: what keeps the shape is left out."""
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kept = isinstance(self.fetch_attr(target), (*NORMS, nn.Identity, nn.Dropout, DropPath, DropBlock2d))
+        return args[0] if kept else super().call_module(target, args, kwargs)
 
 
 def _holds_tensors(value: Any) -> bool:
