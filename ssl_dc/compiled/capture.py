@@ -322,7 +322,7 @@ class _Translation:
         if node.target in (torch.relu, F.relu):
             return Relu(output=node.name, input=self._value(node.args[0]))
         if node.target in _POINTWISE_FUNCTIONS:
-            call = self._call(node, cast("Callable[..., Any]", node.target))
+            call = self._call(node, node.target)
             return Pointwise(output=node.name, input=call.arguments[0], function=call.function)
         if node.target in (operator.add, torch.add, operator.iadd) and len(self._names(node)) == 2 and not node.kwargs:
             left, right = self._names(node)
