@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -117,6 +118,8 @@ def traced(network: nn.Module, image_size: int) -> TracedNetwork:
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix("network.")
+        if node.target is torch._assert:  # its text was made with stand-ins for values
+            node.args = (node.args[0], re.sub(r" \(Proxy\(\w+\)\)", "", str(node.args[1])))
     made = fx.GraphModule(network, graph, type(network).__name__)
     _name_attention_products(made)
     made.recompile()

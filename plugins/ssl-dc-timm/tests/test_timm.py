@@ -241,7 +241,9 @@ def test_what_cannot_be_done_right_is_refused_with_a_sentence(model: str, said: 
 
 
 def test_a_size_that_a_network_does_not_take_is_refused_with_a_sentence() -> None:
-    with pytest.raises(ssl_dc.ConfigError, match=r"does not take images of 16 px: .*\(backbone.img_size sets the size"):
+    with pytest.raises(
+        ssl_dc.ConfigError, match=r"16 px: Input height doesn't match model \(224\)\. \(backbone.img_size sets"
+    ):
         build({**config(model="vit_tiny_patch16_224"), **NO_GATES})
     with pytest.raises(ssl_dc.ConfigError, match=r"backbone.img_size: 'resnet10t' does not take this"):
         build({**config(model="resnet10t", img_size=16), **NO_GATES})
