@@ -41,7 +41,6 @@ SMALL: Mapping[str, Any] = {"width": 4, "stem": "cifar", "expander_width": 8, "h
 VARIANTS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
     ("backbone", "timm"): [
         {"model": "resnet10t"},
-        {"model": "mobilenetv3_small_050"},
         {"model": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4},
         {"model": "lcnet_035"},
     ],
