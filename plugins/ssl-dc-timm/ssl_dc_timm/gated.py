@@ -9,7 +9,7 @@ from torch import fx
 
 import ssl_dc
 from ssl_dc_timm.norms import is_norm, route_norm
-from ssl_dc_timm.sites import FoundSite, SiteFinder, channel_axis
+from ssl_dc_timm.sites import FoundSite, SiteFinder
 from ssl_dc_timm.trace import TracedNetwork
 
 
@@ -40,7 +40,7 @@ def gated(
     inputs: dict[fx.Node, fx.Node] = {}
     for number, site in enumerate(sites):
         if site.decides_on not in inputs:
-            inputs[site.decides_on] = _as_image(network, site.decides_on)
+            inputs[site.decides_on] = _as_image(network, site)
         name = f"points.{number}"
         network.graph.add_submodule(name, _point(network, site, prefix, gate_factory))
         with graph.inserting_before(site.reader) if site.reader is not None else graph.inserting_after(site.value):
@@ -53,17 +53,17 @@ def gated(
 
 
 def _point(network: TracedNetwork, site: FoundSite, prefix: str, gate_factory: ssl_dc.GateFactory) -> ssl_dc.GatePoint:
-    width = network.shape(site.decides_on)[channel_axis(network, site.decides_on)]
+    width = network.shape(site.decides_on)[site.input_axis]
     layers = tuple(f"{prefix}{layer.target}" for layer in site.layers)
     declared = ssl_dc.GateSite(site.name, site.granularity, width, site.entries, layers, site.axis)
     return ssl_dc.GatePoint(declared, gate_factory)
 
 
-def _as_image(network: TracedNetwork, value: fx.Node) -> fx.Node:
-    """A value in the layout that gates read, (N, C, H, W): tokens (N, T, C) become (N, C, T, 1)."""
-    graph = network.graph.graph
+def _as_image(network: TracedNetwork, site: FoundSite) -> fx.Node:
+    """What a gate decides on in the layout that it reads, (N, C, H, W): tokens (N, T, C) become (N, C, T, 1)."""
+    graph, value = network.graph.graph, site.decides_on
     shape = network.shape(value)
-    if len(shape) == 4 and channel_axis(network, value) == 1:
+    if len(shape) == 4 and site.input_axis == 1:
         return value
     order = (0, 2, 1) if len(shape) == 3 else (0, 3, 1, 2)
     with graph.inserting_after(value):

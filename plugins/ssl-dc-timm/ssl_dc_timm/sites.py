@@ -72,6 +72,7 @@ class FoundSite:
         value: The value that is gated.
         reader: The one node that reads the gated value; None if all do.
         decides_on: The value that the gate decides on.
+        input_axis: The axis of that value that has its channels.
         granularity: What one entry of the mask switches.
         entries: Width of the mask.
         axis: The axis of the value that has the channels.
@@ -82,6 +83,7 @@ class FoundSite:
     value: fx.Node
     reader: fx.Node | None
     decides_on: fx.Node
+    input_axis: int
     granularity: ssl_dc.Granularity
     entries: int
     axis: int
@@ -177,7 +179,8 @@ class SiteFinder:
             name=f"{layers[0].target}.{kind}",
             value=candidate.value,
             reader=None,
-            decides_on=self._cut_before(layers[0]),
+            decides_on=(start := self._cut_before(layers[0])),
+            input_axis=channel_axis(self.network, start),
             granularity=ssl_dc.Granularity.CHANNEL,
             entries=candidate.entries,
             axis=candidate.axis,
@@ -506,6 +509,7 @@ class SiteFinder:
             value=branch.value,
             reader=branch.end,
             decides_on=branch.start,
+            input_axis=channel_axis(self.network, branch.start),
             granularity=ssl_dc.Granularity.BRANCH,
             entries=1,
             axis=1,

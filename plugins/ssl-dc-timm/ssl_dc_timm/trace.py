@@ -107,7 +107,8 @@ def traced(network: nn.Module, image_size: int) -> TracedNetwork:
     """
     was_training = network.training
     try:
-        graphs = [_Tracer().trace(_Images(network.train(training))) for training in (False, True)]
+        roots = [_Images(network), _Images(network)]
+        graphs = [_Tracer().trace(root.train(training)) for root, training in zip(roots, (False, True), strict=True)]
     except Exception as error:  # any forward may raise anything when it meets stand-ins for values
         raise UntraceableError(f"its forward cannot be traced ({type(error).__name__}: {error})") from error
     finally:
@@ -115,6 +116,9 @@ def traced(network: nn.Module, image_size: int) -> TracedNetwork:
     if str(graphs[0]) != str(graphs[1]):
         raise UntraceableError("it runs other operations in training than in evaluation, beside its layers")
     graph = graphs[0]
+    for name, constant in roots[0].__dict__.items():
+        if isinstance(constant, Tensor):  # a tensor that the forward makes of none of the images
+            network.register_buffer(name, constant, persistent=False)
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
             node.target = str(node.target).removeprefix("network.")

@@ -226,6 +226,22 @@ def test_what_a_mask_shuts_is_not_used(network: Timm) -> None:
             assert 0 < used <= float(declared) + 1e-6, layer.name
 
 
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        ("densenet121", {"channels": 58}),
+        ("mobilenetv4_conv_small_035", {"channels": 15, "branch": 10}),
+        ("resnext26ts", {"groups": 8, "branch": 8}),
+    ],
+)
+def test_networks_of_other_families_have_sites_too(model: str, found: dict[str, int]) -> None:
+    made = Timm(TimmOptions(model=model), OneNorm, Fixed).eval()
+    assert kinds(made.gate_points()) == found
+    with torch.no_grad():
+        dense, gated = (made(images(), route)[0] for route in ssl_dc.Route.BOTH)
+    assert torch.equal(dense, gated)
+
+
 def test_a_network_with_gates_can_be_pickled() -> None:
     network = untrained("mobilenetv3_small_050", "dgnet")
     again = pickle.loads(pickle.dumps(network))
