@@ -1,5 +1,5 @@
-# An image for CPUs. Build it with: docker build -t ssl-dc .
-# A --build-arg TORCH_INDEX=URL names an index that has CPU builds of torch; without it torch comes with its CUDA libraries.
+# An image for CPUs. Build it with: docker build -t ssl-dc-cpu .
+# --build-arg TORCH_INDEX=URL takes torch from an index with CPU builds. Without it torch comes with its CUDA libraries.
 FROM python:3.12-slim
 
 # the C compiler makes the kernels, on the machine that they run on
