@@ -117,6 +117,8 @@ def default_of(field: Any) -> str:
     if field.is_required():
         return "none: it must be given"
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, tuple):
+        return f"`{', '.join(map(str, value))}`" if value else "none"
     return "not set" if value is None else f"`{value}`"
 
 

@@ -18,7 +18,7 @@ from helpers.settings import SHORT
 from helpers.shown_code import REPOSITORY
 from helpers.small_trainings import small_for
 
-RUNS = ("RUN", "ONE", "TWO", "OTHER", "digits", "one", "digits-vicreg-dgnet-0.1-seed0")
+RUNS = ("RUN", "ONE", "TWO", "OTHER", "one")
 """Runs that pages name, and do not train first."""
 
 OBJECTIVE = """
