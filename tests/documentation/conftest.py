@@ -48,7 +48,7 @@ class Spread(ssl_dc.Objective):
 @ssl_dc.hookimpl
 def ssl_dc_objectives():
     where = __name__
-    return [ssl_dc.Part("spread", target=f"{where}:Spread", options=f"{where}:SpreadOptions", summary="Alignment.")]
+    return [ssl_dc.Part(name="spread", target=f"{where}:Spread", options=f"{where}:SpreadOptions", summary="Alignment.")]
 """
 
 

@@ -34,11 +34,12 @@ SMALLER = {
 }
 """What is added to other commands, the last of an option counts."""
 
-REPLACED = {"--epochs 1000": "--epochs 2"}
+REPLACED = {"--epochs 1000": "--epochs 2", "0.1:0.9": "0.3,0.6"}
+"""What is said smaller: a training for longer, and one for nine budgets."""
 
 SLOW = (
-    r"torchrun|\bbench\b|\bexport\b|\breport\b|report\(|umap|tsne|curve|finetune|--init|training\.init|--data arrow"
-    r"|datasets|timm|conformance|run_checks"
+    r"torchrun|ssl-dc (bench|export|report)|\.report\(|umap|tsne|curve|finetune|--init|training\.init|--data arrow|datasets"
+    r"|timm|conformance|run_checks"
 )
 """Lines and programs that take more than a second or two, or import what takes long."""
 
