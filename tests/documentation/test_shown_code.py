@@ -43,7 +43,17 @@ SLOW = (
 )
 """Lines and programs that take more than a second or two, or import what takes long."""
 
+TRAINING = r"ssl-dc train (?!.*(--dry-run|--resume))"
+QUICK_TRAININGS = {"README.md", "tutorial.md", "library.md", "choose-a-budget.md"}
+"""Pages whose trainings the quick suite runs; those of other pages are slow evidence, so that the suite stays quick."""
+
 SHELLS = {"sh", "bash"}
+
+
+def is_slow(block: Block, text: str) -> bool:
+    """Whether a line or a program of a block is left to the slow tests."""
+    trains = re.match(TRAINING, text) is not None and block.page.name not in QUICK_TRAININGS
+    return trains or re.search(SLOW, text) is not None
 
 
 def given(folder: Path) -> dict[str, Any]:
@@ -102,11 +112,11 @@ def run_launch(words: list[str]) -> None:
 
 def run_block(block: Block, names: dict[str, Any], *, slow_too: bool) -> None:
     """Run what is to be run of a block."""
-    if block.language == "python" and block.is_run() and (slow_too or not re.search(SLOW, block.text)):
+    if block.language == "python" and block.is_run() and (slow_too or not is_slow(block, block.text)):
         exec(compile(block.text, f"{block.page.name}", "exec"), names)
     if block.language in SHELLS:
         for line in block.lines():
-            if block.is_run(line) and (slow_too or not re.search(SLOW, line)):
+            if block.is_run(line) and (slow_too or not is_slow(block, line)):
                 run_line(line)
 
 
@@ -115,7 +125,7 @@ def pages_with(slow_too: bool) -> list[Path]:
 
     def has(block: Block) -> bool:
         texts = [block.text] if block.language == "python" else block.lines() if block.language in SHELLS else []
-        return any(block.is_run(text) and (slow_too or not re.search(SLOW, text)) for text in texts)
+        return any(block.is_run(text) and (slow_too or not is_slow(block, text)) for text in texts)
 
     return [page for page in PAGES if any(map(has, blocks_of(page)))]
 
