@@ -60,30 +60,20 @@ def is_on_the_site(path: Path) -> bool:
     return path.suffix in IMAGES or path.suffix == ".md"
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
-    lines = [columns, ("---",) * len(columns), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    )
-
-
 def settings_reference() -> str:
     """Every setting of a config, from the pydantic models: the sections of a run, then the options of each part."""
     fields = {name: field for name, field in RunConfig.model_fields.items() if name not in KINDS}
     models = {name: field for name, field in fields.items() if is_model(field.annotation)}
-    own = [
-        f"## `{name}`\n\n{field.description}\n\n{options_table(field.annotation, name)}" for name, field in models.items()
-    ]
+    own = [f"## `{name}`\n\n{field.description}\n\n{options_of(field.annotation, name)}" for name, field in models.items()]
     single = [
-        (f"`{name}`", default_of(field), field.description or "") for name, field in fields.items() if name not in models
+        f"- **`{name}`**, {default_of(field)}. {field.description}" for name, field in fields.items() if name not in models
     ]
     parts = [
         f"## `{kind.name}`\n\n{kind.section or f'{kind.brings}.'}\n\n" + "\n\n".join(map(part_section, built_in(kind.name)))
         for kind in KINDS.values()
         if kind.options and built_in(kind.name)
     ]
-    return "\n\n".join([*own, "## Others\n\n" + table(("setting", "default", "meaning"), single), *parts])
+    return "\n\n".join([*own, "## Others\n\n" + "\n".join(single), *parts])
 
 
 def is_model(thing: Any) -> bool:
@@ -99,27 +89,27 @@ def built_in(kind: str) -> list[Registered]:
 def part_section(registered: Registered) -> str:
     """A part: what it is, and its options."""
     name, kind = registered.part.name, registered.kind
-    return f"### {kind} `{name}`\n\n{registered.part.summary}\n\n{options_table(registered.options_model(), kind)}"
+    return f"### {kind} `{name}`\n\n{registered.part.summary}\n\n{options_of(registered.options_model(), kind)}"
 
 
-def options_table(model: Any, section: str) -> str:
-    """The options of a model: key, default, what is allowed, meaning."""
-    rows = [
-        (f"`{section}.{name}`", default_of(field), allowed_values(field), field.description or "")
+def options_of(model: Any, section: str) -> str:
+    """The options of a model, a line each: key, default, meaning, what is allowed."""
+    lines = [
+        f"- **`{section}.{name}`**, {default_of(field)}. {field.description or ''} *Allowed: {allowed_values(field)}.*"
         for name, field in model.model_fields.items()
         if name != "name"
     ]
-    return table(("setting", "default", "allowed", "meaning"), rows) if rows else "It has no options."
+    return "\n".join(lines) if lines else "It has no options."
 
 
 def default_of(field: Any) -> str:
-    """The default of a field, as a config writes it."""
+    """What a field is by default, as a config writes it."""
     if field.is_required():
-        return "none: it must be given"
+        return "which must be given"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, tuple):
-        return f"`{', '.join(map(str, value))}`" if value else "none"
-    return "not set" if value is None else f"`{value}`"
+        value = ", ".join(map(str, value)) or None
+    return "by default not set" if value is None else f"by default `{value}`"
 
 
 def command_reference() -> str:

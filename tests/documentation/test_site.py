@@ -52,11 +52,11 @@ def test_every_setting_is_in_the_reference(site_pages: ModuleType) -> None:
     text = site_pages.settings_reference()
     for section in ("budget", "training"):
         for name in RunConfig.model_fields[section].annotation.model_fields:
-            assert f"| `{section}.{name}` |" in text
+            assert f"- **`{section}.{name}`**, " in text
     for name in registry().find("gating", "dgnet").options_model().model_fields:
-        assert f"| `gating.{name}` |" in text or name == "name"
+        assert f"- **`gating.{name}`**, " in text or name == "name"
     assert "### protocol `linear`" in text
-    assert "| `seed` |" in text
+    assert "- **`seed`**, by default `0`. " in text
 
 
 def test_every_command_is_in_the_reference(site_pages: ModuleType) -> None:
