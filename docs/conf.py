@@ -23,6 +23,8 @@ extensions = [
 # the tables of the paper stand in the results as files, which pages link to
 exclude_patterns = ["results/reproduction/table*.md"]
 
+smartquotes = False  # options begin with --
+
 html_theme = "furo"
 html_title = f"ssl-dc {release}"
 html_theme_options = {"navigation_with_keys": True}
