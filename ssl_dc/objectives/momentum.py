@@ -23,7 +23,7 @@ BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 def momentum_at(progress: float, start: float) -> float:
     """The share of itself that the copy keeps at a step: 1 - (1 - start) * (cos(pi * progress) + 1) / 2.
 
-    Source: Grill et al. 2020, section 3.3. Caron et al. 2021 use the same schedule.
+    Source: Grill et al. 2020. Caron et al. 2021 use the same schedule.
 
     Args:
         progress: The share of training done, in [0, 1].
@@ -55,8 +55,8 @@ class MomentumTarget(nn.Module):
     """A copy of encoder and head that slowly follows them. What it makes of a view is a target.
 
     Make it a submodule of the objective, call :meth:`bind` in the objective's ``bind`` and :meth:`follow` in its
-    ``after_step``. It is then saved, moved to a device and set to training mode with the objective. Nothing in it requires a
-    gradient, so no optimiser trains it.
+    ``after_step``. It is then saved, moved to a device and set to training mode with the objective. Nothing in it requires
+    a gradient, so no optimiser trains it.
 
     Args:
         options: Momentum, and the route of the copy.

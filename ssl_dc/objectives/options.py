@@ -26,8 +26,8 @@ class MomentumOptions(PartOptions):
         0.996,
         ge=0,
         le=1,
-        description="Share of itself that the momentum copy keeps at the first step. It rises to 1 along a cosine. A shorter"
-        " run needs a smaller share.",
+        description="Share of itself that the momentum copy keeps at the first step. It rises to 1 along a cosine. A"
+        " shorter run needs a smaller share.",
     )
     target_route: Literal["dense", "same"] = Field(
         "dense",
