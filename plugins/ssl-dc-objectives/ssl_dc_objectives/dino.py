@@ -73,8 +73,8 @@ class Head(nn.Module):
 class DINO(ssl_dc.Objective):
     """The objective ``dino``: cross-entropy of each view of the student with each other view of the teacher.
 
-    P_s = softmax(g_s / student temperature), P_t = softmax((g_t - center) / teacher temperature). The mean is taken over all
-    pairs of different views (equation 3, algorithm 1). The teacher is a momentum copy of encoder and head. The center
+    P_s = softmax(g_s / student temperature), P_t = softmax((g_t - center) / teacher temperature). The mean is taken over
+    all pairs of different views (equation 3, algorithm 1). The teacher is a momentum copy of encoder and head. The center
     follows the mean of the teacher's logits over the global batch (equation 4).
 
     Args:

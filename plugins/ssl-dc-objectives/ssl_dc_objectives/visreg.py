@@ -20,7 +20,7 @@ def invariance(z: Tensor) -> Tensor:
 
 
 def deviation(z: Tensor) -> Tensor:
-    """sigma (V, D): the biased standard deviation of each dimension of embeddings (V, N, D), plus 1e-6."""
+    """The biased standard deviation sigma (V, D) of each dimension of embeddings (V, N, D), plus 1e-6."""
     centred = z - z.mean(dim=1, keepdim=True)
     return torch.linalg.vector_norm(centred, dim=1) / z.shape[1] ** 0.5 + 1e-6
 

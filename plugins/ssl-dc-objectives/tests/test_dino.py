@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from stated import SMALL, Array, assert_gradients, differences, tensors
 from torch import Tensor, nn
 
 import ssl_dc
 from ssl_dc.testing import conformance
 from ssl_dc_objectives.dino import DINO, Head, teacher_temperature
 from ssl_dc_objectives.options import DINOOptions
-from stated import SMALL, Array, assert_gradients, differences, tensors
 
 test_dino = conformance("objective", "dino", settings=SMALL["dino"])
 test_dino_with_a_teacher_of_the_same_route = conformance(

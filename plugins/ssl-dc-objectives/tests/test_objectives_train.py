@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from stated import SMALL
 
 import ssl_dc
-from stated import SMALL
 
 TINY: dict[str, Any] = {
     "budget.target": 0.3,

@@ -9,12 +9,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
 
 import ssl_dc
 from ssl_dc.testing import conformance
 from ssl_dc_objectives.options import SIGRegOptions
 from ssl_dc_objectives.sigreg import SIGReg, epps_pulley
-from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
 
 test_sigreg = conformance("objective", "sigreg", settings=SMALL["sigreg"])
 

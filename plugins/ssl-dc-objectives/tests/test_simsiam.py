@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from stated import SMALL, Array, assert_gradients, differences, embeddings, run, tensors
 from torch import nn
 
 from ssl_dc.testing import conformance
 from ssl_dc_objectives.options import SimSiamOptions
 from ssl_dc_objectives.simsiam import SimSiam
-from stated import SMALL, Array, assert_gradients, differences, embeddings, run, tensors
 
 test_simsiam = conformance("objective", "simsiam", settings=SMALL["simsiam"])
 

@@ -9,11 +9,11 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
+from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
 
 from ssl_dc.testing import conformance
 from ssl_dc_objectives.options import VISRegOptions
 from ssl_dc_objectives.visreg import VISReg, scale, shape
-from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
 
 test_visreg = conformance("objective", "visreg", settings=SMALL["visreg"])
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
 
 import ssl_dc
 from ssl_dc.testing import conformance
 from ssl_dc_objectives.options import WMSEOptions
 from ssl_dc_objectives.wmse import WMSE, whiten
-from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
 
 test_wmse = conformance("objective", "wmse", settings=SMALL["wmse"])
 
