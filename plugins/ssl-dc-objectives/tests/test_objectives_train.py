@@ -42,7 +42,7 @@ def test_two_steps_train_both_routes_and_a_resumed_run_is_the_same_to_the_last_b
     run = ssl_dc.train(settings_of(name), output=whole)
     assert run.outcome.routes[ssl_dc.Route.GATED].ratio < 0.9
     first, last = (saved(whole, step, "learner") for step in (1, 2))
-    moved = {key for key in first if first[key].is_floating_point() and not torch.equal(first[key], last[key])}
+    moved = {key for key in first if key.endswith(".weight") and not torch.equal(first[key], last[key])}
     assert any(key.startswith("encoder.") for key in moved)
     assert any(key.startswith("objective.") for key in moved)
     assert all(tensor.isfinite().all() for tensor in last.values())
