@@ -52,10 +52,12 @@ class Objective(nn.Module, ABC):
         views: How many views the objective takes. None means any number from 2.
         trained_views: Numbers of the views whose features get a gradient, from 0. None means all of them. A view that is
             only a target, as in an asymmetric objective, is left out: the encoder learns nothing from its route.
+        least_batch: Images that all processes together must take at once. A smaller batch is refused before the first step.
     """
 
     views: ClassVar[int | None] = 2
     trained_views: Sequence[int] | None = None
+    least_batch: int = 2
 
     @property
     @abstractmethod

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_dc.backbones.base import Backbone
+from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import DataError, PluginError
+from ssl_dc.errors import ConfigError, DataError, PluginError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.cost import CostModel
@@ -108,6 +109,7 @@ class Contract:
 
         Raises:
             PluginError: If they are not as many tensors as there are routes, of the image size that the trainer was told.
+            ConfigError: If the objective needs more images at once.
         """
         name = self._parts.name("views") if self._parts.has("views") else "the loader"
         if not isinstance(batch, (list, tuple)) or len(batch) != self._views:
@@ -117,6 +119,12 @@ class Contract:
             fits = isinstance(view, Tensor) and view.is_floating_point() and view.shape[1:] == (3, size, size)
             if not fits or len(view) != len(batch[0]):
                 self._fail(name, f"each view of a batch must be floats (N, 3, {size}, {size}), not {_seen(view)}")
+        images, least = world_size() * len(batch[0]), self._objective.least_batch
+        if images < least:
+            raise ConfigError(
+                f"{self._parts.name('objective')} takes {least} images or more at once, and gets {images}:"
+                " raise training.batch_size, or see the options of the objective (ssl-dc plugins show)"
+            )
 
     # a step
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 import ssl_dc
 
@@ -59,12 +59,12 @@ class WMSEOptions(ssl_dc.PartOptions):
     width: int = Field(
         64,
         ge=2,
-        description="Width of the embedding. A sub-batch needs more images than this, the paper has twice as many.",
+        description="Width of the embedding. A batch and a sub-batch need at least twice as many images.",
     )
     hidden_width: int = Field(1024, ge=2, description="Width of the projector's hidden layer.")
     sub_batch: int = Field(
         128,
-        ge=3,
+        ge=4,
         description="Images that are whitened together. The global batch is divided at random into equal parts, as many"
         " as have at least this size.",
     )
@@ -74,6 +74,12 @@ class WMSEOptions(ssl_dc.PartOptions):
     shrinkage: float = Field(
         0.0, ge=0, le=1, description="Share of the identity in the covariance that is whitened. It keeps it invertible."
     )
+
+    @model_validator(mode="after")
+    def _enough_images(self) -> WMSEOptions:
+        if self.sub_batch < 2 * self.width:
+            raise ValueError(f"sub_batch {self.sub_batch} must be at least twice the width, {self.width}")
+        return self
 
 
 class DINOOptions(ssl_dc.MomentumOptions):

@@ -56,6 +56,7 @@ class WMSE(ssl_dc.Objective):
     def __init__(self, options: WMSEOptions, feature_dim: int) -> None:
         super().__init__()
         self.options = options
+        self.least_batch = 2 * options.width
         self.projector = projector(feature_dim, options.hidden_width, options.width)
         self.draws = SharedDraws()
 
@@ -68,7 +69,6 @@ class WMSE(ssl_dc.Objective):
         """The term of two or more views with features (N, feature_dim). The embeddings are not whitened.
 
         Raises:
-            ConfigError: If the global batch has too few images to be whitened.
             RunError: If the covariance of a sub-batch is singular.
         """
         embeddings = [self.projector(features) for features in views.features]
@@ -87,16 +87,10 @@ class WMSE(ssl_dc.Objective):
         return torch.stack([distance(z1, z2) for z1, z2 in combinations(whitened, 2)]).mean()
 
     def _whitened(self, sub_batch: Tensor) -> Tensor:
-        n, width = sub_batch.shape
-        if n <= width:
-            raise ssl_dc.ConfigError(
-                f"objective wmse: {n} images cannot be whitened in {width} dimensions; objective.sub_batch and"
-                " training.batch_size must be above objective.width"
-            )
         try:
             return whiten(sub_batch, self.options.shrinkage)
         except torch.linalg.LinAlgError as error:
             raise ssl_dc.RunError(
-                f"objective wmse: the covariance of {n} embeddings is singular, so they cannot be whitened; a larger"
-                " objective.sub_batch, a smaller objective.width or an objective.shrinkage above 0 helps"
+                f"objective wmse: the covariance of {len(sub_batch)} embeddings is singular, so they cannot be whitened;"
+                " a larger objective.sub_batch, a smaller objective.width or an objective.shrinkage above 0 helps"
             ) from error

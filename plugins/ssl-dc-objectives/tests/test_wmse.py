@@ -94,6 +94,11 @@ def test_collapsed_embeddings_are_refused_with_what_helps() -> None:
     assert torch.isfinite(run(small(shrinkage=0.1), same, same).terms["distance"])
 
 
+def test_a_sub_batch_that_is_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match="sub_batch 100 must be at least twice the width, 64"):
+        ssl_dc.RunConfig.model_validate({"objective": {"name": "wmse", "sub_batch": 100}})
+
+
 def test_a_batch_that_is_too_small_is_refused_in_one_sentence(tmp_path: Path) -> None:
     settings = {
         "objective": "wmse",
@@ -105,5 +110,7 @@ def test_a_batch_that_is_too_small_is_refused_in_one_sentence(tmp_path: Path) ->
         "training.epochs": 1,
         "training.workers": 0,
     }
-    with pytest.raises(ssl_dc.ConfigError, match=r"8 images cannot be whitened in 64 dimensions.*training\.batch_size"):
+    with pytest.raises(
+        ssl_dc.ConfigError, match=r"takes 128 images or more at once, and gets 8: raise training\.batch_size"
+    ):
         ssl_dc.train(settings, output=tmp_path / "run")
