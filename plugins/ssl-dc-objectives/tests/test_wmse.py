@@ -17,6 +17,7 @@ from ssl_dc_objectives.options import WMSEOptions
 from ssl_dc_objectives.wmse import WMSE, whiten
 
 test_wmse = conformance("objective", "wmse", settings=SMALL["wmse"])
+test_wmse_with_its_defaults = conformance("objective", "wmse")
 
 
 def plain_whitened(view: Array, shrinkage: float = 0.0) -> Array:
