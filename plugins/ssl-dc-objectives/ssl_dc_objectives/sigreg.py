@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 
 import ssl_dc
+from ssl_dc_objectives.agreement import distance_to_mean
 from ssl_dc_objectives.draws import SharedDraws
 from ssl_dc_objectives.heads import projector
 from ssl_dc_objectives.options import SIGRegOptions
-
-
-def prediction(z: Tensor) -> Tensor:
-    """Mean squared distance of the embeddings (V, N, D) of V views to the mean of the views, over all elements."""
-    return (z - z.mean(dim=0)).square().mean()
 
 
 def epps_pulley(samples: Tensor, points: int, reach: float) -> Tensor:
@@ -45,6 +41,7 @@ def epps_pulley(samples: Tensor, points: int, reach: float) -> Tensor:
 class SIGReg(ssl_dc.Objective):
     """The objective ``sigreg``: (1 - lambda) * prediction + lambda * SIGReg, of any number of views.
 
+    The prediction is the distance of the embeddings of each view to the mean of all views.
     SIGReg is the mean, over the views and over random directions ("slices"), of the Epps-Pulley statistic of the embeddings
     along a direction (section 4 of the paper; algorithm 2 is the whole loss). All views count as the paper's global views.
 
@@ -74,5 +71,5 @@ class SIGReg(ssl_dc.Objective):
             z = torch.stack([ssl_dc.gather_batch(each.float()) for each in embeddings])
             slices = self.draws.slices(options.width, options.slices).to(z)
             statistics = [epps_pulley(each @ slices, options.points, options.reach) for each in z]
-            terms = {"prediction": prediction(z), "sigreg": torch.stack(statistics).mean()}
+            terms = {"prediction": distance_to_mean(z), "sigreg": torch.stack(statistics).mean()}
         return ssl_dc.ObjectiveOutput(terms, embeddings)

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 
 import ssl_dc
+from ssl_dc_objectives.agreement import distance_to_mean
 from ssl_dc_objectives.draws import SharedDraws
 from ssl_dc_objectives.heads import projector
 from ssl_dc_objectives.options import VISRegOptions
-
-
-def invariance(z: Tensor) -> Tensor:
-    """Mean squared distance of the embeddings (V, N, D) of V views to the mean of the views, over all elements."""
-    return (z - z.mean(dim=0)).square().mean()
 
 
 def deviation(z: Tensor) -> Tensor:
@@ -54,6 +50,7 @@ def shape(z: Tensor, slices: Tensor) -> Tensor:
 class VISReg(ssl_dc.Objective):
     """The objective ``visreg``: (1 - lambda) * invariance + lambda * (scale + shape + center), of any number of views.
 
+    The invariance is the distance of the embeddings of each view to the mean of all views.
     Source: the authors' page (scale, shape) and code (center, the stop-gradient, the weights). All views count as global.
 
     Args:
@@ -81,5 +78,5 @@ class VISReg(ssl_dc.Objective):
         with torch.autocast(embeddings[0].device.type, enabled=False):
             z = torch.stack([ssl_dc.gather_batch(each.float()) for each in embeddings])
             slices = self.draws.slices(self.options.width, self.options.slices).to(z)
-            terms = {"invariance": invariance(z), "scale": scale(z), "shape": shape(z, slices), "center": center(z)}
+            terms = {"invariance": distance_to_mean(z), "scale": scale(z), "shape": shape(z, slices), "center": center(z)}
         return ssl_dc.ObjectiveOutput(terms, embeddings)
