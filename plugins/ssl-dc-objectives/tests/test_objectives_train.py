@@ -55,9 +55,8 @@ def test_two_steps_train_both_routes_and_a_resumed_run_is_the_same_to_the_last_b
         assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-@pytest.mark.parametrize("name", ["dino", "sigreg", "visreg", "wmse"])
-def test_three_views_train(name: str, tmp_path: Path) -> None:
-    run = ssl_dc.train(settings_of(name, routes=["gated", "dense", "gated"]), output=tmp_path / "run")
+def test_three_views_train(tmp_path: Path) -> None:
+    run = ssl_dc.train(settings_of("dino", routes=["gated", "dense", "gated"]), output=tmp_path / "run")
     assert all(torch.isfinite(p).all() for p in run.model.encoder.parameters())
     assert run.outcome.routes[ssl_dc.Route.GATED].ratio < 0.9
 
