@@ -161,7 +161,8 @@ class _Rehearsing:
         step = self._step_seconds(few, largest)
         forward = self._forward_seconds(min(evaluation_batch, max(few, PASSES * affordable)))
         if isinstance(trainer.budget, AdaptiveControl):
-            step += forward * min(self.micro_batch, AdaptiveControl.MOST / world_size()) / AdaptiveControl.EVERY
+            measured = self.micro_batch / AdaptiveControl.spacing(self.micro_batch * world_size())
+            step += forward * measured / AdaptiveControl.EVERY
         weights = _bytes_of(trainer.learner.state_dict().values())
         return Rehearsal(
             step_seconds=step,
