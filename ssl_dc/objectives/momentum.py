@@ -46,9 +46,9 @@ def follow(copied: nn.Module, network: nn.Module, momentum: float) -> None:
     """
     for own, parameter in zip(copied.parameters(), network.parameters(), strict=True):
         own.lerp_(parameter, 1 - momentum)
-    for (name, own), buffer in zip(copied.named_buffers(), network.buffers(), strict=True):
+    for (name, buffer), of_network in zip(copied.named_buffers(), network.buffers(), strict=True):
         if not name.endswith(BATCH_STATISTICS):
-            own.copy_(buffer)
+            buffer.copy_(of_network)
 
 
 class MomentumTarget(nn.Module):
