@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -24,11 +25,29 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Options that make each objective small enough for the kit's batches of 8."""
 
+TINY: dict[str, Any] = {
+    "budget.target": 0.3,
+    "backbone.width": 4,
+    "data.limit": 16,
+    "data.test_limit": 8,
+    "data.image_size": 8,
+    "training.batch_size": 8,
+    "training.epochs": 1,
+    "training.workers": 0,
+}
+"""Settings of a training of two steps."""
+
 
 def on_embeddings(objective: T) -> T:
     """The objective with a projector that changes nothing, so that features are embeddings."""
     objective.projector = nn.Identity()
     return objective
+
+
+def slices_of(objective: Any) -> Array:
+    """The directions (D, M) that an objective will draw next."""
+    drawn = copy.deepcopy(objective.draws).slices(objective.options.width, objective.options.slices)
+    return np.asarray(drawn.double().numpy())
 
 
 def run(objective: ssl_dc.Objective, *features: Tensor) -> ssl_dc.ObjectiveOutput:

@@ -9,27 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from stated import SMALL
+from stated import SMALL, TINY
 
 import ssl_dc
 
-TINY: dict[str, Any] = {
-    "budget.target": 0.3,
-    "routes": ["gated", "dense"],
-    "backbone.width": 4,
-    "data.limit": 16,
-    "data.test_limit": 8,
-    "data.image_size": 8,
-    "training.batch_size": 8,
-    "training.epochs": 1,
-    "training.workers": 0,
-    "training.checkpoint_every": 1,
-    "training.keep_checkpoints": 9,
-}
-
 
 def settings_of(name: str, **more: Any) -> dict[str, Any]:
-    return {**TINY, "objective": name, **{f"objective.{key}": value for key, value in SMALL[name].items()}, **more}
+    options = {f"objective.{key}": value for key, value in SMALL[name].items()}
+    return {**TINY, "routes": ["gated", "dense"], "training.checkpoint_every": 1, "objective": name, **options, **more}
 
 
 def saved(folder: Path, step: int, file: str) -> dict[str, torch.Tensor]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import cmath
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
+from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, slices_of, tensors
 
 import ssl_dc
 from ssl_dc.testing import conformance
@@ -43,11 +42,6 @@ def plain_terms(views: list[Array], slices: Array) -> dict[str, float]:
 
 def small(**options: float) -> SIGReg:
     return on_embeddings(SIGReg(SIGRegOptions.model_validate({"width": 4, "slices": 3, **options}), feature_dim=4))
-
-
-def slices_of(objective: SIGReg) -> Array:
-    """The directions that the objective will draw next."""
-    return copy.deepcopy(objective.draws).slices(objective.options.width, objective.options.slices).double().numpy()
 
 
 @pytest.mark.parametrize("views", [2, 3])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 import torch
-from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
+from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, slices_of, tensors
 
 from ssl_dc.testing import conformance
 from ssl_dc_objectives.options import VISRegOptions
@@ -46,11 +45,6 @@ def plain_terms(views: list[Array], slices: Array, sigmas: list[Array]) -> dict[
 
 def small(**options: float) -> VISReg:
     return on_embeddings(VISReg(VISRegOptions.model_validate({"width": 4, "slices": 3, **options}), feature_dim=4))
-
-
-def slices_of(objective: VISReg) -> Array:
-    """The directions that the objective will draw next."""
-    return copy.deepcopy(objective.draws).slices(objective.options.width, objective.options.slices).double().numpy()
 
 
 @pytest.mark.parametrize("views", [2, 3])

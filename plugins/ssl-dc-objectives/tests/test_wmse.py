@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stated import SMALL, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
+from stated import SMALL, TINY, Array, assert_gradients, differences, embeddings, on_embeddings, run, tensors
 
 import ssl_dc
 from ssl_dc.testing import conformance
@@ -101,17 +101,6 @@ def test_a_sub_batch_that_is_too_small_is_refused() -> None:
 
 
 def test_a_batch_that_is_too_small_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    settings = {
-        "objective": "wmse",
-        "backbone.width": 4,
-        "data.limit": 16,
-        "data.test_limit": 8,
-        "data.image_size": 8,
-        "training.batch_size": 8,
-        "training.epochs": 1,
-        "training.workers": 0,
-    }
-    with pytest.raises(
-        ssl_dc.ConfigError, match=r"takes 128 images or more at once, and gets 8: raise training\.batch_size"
-    ):
-        ssl_dc.train(settings, output=tmp_path / "run")
+    needs = r"takes 128 images or more at once, and gets 8: raise training\.batch_size"
+    with pytest.raises(ssl_dc.ConfigError, match=needs):
+        ssl_dc.train({**TINY, "objective": "wmse"}, output=tmp_path / "run")
