@@ -22,6 +22,7 @@ SETTINGS = {
     **TINY,
     "data.limit": 400,
     "data.test_limit": 200,
+    "backbone.width": 8,
     "training.batch_size": 80,
     "training.epochs": 1,
     "budget.target": 0.5,
@@ -73,10 +74,10 @@ def test_fine_tuning_learns_and_keeps_the_budget(run: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     splits = own_splits(model)
     for route in model.routes:
-        tuned = Finetuning(model, route, splits, FinetuneOptions(epochs=20, batch_size=20), seed=0)
+        tuned = Finetuning(model, route, splits, FinetuneOptions(epochs=12, batch_size=40), seed=0)
         tuned.train()
         predicted, test = tuned.predictions(splits)
-        assert percent_correct(predicted, splits.test.labels) > 30  # by chance: 10
+        assert percent_correct(predicted, splits.test.labels) > 20  # by chance: 10
         if route.gated:
             (images,) = torch.stack([model.transform(splits.train.image(n)) for n in range(400)]).split(400)
             assert float(tuned.model.gated(images).ratio.mean()) == pytest.approx(0.5, abs=0.02)
