@@ -98,3 +98,21 @@ def check_views(objective: Objective | type[Objective], name: str, routes: Seque
     if objective.views not in (None, len(routes)):
         written = ",".join(map(str, routes))
         raise ConfigError(f"routes {written}: {name} takes {objective.views} views, not {len(routes)}")
+
+
+def check_batch(objective: Objective, name: str, images: int) -> None:
+    """Check that all processes together take as many images at once as an objective needs.
+
+    Args:
+        objective: The objective.
+        name: What the message calls it.
+        images: How many there are.
+
+    Raises:
+        ConfigError: If it needs more.
+    """
+    if images < objective.least_batch:
+        raise ConfigError(
+            f"{name} takes {objective.least_batch} images or more at once, and gets {images}: raise training.batch_size, or"
+            " see the options of the objective (ssl-dc plugins show)"
+        )

@@ -19,14 +19,14 @@ from torch.optim import Optimizer
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import ConfigError, DataError, PluginError
+from ssl_dc.errors import DataError, PluginError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.gating.counting import counted_macs
 from ssl_dc.named_parts import NamedParts
 from ssl_dc.norms.base import RouteNorm
-from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
+from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput, check_batch
 from ssl_dc.routes import Route
 from ssl_dc.training.batches import Batches
 from ssl_dc.training.learner import Learner
@@ -119,12 +119,7 @@ class Contract:
             fits = isinstance(view, Tensor) and view.is_floating_point() and view.shape[1:] == (3, size, size)
             if not fits or len(view) != len(batch[0]):
                 self._fail(name, f"each view of a batch must be floats (N, 3, {size}, {size}), not {_seen(view)}")
-        images, least = world_size() * len(batch[0]), self._objective.least_batch
-        if images < least:
-            raise ConfigError(
-                f"{self._parts.name('objective')} takes {least} images or more at once, and gets {images}:"
-                " raise training.batch_size, or see the options of the objective (ssl-dc plugins show)"
-            )
+        check_batch(self._objective, self._parts.name("objective"), world_size() * len(batch[0]))
 
     # a step
 

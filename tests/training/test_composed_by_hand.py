@@ -72,17 +72,6 @@ def test_an_objective_of_two_views_is_refused_more() -> None:
         by_hand(OfTwo(), routes=(Route.DENSE,) * 3)
 
 
-def test_a_batch_that_is_smaller_than_the_objective_needs_is_refused_before_the_first_step() -> None:
-    class OfMany(Distance):
-        least_batch = 9
-
-    trainer, encoder = by_hand(OfMany())
-    before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    with pytest.raises(ConfigError, match=r"the objective OfMany takes 9 images or more at once, and gets 8: raise train"):
-        trainer.fit()
-    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-
-
 def test_a_config_of_more_views_than_the_objective_takes_is_refused_before_anything_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,3 +104,9 @@ def test_a_batch_that_is_too_small_is_refused_in_one_sentence(tmp_path: Path) ->
     needs = r"takes 128 images or more at once, and gets 8: raise training\.batch_size"
     with pytest.raises(ssl_dc.ConfigError, match=needs):
         ssl_dc.train({**TINY, "objective": "wmse"}, output=tmp_path / "run")
+
+
+def test_the_trial_step_of_a_plan_takes_as_many_images_as_are_needed() -> None:
+    plan = ssl_dc.plan({**TINY, "objective": "wmse", "data.limit": 128, "training.batch_size": 128})
+    assert plan.needs is not None
+    assert plan.needs.parameters > 64 * 1024
