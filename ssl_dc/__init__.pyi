@@ -122,8 +122,10 @@ from ssl_dc.objectives.base import Objective as Objective
 from ssl_dc.objectives.base import ObjectiveOutput as ObjectiveOutput
 from ssl_dc.objectives.heads import Expander as Expander
 from ssl_dc.objectives.heads import GlobalBatchNorm1d as GlobalBatchNorm1d
+from ssl_dc.objectives.momentum import MomentumTarget as MomentumTarget
 from ssl_dc.objectives.options import BarlowTwinsOptions as BarlowTwinsOptions
 from ssl_dc.objectives.options import ExpanderOptions as ExpanderOptions
+from ssl_dc.objectives.options import MomentumOptions as MomentumOptions
 from ssl_dc.objectives.options import VICRegOptions as VICRegOptions
 from ssl_dc.objectives.vicreg import VICReg as VICReg
 from ssl_dc.optimizers.base import ParameterGroup as ParameterGroup
