@@ -6,6 +6,7 @@ from ssl_dc.api import load as load
 from ssl_dc.api import plan as plan
 from ssl_dc.api import resume as resume
 from ssl_dc.api import run_protocol as run_protocol
+from ssl_dc.api import save as save
 from ssl_dc.api import train as train
 from ssl_dc.assemble import build_data_set as build_data_set
 from ssl_dc.backbones.base import Backbone as Backbone

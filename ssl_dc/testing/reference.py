@@ -18,6 +18,7 @@ same checks.
 
 In the tests of your package, with a test case for each check:
 
+<!-- not run: "spread" stands for a part of yours -->
 ```python
 from ssl_dc.testing import conformance
 
@@ -26,6 +27,7 @@ test_spread = conformance("objective", "spread", settings={"temperature": 0.2})
 
 On every part of an installed package, with its default options:
 
+<!-- not run: PACKAGE stands for a package of yours; docs/plugin-from-nothing.md checks one -->
 ```sh
 ssl-dc plugins check PACKAGE
 ```
