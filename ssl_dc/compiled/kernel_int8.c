@@ -119,7 +119,7 @@ INLINE fvec larger(fvec a, fvec b) { return chosen(a > b, a, b); } /* b if a is 
 INLINE fvec smaller(fvec a, fvec b) { return chosen(a < b, a, b); }
 #endif
 
-#define ALL(value) ((fvec){0} + (value))
+#define ALL(value) ((value) - (fvec){0})
 #define TO_EVEN 12582912.0f /* 1.5 * 2^23: a float of this size has no digits after the point */
 
 /* The codes of v: clamped to [low, 255] and rounded, ties to even. A NaN becomes low. */
@@ -435,9 +435,27 @@ static Packed pack_both(const Op *op, const State *s, int member, int members) {
 
 /* ---- the other operations ---- */
 
-static void larger_into(uint8_t *restrict best, const uint8_t *restrict x, int n) {
-    for (int i = 0; i < n; i++) best[i] = x[i] > best[i] ? x[i] : best[i];
+typedef uint8_t bytes __attribute__((vector_size(VB), aligned(1), may_alias));
+typedef uint8_t narrow __attribute__((vector_size(16), aligned(1), may_alias));
+#if VB == 64
+INLINE bytes larger_bytes(bytes a, bytes b) { return (bytes)_mm512_max_epu8((__m512i)a, (__m512i)b); }
+#elif VB == 32
+INLINE bytes larger_bytes(bytes a, bytes b) { return (bytes)_mm256_max_epu8((__m256i)a, (__m256i)b); }
+#endif
+INLINE narrow larger_narrow(narrow a, narrow b) {
+    narrow more = (narrow)(a > b);
+    return (a & more) | (b & ~more);
 }
+
+/* Put the largest bytes over a window of x into y; x and y point to a channel of the first pixel. */
+#define POOL(type, larger_of)                                                                                        \
+    do {                                                                                                             \
+        type best = *(const type *)(x + i);                                                                          \
+        for (int r = 0; r < rows; r++)                                                                               \
+            for (int c = 0; c < columns; c++)                                                                        \
+                best = larger_of(best, *(const type *)(x + (int64_t)r * op->x.line + (int64_t)c * op->x.stride + i)); \
+        *(type *)(y + i) = best;                                                                                     \
+    } while (0)
 
 static void maxpool(const Op *op, const State *s, int member, int members) {
     int64_t from, to;
@@ -448,17 +466,19 @@ static void maxpool(const Op *op, const State *s, int member, int members) {
             int top = row * op->step - op->pad_h, left = column * op->step - op->pad_w;
             int y0 = top < 0 ? 0 : top, y1 = top + op->kernel_h < op->x.height ? top + op->kernel_h : op->x.height;
             int x0 = left < 0 ? 0 : left, x1 = left + op->kernel_w < op->x.width ? left + op->kernel_w : op->x.width;
-            memset(y, 0, op->y.stride);
-            for (int r = y0; r < y1; r++)
-                for (int c = x0; c < x1; c++)
-                    larger_into(y, s->arena + op->x.offset + (int64_t)r * op->x.line + (int64_t)c * op->x.stride, op->y.stride);
+            const uint8_t *x = s->arena + op->x.offset + (int64_t)y0 * op->x.line + (int64_t)x0 * op->x.stride;
+            const int rows = y1 - y0, columns = x1 - x0;
+            int i = 0;
+#if VB > 16
+            for (; i + VB <= op->y.stride; i += VB) POOL(bytes, larger_bytes);
+#endif
+            for (; i < op->y.stride; i += 16) POOL(narrow, larger_narrow);
         }
 }
 
 #define CHANNELS 16 /* summed at once */
 typedef uint16_t wide __attribute__((vector_size(2 * CHANNELS), aligned(2), may_alias));
 typedef int32_t wider __attribute__((vector_size(4 * CHANNELS), aligned(4), may_alias));
-typedef uint8_t narrow __attribute__((vector_size(CHANNELS), aligned(1), may_alias));
 #define PIXELS_IN_16_BITS 257 /* 257 * 255 is the largest number of 16 bits */
 
 /* Sum the codes of each channel over the pixels, in PARTS partial sums. */
@@ -569,21 +589,31 @@ static void execute(const Op *op, State *s, int member, Team *team) {
     }
 }
 
-/* Put an image into the arena as codes, the three channels and a byte that no weight reads in each pixel. */
+/* The codes of n pixels of an image, n at most VL, each with its three channels and a byte that no weight reads. */
+INLINE ivec pixels_from(const Program *program, const float *image, int64_t plane, int n) {
+    ivec pixels = {0};
+    for (int channel = 0; channel < 3; channel++) {
+        const float *from = image + channel * plane;
+        fvec v = {0};
+        if (n == VL) v = *(const fvec *)from;
+        else memcpy(&v, from, sizeof(float) * n);
+        pixels |= codes_from(v * program->input_scale + program->input_zero, 0) << 8 * channel;
+    }
+    return pixels;
+}
+
 static void put_image(const Program *program, State *s, const float *image, int member, int members) {
     const Activation *t = &program->input;
     const int64_t plane = (int64_t)t->height * t->width;
     int64_t from, to;
     share(t->height, member, members, &from, &to);
-    for (int64_t row = from; row < to; row++)
-        for (int column = 0; column < t->width; column += VL) {
-            int here = t->width - column < VL ? t->width - column : VL;
-            ivec pixels = {0};
-            for (int channel = 0; channel < 3; channel++) {
-                fvec v = {0};
-                memcpy(&v, image + channel * plane + row * t->width + column, sizeof(float) * here);
-                pixels |= codes_from(v * program->input_scale + program->input_zero, 0) << 8 * channel;
-            }
-            memcpy(s->arena + t->offset + row * t->line + column * t->stride, &pixels, 4 * here);
-        }
+    for (int64_t row = from; row < to; row++) {
+        uint8_t *y = s->arena + t->offset + row * t->line;
+        const float *x = image + row * t->width;
+        int column = 0;
+        for (; column + VL <= t->width; column += VL) *(ivec *)(y + 4 * column) = pixels_from(program, x + column, plane, VL);
+        if (column == t->width) continue;
+        ivec last = pixels_from(program, x + column, plane, t->width - column);
+        memcpy(y + 4 * column, &last, 4 * (t->width - column));
+    }
 }
