@@ -181,7 +181,7 @@ class Arena:
     def _key(self, value: str, shape: tuple[int, ...], border: int) -> tuple[int, ...]:
         """What two values must have in common to lie in one place after each other."""
         zero = self._cells.zeros.get(value, 0) if border else 0
-        return (*shape, *(1,) * (4 - len(shape)), border, zero)
+        return (*shape, *(1,) * (4 - len(shape)), border, zero, value in self._flat)
 
 
 def _border(plan: Plan, value: str) -> int:

@@ -183,11 +183,11 @@ def test_a_code_stands_for_numbers_from_low_to_high() -> None:
 
 
 def test_outliers_are_clipped_where_that_makes_the_error_smaller() -> None:
-    values = torch.randn(1, 1, 100, 100).abs()
-    values[0, 0, 0, 0] = 30.0
+    values = torch.randn(1, 1, 1000, 1000).abs()
+    values[0, 0, 0, 0] = 6.0
 
     def code(value: Tensor) -> Code:
-        seen = quantise_module._Seen((1, 100, 100))
+        seen = quantise_module._Seen((1, 1000, 1000))
         seen.add(value, torch.arange(1))
         seen.samples = [value.flatten()]
         return quantise_module._code(seen)
@@ -195,8 +195,8 @@ def test_outliers_are_clipped_where_that_makes_the_error_smaller() -> None:
     def error(code: Code) -> float:
         return float((decoded(encoded(values, code), code) - values).square().mean())
 
-    assert code(values).step < 30 / 255
-    assert error(code(values)) <= error(Code(30 / 255, 0))
+    assert code(values).step < 6 / 255
+    assert error(code(values)) < error(Code(6 / 255, 0))
     assert code(values.clamp(max=1)).step == pytest.approx(1 / 255, rel=0.1)
 
 

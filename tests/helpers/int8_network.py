@@ -20,7 +20,8 @@ LANES = 16
 def run(plan: Int8Plan, image: Floats) -> tuple[Floats, dict[str, npt.NDArray[np.bool_]]]:
     """Features (feature_dim,) and the mask of each site for an image (3, H, W)."""
     code = plan.codes[plan.input]
-    values: dict[str, Bytes] = {plan.input: to_bytes(image * F(1 / code.step) + F(code.zero))}
+    with np.errstate(over="ignore"):
+        values: dict[str, Bytes] = {plan.input: to_bytes(image * F(1 / code.step) + F(code.zero))}
     masks: dict[str, npt.NDArray[np.bool_]] = {}
     features: Floats = np.zeros(0, F)
     for step in plan.steps:
