@@ -65,7 +65,7 @@ def columns_to_pack(weight: Tensor, block: int) -> Tensor:
 
     The kernel puts the weights of four inputs side by side with instructions that exchange k and l.
     """
-    turned = pad(weight.permute(1, 2, 3, 0), 3, block).unflatten(3, (-1, 4, 4, 4))
+    turned: Tensor = pad(weight.permute(1, 2, 3, 0), 3, block).unflatten(3, (-1, 4, 4, 4))
     return turned.transpose(4, 5).contiguous()
 
 

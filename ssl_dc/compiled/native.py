@@ -186,10 +186,10 @@ class NativeProgram:
     def _scratch_of(self, step: Step, op: Op) -> int:
         """Floats that an operation needs beside its activations."""
         if op.kind == PACKED and isinstance(step, Conv):
-            return step.weight.shape[0] * op.kernel_h * op.kernel_w * op.x.stride
+            return int(step.weight.shape[0] * op.kernel_h * op.kernel_w * op.x.stride)
         if op.kind in (GATE, MEAN):
             channels = padded(self._shapes[step.inputs[0]][1], self.kernel.vector)
-            return (self.kernel.parts + 1) * channels + padded(op.hidden, self.kernel.vector)
+            return (self.kernel.parts + 1) * channels + padded(int(op.hidden), self.kernel.vector)
         return 0
 
     def _op(self, step: Step, weights: Weights) -> Op:

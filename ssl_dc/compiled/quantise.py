@@ -42,8 +42,10 @@ def quantise(plan: Plan, images: Tensor, budgets: Sequence[float | None] = (None
         _check(step, plan)
     seen = _observed(plan, images, budgets)
     codes = _codes(plan, seen)
-    convolutions = {step: (_convolution(step, codes, seen),) for step in plan.steps if isinstance(step, Conv)}
-    quantised = plan.exchanged(dict(convolutions))
+    convolutions: dict[Step, tuple[Step]] = {
+        step: (_convolution(step, codes, seen),) for step in plan.steps if isinstance(step, Conv)
+    }
+    quantised = plan.exchanged(convolutions)
     return Int8Plan(quantised.steps, quantised.output, quantised.input, codes)
 
 
