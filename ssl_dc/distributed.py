@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -161,3 +164,37 @@ def leave_launch() -> bool:
         dist.barrier()
         dist.destroy_process_group()
     return main
+
+
+_GLOO_THREAD = "pt_gloo_runloop"
+"""The name of the threads in which gloo runs exchanges."""
+_LOOKS = 3
+"""A thread that is asleep at so many looks in a row, while nobody holds Python's lock, waits for nothing but work."""
+
+
+@atexit.register
+def let_gloo_finish() -> None:
+    """Wait until gloo's threads are at rest, for a second at most. It is called when the interpreter is about to end.
+
+    Such a thread may still have to release a tensor of the last exchange, and needs Python's lock for it. If it asks for
+    the lock while the interpreter ends, the process aborts (pytorch pull request 179291), and its launch fails after all
+    its work is done. Where the system does not show the states of threads, there is no wait.
+    """
+    asleep, deadline = 0, time.monotonic() + 1
+    while asleep < _LOOKS and time.monotonic() < deadline:
+        states = _gloo_states()
+        if not states:
+            return
+        asleep = asleep + 1 if states == {"S"} else 0
+        time.sleep(0.001)  # lets go of Python's lock
+
+
+def _gloo_states() -> set[str]:
+    """The states of gloo's threads, as Linux names them: R runs, or would if a core were free; S sleeps."""
+    states = set()
+    for thread in Path("/proc/self/task").glob("*/stat"):
+        with suppress(OSError):  # the thread has just ended
+            name, _, rest = thread.read_text().partition(" (")[2].rpartition(") ")
+            if name == _GLOO_THREAD:
+                states.add(rest[0])
+    return states

@@ -57,21 +57,20 @@ import torch
 from torch import Tensor, nn
 
 from ssl_dc.assemble import build_encoder, build_network
-from ssl_dc.atomic_files import is_partial, read_bytes, read_text, write_bytes, write_text
+from ssl_dc.atomic_files import is_partial, read_bytes, write_bytes, write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
 from ssl_dc.devices import available_devices
 from ssl_dc.distributed import rank
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.json_files import read_record
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
 from ssl_dc.run_lock import LOCK_FILE, check_not_held, sole_writer
 from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
-_LARGEST_RECORD = 2**20
-"""Size in bytes of ``data.json``, at most."""
 
 
 class RunFolder:
@@ -229,8 +228,8 @@ class RunFolder:
         if not self.data_file.is_file():
             return
         try:
-            before, now = dict(json.loads(read_text(self.data_file, _LARGEST_RECORD))), _recorded(images)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            before, now = read_record(self.data_file), _recorded(images)
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{self.data_file} cannot be read: {name_of(str(error))}") from error
         if before != now:
             count = f"it had {name_of(str(before.get('images')))} images, and has {now['images']} now"
@@ -246,8 +245,8 @@ class RunFolder:
             ConfigError: If it was not recorded.
         """
         try:
-            return int(json.loads(read_text(self.data_file, _LARGEST_RECORD))["images"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            return int(read_record(self.data_file)["images"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{self.data_file} cannot be read: {name_of(str(error))}") from error
 
     def save_bad_images(self, reasons: Mapping[str, Sequence[str]]) -> None:

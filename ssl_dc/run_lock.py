@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from ssl_dc.atomic_files import read_text
 from ssl_dc.errors import InUseError, RunError
+from ssl_dc.json_files import read_record
 from ssl_dc.printable import name_of
 
 try:
@@ -148,9 +148,9 @@ def _holder(path: Path) -> str:
     """Who holds the lock, as its file says."""
     time.sleep(0.1)  # whoever has just locked it is about to write its name
     try:
-        record = json.loads(read_text(path, _LARGEST))
+        record = read_record(path, _LARGEST)
         return f"process {int(record['pid'])} on {name_of(str(record['host']))} (since {name_of(str(record['since']))})"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from ssl_dc.atomic_files import read_text, write_text
+from ssl_dc.atomic_files import write_text
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.evaluation.features import Features
+from ssl_dc.json_files import read_record
 from ssl_dc.printable import name_of
 from ssl_dc.tensor_files import read_tensors, write_tensors
 
 RECORD = "job.json"
 """The file of the folder that says what is embedded, and how."""
-_LARGEST = 2**20
 
 
 @dataclass(frozen=True)
@@ -127,10 +127,10 @@ class Job:
             write_text(path, json.dumps(self._record, indent=2))
             return
         try:
-            earlier = json.loads(read_text(path, _LARGEST))
-        except (OSError, ValueError, RecursionError) as error:
+            earlier = read_record(path)
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({name_of(str(error))}); remove {self.folder}") from error
-        other = [key for key in self._record if not isinstance(earlier, dict) or earlier.get(key) != self._record[key]]
+        other = [key for key in self._record if earlier.get(key) != self._record[key]]
         if other:
             raise ConfigError(
                 f"{self.folder} holds shards of another embedding, which differs in {', '.join(other)}; remove it, or name"

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ssl_dc.assemble import build
+from ssl_dc.budget_control import budget_control
 from ssl_dc.calibration import calibrate
+from ssl_dc.config.schema import BudgetConfig
 from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.workers import loaded, prepare_worker, worker_failures
 from ssl_dc.distributed import world_size
@@ -38,8 +40,8 @@ def finetune(model: Model, options: FinetuneOptions) -> Evaluation:
     """Run the protocol ``finetune`` on the data set of the model's config.
 
     Each route and seed has a copy of the network and a linear layer of its own. SGD with momentum 0.9, no weight decay, a
-    cosine to 0; random crops and flips. The gates learn too, with the loss of their scheme. After the last step they are
-    calibrated, so that the gated route pays its budget.
+    cosine to 0; random crops and flips. The gates learn too, with the loss of their scheme, and are held to their budget as
+    in the training of the run. After the last step they are calibrated, so that the gated route pays its budget.
 
     Raises:
         ConfigError: If several processes are launched.
@@ -93,6 +95,8 @@ class Finetuning:
         if route.gated and self.budget is not None:
             set_budgets(self.model.encoder, (self.budget,))
             self.route = Route.at(self.budget)
+        control = model.config.budget.control
+        self.control = budget_control(BudgetConfig(target=self.budget, control=control), self.model.cost)
         self.gating = build("gating", model.config.gating, GatingScheme)
         self.head = nn.Linear(model.feature_dim, len(splits.classes)).to(model.device)
         self.optimizer = torch.optim.SGD(
@@ -124,7 +128,10 @@ class Finetuning:
             with worker_failures():
                 for some, batch in zip(order, loaded(loader), strict=True):
                     seed_everything(_FINETUNING, self.seed, step)
-                    self._step(batch.to(device, memory_format=torch.channels_last), labels[some].to(device), step / total)
+                    batch = batch.to(device, memory_format=torch.channels_last)
+                    self._step(batch, labels[some].to(device), step / total)
+                    if self.route.gated and self.budget is not None:
+                        self.control.after_step(self.model.encoder, batch, step, self.budget)
                     step += 1
         self.model.eval()
         if self.route.gated and self.budget is not None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssl_dc.atomic_files import read_text, write_text
+from ssl_dc.atomic_files import write_text
 from ssl_dc.backbones.base import TimmNetwork
 from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.json_files import read_record
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 from ssl_dc.tensor_files import write_tensors
@@ -18,7 +19,6 @@ CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 DEFINITION_FILE = "ssl_dc_resnet.py"
 """Registers the architecture, where timm itself does not have it."""
-_LARGEST_CONFIG = 2**20
 
 
 def write_timm_folder(model: Model, described: Mapping[str, str], path: Path) -> str:
@@ -61,9 +61,9 @@ def _check_free(path: Path) -> None:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     try:
-        if "architecture" in json.loads(read_text(path / CONFIG_FILE, _LARGEST_CONFIG)):
+        if "architecture" in read_record(path / CONFIG_FILE):
             return
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError):
         pass
     raise ConfigError(f"--output {path}: something else is there already, and is not replaced; name a new folder")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -10,14 +9,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ssl_dc.atomic_files import read_text
 from ssl_dc.errors import ConfigError
+from ssl_dc.json_files import read_record
 from ssl_dc.model import Model
 from ssl_dc.printable import name_of
 from ssl_dc.run_folder import RunFolder
-
-LARGEST_RECORD = 2**20
-"""Size in bytes of a file of results, at most."""
 
 LOADING = """```python
 import ssl_dc
@@ -77,8 +73,8 @@ def model_card(run: RunFolder, model: Model, name: str, *, license: str | None, 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(read_text(path, LARGEST_RECORD)))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return read_record(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {name_of(str(error))}") from error
 
 

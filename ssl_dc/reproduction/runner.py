@@ -14,6 +14,8 @@ from ssl_dc.atomic_files import write_text
 from ssl_dc.config.layers import flattened
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.scores import Evaluation
+from ssl_dc.json_files import read_record
+from ssl_dc.printable import name_of
 from ssl_dc.reproduction.plan import PlannedRun, data_part
 from ssl_dc.reproduction.systems import PaperMetric
 from ssl_dc.trackers.base import StepMetrics, Watcher
@@ -140,10 +142,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}; delete it to repeat the run") from error
-    return record
+        return read_record(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {name_of(str(error))}; delete it to repeat the run") from error
 
 
 def _check_same(run: PlannedRun, path: Path, recorded: Mapping[str, Any]) -> None:

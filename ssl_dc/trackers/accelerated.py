@@ -14,13 +14,11 @@ from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from PIL import Image
 
-from ssl_dc.atomic_files import read_text, write_text
+from ssl_dc.atomic_files import write_text
 from ssl_dc.errors import ConfigError
+from ssl_dc.json_files import read_record
 from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.trackers.options import AcceleratedOptions
-
-_LARGEST_FILE = 2**20
-"""Size in bytes of a run's config, at most."""
 
 
 class Accelerated(Watcher):
@@ -120,8 +118,8 @@ def _arguments(name: str, folder: Path, identity: str | None) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object in a file; empty if there is none."""
     try:
-        return dict(json.loads(read_text(path, _LARGEST_FILE)))
-    except (OSError, ValueError, TypeError):
+        return read_record(path)
+    except (OSError, ValueError):
         return {}
 
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ssl_dc.atomic_files import read_bytes, read_text, write_bytes, write_text
+from ssl_dc.atomic_files import read_bytes, write_bytes, write_text
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import RunError
+from ssl_dc.json_files import read_record
 from ssl_dc.run_folder import RunFolder
 
 RECORD_FILE = "best.json"
-_LARGEST_RECORD = 2**16
 WITH_LABELS = (
     "Labels chose this step: images that are not the test images, but have labels. Its test accuracy is not comparable with"
     " that of a model that was trained without labels and is the last of its run."
@@ -64,7 +64,7 @@ class BestModel:
     def _kept(self) -> dict[str, Any] | None:
         """The record of what is kept; None if there is none that can be read."""
         try:
-            record = dict(json.loads(read_text(self.best.path / RECORD_FILE, _LARGEST_RECORD)))
+            record = read_record(self.best.path / RECORD_FILE)
             return (
                 {"step": int(record["step"]), "value": float(record["value"])} if record["metric"] == self.metric else None
             )

@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_dc.atomic_files import flush_folder, is_partial, mebibytes, partial_of, read_text, write_text
+from ssl_dc.atomic_files import flush_folder, is_partial, mebibytes, partial_of, write_text
 from ssl_dc.errors import RunError
+from ssl_dc.json_files import read_record
 from ssl_dc.printable import name_of
 from ssl_dc.tensor_files import read_tensors, write_tensors
 
@@ -110,10 +111,10 @@ class CheckpointStore:
     def _read(self, folder: Path) -> Checkpoint:
         path = folder / "progress.json"
         try:
-            record = json.loads(read_text(path, _LARGEST_RECORD))
+            record = read_record(path, _LARGEST_RECORD)
             recorded = record.pop("checksum")
             step, values, sums = int(record["step"]), dict(record["values"]), dict(record["sha256"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path} is not the record of a resume point: {name_of(str(error))}") from error
         if recorded != _checksum(record) or not sums.keys() <= FILES or folder.name != folder_name(step):
             raise RunError(f"{path} is damaged: its checksum is not the one that it was written with")

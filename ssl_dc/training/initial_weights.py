@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.atomic_files import read_text
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.gating.base import Gate
+from ssl_dc.json_files import read_record
 from ssl_dc.printable import name_of
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.tensor_files import read_tensors
@@ -60,9 +59,9 @@ class InitialWeights:
         if not run.initial_file.is_file():
             return None
         try:
-            record = dict(json.loads(read_text(run.initial_record_file, LARGEST_RECORD)))
+            record = read_record(run.initial_record_file, LARGEST_RECORD)
             said = {key: record[key] for key in ("path", "sha256", "missing", "unused", "other_shapes")}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{run.initial_record_file} cannot be read: {name_of(str(error))}") from error
         return cls(read_tensors(run.initial_file), **said)
 

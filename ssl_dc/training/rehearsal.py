@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ssl_dc.assemble import build_views
+from ssl_dc.budget_control import AdaptiveControl
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, spread
 from ssl_dc.distributed import peer_failures, world_size
@@ -26,7 +27,6 @@ from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.routes import Route
 from ssl_dc.seeds import kept_random_states
 from ssl_dc.training.batches import BatchViews
-from ssl_dc.training.budget import AdaptiveControl
 from ssl_dc.training.device_batches import RESIDENT_BYTES
 from ssl_dc.training.from_config import trainer_from_config
 from ssl_dc.training.sampling import local_batch
@@ -161,7 +161,8 @@ class _Rehearsing:
         step = self._step_seconds(few, largest)
         forward = self._forward_seconds(min(evaluation_batch, max(few, PASSES * affordable)))
         if isinstance(trainer.budget, AdaptiveControl):
-            step += forward * min(self.micro_batch, AdaptiveControl.MOST / world_size()) / AdaptiveControl.EVERY
+            measured = self.micro_batch / AdaptiveControl.spacing(self.micro_batch * world_size())
+            step += forward * measured / AdaptiveControl.EVERY
         weights = _bytes_of(trainer.learner.state_dict().values())
         return Rehearsal(
             step_seconds=step,

@@ -22,6 +22,7 @@ SETTINGS = {
     **TINY,
     "data.limit": 400,
     "data.test_limit": 200,
+    "backbone.width": 8,
     "training.batch_size": 80,
     "training.epochs": 1,
     "budget.target": 0.5,

@@ -9,12 +9,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import ssl_dc
 from helpers.training import Told, trainer_of
+from ssl_dc.encoders.base import Encoder
+from ssl_dc.objectives.base import Objective
+from ssl_dc.training.learner import Learner
+from ssl_dc.training.trainer import Trainer
 
 
 class StopAfter(ssl_dc.Watcher):
@@ -28,9 +33,22 @@ class StopAfter(ssl_dc.Watcher):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def first_step(settings: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Tensor]]:
+def in_float64(settings: Mapping[str, Any]) -> Trainer:
+    """The trainer of a config with a network in float64, in which rounding is too small to see."""
+
+    def learner(encoder: Encoder, objective: Objective) -> Learner:
+        for module in encoder.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(lambda _, words: (words[0].double(), *words[1:]))
+        return Learner(encoder, objective).double()
+
+    with patch("ssl_dc.training.trainer.Learner", learner):
+        return trainer_of(settings)
+
+
+def first_step(settings: Mapping[str, Any], float64: bool = False) -> tuple[dict[str, float], dict[str, Tensor]]:
     """The metrics of the first step of a training, in the main process, and the gradients that it is taken with."""
-    trainer, told = trainer_of(settings), Told()
+    trainer, told = in_float64(settings) if float64 else trainer_of(settings), Told()
     step, gradients = trainer.optimizer.step, dict[str, Tensor]()
 
     def noted(*arguments: Any) -> Any:
@@ -56,11 +74,12 @@ def part_of_run(folder: Path, settings: Mapping[str, Any], until: int | None) ->
 
 
 def main() -> None:
-    """In each process: the first step of each system, then a part of a run."""
+    """In each process: the first step of each system, also in float64, then a part of a run."""
     folder, systems, settings, until = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
     torch.set_num_threads(1)
     for name, system in systems.items():
-        torch.save(first_step(system), folder / f"{name}-{os.environ['RANK']}.pt")
+        for float64 in (False, True):
+            torch.save(first_step(system, float64), folder / f"{name}-{float64}-{os.environ['RANK']}.pt")
     part_of_run(folder / "run", settings, until)
     torch.distributed.barrier()
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 import ssl_dc
 from helpers.settings import TINY, config_of
 from helpers.training import assert_same_files, trainer_of
+from ssl_dc.budget_control import AdaptiveControl
 from ssl_dc.calibration import calibrate
 from ssl_dc.config.schema import BudgetConfig, budget_grid
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import gates_of
-from ssl_dc.training.budget import AdaptiveControl
 
 SEVERAL: dict[str, Any] = {**TINY, "budget.target": "0.2:0.8", "training.epochs": 4}
 

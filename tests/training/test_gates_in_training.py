@@ -136,7 +136,7 @@ def test_gates_are_a_group_of_their_own_without_weight_decay() -> None:
 
 
 def test_a_budget_that_the_gates_cannot_meet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("ssl_dc.calibration", "ssl_dc.training.budget"):
+    for place in ("ssl_dc.calibration", "ssl_dc.budget_control"):
         monkeypatch.setattr(f"{place}.set_threshold", lambda *_arguments: None)
     told = Told()
     run = ssl_dc.train({**TWO_BY_TWO, "budget.target": 0.9}, output=tmp_path / "run", watchers=[told])

@@ -81,8 +81,11 @@ class AdaptiveControl(BudgetControl):
 
     EVERY = 5
     """Steps between two measurements of the cost."""
-    MOST = 256
-    """Images of a global batch that are measured on, at most: more of them cost time and hardly lessen the error."""
+    SHARE = 1 / 4
+    """Share of the images of a global batch that are measured on. A measurement is a forward pass: on all images it would
+    add a thirtieth to the time of a step."""
+    LEAST, MOST = 64, 256
+    """Fewest and most images that are measured on: fewer leave a larger error, and more hardly lessen it."""
     GAIN = 0.5
     """How far the threshold moves, in logits, when the cost exceeds the budget by the whole dense cost."""
     REACH = 0.15
@@ -100,8 +103,7 @@ class AdaptiveControl(BudgetControl):
         if self._evaluated is not None and step % self.EVERY:
             return
         route = Route.at(budget) if len(self._budgets) > 1 else Route.GATED
-        # Evenly spaced: the processes of a launch together measure on the images that one process would.
-        part = images[:: -(-len(images) * world_size() // self.MOST)]
+        part = images[:: self.spacing(len(images) * world_size())]
         self._evaluated, self._measured = evaluated_ratio(encoder, part, self._cost, route), budget
         move = self.GAIN * (self._evaluated - budget)
         for row, other in enumerate(self._budgets):
@@ -110,6 +112,15 @@ class AdaptiveControl(BudgetControl):
             self._thresholds[row] = min(self._thresholds[row - 1], self._thresholds[row])
         for row, threshold in enumerate(self._thresholds):
             set_threshold(encoder, threshold, row)
+
+    @classmethod
+    def spacing(cls, batch: int) -> int:
+        """Every how many images of a global batch one is measured on.
+
+        They are evenly spaced, so that the processes of a launch together measure on the images that one process would.
+        """
+        measured = min(max(cls.LEAST, round(cls.SHARE * batch)), cls.MOST)
+        return -(-batch // measured)
 
     def metrics(self) -> dict[str, float]:
         """The last evaluated cost and its threshold, and which of several budgets these are of.
