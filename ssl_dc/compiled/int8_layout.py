@@ -61,12 +61,12 @@ def columns(weight: Tensor, block: int) -> Tensor:
 
 
 def columns_to_pack(weight: Tensor, block: int) -> Tensor:
-    """Weight (out, in, h, w) as (in, h, w, blocks of outputs), where output 16k + 4l + j of a block is byte 16l + 4k + j.
+    """Weight (out, in, h, w) as blocks of outputs, each (in, h, w, block): output 16k + 4l + j of it is byte 16l + 4k + j.
 
     The kernel puts the weights of four inputs side by side with instructions that exchange k and l.
     """
     turned: Tensor = pad(weight.permute(1, 2, 3, 0), 3, block).unflatten(3, (-1, 4, 4, 4))
-    return turned.transpose(4, 5).contiguous()
+    return turned.transpose(4, 5).movedim(3, 0).contiguous()
 
 
 def packed_floats(step: Conv, kind: int) -> int:

@@ -253,6 +253,7 @@ typedef struct {
     const int8_t *weight;
     const float *scale, *bias; /* padded to whole groups */
     int groups, fours;         /* groups of outputs, fours of inputs */
+    int first;                 /* the first of these outputs in y */
 } Packed;
 
 typedef struct {
@@ -308,14 +309,20 @@ typedef void (*columns_fn)(const uint8_t *const *, const Columns *, uint8_t *con
 #if VB == 64
 #define NV 4 /* vectors of outputs at once; GROUPS_OF_BLOCK, so that a piece is a block */
 COLUMNS_FN(6, 4) COLUMNS_FN(6, 3) COLUMNS_FN(6, 2) COLUMNS_FN(6, 1) COLUMNS_FN(8, 3) COLUMNS_FN(12, 2) COLUMNS_FN(12, 1)
+COLUMNS_FN(5, 4) COLUMNS_FN(5, 3) COLUMNS_FN(5, 2) COLUMNS_FN(5, 1)
 static const int PIXELS_OF[] = {0, 12, 12, 8, 6};
 static const columns_fn COLUMNS_OF[][NV + 1] = {
-    {0}, {0, columns_12_1}, {0, 0, columns_12_2}, {0, 0, 0, columns_8_3}, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4}};
+    {0}, {0, columns_12_1}, {0, 0, columns_12_2}, {0, 0, 0, columns_8_3}, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4},
+    {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
+
+/* Small pictures may leave fewer places empty in tiles of 5 pixels: 9 pixels take two tiles in either case. */
+static int prefers_five(int most, int pixels) { return most == NV && (pixels + 4) / 5 * 5 < (pixels + 5) / 6 * 6; }
 #else
 #define NV 2
 COLUMNS_FN(4, 2)
 static const int PIXELS_OF[] = {0, 0, 4};
 static const columns_fn COLUMNS_OF[][NV + 1] = {{0}, {0}, {0, 0, columns_4_2}};
+static int prefers_five(int most, int pixels) { return (void)most, (void)pixels, 0; }
 #endif
 
 static int groups_of_block(int groups, int block) {
@@ -325,7 +332,8 @@ static int groups_of_block(int groups, int block) {
 
 static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
     const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL, pieces = (vectors + NV - 1) / NV;
-    const int most = vectors < NV ? vectors : NV, P = PIXELS_OF[most];
+    const int most = vectors < NV ? vectors : NV, five = prefers_five(most, op->y.height * op->y.width);
+    const int P = five ? 5 : PIXELS_OF[most];
     const int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
     Columns c = {.kernel_h = op->kernel_h, .kernel_w = op->kernel_w, .line = op->x.line, .stride = op->x.stride,
                  .fours = packed->fours, .low = op->low, .residual_scale = op->residual_scale};
@@ -338,12 +346,12 @@ static void columns(const Op *op, const State *s, const Packed *packed, int memb
         const uint8_t *x[MAX_PIXELS], *residual[MAX_PIXELS];
         uint8_t *y[MAX_PIXELS];
         pixels_at(op, s, P, (int)tile * P, x, y);
-        for (int p = 0; p < P; p++) y[p] += output;
-        if (op->has_residual) residuals_at(op, s, P, (int)tile * P, output, residual);
+        for (int p = 0; p < P; p++) y[p] += packed->first + output;
+        if (op->has_residual) residuals_at(op, s, P, (int)tile * P, packed->first + output, residual);
         c.step = groups_of_block(packed->groups, block) * 64;
         c.w = packed->weight + (int64_t)block * BLOCK * 4 * taps * packed->fours + (output % BLOCK) * 4;
         c.scale = packed->scale + output, c.bias = packed->bias + output;
-        COLUMNS_OF[most][here](x, &c, y, op->has_residual ? residual : NULL);
+        COLUMNS_OF[most + five][here](x, &c, y, op->has_residual ? residual : NULL);
     }
 }
 
@@ -388,28 +396,53 @@ INLINE void interleave(const int8_t *const *rows, int groups, int8_t *packed) {
 }
 #endif
 
-/* Pack the weights of the kept inputs; op->weight is [input][tap][blocks of outputs]. */
-static Packed pack_inputs(const Op *op, const State *s, int member, int members) {
+/* Pack the weights of the kept inputs for some blocks of outputs; op->weight is [block of outputs][input][tap][output of the block].
+ * The kept weights are scattered: those of the next inputs are prefetched. */
+static Packed pack_inputs(const Op *op, const State *s, int8_t *packed, int first, int last, int member, int members) {
     static const int8_t none[BLOCK] = {0};
     const int32_t *kept = kept_of(s, op->in_site);
-    int8_t *packed = (int8_t *)s->scratch;
     const int n = s->count[op->in_site], fours = (n + 3) / 4, taps = op->kernel_h * op->kernel_w;
-    const int groups = padded(op->y.channels, GROUP) / GROUP, wide = padded(op->y.channels, BLOCK);
+    const int groups = padded(op->y.channels, GROUP) / GROUP;
+    const int64_t length = (int64_t)taps * BLOCK; /* of the weights of an input for a block */
     int64_t from, to;
     share(fours, member, members, &from, &to);
-    for (int64_t four = from; four < to; four++)
-        for (int tap = 0; tap < taps; tap++)
-            for (int block = 0; block * BLOCK < wide; block++) {
+    for (int block = first; block < last; block++) {
+        const int8_t *weight = op->weight + block * op->x.channels * length;
+        const int here = groups_of_block(groups, block);
+        int8_t *to_block = packed + (int64_t)(block - first) * BLOCK * 4 * taps * fours;
+        for (int64_t four = from; four < to; four++) {
+            for (int64_t j = 4 * four + 4; j < 4 * four + 8 && j < n; j++) fetch(weight + kept[j] * length, length, 0, 1);
+            for (int tap = 0; tap < taps; tap++) {
                 const int8_t *rows[4];
                 for (int i = 0; i < 4; i++)
-                    rows[i] = 4 * four + i < n
-                                  ? op->weight + ((int64_t)kept[4 * four + i] * taps + tap) * wide + block * BLOCK
-                                  : none;
-                int here = groups_of_block(groups, block);
-                interleave(rows, here,
-                           packed + (int64_t)block * BLOCK * 4 * taps * fours + ((int64_t)tap * fours + four) * here * 64);
+                    rows[i] = 4 * four + i < n ? weight + kept[4 * four + i] * length + tap * BLOCK : none;
+                interleave(rows, here, to_block + ((int64_t)tap * fours + four) * here * 64);
             }
-    return (Packed){packed, op->scale, op->bias, groups, fours};
+        }
+    }
+    int last_group = last * GROUPS_OF_BLOCK < groups ? last * GROUPS_OF_BLOCK : groups;
+    return (Packed){packed, op->scale + first * BLOCK, op->bias + first * BLOCK, last_group - first * GROUPS_OF_BLOCK, fours,
+                    first * BLOCK};
+}
+
+/* A convolution that picks inputs. A member of the team takes whole blocks of outputs if there are enough: it computes with the
+ * packed weights of a block while these are in the cache of its core. */
+static void columns_of_kept(const Op *op, const State *s, int member, Team *team) {
+    const int blocks = padded(op->y.channels, BLOCK) / BLOCK, members = team->members;
+    int8_t *scratch = (int8_t *)s->scratch;
+    if (members > 1 && blocks < 2 * members) {
+        Packed packed = pack_inputs(op, s, scratch, 0, blocks, member, members);
+        barrier(team);
+        columns(op, s, &packed, member, members);
+        return;
+    }
+    const int64_t of_block = (int64_t)BLOCK * op->kernel_h * op->kernel_w * padded(op->x.channels, 4);
+    int64_t from, to;
+    share(blocks, member, members, &from, &to);
+    for (int64_t block = from; block < to; block++) {
+        Packed packed = pack_inputs(op, s, scratch + member * of_block, (int)block, (int)block + 1, 0, 1);
+        columns(op, s, &packed, 0, 1);
+    }
 }
 
 /* Pack the weights of the kept outputs and inputs, and the scales of the kept outputs; op->weight is [output][tap][input]. */
@@ -430,7 +463,7 @@ static Packed pack_both(const Op *op, const State *s, int member, int members) {
                 to_output[((int64_t)tap * fours + i / 4) * here * 64 + i % 4] =
                     j < n && i < inputs ? op->weight[((int64_t)out[j] * taps + tap) * op->x.channels + in[i]] : 0;
     }
-    return (Packed){packed, scale, bias, groups, fours};
+    return (Packed){packed, scale, bias, groups, fours, 0};
 }
 
 /* ---- the other operations ---- */
@@ -557,17 +590,18 @@ static void copy(const Op *op, const State *s, int member, int members) {
 
 static void execute(const Op *op, State *s, int member, Team *team) {
     int members = team->members;
-    Packed packed = {op->weight, op->scale, op->bias, padded(op->y.channels, GROUP) / GROUP, padded(op->x.channels, 4) / 4};
+    Packed packed = {op->weight, op->scale, op->bias, padded(op->y.channels, GROUP) / GROUP, padded(op->x.channels, 4) / 4, 0};
     switch (op->kind) {
     case ROWS:
         rows(op, s, member, members);
         break;
     case COLUMNS:
+        if (op->in_site >= 0) columns_of_kept(op, s, member, team);
+        else columns(op, s, &packed, member, members);
+        break;
     case PACKED:
-        if (op->kind == PACKED || op->in_site >= 0) {
-            packed = op->kind == PACKED ? pack_both(op, s, member, members) : pack_inputs(op, s, member, members);
-            barrier(team);
-        }
+        packed = pack_both(op, s, member, members);
+        barrier(team);
         columns(op, s, &packed, member, members);
         break;
     case MAXPOOL:
