@@ -60,7 +60,8 @@ class Int8Program(NativeProgram):
     def _scratch_of(self, step: Step, op: Op) -> int:
         if isinstance(step, Conv):
             return packed_floats(step, op.kind)
-        return super()._scratch_of(step, op)
+        logits = step.site.channels if isinstance(step, Decide) else 0
+        return super()._scratch_of(step, op) + logits
 
     def _new_arena(self) -> Tensor:
         arena = torch.zeros(self._arena.cells_of_all, dtype=torch.uint8)

@@ -547,31 +547,50 @@ static void means(const Op *op, const State *s, float *mean, int n) {
     }
 }
 
-/* The dot product of n floats, n a multiple of VECTOR; always in the same order, whatever the processor. */
-static float float_dot(const float *a, const float *b, int n) {
-    float sums[VECTOR] = {0};
+#define DOTS_AT_ONCE 4
+
+/* Computes R dot products of rows of n floats with a vector, n a multiple of VECTOR: VECTOR partial sums, which are then halved. The
+ * order is always the same, whatever the processor. */
+INLINE void float_dots(const int R, const float *rows, const float *vector, int n, float *out) {
+    fvec acc[DOTS_AT_ONCE][VECTOR / VL];
+    for (int r = 0; r < R; r++)
+        for (int k = 0; k < VECTOR / VL; k++) acc[r][k] = (fvec){0};
     for (int i = 0; i < n; i += VECTOR)
-        for (int lane = 0; lane < VECTOR; lane++) sums[lane] += a[i + lane] * b[i + lane];
-    for (int half = VECTOR / 2; half; half /= 2)
-        for (int lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
-    return sums[0];
+        for (int k = 0; k < VECTOR / VL; k++) {
+            fvec v = *(const fvec *)(vector + i + k * VL);
+            for (int r = 0; r < R; r++) acc[r][k] += *(const fvec *)(rows + (int64_t)r * n + i + k * VL) * v;
+        }
+    for (int r = 0; r < R; r++) {
+        float sums[VECTOR];
+        memcpy(sums, acc[r], sizeof sums);
+        for (int half = VECTOR / 2; half; half /= 2)
+            for (int lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
+        out[r] = sums[0];
+    }
+}
+
+/* Multiply a matrix (rows, n) with a vector, and add a bias. */
+static void layer(const float *weight, const float *bias, const float *vector, int rows, int n, float *out) {
+    int row = 0;
+    for (; row + DOTS_AT_ONCE <= rows; row += DOTS_AT_ONCE)
+        float_dots(DOTS_AT_ONCE, weight + (int64_t)row * n, vector, n, out + row);
+    for (; row < rows; row++) float_dots(1, weight + (int64_t)row * n, vector, n, out + row);
+    for (row = 0; row < rows; row++) out[row] = bias[row] + out[row];
 }
 
 /* Decide the mask of a gate: an entry is open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
 static void decide(const Op *op, State *s) {
-    const float *weight = (const float *)op->weight;
-    float *mean = s->scratch + (int64_t)PARTS * op->x.stride, *hidden = mean + op->x.stride;
-    int units = padded(op->hidden, VECTOR);
-    means(op, s, mean, op->x.stride);
-    for (int h = 0; h < op->hidden; h++) {
-        float v = op->bias[h] + float_dot(weight + (int64_t)h * op->x.stride, mean, op->x.stride);
-        hidden[h] = v < 0 ? 0 : v;
-    }
-    for (int h = op->hidden; h < units; h++) hidden[h] = 0;
     const Site *site = s->sites + op->site;
+    const int units = padded(op->hidden, VECTOR);
+    float *mean = s->scratch + (int64_t)PARTS * op->x.stride, *hidden = mean + op->x.stride, *logits = hidden + units;
+    means(op, s, mean, op->x.stride);
+    layer((const float *)op->weight, op->bias, mean, op->hidden, op->x.stride, hidden);
+    for (int h = 0; h < op->hidden; h++) hidden[h] = hidden[h] < 0 ? 0 : hidden[h];
+    for (int h = op->hidden; h < units; h++) hidden[h] = 0;
+    layer(op->weight2, op->bias2, hidden, site->channels, units, logits);
     int count = 0;
     for (int c = 0; c < site->channels; c++)
-        if (op->bias2[c] + float_dot(op->weight2 + (int64_t)c * units, hidden, units) >= 0) s->kept[site->first + count++] = c;
+        if (logits[c] >= 0) s->kept[site->first + count++] = c;
     s->count[op->site] = count;
 }
 
