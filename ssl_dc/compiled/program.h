@@ -163,7 +163,7 @@ static int run(const Program *program, State *s, int start, int member, Team *te
 
 static void take(const Program *program, const State *s, float *features, uint8_t *masks) {
     memcpy(features, s->arena + program->output, sizeof(float) * program->features);
-    memset(masks, 0, program->n_masks);
+    if (program->n_masks) memset(masks, 0, program->n_masks); /* without gates there are no masks to point to */
     for (int i = 0; i < program->n_sites; i++)
         for (int j = 0; j < s->count[i]; j++) masks[program->sites[i].first + s->kept[program->sites[i].first + j]] = 1;
 }
