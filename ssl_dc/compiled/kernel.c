@@ -294,15 +294,13 @@ static void maxpool(const Op *op, const State *s, int member, int members) {
     share(op->y.height, member, members, &from, &to);
     for (int row = (int)from; row < to; row++)
         for (int column = 0; column < op->y.width; column++) {
-            float *y = s->arena + op->y.offset + (int64_t)row * op->y.line + (int64_t)column * op->y.stride;
-            int top = row * op->step - op->pad_h, left = column * op->step - op->pad_w;
-            int y0 = top < 0 ? 0 : top, y1 = top + op->kernel_h < op->x.height ? top + op->kernel_h : op->x.height;
-            int x0 = left < 0 ? 0 : left, x1 = left + op->kernel_w < op->x.width ? left + op->kernel_w : op->x.width;
-            const float *x = s->arena + op->x.offset + (int64_t)y0 * op->x.line + (int64_t)x0 * op->x.stride;
+            const Window window = window_at(op, s, row, column);
+            const float *x = window.x;
+            float *y = window.y;
             for (int i = 0; i < op->y.stride; i += VL) {
                 vec best = *(const vec *)(x + i);
-                for (int r = 0; r < y1 - y0; r++)
-                    for (int c = 0; c < x1 - x0; c++) {
+                for (int r = 0; r < window.rows; r++)
+                    for (int c = 0; c < window.columns; c++) {
                         vec v = *(const vec *)(x + (int64_t)r * op->x.line + (int64_t)c * op->x.stride + i);
                         ivec kept = ~(v > best) & (v == v); /* a NaN wins, as in torch */
                         best = (vec)((kept & (ivec)best) | (~kept & (ivec)v));

@@ -57,24 +57,12 @@ typedef uint8_t bvec __attribute__((vector_size(VL), aligned(1), may_alias)); /*
 
 /* dot adds to each lane of sum the four products of the unsigned bytes of x with the signed bytes of w in that lane, exactly.
  * Where no instruction does this, x and w are first split into their even and odd bytes. */
-#if VB == 64 && defined(__AVX512VNNI__)
+#if !defined(SSL_DC_PLAIN) && VB == 64 && defined(__AVX512VNNI__)
 #define DOT "avx512-vnni"
-typedef ivec Codes, Weights;
-INLINE Codes codes_of(ivec x) { return x; }
-INLINE Weights weights_of(ivec w) { return w; }
-INLINE ivec dot(ivec sum, Codes x, Weights w) { return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w); }
-#elif VB == 32 && defined(__AVXVNNI__)
+#elif !defined(SSL_DC_PLAIN) && VB == 32 && defined(__AVXVNNI__)
 #define DOT "avx-vnni"
-typedef ivec Codes, Weights;
-INLINE Codes codes_of(ivec x) { return x; }
-INLINE Weights weights_of(ivec w) { return w; }
-INLINE ivec dot(ivec sum, Codes x, Weights w) { return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w); }
 #elif !defined(SSL_DC_PLAIN) && defined(__x86_64__)
-typedef struct {
-    svec even, odd;
-} Codes, Weights;
-INLINE Codes codes_of(ivec x) { return (Codes){(svec)((hvec)x & 255), (svec)((hvec)x >> 8)}; }
-INLINE Weights weights_of(ivec w) { return (Weights){(svec)((hvec)w << 8) >> 8, (svec)w >> 8}; }
+#define SPLIT
 #if VB == 64
 #define DOT "avx512"
 #define MADD(a, b) (ivec)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
@@ -85,22 +73,36 @@ INLINE Weights weights_of(ivec w) { return (Weights){(svec)((hvec)w << 8) >> 8, 
 #define DOT "sse2"
 #define MADD(a, b) (ivec)_mm_madd_epi16((__m128i)(a), (__m128i)(b))
 #endif
-INLINE ivec dot(ivec sum, Codes x, Weights w) { return sum + MADD(x.even, w.even) + MADD(x.odd, w.odd); }
 #elif !defined(SSL_DC_PLAIN) && defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
 #define DOT "neon-i8mm"
-typedef ivec Codes, Weights;
-INLINE Codes codes_of(ivec x) { return x; }
-INLINE Weights weights_of(ivec w) { return w; }
-INLINE ivec dot(ivec sum, Codes x, Weights w) { return (ivec)vusdotq_s32((int32x4_t)sum, (uint8x16_t)x, (int8x16_t)w); }
+#define NEON
 #else
 #define DOT "plain"
+#endif
+
+#ifdef SPLIT
+typedef struct {
+    svec even, odd;
+} Codes, Weights;
+INLINE Codes codes_of(ivec x) { return (Codes){(svec)((hvec)x & 255), (svec)((hvec)x >> 8)}; }
+INLINE Weights weights_of(ivec w) { return (Weights){(svec)((hvec)w << 8) >> 8, (svec)w >> 8}; }
+INLINE ivec dot(ivec sum, Codes x, Weights w) { return sum + MADD(x.even, w.even) + MADD(x.odd, w.odd); }
+#else
 typedef ivec Codes, Weights;
 INLINE Codes codes_of(ivec x) { return x; }
 INLINE Weights weights_of(ivec w) { return w; }
 INLINE ivec dot(ivec sum, Codes x, Weights w) {
+#if VB == 64
+    return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#elif VB == 32
+    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+#elif defined(NEON)
+    return (ivec)vusdotq_s32((int32x4_t)sum, (uint8x16_t)x, (int8x16_t)w);
+#else
     for (int byte = 0; byte < 4; byte++)
         sum += (ivec)((uvec)x >> 8 * byte & 255) * ((ivec)((uvec)w << (24 - 8 * byte)) >> 24);
     return sum;
+#endif
 }
 #endif
 
@@ -331,6 +333,7 @@ static int groups_of_block(int groups, int block) {
 }
 
 static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
+    if (!packed->groups) return; /* no output is kept */
     const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL, pieces = (vectors + NV - 1) / NV;
     const int most = vectors < NV ? vectors : NV, five = prefers_five(most, op->y.height * op->y.width);
     const int P = five ? 5 : PIXELS_OF[most];
@@ -484,8 +487,8 @@ INLINE narrow larger_narrow(narrow a, narrow b) {
 #define POOL(type, larger_of)                                                                                        \
     do {                                                                                                             \
         type best = *(const type *)(x + i);                                                                          \
-        for (int r = 0; r < rows; r++)                                                                               \
-            for (int c = 0; c < columns; c++)                                                                        \
+        for (int r = 0; r < window.rows; r++)                                                                        \
+            for (int c = 0; c < window.columns; c++)                                                                 \
                 best = larger_of(best, *(const type *)(x + (int64_t)r * op->x.line + (int64_t)c * op->x.stride + i)); \
         *(type *)(y + i) = best;                                                                                     \
     } while (0)
@@ -495,12 +498,9 @@ static void maxpool(const Op *op, const State *s, int member, int members) {
     share(op->y.height, member, members, &from, &to);
     for (int row = (int)from; row < to; row++)
         for (int column = 0; column < op->y.width; column++) {
-            uint8_t *y = s->arena + op->y.offset + (int64_t)row * op->y.line + (int64_t)column * op->y.stride;
-            int top = row * op->step - op->pad_h, left = column * op->step - op->pad_w;
-            int y0 = top < 0 ? 0 : top, y1 = top + op->kernel_h < op->x.height ? top + op->kernel_h : op->x.height;
-            int x0 = left < 0 ? 0 : left, x1 = left + op->kernel_w < op->x.width ? left + op->kernel_w : op->x.width;
-            const uint8_t *x = s->arena + op->x.offset + (int64_t)y0 * op->x.line + (int64_t)x0 * op->x.stride;
-            const int rows = y1 - y0, columns = x1 - x0;
+            const Window window = window_at(op, s, row, column);
+            const uint8_t *x = window.x;
+            uint8_t *y = window.y;
             int i = 0;
 #if VB > 16
             for (; i + VB <= op->y.stride; i += VB) POOL(bytes, larger_bytes);

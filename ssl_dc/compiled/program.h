@@ -130,6 +130,23 @@ static Part part_of(const Op *op, int64_t tiles, int64_t blocks, int64_t weights
     return part;
 }
 
+/* ---- for the max-pool ---- */
+
+/* The part of x inside the picture that a pixel of y is the maximum of. */
+typedef struct {
+    const Element *x;
+    Element *y;
+    int rows, columns;
+} Window;
+
+INLINE Window window_at(const Op *op, const State *s, int row, int column) {
+    int top = row * op->step - op->pad_h, left = column * op->step - op->pad_w;
+    int y0 = top < 0 ? 0 : top, y1 = top + op->kernel_h < op->x.height ? top + op->kernel_h : op->x.height;
+    int x0 = left < 0 ? 0 : left, x1 = left + op->kernel_w < op->x.width ? left + op->kernel_w : op->x.width;
+    return (Window){s->arena + op->x.offset + (int64_t)y0 * op->x.line + (int64_t)x0 * op->x.stride,
+                    s->arena + op->y.offset + (int64_t)row * op->y.line + (int64_t)column * op->y.stride, y1 - y0, x1 - x0};
+}
+
 /* ---- the run of a program ---- */
 
 static int runs(const Op *op, const State *s) {

@@ -101,9 +101,10 @@ def test_at_any_width_size_batch_and_number_of_threads(
 
 
 @pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("threshold", [-1e9, 1e9], ids=["all open", "all shut"])
-def test_all_open_and_all_shut(gating: str, threshold: float) -> None:
-    encoder = random_encoder(**{"gating.name": gating})
+def test_all_open_and_all_shut(gating: str, backbone: str, threshold: float) -> None:
+    encoder = random_encoder(**{"gating.name": gating, "backbone.name": backbone})
     for module in encoder.modules():
         if isinstance(module, Gate):
             module.thresholds.fill_(threshold)

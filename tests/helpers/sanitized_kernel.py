@@ -1,7 +1,7 @@
-"""Runs random networks by a kernel that is built with a sanitizer.
+"""Runs random networks by a kernel that is built with a sanitizer: ``kernel.c`` or ``kernel_int8.c``.
 
-``python -m tests.helpers.sanitized_kernel FILE CASES FLAG...``; FILE is ``kernel.c`` or ``kernel_int8.c``. The library of the
-sanitizer must have been loaded before Python where it needs that.
+``python -m tests.helpers.sanitized_kernel FILE CASES FLAG...``. The library of the sanitizer must have been loaded before
+Python where it needs that.
 """
 
 from __future__ import annotations
