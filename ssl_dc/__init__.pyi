@@ -6,8 +6,10 @@ from ssl_dc.api import load as load
 from ssl_dc.api import plan as plan
 from ssl_dc.api import resume as resume
 from ssl_dc.api import run_protocol as run_protocol
+from ssl_dc.api import save as save
 from ssl_dc.api import train as train
 from ssl_dc.assemble import build_data_set as build_data_set
+from ssl_dc.backbones.attention import AttentionProducts as AttentionProducts
 from ssl_dc.backbones.base import Backbone as Backbone
 from ssl_dc.backbones.base import GatePoint as GatePoint
 from ssl_dc.backbones.base import Masks as Masks
@@ -63,6 +65,7 @@ from ssl_dc.errors import SslDcError as SslDcError
 from ssl_dc.errors import Stopped as Stopped
 from ssl_dc.evaluation.cost import CostRow as CostRow
 from ssl_dc.evaluation.cost import CostTable as CostTable
+from ssl_dc.evaluation.cost import SiteRow as SiteRow
 from ssl_dc.evaluation.dialled import dialled as dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics as GateStatistics
 from ssl_dc.evaluation.gate_statistics import SiteStatistics as SiteStatistics
@@ -119,8 +122,10 @@ from ssl_dc.objectives.base import Objective as Objective
 from ssl_dc.objectives.base import ObjectiveOutput as ObjectiveOutput
 from ssl_dc.objectives.heads import Expander as Expander
 from ssl_dc.objectives.heads import GlobalBatchNorm1d as GlobalBatchNorm1d
+from ssl_dc.objectives.momentum import MomentumTarget as MomentumTarget
 from ssl_dc.objectives.options import BarlowTwinsOptions as BarlowTwinsOptions
 from ssl_dc.objectives.options import ExpanderOptions as ExpanderOptions
+from ssl_dc.objectives.options import MomentumOptions as MomentumOptions
 from ssl_dc.objectives.options import VICRegOptions as VICRegOptions
 from ssl_dc.objectives.vicreg import VICReg as VICReg
 from ssl_dc.optimizers.base import ParameterGroup as ParameterGroup

@@ -40,8 +40,9 @@ from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
 from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.routes import Route
-from ssl_dc.run_folder import RunFolder
+from ssl_dc.run_folder import RunFolder, outline
 from ssl_dc.runs import PreparedRun, Run
+from ssl_dc.tensor_files import check_fit
 from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.initial_weights import InitialWeights, initial_weights
@@ -291,6 +292,31 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", revision: st
     if revision is not None:
         raise ConfigError(f"revision={revision!r} is for a model on the Hub, and {folder} is a folder or no name of one")
     return RunFolder.existing(Path(folder)).load_model(device_named(device))
+
+
+def save(model: Model, folder: str | Path) -> Path:
+    """Write a model into a new folder: its config and its weights, as :func:`load` and :func:`ssl_dc.push` take them.
+
+    For a model that your own code trained further. A training of this package writes its model itself.
+
+    Args:
+        model: The model, in float32.
+        folder: The folder, which does not exist yet.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: If something is there already.
+        RunError: If the weights are not those of a network of the model's config, as in bfloat16 or with thresholds for
+            other budgets than those of training, or the folder cannot be written. Nothing is written then.
+    """
+    network = outline(model.config)
+    if network is not None:
+        check_fit(network, model.encoder.state_dict(), "the model")
+    run = RunFolder.create(Path(folder), model.config)
+    run.save_model(model.encoder)
+    return run.path
 
 
 @overload

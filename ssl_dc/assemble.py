@@ -144,9 +144,10 @@ def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> N
     if gating.granularity is None or any(point.gate is not None for point in points):
         return
     has = sorted({str(point.site.granularity) for point in points})
+    why = encoder.backbone(Route.GATED).why_no_sites()
     raise ConfigError(
         f"gating {config.gating.name!r} acts on {gating.granularity} sites, of which backbone {config.backbone.name!r} has"
-        f" none (it has: {', '.join(has) or 'no gate sites at all'})"
+        f" none (it has: {', '.join(has) or 'no gate sites at all'}){': ' + why if why else ''}"
     )
 
 

@@ -35,6 +35,20 @@ def test_links_lead_to_files(page: Path) -> None:
     assert not missing
 
 
+def anchors(page: Path) -> set[str]:
+    """What links to the headings of a page end with, after the #."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_headings_lead_to_one(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text())
+    inside = [(page.parent / target if target else page, anchor) for target, anchor in links if "://" not in target]
+    assert [f"{file.name}#{anchor}" for file, anchor in inside if anchor not in anchors(file)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_compiles(page: Path) -> None:
     for block in blocks(page, "python"):

@@ -15,18 +15,13 @@ import torch.nn
 import torch.utils.data
 
 import ssl_dc
+from helpers.shown_code import PAGES, REPOSITORY
 from ssl_dc.cli import main
 from ssl_dc.compiled.executor import Executor
 from ssl_dc.config import RunConfig
 from ssl_dc.plugins import hookspecs
 from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.registry import registry
-
-REPOSITORY = Path(__file__).parent.parent
-PAGES = sorted(
-    [*REPOSITORY.glob("docs/**/*.md"), *(REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))]
-)
-"""Not the changelog, which may name what is no longer there."""
 
 USERS_FILES = {"train/", "my_objective.py"}
 """What a page means on the reader's disk."""

@@ -39,11 +39,15 @@ SMALL: Mapping[str, Any] = {"width": 4, "stem": "cifar", "expander_width": 8, "h
 """Options that make a part small, where it has them."""
 
 VARIANTS: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = {
-    ("backbone", "timm"): [{"model": "resnet10t"}, {"model": "mobilenetv3_small_050"}],
+    ("backbone", "timm"): [
+        {"model": "resnet10t"},
+        {"model": "vit_tiny_patch16_224", "img_size": 16, "patch_size": 4},
+        {"model": "lcnet_035"},
+    ],
 }
 """Options of a part that decide what it fits."""
 
-WITHOUT_SITES = {"mobilenetv3_small_050"}
+WITHOUT_SITES = {"lcnet_035"}
 
 Choice = dict[str, Any]
 """A part and its options, as settings."""

@@ -53,6 +53,27 @@ def test_config_and_weights_alone_are_a_model(finished_run: ssl_dc.Run, tmp_path
     assert_same(ssl_dc.load(tmp_path), finished_run.model)
 
 
+def test_a_model_that_was_trained_further_is_saved_and_loaded(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
+    model = ssl_dc.load(finished_run.folder).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for route in (ssl_dc.Route.DENSE, ssl_dc.Route.GATED):
+        model(random_images(12, 8), route).features.square().mean().backward()
+    optimizer.step()
+    assert ssl_dc.save(model, tmp_path / "tuned") == tmp_path / "tuned"
+    loaded = ssl_dc.load(tmp_path / "tuned")
+    assert_same(loaded, model.eval())
+    assert not torch.equal(loaded.dense(random_images(12, 8)), finished_run.model.dense(random_images(12, 8)))
+    with pytest.raises(ConfigError, match="is there already and is not overwritten"):
+        ssl_dc.save(model, tmp_path / "tuned")
+
+
+def test_a_model_that_could_not_be_loaded_again_is_not_saved(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
+    half = ssl_dc.load(finished_run.folder).to(torch.bfloat16)
+    with pytest.raises(RunError, match=r"the model does not hold the weights(.*\n)*.*bfloat16"):
+        ssl_dc.save(half, tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+
+
 @pytest.mark.parametrize("settings", [{"encoder.name": "double"}, {"gating.name": "none"}, {"norm.name": "shared"}])
 def test_every_kind_of_network_is_loaded_again(tmp_path: Path, settings: dict[str, str]) -> None:
     trained = ssl_dc.train({**SHORT, **settings}, output=tmp_path / "run")

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import Gate, GateFactory
 from ssl_dc.gating.cost import CostModel, ImageSize, LayerCost, height_and_width
-from ssl_dc.gating.sites import GateSite
+from ssl_dc.gating.sites import GateSite, masked
 from ssl_dc.routes import Route
 
 Masks = dict[str, Tensor]
@@ -52,11 +53,12 @@ class GatePoint(nn.Module):
         self.gate = gate_factory(site)
 
     def forward(self, activation: Tensor, block_input: Tensor, route: Route, masks: Masks) -> Tensor:
-        """The activation (N, C, H, W), in which the gate sets to 0 what it shuts. The dense route leaves it unchanged.
+        """The activation, in which the gate sets to 0 what it shuts. The dense route leaves it unchanged.
 
         Args:
-            activation: What the site gates: C is the site's ``channels``, or any number for a mask of width 1.
-            block_input: What the gate decides on, (N, in_channels, H', W').
+            activation: What the site gates: (N, C, H, W), or another shape if the site names the axis of its channels. C is
+                the site's ``channels`` or a multiple of them; any number for a mask of width 1.
+            block_input: What the gate decides on, (N, in_channels, H', W'). Tokens (N, T, C) come as (N, C, T, 1).
             route: A dense route does not run the gate. A gated one gives the gate the thresholds of its budget.
             masks: The mask is added to it.
         """
@@ -64,7 +66,7 @@ class GatePoint(nn.Module):
             return activation
         mask: Tensor = self.gate(block_input, self.gate.threshold_for(route.budget))
         masks[self.site.name] = mask
-        return activation * mask[:, :, None, None]
+        return masked(activation, mask, self.site.axis)
 
 
 class Backbone(nn.Module, ABC):
@@ -86,6 +88,10 @@ class Backbone(nn.Module, ABC):
     def gate_points(self) -> list[GatePoint]:
         """Every gate site of the network, in the order of its modules."""
         return [module for module in self.modules() if isinstance(module, GatePoint)]
+
+    def why_no_sites(self) -> str:
+        """Why the network has no gate sites, as the end of a sentence; empty if there is nothing to say about it."""
+        return ""
 
     def torchvision_state_dict(self, route: Route) -> dict[str, Tensor]:
         """The weights of a route by the names of torchvision's network of the same kind, without its classifier.
@@ -112,7 +118,7 @@ class Backbone(nn.Module, ABC):
         return {}
 
     def cost_model(self, image_size: ImageSize) -> CostModel:
-        """The cost of every convolution and linear layer, and of the gates, for one image of a size.
+        """The cost of every convolution, linear layer and attention product, and of the gates, for one image of a size.
 
         A forward pass on the meta device, which computes nothing, counts them from the shapes that the layers see.
         """
@@ -130,20 +136,31 @@ class Backbone(nn.Module, ABC):
         return CostModel((*layers, *gates), {point.site.name: point.site.channels for point in points})
 
 
+CountedLayer = nn.Conv2d | nn.Linear | AttentionProducts
+"""The kinds of layer that the cost model counts."""
+
+
+def macs_of(layer: CountedLayer, inputs: Sequence[Tensor], output: Tensor) -> int:
+    """MACs that a counted layer runs to make an output from its inputs, all images together."""
+    if isinstance(layer, AttentionProducts):
+        return layer.macs(*inputs[:3])
+    channels = layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+    return output.numel() // channels * layer.weight.numel()
+
+
 def _count_layers(backbone: Backbone, image_size: ImageSize) -> list[tuple[str, int]]:
-    """Name and MACs of each convolution and linear layer that the dense route runs, in the order in which they run."""
+    """Name and MACs of each counted layer that the dense route runs, in the order in which they run."""
     shadow = copy.deepcopy(backbone).to("meta").eval()
     counted: list[tuple[str, int]] = []
 
-    def count(name: str, layer: nn.Conv2d | nn.Linear) -> Any:
-        def hook(_module: nn.Module, _inputs: Sequence[Tensor], output: Tensor) -> None:
-            positions = output[0, 0].numel() if isinstance(layer, nn.Conv2d) else output[0].numel() // layer.out_features
-            counted.append((name, positions * layer.weight.numel()))
+    def count(name: str, layer: CountedLayer) -> Any:
+        def hook(_module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
+            counted.append((name, macs_of(layer, inputs, output)))
 
         return hook
 
     for name, module in shadow.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, CountedLayer):
             module.register_forward_hook(count(name, module))
     with torch.no_grad():
         shadow(torch.empty(1, 3, *height_and_width(image_size), device="meta"), Route.DENSE)

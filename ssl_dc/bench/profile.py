@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_dc.compiled.executor import Executor
-from ssl_dc.compiled.plan import Conv, Decide, Step
+from ssl_dc.compiled.plan import Conv, Decide, Linear, Step
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.model import Model
@@ -200,6 +200,6 @@ def _product(shares: Sequence[Tensor], images: int) -> Tensor:
 
 def _name(step: Step) -> str:
     """The name under which the time of a step is listed."""
-    if isinstance(step, Conv):
+    if isinstance(step, (Conv, Linear)):
         return step.layer
     return f"{step.site.name}.gate" if isinstance(step, Decide) else type(step).__name__.lower()

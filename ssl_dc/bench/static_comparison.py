@@ -36,13 +36,13 @@ class Variant:
     """One of the compared networks.
 
     Attributes:
-        top1: kNN-1 accuracy in percent on held-out images.
+        top1: kNN-1 accuracy in percent on held-out images; None without labels.
         macs: Mean MACs of an image.
         parameters: Number of weights and biases of its convolutions.
         milliseconds: Median time of one image by the executor.
     """
 
-    top1: float
+    top1: float | None
     macs: float
     parameters: int
     milliseconds: float
@@ -72,7 +72,7 @@ class StaticComparison(Report):
         rows = [
             (
                 name,
-                f"{variant.top1:.2f}",
+                "-" if variant.top1 is None else f"{variant.top1:.2f}",
                 f"{variant.macs:,.0f}",
                 f"{variant.parameters:,}",
                 f"{variant.milliseconds:.3f}",
@@ -87,10 +87,9 @@ def compare_static(model: Model, min_open_share: float, *, multiple: int = 1) ->
     """:func:`compare_static_on` the images of the model's own data set.
 
     Raises:
-        DataError: If the data set cannot be opened, or has no labels or no held-out images.
+        DataError: If the data set cannot be opened, or has no held-out images.
     """
     splits = open_splits(build_data_set(model.config))
-    labels_of(splits.evaluation_train)  # before anything is computed that cannot be compared without labels
     if len(splits.test) == 0:
         raise DataError("this data set has no held-out images, on which a static network could be compared")
     return compare_static_on(model, splits, min_open_share, multiple=multiple, workers=model.config.training.workers)
@@ -103,13 +102,12 @@ def compare_static_on(
 
     Args:
         model: With gates, on the CPU.
-        splits: Images of its data set, with held-out ones and labels.
+        splits: Images of its data set, with held-out ones. Without labels there are no accuracies.
         min_open_share: What is open for a smaller share of the training images is removed, in [0, 1].
         multiple: See :func:`ssl_dc.compiled.static.make_static`.
         workers: Processes that prepare images.
 
     Raises:
-        DataError: If there are no labels.
         RunError: If the model has no gates, or cannot be compiled or made static.
     """
     static = static_plan(model, splits.train, min_open_share, multiple=multiple, workers=workers)
@@ -130,11 +128,21 @@ def compare_static_on(
     return StaticComparison(PlanNetwork(static.plan).eval(), min_open_share, variants)
 
 
-def _accuracy(executor: Executor, model: Model, splits: Splits, workers: int) -> tuple[float, float]:
-    """kNN-1 accuracy in percent on the held-out images, and their mean MACs."""
-    train, _ = _features(executor, model, splits.evaluation_train, workers)
+def _accuracy(executor: Executor, model: Model, splits: Splits, workers: int) -> tuple[float | None, float]:
+    """kNN-1 accuracy in percent on the held-out images, None without labels, and their mean MACs."""
     test, macs = _features(executor, model, splits.test, workers)
+    if not _has_labels(splits):
+        return None, macs
+    train, _ = _features(executor, model, splits.evaluation_train, workers)
     return knn_accuracy(train, labels_of(splits.evaluation_train), test, labels_of(splits.test)), macs
+
+
+def _has_labels(splits: Splits) -> bool:
+    try:
+        labels_of(splits.evaluation_train), labels_of(splits.test)
+    except DataError:
+        return False
+    return True
 
 
 def _features(executor: Executor, model: Model, images: ImageSet, workers: int) -> tuple[npt.NDArray[np.float32], float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_dc.compiled.eager import compute
 from ssl_dc.compiled.kernel_interface import Activation
-from ssl_dc.compiled.layout import COLUMNS, kind_of, padded
+from ssl_dc.compiled.layout import COLUMNS, in_kernel, kind_of, padded
 from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, last_reads
 from ssl_dc.errors import RunError
 
@@ -191,7 +191,7 @@ def _border(plan: Plan, value: str) -> int:
 
 def _is_planar(plan: Plan) -> bool:
     """Whether the images may stay channel after channel: all their readers must be able to read single elements."""
-    return all(isinstance(step, Conv) and kind_of(step) == COLUMNS for step in plan.readers(plan.input))
+    return all(in_kernel(step) and kind_of(step) == COLUMNS for step in plan.readers(plan.input))
 
 
 def _fits(plan: Plan, value: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -14,12 +14,32 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ssl_dc.backbones.base import Backbone, GatePoint
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Dial, Mask, MaxPool, Mean, Norm, Plan, Relu, Step, Subsample
+from ssl_dc.compiled.plan import (
+    Add,
+    Call,
+    Conv,
+    Decide,
+    Dial,
+    Linear,
+    Mask,
+    MaxPool,
+    Mean,
+    Norm,
+    Plan,
+    Pointwise,
+    Relu,
+    Step,
+    Subsample,
+)
 from ssl_dc.errors import RunError
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.routes import Route
 
 IMAGES = "images"
+
+_POINTWISE_MODULES = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.ReLU6, nn.Dropout)
+_POINTWISE_FUNCTIONS = (F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.tanh)
+"""What maps each number by itself, and takes no other value."""
 
 
 def capture(backbone: Backbone, route: Route) -> Plan:
@@ -90,7 +110,9 @@ class _Tracer(fx.Tracer):
         return self.graph
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (nn.ModuleList, nn.ModuleDict)):  # these hold modules, and are never called themselves
+        if type(m) is nn.Module or isinstance(
+            m, (nn.ModuleList, nn.ModuleDict)
+        ):  # these hold modules, and are never called
             return False
         return isinstance(m, (GatePoint, RouteNorm)) or super().is_leaf_module(m, module_qualified_name)
 
@@ -101,14 +123,21 @@ class _Tracer(fx.Tracer):
     @contextmanager
     def _recorded_leaves(self) -> Iterator[None]:
         """While this lasts, a leaf module adds a node to the graph instead of computing."""
-        leaves = dict(self._leaves(self.root, ""))
-        own_forwards = {module: module.__dict__["forward"] for module in leaves if "forward" in module.__dict__}
-        for module, name in leaves.items():
-            module.forward = self._recording(name)
+        forwards: dict[nn.Module, Callable[..., Any]] = {
+            **{module: self._recording(name) for module, name in self._leaves(self.root, "")},
+            **{
+                module: _Inlined(module, self, name).run
+                for name, module in self.root.named_modules()
+                if isinstance(module, fx.GraphModule)
+            },
+        }
+        own_forwards = {module: module.__dict__["forward"] for module in forwards if "forward" in module.__dict__}
+        for module, forward in forwards.items():
+            module.forward = forward
         try:
             yield
         finally:
-            for module in leaves:
+            for module in forwards:
                 del module.forward
             for module, forward in own_forwards.items():
                 module.forward = forward
@@ -122,6 +151,23 @@ class _Tracer(fx.Tracer):
 
     def _recording(self, name: str) -> Callable[..., Any]:
         return lambda *args, **kwargs: self.create_proxy("call_module", name, args, kwargs)
+
+
+class _Inlined(fx.Interpreter):
+    """Records a part of a network that is itself a graph of ``torch.fx``, with its own tensors as nodes.
+
+    Args:
+        graph: The part.
+        tracer: What records.
+        name: The name of the part in the network.
+    """
+
+    def __init__(self, graph: fx.GraphModule, tracer: _Tracer, name: str) -> None:
+        super().__init__(graph)
+        self._tracer, self._prefix = tracer, name
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG002
+        return self._tracer.create_proxy("get_attr", f"{self._prefix}.{target}", (), {})
 
 
 @dataclass(frozen=True)
@@ -243,9 +289,20 @@ class _Translation:
                 bias=bias,
                 stride=module.stride[0],
                 padding=cast("tuple[int, int]", module.padding),
+                groups=module.groups,
+            )
+        if type(module) is nn.Linear:
+            return Linear(
+                output=node.name,
+                input=self._value(node.args[0]),
+                layer=cast(str, node.target).partition(".")[2],
+                weight=module.weight.detach(),
+                bias=torch.zeros(module.out_features) if module.bias is None else module.bias.detach(),
             )
         if isinstance(module, nn.ReLU):
             return Relu(output=node.name, input=self._value(node.args[0]))
+        if isinstance(module, _POINTWISE_MODULES):
+            return Pointwise(output=node.name, input=self._value(node.args[0]), function=module)
         if isinstance(module, nn.MaxPool2d) and _is_square(module):
             return MaxPool(
                 output=node.name,
@@ -255,31 +312,41 @@ class _Translation:
                 padding=_side(module.padding),
             )
         if isinstance(module, RouteNorm):
-            return Norm(output=node.name, input=self._value(node.args[0]), norm=module.for_route(self.route))
+            norm: nn.Module = module.for_route(self.route)
+            if isinstance(norm, nn.BatchNorm2d):
+                return Norm(output=node.name, input=self._value(node.args[0]), norm=norm)
+            return Call(output=node.name, function=norm, arguments=(self._value(node.args[0]),))
         return self._call(node, module)
 
     def _of_function(self, node: fx.Node) -> Step:
         if node.target in (torch.relu, F.relu):
             return Relu(output=node.name, input=self._value(node.args[0]))
+        if node.target in _POINTWISE_FUNCTIONS:
+            call = self._call(node, node.target)
+            return Pointwise(output=node.name, input=call.arguments[0], function=call.function)
         if node.target in (operator.add, torch.add, operator.iadd) and len(self._names(node)) == 2 and not node.kwargs:
             left, right = self._names(node)
             return Add(output=node.name, left=left, right=right)
         if node.target is operator.getitem and (stride := _stride_of(node.args[1])):
             return Subsample(output=node.name, input=self._value(node.args[0]), stride=stride)
-        return self._call(node, cast("Callable[..., Any]", node.target))
+        channelwise = node.target is operator.mul and len(self._names(node)) == 2
+        return self._call(node, cast("Callable[..., Any]", node.target), channelwise=channelwise)
 
     def _of_method(self, node: fx.Node) -> Step:
         if node.target == "mean" and _is_over_pixels(node):
             return Mean(output=node.name, input=self._value(node.args[0]))
-        return self._call(node, _Method(cast(str, node.target)))
+        return self._call(
+            node, _Method(cast(str, node.target)), channelwise=node.target == "mean" and _keeps_channels(node)
+        )
 
-    def _call(self, node: fx.Node, function: Callable[..., Any]) -> Call:
+    def _call(self, node: fx.Node, function: Callable[..., Any], *, channelwise: bool = False) -> Call:
         """A node as a call of torch."""
         operands = {argument: _Operand(index) for index, argument in enumerate(node.all_input_nodes)}
         args, kwargs = _with_leaves(
             (node.args, node.kwargs), lambda leaf: operands[leaf] if isinstance(leaf, fx.Node) else leaf
         )
-        return Call(output=node.name, function=_Bound(function, args, kwargs), arguments=self._names(node))
+        bound = _Bound(function, args, kwargs)
+        return Call(output=node.name, function=bound, arguments=self._names(node), channelwise=channelwise)
 
     def _names(self, node: fx.Node) -> tuple[str, ...]:
         return tuple(self.values[argument] for argument in node.all_input_nodes)
@@ -301,7 +368,6 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a module is a convolution that a ``Conv`` step can be."""
     return (
         type(module) is nn.Conv2d
-        and module.groups == 1
         and module.dilation == (1, 1)
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
@@ -332,6 +398,15 @@ def _stride_of(index: Any) -> int:
 
 
 def _is_over_pixels(node: fx.Node) -> bool:
+    return not node.kwargs.keys() - {"dim"} and _reduces_pixels(node)
+
+
+def _keeps_channels(node: fx.Node) -> bool:
+    """Whether a mean over the pixels leaves one pixel, (N, C, 1, 1)."""
+    return node.kwargs.keys() - {"dim"} == {"keepdim"} and node.kwargs["keepdim"] is True and _reduces_pixels(node)
+
+
+def _reduces_pixels(node: fx.Node) -> bool:
     dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    others = {name for name in node.kwargs if name != "dim"} or len(node.args) > 2
-    return not others and isinstance(dim, (tuple, list)) and sorted(cast("list[int]", dim)) in ([2, 3], [-2, -1])
+    known = isinstance(dim, (tuple, list)) and len(node.args) <= 2
+    return known and sorted(cast("list[int]", dim)) in ([2, 3], [-2, -1])

@@ -14,16 +14,19 @@ from ssl_dc.compiled.plan import (
     Call,
     Conv,
     Decide,
+    Linear,
     Mask,
     MaxPool,
     Mean,
     Norm,
     Plan,
+    Pointwise,
     Relu,
     Step,
     Subsample,
     last_reads,
 )
+from ssl_dc.gating.sites import masked
 
 Watch = Callable[[Step, Any, Mapping[str, Tensor]], None]
 """Called with each step, the value that it gave for an image, and the indices of the image's open entries at each site."""
@@ -105,6 +108,10 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     """
     if isinstance(step, Conv):
         return _convolve(step, values, kept)
+    if isinstance(step, Linear):
+        return F.linear(values[step.input], *weight_and_bias(step, kept))
+    if isinstance(step, Pointwise):
+        return step.function(values[step.input])
     if isinstance(step, Norm):
         return step.norm(values[step.input])
     if isinstance(step, Relu):
@@ -118,25 +125,35 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     if isinstance(step, Mean):
         return values[step.input].mean(dim=(2, 3))
     if isinstance(step, Mask):
-        mask = torch.zeros(step.site.channels)
-        mask[kept[step.site.name]] = 1
-        return values[step.input] * mask[:, None, None]
+        mask = torch.zeros(1, step.site.channels)
+        mask[:, kept[step.site.name]] = 1
+        return masked(values[step.input], mask, step.site.axis)
     if isinstance(step, Call):
         return step.function(*(values[argument] for argument in step.arguments))
     raise TypeError(f"a {type(step).__name__} cannot be computed")
 
 
-def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Tensor:
-    x, weight, bias = values[step.input], step.weight, step.bias
+def weight_and_bias(step: Conv | Linear, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer, of what its sites keep."""
+    weight, bias = step.weight, step.bias
     if step.out_site is not None:
         weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
-    if step.in_site is not None:
+    if step.in_site is not None and not (isinstance(step, Conv) and step.is_depthwise):
         weight = weight[:, kept[step.in_site]]
+    return weight, bias
+
+
+def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Tensor:
+    x = values[step.input]
+    weight, bias = weight_and_bias(step, kept)
     if 0 in weight.shape:  # without inputs or outputs only the bias is left
         _, _, height, width = step.shape(x.shape)
         y = bias[None, :, None, None].expand(1, len(bias), height, width)
     else:
-        y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding)
+        groups = len(weight) if step.is_depthwise else step.groups
+        if step.is_depthwise and step.out_site is not None and step.in_site is None:
+            x = x[:, kept[step.out_site]]
+        y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding, groups=groups)
     if step.residual is not None:
         y = y + values[step.residual]
     return torch.relu(y) if step.relu else y

@@ -17,7 +17,7 @@ from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.int8_plan import Int8Plan
-from ssl_dc.compiled.plan import Conv, Decide, Dial, Plan, Step
+from ssl_dc.compiled.plan import Conv, Decide, Dial, Mask, Plan, Step
 from ssl_dc.compiled.precisions import FLOAT32, INT8
 from ssl_dc.compiled.quantise import quantise
 from ssl_dc.compiled.torch_threads import torch_threads
@@ -104,6 +104,11 @@ class Executor:
         """The steps; a backend may keep their weights elsewhere."""
         return self._runner.plan
 
+    @property
+    def sites_that_save_nothing(self) -> list[str]:
+        """Names of the gate sites whose mask is applied to layers that are computed whole, in order."""
+        return [step.site.name for step in self.plan.steps if isinstance(step, Mask)]
+
     def __call__(self, images: Tensor, budget: float | Sequence[float] | None = None) -> Executed:
         """Features and masks of images (N, 3, H, W), float32. The features of an image that is not finite are NaN.
 
@@ -175,6 +180,8 @@ class Executor:
     def __repr__(self) -> str:
         """What runs where."""
         gates = f", {len(self.plan.sites)} gates" if self._dial is not None else ""
+        if idle := len(self.sites_that_save_nothing):
+            gates += f" ({idle} of them save nothing)"
         where = f"{self.precision}, backend {self.backend}, threads {self.threads}"
         return f"Executor({len(self.plan.steps)} steps{gates}, {where})"
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ssl_dc.compiled.plan import Add, Conv, Decide, Mask, Norm, Plan, Relu, Step, Subsample
+from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Linear, Mask, Norm, Plan, Pointwise, Relu, Step, Subsample
 from ssl_dc.folding import folded
 from ssl_dc.gating.sites import Granularity
 
 
 def fuse(plan: Plan) -> Plan:
     """The same network in fewer steps that compute only what the masks keep."""
-    for fused in (_fold_subsample, _fold_norm, _fold_relu, _pick_channels, _run_branch_if_open, _fold_add, _fold_relu):
+    folds = (_fold_subsample, _fold_norm, _fold_relu)
+    for fused in (*folds, _pick_channels, _pick_region, _run_branch_if_open, _fold_add, _fold_relu):
         for step in plan.steps:
             if step in plan.steps:  # an earlier exchange may have removed it
                 plan = fused(plan, step)
@@ -57,17 +58,138 @@ def _fold_relu(plan: Plan, step: Step) -> Plan:
 
 
 def _pick_channels(plan: Plan, step: Step) -> Plan:
-    """Turn a channel mask between convolutions into a choice of outputs of the first and of inputs of the next ones."""
+    """Turn a channel mask between layers into a choice of outputs of the first and of inputs of the next ones.
+
+    What is between the first layer and the mask must treat each number by itself. It then runs on the chosen channels only.
+    """
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL):
         return plan
-    conv = _conv_before(plan, step.input, rectified=True)
-    readers = [reader for reader in plan.readers(step.output) if isinstance(reader, Conv) and reader.input == step.output]
-    takes_all = len(readers) == len(plan.readers(step.output)) and step.output != plan.output
-    if conv is None or conv.out_site is not None or not takes_all or any(reader.in_site for reader in readers):
+    between = _pointwise_before(plan, step.input)
+    value = between[0].input if between else step.input
+    layer = _conv_before(plan, value, rectified=True) if step.site.axis == 1 else _linear_before(plan, value)
+    if layer is None or not _is_dense(layer) or layer.out_site is not None:
         return plan
-    picking = replace(conv, output=step.output, out_site=step.site.name)
-    picked: dict[Step, tuple[Step]] = {reader: (replace(reader, in_site=step.site.name),) for reader in readers}
-    return plan.exchanged({conv: (), step: (picking,), **picked})
+    if len(layer.weight) != step.site.channels:  # an entry of the mask is a group of channels
+        return plan
+    readers = plan.readers(step.output)
+    kind = type(layer)
+    picked: dict[Step, Sequence[Step]] = {
+        reader: (replace(reader, in_site=step.site.name),)
+        for reader in readers
+        if isinstance(reader, (Conv, Linear))
+        and type(reader) is kind
+        and _is_dense(reader)
+        and reader.input == step.output
+        and not reader.in_site
+    }
+    if len(picked) < len(readers) or step.output == plan.output:
+        return plan
+    chosen: list[Step] = [replace(layer, out_site=step.site.name), *between]
+    moved = [*chosen[:-1], replace(chosen[-1], output=step.output)]  # after the decision
+    return plan.exchanged({layer: (), **dict.fromkeys(between, ()), step: moved, **picked})
+
+
+def _is_dense(step: Conv | Linear) -> bool:
+    """Whether each output of a layer is made of all inputs."""
+    return isinstance(step, Linear) or step.groups == 1
+
+
+def _pick_region(plan: Plan, step: Step) -> Plan:
+    """Turn a channel mask into a choice of channels in all steps around it that treat each channel by itself.
+
+    These are depthwise convolutions before the mask, and squeeze-and-excitation after it: the mask then also chooses the
+    inputs of the first layer of that, and the outputs of the second.
+    """
+    if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL and step.site.axis == 1):
+        return plan
+    region = _Region(plan, step)
+    if not region.complete:
+        return plan
+    return plan.exchanged({step: (), **region.picked})
+
+
+class _Region:
+    """The steps around a mask that can run on the channels that it opens.
+
+    Args:
+        plan: The plan.
+        mask: The mask.
+
+    Attributes:
+        picked: What becomes of these steps.
+        complete: Whether the mask is not needed any more.
+    """
+
+    def __init__(self, plan: Plan, mask: Mask) -> None:
+        self.plan, self.site = plan, mask.site
+        self.picked: dict[Step, Sequence[Step]] = {}
+        self._decided = next(i for i, s in enumerate(plan.steps) if isinstance(s, Decide) and s.site == mask.site)
+        self._renamed = {mask.input: mask.output}
+        self.complete = (
+            plan.read_once(mask.input)
+            and self._pick_before(mask.input)
+            and self._pick_after(mask.output)
+            and all(plan.steps.index(step) > self._decided for step in self.picked)
+        )
+
+    def _pick_before(self, value: str) -> bool:
+        """Pick channels in the steps that make a value of which only open channels are needed."""
+        makers = self.plan.makers(value)
+        if len(makers) != 1 or value == self.plan.output:
+            return False
+        maker = makers[0]
+        name = self._renamed.get(value, value)
+        if isinstance(maker, Conv):
+            return self._pick_outputs(maker, name)
+        if isinstance(maker, (Pointwise, Relu)):
+            self.picked[maker] = (replace(maker, output=name),)
+            return self.plan.read_once(maker.input) and self._pick_before(maker.input)
+        return False
+
+    def _pick_outputs(self, conv: Conv, name: str) -> bool:
+        fits = conv.residual is None and conv.out_site is None and len(conv.weight) == self.site.channels
+        if not fits or not (conv.groups == 1 or conv.is_depthwise):
+            return False
+        picked = replace(conv, output=name, out_site=self.site.name)
+        if conv.is_depthwise:
+            before = dict(self.picked)
+            if self.plan.read_once(conv.input) and self._pick_before(conv.input):
+                picked = replace(picked, in_site=self.site.name)
+            else:  # something else needs the whole input
+                self.picked = before
+        self.picked[conv] = (picked,)
+        return True
+
+    def _pick_after(self, value: str) -> bool:
+        """Pick channels in the steps that read a value of which the shut channels are zeros."""
+        if value == self.plan.output:
+            return False
+        return all(reader in self.picked or self._pick_reader(reader, value) for reader in self.plan.readers(value))
+
+    def _pick_reader(self, reader: Step, value: str) -> bool:
+        if isinstance(reader, Conv) and reader.groups == 1 and reader.residual != value and reader.in_site is None:
+            self.picked[reader] = (replace(reader, in_site=self.site.name),)
+            return True
+        if not (isinstance(reader, Call) and reader.channelwise):
+            return False
+        self.picked[reader] = (reader,)
+        others = [other for other in reader.inputs if other != value]
+        made = all(self.plan.read_once(other) and self._pick_before(other) for other in others)
+        return made and self._pick_after(reader.output)
+
+
+def _pointwise_before(plan: Plan, value: str) -> list[Pointwise]:
+    """The pointwise steps that end in a value, if only the next one reads each of them, in order."""
+    makers = plan.makers(value)
+    if len(makers) != 1 or not plan.read_once(value) or not isinstance(makers[0], Pointwise):
+        return []
+    return [*_pointwise_before(plan, makers[0].input), makers[0]]
+
+
+def _linear_before(plan: Plan, value: str) -> Linear | None:
+    """The linear layer that computes a value, if only one step reads the value."""
+    makers = plan.makers(value)
+    return makers[0] if len(makers) == 1 and plan.read_once(value) and isinstance(makers[0], Linear) else None
 
 
 def _run_branch_if_open(plan: Plan, step: Step) -> Plan:

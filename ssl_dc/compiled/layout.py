@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,13 @@ ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, RELU_OF, HOST = range(8)
 """The kinds of operation, in the order of ``enum kind`` in program.h."""
 
 
+def in_kernel(step: Step) -> TypeGuard[Conv]:
+    """Whether a step is a convolution that the kernel can compute."""
+    return isinstance(step, Conv) and step.groups == 1
+
+
 def kind_of(step: Conv) -> int:
-    """The kind of operation that computes a convolution."""
+    """The kind of operation that computes a convolution of one group."""
     if step.out_site is None:
         return COLUMNS
     return ROWS if step.in_site is None else PACKED
@@ -65,7 +71,7 @@ class Weights:
         self._convolutions: dict[str, Laid] = {}
         self._rules: dict[str, RuleWeights | None] = {}
         for step in plan.steps:
-            if isinstance(step, Conv):
+            if in_kernel(step):
                 self._convolutions[step.output] = self._laid(step)
             elif isinstance(step, Decide):
                 rule = step.gate.pooled_rule(step.threshold)
@@ -97,7 +103,7 @@ class Weights:
 
     def step_with(self, step: Step) -> Step:
         """A step of the plan with its weight (out, in, h, w) again; one without a weight as it is."""
-        return replace(step, weight=self._original(step)) if isinstance(step, Conv) else step
+        return replace(step, weight=self._original(step)) if in_kernel(step) else step
 
     def _laid(self, step: Conv) -> Laid:
         """The weights of a convolution of the plan, laid out anew."""
@@ -119,7 +125,7 @@ class Weights:
 def without_weights(plan: Plan) -> Plan:
     """The plan with the shapes of its weights only, for when the weights are laid out elsewhere."""
     convolutions: dict[Step, tuple[Step]] = {
-        step: (replace(step, weight=step.weight.to("meta")),) for step in plan.steps if isinstance(step, Conv)
+        step: (replace(step, weight=step.weight.to("meta")),) for step in plan.steps if in_kernel(step)
     }
     return plan.exchanged(convolutions)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from ssl_dc.compiled.arena import Arena, Cells, shapes_of
 from ssl_dc.compiled.eager import compute, decided
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
-from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, kind_of, padded
-from ssl_dc.compiled.plan import Conv, Decide, MaxPool, Mean, Plan, Relu, Step
+from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, in_kernel, kind_of, padded
+from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, MaxPool, Mean, Plan, Pointwise, Relu, Step
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""
@@ -45,6 +45,7 @@ class NativeProgram:
         self._shapes = shapes = shapes_of(plan, image_size)
         self._arena = Arena(plan, shapes, self._cells())
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
+        self._picked = _picked_values(plan)
         ops = [self._op(step, weights) for step in plan.steps]
         self.host_steps = {
             index: weights.step_with(step)
@@ -152,14 +153,23 @@ class NativeProgram:
             return
         for memory, values in zip(images, inputs, strict=True):
             value = compute(step, values, {name: self._kept(name, memory) for name in self._sites})
-            if self._arena.holds(step.output):
-                self._arena.view(step.output, memory.arena).copy_(value)
-            else:
+            if not self._arena.holds(step.output):
                 memory.elsewhere[step.output] = value
+                continue
+            whole = self._arena.view(step.output, memory.arena)
+            channels = value.shape[1]
+            whole[:, :channels] = value
+            # the kernel reads whole vectors
+            whole[:, channels : padded(channels, self.kernel.vector)] = 0
 
     def _values(self, step: Step, memory: _ImageMemory) -> dict[str, Any]:
-        held = {name: self._arena.view(name, memory.arena) for name in step.inputs if self._arena.holds(name)}
+        held = {name: self._view(name, memory) for name in step.inputs if self._arena.holds(name)}
         return memory.elsewhere | held
+
+    def _view(self, name: str, memory: _ImageMemory) -> Tensor:
+        """A value of the arena, or those of its channels that are present."""
+        whole = self._arena.view(name, memory.arena)
+        return whole[:, : len(self._kept(self._picked[name], memory))] if name in self._picked else whole
 
     def _keep(self, site: str, kept: Tensor, memory: _ImageMemory) -> None:
         index = self._sites[site]
@@ -229,6 +239,8 @@ class NativeProgram:
         op.weight, op.bias, op.weight2, op.bias2 = (tensor.data_ptr() for tensor in rule.tensors)
 
     def _convolve(self, op: Op, step: Conv, weights: Weights) -> None:
+        if not in_kernel(step):
+            return
         if step.residual is not None and self._shapes[step.residual] != self._shapes[step.output]:
             return  # torch broadcasts the residual; the kernel does not
         op.kind = kind_of(step)
@@ -243,6 +255,19 @@ class NativeProgram:
         laid = weights.convolution(step)
         op.weight, op.bias = laid.weight.data_ptr(), laid.bias.data_ptr()
         op.scale = None if laid.scale is None else laid.scale.data_ptr()
+
+
+def _picked_values(plan: Plan) -> dict[str, str]:
+    """The values that hold only the open channels of a site, by the name of the site."""
+    picked: dict[str, str] = {}
+    for step in plan.steps:
+        if isinstance(step, (Conv, Linear)) and step.out_site is not None:
+            picked[step.output] = step.out_site
+        elif isinstance(step, (Pointwise, Relu)) or (isinstance(step, Call) and step.channelwise):
+            site = next((picked[value] for value in step.inputs if value in picked), None)
+            if site is not None:
+                picked[step.output] = site
+    return picked
 
 
 class _ImageMemory:

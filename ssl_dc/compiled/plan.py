@@ -39,8 +39,9 @@ class Conv(Step):
 
     Attributes:
         layer: Name of the layer in the backbone.
-        weight: (out, in, height, width).
+        weight: (out, in / groups, height, width).
         bias: (out,).
+        groups: Groups of inputs and outputs that are convolved with each other only.
         residual: Name of the value that is added; None: nothing is.
         relu: Whether a ReLU follows.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
@@ -53,6 +54,7 @@ class Conv(Step):
     bias: Tensor
     stride: int
     padding: tuple[int, int]
+    groups: int = 1
     residual: str | None = None
     relu: bool = False
     in_site: str | None = None
@@ -63,6 +65,14 @@ class Conv(Step):
         """The convolved value, and the residual."""
         return (self.input,) if self.residual is None else (self.input, self.residual)
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each output is made of one input of its own.
+
+        Such a convolution has one site on both sides, or only ``out_site`` if all inputs are there.
+        """
+        return self.groups == len(self.weight) > 1 == self.weight.shape[1]
+
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
         """Shape (N, out, H', W') of the output, all outputs kept, for an input of shape (N, in, H, W)."""
         height, width = (
@@ -70,6 +80,48 @@ class Conv(Step):
             for size, padding, kernel in zip(shape[2:], self.padding, self.weight.shape[2:], strict=True)
         )
         return shape[0], self.weight.shape[0], height, width
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Linear(Step):
+    """A linear layer with bias on the last axis of a value.
+
+    Attributes:
+        layer: Name of the layer in the backbone.
+        weight: (out, in).
+        bias: (out,).
+        in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
+        out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
+    """
+
+    input: str
+    layer: str
+    weight: Tensor
+    bias: Tensor
+    in_site: str | None = None
+    out_site: str | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value that is mapped."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pointwise(Step):
+    """A function of each number of a value by itself, such as an activation.
+
+    Attributes:
+        function: Called with the value, or with those of its channels that are present.
+    """
+
+    input: str
+    function: Callable[[Tensor], Tensor]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value."""
+        return (self.input,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -194,7 +246,7 @@ class Decide(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mask(Step):
-    """A value times the mask of a site, where no convolution takes the mask over."""
+    """A value times the mask of a site, where no layer takes the mask over."""
 
     input: str
     site: GateSite
@@ -212,10 +264,13 @@ class Call(Step):
     Attributes:
         function: Called with the values of ``arguments``.
         arguments: Names of the values, in the order of the function's parameters.
+        channelwise: Whether it treats each channel of (N, C, H, W) by itself, and maps zeros to zeros. It may then be
+            called with the channels that are present.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
+    channelwise: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

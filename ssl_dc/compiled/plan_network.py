@@ -47,9 +47,11 @@ class PlanNetwork(nn.Module):
 
 def _layer(step: Conv) -> nn.Conv2d:
     """A convolution as a layer."""
-    out_channels, in_channels, height, width = step.weight.shape
+    out_channels, inputs, height, width = step.weight.shape
     with torch.device("meta"):  # its random initial weights would be thrown away
-        layer = nn.Conv2d(in_channels, out_channels, (height, width), step.stride, step.padding)
+        layer = nn.Conv2d(
+            inputs * step.groups, out_channels, (height, width), step.stride, step.padding, groups=step.groups
+        )
     layer.weight = nn.Parameter(step.weight.clone(), requires_grad=False)
     layer.bias = nn.Parameter(step.bias.clone(), requires_grad=False)
     return layer

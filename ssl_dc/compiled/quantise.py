@@ -57,12 +57,13 @@ def _check(step: Step, plan: Plan) -> None:
         known = step.gate.pooled_rule(step.threshold) is not None
         what = f"the gate at {step.output}, which has no pooled rule"
     elif isinstance(step, Conv):
-        what = f"the layer {step.layer}, which has a weight that is not finite, or too many inputs"
+        what = f"the layer {step.layer}, which has a weight that is not finite, too many inputs, or groups"
         sums = step.weight[0].numel() * LARGEST_CODE * LARGEST_WEIGHT
-        known = sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
+        known = step.groups == 1 and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
     else:
         what = f"the step {step.output!r} ({type(step).__name__})"
-    if not known:
+    picked = any(isinstance(maker, Conv) and maker.out_site for value in step.inputs for maker in plan.makers(value))
+    if not known or (picked and not isinstance(step, Conv)):
         raise RunError(f"int8 cannot compute {what}; use precision='float32'")
 
 

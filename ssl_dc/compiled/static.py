@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.plan import Conv, Decide, Mask, Plan, Step
+from ssl_dc.compiled.eager import weight_and_bias
+from ssl_dc.compiled.plan import Conv, Decide, Linear, Mask, Plan, Step
 from ssl_dc.errors import RunError
 
 
@@ -27,7 +28,7 @@ def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: f
 
     Raises:
         ValueError: If ``min_open_share`` is not in [0, 1].
-        RunError: If a mask acts at a place where no convolution can take it over.
+        RunError: If a mask acts at a place where no layer can take it over.
     """
     if not (math.isfinite(min_open_share) and 0 <= min_open_share <= 1):
         raise ValueError(f"min_open_share must be in [0, 1], not {min_open_share}")
@@ -39,7 +40,7 @@ def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: f
     ]
     for step in steps:
         if isinstance(step, Mask):
-            raise RunError(f"{step.output}: no convolution takes this mask over, so it cannot be made static")
+            raise RunError(f"{step.output}: no layer takes this mask over, so it cannot be made static")
     return replace(plan, steps=tuple(steps))
 
 
@@ -58,11 +59,9 @@ def _stays(step: Step, open_shares: Mapping[str, Tensor], min_open_share: float)
 
 def _without_shut_channels(step: Step, kept: Mapping[str, Tensor]) -> Step:
     step = replace(step, when=None, unless=None)
-    if not isinstance(step, Conv):
+    if not isinstance(step, (Conv, Linear)):
         return step
-    weight, bias = step.weight, step.bias
-    if step.out_site is not None:
-        weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
-    if step.in_site is not None:
-        weight = weight[:, kept[step.in_site]]
+    weight, bias = weight_and_bias(step, kept)
+    if isinstance(step, Conv) and step.is_depthwise:
+        step = replace(step, groups=len(weight))
     return replace(step, weight=torch.clone(weight), bias=torch.clone(bias), in_site=None, out_site=None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
@@ -126,10 +127,23 @@ def _allowed(location: list[str], values: Mapping[str, Any]) -> str:
 
 def allowed_values(field: FieldInfo) -> str:
     """What a setting may be, in words: its choices, or its type and bounds."""
-    if get_origin(field.annotation) is Literal:
-        return " or ".join(repr(choice) for choice in get_args(field.annotation))
-    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
-    return ", ".join(words for words in (kind.replace("typing.", ""), bounds(field)) if words)
+    return ", ".join(words for words in (_in_words(field.annotation), bounds(field)) if words)
+
+
+def _in_words(annotation: Any) -> str:
+    """A type as users know it: choices as texts, and nothing of how it is validated."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin is Annotated:
+        return _in_words(arguments[0])
+    if annotation in (None, type(None), ...):
+        return "..." if annotation is ... else "None"
+    if origin in (Union, UnionType):
+        return " | ".join(map(_in_words, arguments))
+    if arguments and isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join(map(_in_words, arguments))}]"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
 def bounds(field: FieldInfo) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,23 @@ class CostRow:
 
 
 @dataclass(frozen=True)
+class SiteRow:
+    """A gate site that has a gate.
+
+    Attributes:
+        site: The site's name.
+        entries: Width of its mask.
+        dense_macs: MACs of the layers whose cost the mask scales, on the dense route.
+        open_share: Mean share of the mask that is open on the gated route.
+    """
+
+    site: str
+    entries: int
+    dense_macs: int
+    open_share: float
+
+
+@dataclass(frozen=True)
 class CostTable(Report):
     """Dense and gated cost of a network for one image.
 
@@ -53,6 +70,7 @@ class CostTable(Report):
         rows: The cost of each layer.
         dense_macs: MACs of the dense route.
         gated_macs: Mean MACs of the gated route.
+        sites: The gate sites that have a gate.
     """
 
     network: str
@@ -60,6 +78,7 @@ class CostTable(Report):
     rows: list[CostRow]
     dense_macs: int
     gated_macs: float
+    sites: Sequence[SiteRow] = ()
 
     @property
     def ratio(self) -> float:
@@ -77,6 +96,7 @@ class CostTable(Report):
             "layers": [
                 {"layer": row.layer, "dense_macs": row.dense_macs, "gated_macs": round(row.gated_macs)} for row in self.rows
             ],
+            "sites": [asdict(site) for site in self.sites],
         }
 
     def records(self) -> Sequence[Mapping[str, Any]]:
@@ -84,8 +104,8 @@ class CostTable(Report):
         return [asdict(row) for row in self.rows]
 
     def tables(self) -> Sequence[ReportTable]:
-        """The cost of each layer, and of all."""
-        return [
+        """The cost of each layer, and of all; then the gate sites."""
+        layers = [
             ReportTable(
                 f"MACs for one image: {self.network}",
                 ("layer", "dense", "gated", "gated / dense"),
@@ -94,6 +114,25 @@ class CostTable(Report):
                 note=f"gated: {self.gated_is}",
             )
         ]
+        return layers + ([self._table_of_sites()] if self.sites else [])
+
+    def _table_of_sites(self) -> ReportTable:
+        rows = [
+            (
+                site.site,
+                f"{site.entries:,}",
+                f"{site.dense_macs:,}",
+                f"{site.dense_macs / self.dense_macs:.3f}",
+                f"{site.open_share:.3f}",
+            )
+            for site in self.sites
+        ]
+        return ReportTable(
+            f"Gate sites: {len(rows)}",
+            ("site", "mask", "dense MACs", "of all", "open"),
+            rows,
+            note="mask: its width; dense MACs: those of the layers whose cost the open share of the mask scales",
+        )
 
 
 def cost_of_network(config: RunConfig) -> CostTable:
@@ -128,7 +167,7 @@ def cost_of_run(
     shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
     at = "" if model.gated_route.budget is None else f", at a budget of {model.gated_route.budget:g}"
     table = cost_table(model.config, model.cost, shares, f"the mean over {described}{at}")
-    return CostTable(table.network, table.gated_is, table.rows, table.dense_macs, float(gated.macs.mean()))
+    return replace(table, gated_macs=float(gated.macs.mean()))
 
 
 def cost_images(splits: Splits) -> tuple[ImageSet, str]:
@@ -153,5 +192,9 @@ def cost_table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], 
         for site in layer.sites:
             gated *= shares[site]
         rows.append(CostRow(layer.name, 0 if layer.gate else layer.macs, gated))
+    sites = [
+        SiteRow(site, entries, sum(layer.macs for layer in cost.layers if site in layer.sites), shares[site])
+        for site, entries in cost.channels.items()
+    ]
     network = f"{config.backbone.name}, {config.data.image_size} px, gating {config.gating.name}"
-    return CostTable(network, gated_is, rows, cost.dense_macs, sum(row.gated_macs for row in rows))
+    return CostTable(network, gated_is, rows, cost.dense_macs, sum(row.gated_macs for row in rows), sites)

@@ -52,10 +52,12 @@ class Objective(nn.Module, ABC):
         views: How many views the objective takes. None means any number from 2.
         trained_views: Numbers of the views whose features get a gradient, from 0. None means all of them. A view that is
             only a target, as in an asymmetric objective, is left out: the encoder learns nothing from its route.
+        least_batch: Images that all processes together must take at once. A smaller batch is refused before the first step.
     """
 
     views: ClassVar[int | None] = 2
     trained_views: Sequence[int] | None = None
+    least_batch: int = 2
 
     @property
     @abstractmethod
@@ -96,3 +98,21 @@ def check_views(objective: Objective | type[Objective], name: str, routes: Seque
     if objective.views not in (None, len(routes)):
         written = ",".join(map(str, routes))
         raise ConfigError(f"routes {written}: {name} takes {objective.views} views, not {len(routes)}")
+
+
+def check_batch(objective: Objective, name: str, images: int) -> None:
+    """Check that all processes together take as many images at once as an objective needs.
+
+    Args:
+        objective: The objective.
+        name: What the message calls it.
+        images: How many there are.
+
+    Raises:
+        ConfigError: If it needs more.
+    """
+    if images < objective.least_batch:
+        raise ConfigError(
+            f"{name} takes {objective.least_batch} images or more at once, and gets {images}: raise training.batch_size, or"
+            " see the options of the objective (ssl-dc plugins show)"
+        )

@@ -19,6 +19,22 @@ class ExpanderOptions(PartOptions):
     )
 
 
+class MomentumOptions(PartOptions):
+    """Options of an objective whose targets come from a momentum copy of the network."""
+
+    momentum: float = Field(
+        0.996,
+        ge=0,
+        le=1,
+        description="Share of itself that the momentum copy keeps at the first step. It rises to 1 along a cosine. A"
+        " shorter run needs a smaller share.",
+    )
+    target_route: Literal["dense", "same"] = Field(
+        "dense",
+        description="Route of the momentum copy: 'dense' for every view, or 'same' for the route of the view.",
+    )
+
+
 class VICRegOptions(ExpanderOptions):
     """Options of the objective ``vicreg``."""
 

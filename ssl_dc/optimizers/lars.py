@@ -16,8 +16,8 @@ from ssl_dc.optimizers.options import LARSOptions
 class LARS(Optimizer):
     """Momentum SGD that first scales the gradient of each parameter.
 
-    With learning rate lr and q = eta |p| / (|g| + wd |p| + 1e-8), a parameter of two or more dimensions moves by
-    momentum SGD along min(q / lr, 1) (g + wd p). A 1-D parameter (bias, norm) is neither scaled nor decayed.
+    With learning rate ``lr`` and ``q = eta |p| / (|g| + wd |p| + 1e-8)``, a parameter of two or more dimensions moves by
+    momentum SGD along ``min(q / lr, 1) (g + wd p)``. A 1-D parameter (bias, norm) is neither scaled nor decayed.
 
     Args:
         groups: Parameter groups, as for any torch optimiser. Each may set its own ``weight_decay``.

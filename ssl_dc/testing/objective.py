@@ -29,7 +29,7 @@ from ssl_dc.testing.two_processes import WORLD, in_two_processes
 from ssl_dc.training.learner import Learner
 
 ROWS = 8
-"""Images in a batch; with two processes, in the batch of each."""
+"""Images in a batch, if the objective does not need more; with two processes, in the batch of each."""
 
 
 def is_an_objective(subject: Subject) -> None:
@@ -83,10 +83,10 @@ def there_is_an_embedding_of_each_view(subject: Subject) -> None:
     """The output has one embedding (N, D) for each view. Training watches it for collapse."""
     learner = _learner(subject)
     shapes = [tuple(z.shape) for z in _output(learner).embeddings]
-    count = len(_routes(learner))
+    count, rows = len(_routes(learner)), _rows(learner)
     expect(
-        len(shapes) == count and all(len(shape) == 2 and shape[0] == ROWS for shape in shapes),
-        f"expected {count} embeddings of the shape ({ROWS}, D), saw {shapes}",
+        len(shapes) == count and all(len(shape) == 2 and shape[0] == rows for shape in shapes),
+        f"expected {count} embeddings of the shape ({rows}, D), saw {shapes}",
     )
 
 
@@ -105,7 +105,7 @@ def trained_views_get_a_gradient(subject: Subject) -> None:
     """The features of each view in `trained_views` get a finite gradient that is not all 0; those of others get none."""
     learner = _learner(subject)
     routes = _routes(learner)
-    views = similar_views(ROWS, FLAT_SIZE, len(routes))
+    views = similar_views(_rows(learner), FLAT_SIZE, len(routes))
     features = [learner.encoder(view, route).features for view, route in zip(views, routes, strict=True)]
     for one in features:
         one.retain_grad()
@@ -155,9 +155,9 @@ def state_is_saved_whole(subject: Subject) -> None:
 
 def two_processes_are_one(subject: Subject) -> None:
     """Two processes with a batch each have the terms and the mean gradient of one process with both, for two steps."""
-    alone = take_steps(subject, slice(None))
+    alone = take_steps(subject)
     try:
-        _expect_same_steps(alone, take_steps(subject, slice(None), seed=1), "after other random draws")
+        _expect_same_steps(alone, take_steps(subject, seed=1), "after other random draws")
     except ConformanceError:
         raise DoesNotApplyError("its terms depend on random draws, which differ between processes") from None
     for rank, seen in enumerate(in_two_processes(take_steps_with_another, subject)):
@@ -188,6 +188,11 @@ def _learner(subject: Subject) -> Learner:
     return Learner(encoder, objective)
 
 
+def _rows(learner: Learner) -> int:
+    """Images in a batch."""
+    return max(ROWS, learner.objective.least_batch)
+
+
 def _routes(learner: Learner) -> tuple[Route, ...]:
     """A route for each view that the objective takes, gated and dense in turn."""
     count = learner.objective.views or 2
@@ -196,7 +201,7 @@ def _routes(learner: Learner) -> tuple[Route, ...]:
 
 def _output(learner: Learner, routes: Sequence[Route] | None = None) -> ObjectiveOutput:
     routes = _routes(learner) if routes is None else routes
-    output: ObjectiveOutput = learner(similar_views(ROWS, FLAT_SIZE, len(routes)), routes).objective
+    output: ObjectiveOutput = learner(similar_views(_rows(learner), FLAT_SIZE, len(routes)), routes).objective
     return output
 
 
@@ -248,32 +253,31 @@ Step = dict[str, npt.NDArray[np.float64]]
 def take_steps_with_another(subject: Subject, rank: int) -> list[Step]:
     """The steps of one of two processes that train together."""
     # wrapped as the training loop does
-    return take_steps(subject, half(rank), lambda learner: DistributedDataParallel(learner, find_unused_parameters=True))
-
-
-def half(rank: int) -> slice:
-    """The images of one process, of those of both."""
-    return slice(rank * ROWS, (rank + 1) * ROWS)
+    return take_steps(subject, rank, lambda learner: DistributedDataParallel(learner, find_unused_parameters=True))
 
 
 def take_steps(
-    subject: Subject, images: slice, wrap: Callable[[nn.Module], nn.Module] = lambda learner: learner, seed: int = 0
+    subject: Subject,
+    rank: int | None = None,
+    wrap: Callable[[nn.Module], nn.Module] = lambda learner: learner,
+    seed: int = 0,
 ) -> list[Step]:
     """Terms and gradients of two steps, in float64.
 
     Args:
         subject: The objective.
-        images: The images to use, of those of both processes.
+        rank: The process whose images are used; None for the images of both.
         wrap: Wraps the encoder with the objective into what is called.
         seed: Seed of what the objective draws while it trains.
     """
     reseed()
     learner = _learner(subject).double()
-    wrapped, routes = wrap(learner), _routes(learner)
+    wrapped, routes, rows = wrap(learner), _routes(learner), _rows(learner)
+    images = slice(None) if rank is None else slice(rank * rows, (rank + 1) * rows)
     steps = []
     for number in range(2):
         reseed(seed + number)
-        views = [view.double()[images] for view in similar_views(WORLD * ROWS, FLAT_SIZE, len(routes))]
+        views = [view.double()[images] for view in similar_views(WORLD * rows, FLAT_SIZE, len(routes))]
         terms = wrapped(views, routes).objective.terms
         learner.zero_grad()
         _loss(learner, terms).backward()

@@ -18,6 +18,7 @@ same checks.
 
 In the tests of your package, with a test case for each check:
 
+<!-- not run: "spread" stands for a part of yours -->
 ```python
 from ssl_dc.testing import conformance
 
@@ -26,6 +27,7 @@ test_spread = conformance("objective", "spread", settings={"temperature": 0.2})
 
 On every part of an installed package, with its default options:
 
+<!-- not run: PACKAGE stands for a package of yours; docs/plugin-from-nothing.md checks one -->
 ```sh
 ssl-dc plugins check PACKAGE
 ```
@@ -57,6 +59,8 @@ for outcome in run_checks(registry().find("objective", "vicreg"), settings={"exp
 - `trained_views = (0,)` on an objective: only the features of the first view get a gradient. Those of the second view are a
   target. Without it, the features of all views must get one. A momentum copy that is a target encodes the images itself,
   and requires no gradient.
+- `least_batch = 128` on an objective: it needs so many images at once. The kit's batches, else of 8 images, are then of
+  128, and a run with a smaller batch is refused before its first step.
 """
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_dc.backbones.base import Backbone
+from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import DataError, PluginError
 from ssl_dc.evaluation_mode import evaluation_mode
@@ -25,7 +26,7 @@ from ssl_dc.gating.cost import CostModel
 from ssl_dc.gating.counting import counted_macs
 from ssl_dc.named_parts import NamedParts
 from ssl_dc.norms.base import RouteNorm
-from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
+from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput, check_batch
 from ssl_dc.routes import Route
 from ssl_dc.training.batches import Batches
 from ssl_dc.training.learner import Learner
@@ -108,6 +109,7 @@ class Contract:
 
         Raises:
             PluginError: If they are not as many tensors as there are routes, of the image size that the trainer was told.
+            ConfigError: If the objective needs more images at once.
         """
         name = self._parts.name("views") if self._parts.has("views") else "the loader"
         if not isinstance(batch, (list, tuple)) or len(batch) != self._views:
@@ -117,6 +119,7 @@ class Contract:
             fits = isinstance(view, Tensor) and view.is_floating_point() and view.shape[1:] == (3, size, size)
             if not fits or len(view) != len(batch[0]):
                 self._fail(name, f"each view of a batch must be floats (N, 3, {size}, {size}), not {_seen(view)}")
+        check_batch(self._objective, self._parts.name("objective"), world_size() * len(batch[0]))
 
     # a step
 

@@ -21,7 +21,7 @@ from ssl_dc.assemble import build_views
 from ssl_dc.budget_control import AdaptiveControl
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, spread
-from ssl_dc.distributed import peer_failures, world_size
+from ssl_dc.distributed import peer_failures, rank, world_size
 from ssl_dc.errors import ConfigError, DataError, RunError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.routes import Route
@@ -152,7 +152,8 @@ class _Rehearsing:
         """
         trainer = self.trainer
         drawn = self._drawing()
-        few = min(FEW, self.micro_batch)
+        least = -(-trainer.learner.objective.least_batch // world_size())
+        few = min(max(FEW, least), self.micro_batch)
         kept = self._kept_bytes(few)  # the first step is also the one that warms up
         largest = min(self.micro_batch, max(few, affordable))
         if self.device.type == "cuda":
@@ -184,10 +185,13 @@ class _Rehearsing:
         )
 
     def _noise(self, images: int) -> BatchViews:
-        """Views of so many images, of noise: what a step takes does not depend on what is in them."""
+        """Views of so many images, of noise: what a step takes does not depend on what is in them.
+
+        Each process has views of its own, as in a run: an objective may fail where images are alike.
+        """
         side = self.config.data.image_size
-        shape = (images, 3, side, side)
-        views = (torch.randn(shape, device=self.device) for _ in self.trainer.routes)
+        shape, generator = (images, 3, side, side), torch.Generator(self.device).manual_seed(rank())
+        views = (torch.randn(shape, device=self.device, generator=generator) for _ in self.trainer.routes)
         return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
     def _seconds(self, work: Callable[[], object]) -> float:

@@ -28,7 +28,7 @@ from ssl_dc.gating.base import GatingScheme, gates_of, set_budgets
 from ssl_dc.gating.cost import CostModel, Trace
 from ssl_dc.named_parts import NamedParts
 from ssl_dc.norms.global_batch import with_global_norms
-from ssl_dc.objectives.base import Objective, check_views
+from ssl_dc.objectives.base import Objective, check_batch, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.plugins.registry import Registered
@@ -85,7 +85,7 @@ class Trainer:
     Raises:
         PluginError: If the optimiser does not hold all trained parameters.
         ConfigError: If neither or both of a loader and images with their views are given, if the batches do not fit, or if
-            the objective takes another number of views.
+            the objective takes another number of views or more images at once.
     """
 
     def __init__(
@@ -110,6 +110,8 @@ class Trainer:
             {"objective": objective, "gating": gating, "encoder": encoder, "views": views, "data": images}, registered or {}
         )
         check_views(objective, self.parts.name("objective"), routes)
+        if loader is None:  # the size of a caller's batches is known when the first one comes
+            check_batch(objective, self.parts.name("objective"), training.batch_size // training.accumulation)
         self.accelerator = make_accelerator(training.precision)
         self.training, self.routes, self.seed = training, tuple(routes), seed
         self.gating = gating

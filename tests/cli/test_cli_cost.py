@@ -47,6 +47,19 @@ def test_cost_as_a_table_shows_the_same_numbers() -> None:
     assert "every gate shut" in text
 
 
+def test_cost_shows_the_gate_sites_and_what_their_masks_scale() -> None:
+    table = parsed("cost", "--backbone", "resnet18", "--stem", "cifar", "--image-size", "32")
+    assert [site["site"] for site in table["sites"]] == [
+        f"stages.layer{stage}.{block}.hidden" for stage in range(1, 5) for block in range(2)
+    ]
+    assert [site["entries"] for site in table["sites"]] == [64, 64, 128, 128, 256, 256, 512, 512]
+    assert all(site["open_share"] == 0 for site in table["sites"])
+    convolutions = sum(layer["dense_macs"] for layer in table["layers"] if layer["layer"].endswith((".conv1", ".conv2")))
+    assert sum(site["dense_macs"] for site in table["sites"]) == convolutions
+    assert "Gate sites: 8" in done("cost", "--data", "cifar10")
+    assert "Gate sites" not in done("cost", "--data", "cifar10", "--gating", "none")
+
+
 def test_cost_of_a_run_is_what_its_held_out_images_pay(trained: Trained) -> None:
     table = parsed("cost", trained.folder)
     result = json.loads((trained.folder / "result.json").read_text())

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ssl_dc.config import file_layer, override_layer, resolve
+from ssl_dc.config import RunConfig, file_layer, override_layer, resolve
+from ssl_dc.config.messages import allowed_values
 from ssl_dc.errors import ConfigError
 
 
@@ -172,3 +173,17 @@ def test_several_errors_are_told_together(tmp_path: Path) -> None:
         (10, "optimizer.lr"),
     ]:
         assert any(f"run.yaml:{line_number}: " in line and words in line for line in lines), (line_number, words)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "words"),
+    [
+        ("training", "epochs", "int, at least 1"),
+        ("training", "precision", "'no' or 'fp16' or 'bf16'"),
+        ("training", "init", "Path | None"),
+        ("training", "checkpoint_minutes", "float | None, above 0"),
+        ("budget", "grid", "tuple[float, ...] | None"),
+    ],
+)
+def test_what_is_allowed_is_told_in_words_of_the_user(section: str, name: str, words: str) -> None:
+    assert allowed_values(RunConfig.model_fields[section].annotation.model_fields[name]) == words

@@ -75,6 +75,11 @@ def test_a_heap_of_pictures_is_trained_on_and_its_cost_is_reported(heap: Path, t
     cost = call("cost", run)
     assert cost.exit_code == 0, cost.stderr
     assert "the mean over 4 held-out images" in cost.stdout
+    exported = call("export", run, "--route", "gated", "--static", "0.5", "--format", "torch", "--json")
+    assert exported.exit_code == 0, exported.stderr
+    networks = json.loads(exported.stdout)["networks"]
+    assert {name: network["top1"] for name, network in networks.items()} == dict.fromkeys(("dense", "gated", "static"))
+    assert networks["static"]["macs"] < networks["dense"]["macs"]
     evaluated = call("evaluate", run)
     assert evaluated.exit_code == 2
     assert "evaluation needs labels" in evaluated.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,9 @@ from ssl_dc.export.exported_file import export
 from ssl_dc.routes import Route
 from tests.export.test_export import model_of
 
-pytest.importorskip("timm")
+timm = pytest.importorskip("timm")
+
+PAGE = Path(__file__).parents[2] / "docs" / "inference.md"
 
 READER = """
 import json, sys
@@ -128,3 +132,29 @@ def test_an_earlier_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert (folder / "ssl_dc_resnet.py").exists()
     export(model_of(**{"backbone.width": 64, "backbone.stem": "imagenet"}), Route.DENSE, "timm", folder)
     assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_transformers_loads_the_folder_as_a_backbone(stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/inference.md shows it. A model with norm statistics of its own would show that these are lost."""
+    pytest.importorskip("transformers")
+    model = model_of(**{"backbone.width": 64 if stem == "imagenet" else 16, "backbone.stem": stem, "data.image_size": 64})
+    export(model, Route.DENSE, "timm", tmp_path / "timm")
+    if stem == "cifar":
+        monkeypatch.syspath_prepend(str(tmp_path / "timm"))
+        monkeypatch.delitem(sys.modules, "ssl_dc_resnet", raising=False)
+        importlib.import_module("ssl_dc_resnet")
+    shown = next(
+        text
+        for text in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+        if "TimmBackbone" in text
+    )
+    names = {"timm": timm, "images": None}
+    exec(shown.replace("runs/RUN/dense-timm", str(tmp_path / "timm")).partition("maps =")[0], names)
+    backbone = names["backbone"]
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        maps = backbone(images).feature_maps
+    assert len(maps) == 4
+    assert torch.allclose(maps[-1].mean(dim=(2, 3)), model.dense(images), atol=1e-5)

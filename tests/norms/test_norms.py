@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from helpers.networks import DGNET, SEPARATE, SHARED, resnet
 from ssl_dc.backbones.resnet import BasicBlock, ResNet
+from ssl_dc.errors import ConfigError
 from ssl_dc.norms.base import NormPolicy, Position, RouteNorm
 from ssl_dc.routes import Route
 
@@ -118,3 +119,33 @@ def test_separate_dense_features_are_untouched_by_gated_block_statistics() -> No
         assert mean is not None
         mean.fill_(3.0)
     assert torch.equal(net(images(), Route.DENSE)[0], before)
+
+
+@pytest.mark.parametrize("policy", [SEPARATE, SHARED], ids=["separate", "shared"])
+@pytest.mark.parametrize("position", Position)
+def test_a_policy_decides_about_layer_norms_as_about_batch_norms(policy: NormPolicy, position: Position) -> None:
+    batch_norm, norm = policy.layer(5, position), policy.layer(5, position)
+    layer = nn.LayerNorm(5, eps=0.1)
+    nn.init.normal_(layer.weight)
+    norm.normalise_by(layer)
+    acting = [norm.for_route(route) for route in Route.BOTH]
+    assert all(type(each) is nn.LayerNorm and each is not layer for each in acting)
+    shared = batch_norm.for_route(Route.DENSE) is batch_norm.for_route(Route.GATED)
+    assert (acting[0] is acting[1]) == shared
+    tokens = torch.randn(2, 7, 5)
+    for route in Route.BOTH:
+        assert torch.equal(norm(tokens, route), layer(tokens))
+    nn.init.constant_(norm.for_route(Route.GATED).weight, 7.0)
+    assert torch.equal(norm(tokens, Route.DENSE), layer(tokens)) != shared
+
+
+def test_a_norm_that_is_a_batch_norm_itself_cannot_become_another() -> None:
+    class Itself(RouteNorm, nn.BatchNorm2d):
+        def forward(self, x: Tensor, route: Route) -> Tensor:  # noqa: ARG002
+            return nn.BatchNorm2d.forward(self, x)
+
+        def for_route(self, route: Route) -> nn.BatchNorm2d:  # noqa: ARG002
+            return self
+
+    with pytest.raises(ConfigError, match=r"\(Itself\) are batch norms only: a network with a LayerNorm"):
+        Itself(5).normalise_by(nn.LayerNorm(5))

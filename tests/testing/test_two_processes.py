@@ -13,7 +13,7 @@ import torch.distributed as dist
 from ssl_dc.plugins.discovery import BUILT_IN
 from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.testing import ConformanceError, Subject
-from ssl_dc.testing.objective import half, take_steps
+from ssl_dc.testing.objective import take_steps
 from ssl_dc.testing.two_processes import WORLD, in_two_processes
 
 OBJECTIVES = [each for each in registry().all() if each.kind == "objective" and each.distribution == BUILT_IN]
@@ -27,8 +27,8 @@ def gradients(step: dict[str, Any]) -> dict[str, Any]:
 def test_half_the_batch_alone_gives_another_gradient(objective: Registered) -> None:
     small = {"expander_width": 8} if "expander_width" in objective.options_model().model_fields else {}
     subject = Subject(objective, small)
-    whole = take_steps(subject, slice(None))[0]
-    halves = [gradients(take_steps(subject, half(rank))[0]) for rank in range(WORLD)]
+    whole = take_steps(subject)[0]
+    halves = [gradients(take_steps(subject, rank)[0]) for rank in range(WORLD)]
     largest = max(np.abs(numbers).max() for numbers in gradients(whole).values())
     off = max(np.abs((halves[0][what] + halves[1][what]) / 2 - numbers).max() for what, numbers in gradients(whole).items())
     assert off > 1e-3 * largest, "this objective does not mix images: that two processes are one shows nothing"

@@ -17,8 +17,8 @@ from helpers.hand_made import Distance, Random, by_hand, sgd
 from helpers.settings import SHORT
 from helpers.training import assert_same_files
 from ssl_dc.config import BudgetConfig, TrainingConfig
-from ssl_dc.errors import PartError, PluginError
-from ssl_dc.objectives.base import EncodedViews, ObjectiveOutput
+from ssl_dc.errors import ConfigError, PartError, PluginError
+from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
 from ssl_dc.routes import Route
 from ssl_dc.trackers.base import Watcher
 from ssl_dc.training.contract import Contract
@@ -537,10 +537,18 @@ def test_a_part_without_a_record_is_called_by_its_class() -> None:
     ids=["wide", "fewer", "bytes", "one", "lists", "tensor"],
 )
 def test_a_loader_that_gives_other_views_is_told_at_the_first_step(batch: Any, said: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        from_loader(Distance(), batch).fit()
+    assert str(caught.value).startswith("step 1: the loader: ")
+    assert said in str(caught.value)
+
+
+def from_loader(objective: Objective, batch: Any) -> Trainer:
+    """A trainer whose only batch is this one."""
     whole, encoder = by_hand()
-    trainer = Trainer(
+    return Trainer(
         encoder=encoder,
-        objective=Distance(),
+        objective=objective,
         gating=whole.gating,
         optimizer=sgd,
         loader=[batch],
@@ -549,10 +557,22 @@ def test_a_loader_that_gives_other_views_is_told_at_the_first_step(batch: Any, s
         budget=BudgetConfig(target=None),
         routes=(Route.DENSE, Route.DENSE),
     )
-    with pytest.raises(PluginError) as caught:
+
+
+def test_fewer_images_at_once_than_the_objective_needs_are_refused_before_the_first_step() -> None:
+    class OfMany(Distance):
+        least_batch = 9
+
+    said = r"^the objective OfMany takes 9 images or more at once, and gets 8: raise training\.batch_size"
+    with pytest.raises(ConfigError, match=said):
+        by_hand(OfMany())
+    trainer = from_loader(OfMany(), [torch.zeros(8, 3, 4, 4)] * 2)
+    before = {name: value.clone() for name, value in trainer.learner.state_dict().items()}
+    with pytest.raises(ConfigError, match=said):
         trainer.fit()
-    assert str(caught.value).startswith("step 1: the loader: ")
-    assert said in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.learner.state_dict().items())
+    OfMany.least_batch = 8
+    by_hand(OfMany())
 
 
 def test_nothing_is_looked_at_after_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import shutil
 from datetime import timedelta
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 import ssl_dc
 from ssl_dc.testing import conformance
-from ssl_dc_byol.objective import BYOL, distance, follow, momentum_at
+from ssl_dc_byol.objective import BYOL, distance
 from ssl_dc_byol.options import BYOLOptions
 
 torch.set_num_threads(1)
@@ -111,12 +110,13 @@ def plain_distance(prediction: Array, target: Array) -> float:
 
 
 def plain_loss(encoder: One, objective: BYOL, images: list[Tensor]) -> float:
-    target = objective.target
-    assert target is not None
+    encoded, projector = objective.target.encoder, objective.target.head
+    assert encoded is not None
+    assert projector is not None
     predicted = [
         plain_head(objective.predictor, plain_head(objective.projector, plain_features(encoder, view))) for view in images
     ]
-    targets = [plain_head(target.projector, plain_features(target.encoder, view)) for view in images]
+    targets = [plain_head(projector, plain_features(encoded, view)) for view in images]
     return plain_distance(predicted[0], targets[1]) + plain_distance(predicted[1], targets[0])
 
 
@@ -200,22 +200,13 @@ def test_training_before_there_is_a_target_is_refused() -> None:
 def test_the_target_takes_the_route_that_was_asked_for(target_route: str, expected: list[ssl_dc.Route]) -> None:
     encoder, objective = seeded(BYOLOptions.model_validate({**SMALL, "target_route": target_route}))
     run(encoder, objective, two_views())
-    assert objective.target is not None
     assert objective.target.encoder.both.ran == expected  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("progress", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_momentum_rises_from_its_start_to_1_along_a_cosine(progress: float) -> None:
-    half_turn = complex(math.e) ** complex(0, math.pi * progress)
-    assert momentum_at(progress, 0.996) == pytest.approx(1 - 0.004 * (half_turn.real + 1) / 2, rel=1e-12)
-    assert momentum_at(0.0, 0.9) == pytest.approx(0.9)
-    assert momentum_at(1.0, 0.9) == 1.0
 
 
 def test_the_target_is_the_moving_average_of_the_network() -> None:
     encoder, objective = seeded(BYOLOptions(**SMALL, momentum=0.8))
     target = objective.target
-    assert target is not None
+    assert target.encoder is not None
     expected = [p.detach().clone() for p in target.parameters()]
     for step in range(1, 5):
         with torch.no_grad():
@@ -230,41 +221,16 @@ def test_the_target_is_the_moving_average_of_the_network() -> None:
     assert not any(torch.equal(p, q) for p, q in zip(target.encoder.parameters(), encoder.parameters(), strict=True))
 
 
-def real_encoder(**sections: Any) -> ssl_dc.Encoder:
-    config = {"backbone": {"name": "resnet18", "width": 4, "stem": "cifar"}, "data": {"name": "digits"}, **sections}
-    return ssl_dc.Model.untrained(ssl_dc.RunConfig.model_validate(config)).encoder.train()
-
-
-def test_the_target_keeps_its_own_batch_statistics_and_takes_over_every_other_buffer() -> None:
-    encoder = real_encoder()
-    target = copy.deepcopy(encoder)
-    images = torch.randn(4, 3, 12, 12)
-    encoder(images, ssl_dc.Route.DENSE)
-    before = {name: buffer.clone() for name, buffer in target.named_buffers()}
-    with torch.no_grad():
-        for name, buffer in encoder.named_buffers():
-            if name.endswith(("budgets", "thresholds")):
-                buffer += 0.7
-    follow(target, encoder, 0.5)
-    network = dict(encoder.named_buffers())
-    for name, buffer in target.named_buffers():
-        is_threshold = name.endswith(("budgets", "thresholds"))
-        assert torch.equal(buffer, network[name] if is_threshold else before[name]), name
-    changed = [name for name in before if not torch.equal(before[name], network[name])]
-    assert any(name.endswith("running_mean") for name in changed), "the network's statistics must have moved"
-    target(images, ssl_dc.Route.DENSE)
-    assert any(not torch.equal(before[name], buffer) for name, buffer in target.named_buffers() if "running_mean" in name)
-
-
 def test_the_target_normalises_by_the_batch_while_training() -> None:
-    encoder = real_encoder()
+    config = {"backbone": {"name": "resnet18", "width": 4, "stem": "cifar"}, "data": {"name": "digits"}}
+    encoder = ssl_dc.Model.untrained(ssl_dc.RunConfig.model_validate(config)).encoder.train()
     objective = BYOL(BYOLOptions(**SMALL), encoder.feature_dim)
     objective.bind(encoder)
     objective.train()
-    assert objective.target is not None
     images = 5 + 3 * torch.randn(4, 3, 12, 12)
     expected = objective.projector(encoder(images, ssl_dc.Route.DENSE).features)
-    torch.testing.assert_close(objective.target(images, ssl_dc.Route.DENSE), expected.detach())
+    (target,) = objective.target([images], [ssl_dc.Route.GATED])
+    torch.testing.assert_close(target, expected.detach())
 
 
 def test_what_is_saved_is_restored_with_the_target() -> None:

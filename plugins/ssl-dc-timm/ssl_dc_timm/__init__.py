@@ -1,4 +1,4 @@
-"""The convolutional networks of timm as backbones of ssl-dc."""
+"""The networks of timm as backbones of ssl-dc."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def ssl_dc_backbones() -> list[ssl_dc.Part]:
             name="timm",
             target="ssl_dc_timm.backbone:Timm",
             options="ssl_dc_timm.options:TimmOptions",
-            summary="Any convolutional network of timm; its ResNets with gate sites.",
+            summary="Any network of timm whose cost can be counted, with gate sites where they are found.",
         )
     ]

@@ -14,6 +14,14 @@ class TimmOptions(ssl_dc.PartOptions):
     model: str = Field(
         "resnet18",
         min_length=1,
-        description="The network, by timm's name for it, such as resnet10t or mobilenetv3_small_100.",
+        description="The network, by timm's name for it, such as resnet10t, mobilenetv3_small_100 or vit_tiny_patch16_224.",
     )
     pretrained: bool = Field(False, description="Start from timm's pretrained weights, which it downloads.")
+    img_size: int | None = Field(
+        None,
+        ge=1,
+        description="Side in pixels of the images of a network that takes one size only, such as a ViT; by default timm's.",
+    )
+    patch_size: int | None = Field(
+        None, ge=1, description="Side in pixels of the patches that become the tokens of a ViT; by default timm's."
+    )

@@ -1,4 +1,4 @@
-"""timm's networks as backbones: the same features as timm's, the right cost, sites where the blocks allow them."""
+"""timm's networks as backbones: the same features as timm's, the right cost, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from fixed_parts import Fixed, OneNorm
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,46 +23,23 @@ from ssl_dc_timm.strided import SkippingConv, avoid_unsafe_convolutions
 torch.set_num_threads(1)
 
 WITH_SITES = ["resnet10t", "resnet26", "seresnext26d_32x4d"]
-WITHOUT_SITES = ["mobilenetv3_small_050", "convnext_atto"]
+WITHOUT_SITES = ["lcnet_035"]
 
 test_timm_basic_blocks = conformance("backbone", "timm", settings={"model": "resnet10t"})
 test_timm_bottlenecks = conformance("backbone", "timm", settings={"model": "resnet14t"})
-test_timm_without_sites = conformance("backbone", "timm", settings={"model": "mobilenetv3_small_050"})
-
-
-class OneNorm(ssl_dc.RouteNorm):
-    """One batch norm, which keeps note of where it stands and of the routes that it ran."""
-
-    def __init__(self, channels: int, position: ssl_dc.Position) -> None:
-        super().__init__()
-        self.position = position
-        self.norm = nn.BatchNorm2d(channels)
-        self.ran: list[ssl_dc.Route] = []
-
-    def forward(self, x: Tensor, route: ssl_dc.Route) -> Tensor:
-        self.ran.append(route)
-        return self.norm(x)
-
-    def for_route(self, route: ssl_dc.Route) -> nn.BatchNorm2d:  # noqa: ARG002
-        return self.norm
-
-
-class EveryOther(ssl_dc.Gate):
-    """Opens every other channel; a branch stays shut."""
-
-    macs = 11
-
-    def __init__(self, site: ssl_dc.GateSite) -> None:
-        super().__init__(site)
-        self.open = site.granularity is ssl_dc.Granularity.CHANNEL
-
-    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
-        even = torch.arange(threshold.shape[-1]) % 2 == 0
-        return (even & self.open).to(x.dtype).expand(len(x), -1)
+test_timm_without_sites = conformance("backbone", "timm", settings={"model": "lcnet_035"})
 
 
 def gates_on(granularity: ssl_dc.Granularity | None) -> Any:
-    return lambda site: EveryOther(site) if site.granularity is granularity else None
+    return lambda site: Fixed(site) if site.granularity is granularity else None
+
+
+def shut(backbone: Timm) -> None:
+    """Shut every other entry of each mask, and whole branches."""
+    for gate in (module for module in backbone.modules() if isinstance(module, Fixed)):
+        gate.mask[1::2] = 0
+        if len(gate.mask) == 1:
+            gate.mask.zero_()
 
 
 def make(model: str, granularity: ssl_dc.Granularity | None = None) -> Timm:
@@ -107,9 +85,6 @@ def test_features_are_timms_bit_for_bit(model: str) -> None:
 @pytest.mark.parametrize("model", WITH_SITES)
 def test_open_gates_change_nothing(model: str) -> None:
     backbone = make(model, ssl_dc.Granularity.CHANNEL).eval()
-    for point in backbone.gate_points():
-        if point.gate is not None:
-            point.gate.forward = lambda x, _threshold, site=point.site: torch.ones(len(x), site.channels)  # type: ignore[method-assign]
     with torch.no_grad():
         dense, _ = backbone(images(), ssl_dc.Route.DENSE)
         gated, masks = backbone(images(), ssl_dc.Route.GATED)
@@ -165,12 +140,15 @@ def without_every_other_channel(network: nn.Module) -> nn.Module:
     for block in (module for module in network.modules() if isinstance(module, (BasicBlock, Bottleneck))):
         convs = [block.conv1, block.conv2] + ([block.conv3] if isinstance(block, Bottleneck) else [])
         for norm, before, after in zip((block.bn1, block.bn2), convs, convs[1:], strict=False):
+            group = before.out_channels // max(before.groups, after.groups)  # channels that an entry of the mask shuts
+            kept = torch.arange(before.out_channels) // (1 if group == before.out_channels else group) % 2 == 0
+            before.weight = nn.Parameter(before.weight[kept].detach())
+            before.groups = max(1, before.groups // 2)
             if after.groups == 1:
-                before.weight = nn.Parameter(before.weight[::2].detach())
-                after.weight = nn.Parameter(after.weight[:, ::2].detach())
-                for name in ("weight", "bias"):
-                    setattr(norm, name, nn.Parameter(getattr(norm, name)[::2].detach()))
-                norm.running_mean, norm.running_var = norm.running_mean[::2], norm.running_var[::2]
+                after.weight = nn.Parameter(after.weight[:, kept].detach())
+            for name in ("weight", "bias"):
+                setattr(norm, name, nn.Parameter(getattr(norm, name)[kept].detach()))
+            norm.running_mean, norm.running_var = norm.running_mean[kept], norm.running_var[kept]
     return network
 
 
@@ -180,6 +158,7 @@ def test_shutting_channels_is_cutting_them_out_in_features_and_in_cost(model: st
     cut = without_every_other_channel(network)
     monkeypatch.setattr("ssl_dc_timm.backbone.create", lambda _options: network)
     backbone = make(model, ssl_dc.Granularity.CHANNEL).eval()
+    shut(backbone)
     with torch.no_grad():
         features, masks = backbone(images(), ssl_dc.Route.GATED)
         torch.testing.assert_close(features, cut(images()), rtol=1e-4, atol=1e-4)
@@ -198,6 +177,7 @@ def test_shutting_branches_leaves_the_stem_and_the_shortcuts(model: str, monkeyp
         )
     monkeypatch.setattr("ssl_dc_timm.backbone.create", lambda _options: network)
     backbone = make(model, ssl_dc.Granularity.BRANCH).eval()
+    shut(backbone)
     with torch.no_grad():
         features, masks = backbone(images(), ssl_dc.Route.GATED)
         torch.testing.assert_close(features, cut(images()), rtol=1e-4, atol=1e-4)
@@ -207,26 +187,7 @@ def test_shutting_branches_leaves_the_stem_and_the_shortcuts(model: str, monkeyp
     assert backbone.cost_model(32).gated_macs(masks).tolist() == [expected, expected]
 
 
-# Sites, and what has none
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        ("resnet10t", {"hidden", "branch"}),
-        ("resnet26", {"reduced", "hidden", "branch"}),
-        ("seresnext26d_32x4d", {"hidden", "branch"}),
-        ("mobilenetv3_small_050", set()),
-        ("convnext_atto", set()),
-    ],
-)
-def test_sites_are_where_the_blocks_allow_them(model: str, expected: set[str]) -> None:
-    sites = [point.site for point in make(model).gate_points()]
-    assert {site.name.rpartition(".")[2] for site in sites} == expected
-    assert len({site.name for site in sites}) == len(sites)
-    backbone = make(model)
-    counted = {layer.name for layer in backbone.cost_model(32).layers}
-    assert all(set(site.layers) <= counted for site in sites)
+# What is refused
 
 
 def config(**backbone: Any) -> dict[str, Any]:
@@ -240,19 +201,37 @@ def build(settings: dict[str, Any]) -> ssl_dc.Model:
     return ssl_dc.Model.untrained(ssl_dc.RunConfig.model_validate(settings))
 
 
-def test_gates_in_a_network_without_sites_are_refused_naming_both() -> None:
-    with pytest.raises(ssl_dc.ConfigError, match=r"gating 'dgnet' acts on channel sites.*backbone 'timm' has none"):
-        build(config(model="mobilenetv3_small_050"))
-    model = build({**config(model="mobilenetv3_small_050"), **NO_GATES})
-    assert model.dense(torch.randn(2, 3, 16, 16)).shape == (2, 1024)
+def test_gates_in_a_network_without_sites_are_refused_with_the_reason() -> None:
+    said = r"gating 'dgnet' acts on channel sites.*backbone 'timm' has none.*: lcnet_035: no value between two of its conv"
+    with pytest.raises(ssl_dc.ConfigError, match=said):
+        build(config(model="lcnet_035"))
+    model = build({**config(model="lcnet_035"), **NO_GATES})
+    assert model.dense(torch.randn(2, 3, 16, 16)).shape == (2, model.feature_dim)
+
+
+def test_gates_in_a_network_that_cannot_be_traced_are_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).mean(dim=(2, 3)) if x.shape[0] > 0 else x
+
+    monkeypatch.setattr("ssl_dc_timm.backbone.create", lambda _options: Branching())
+    monkeypatch.setattr("ssl_dc_timm.backbone.resolve_model_data_config", lambda _network: {"input_size": (3, 32, 32)})
+    with pytest.raises(ssl_dc.ConfigError, match=r"backbone 'timm' has none.*forward cannot be traced \(TraceError"):
+        build(config(model="branching"))
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
         ("resnet18x", r"no such network; near: resnet18"),
-        ("vit_tiny_patch16_224", r"counts 2-d convolutions and linear layers: 178,831,872 of its MACs.*are elsewhere"),
-        ("resnetblur18", r"3,386,880 of its MACs"),
+        (
+            "resnetblur18",
+            r"counts 2-d convolutions, linear layers and attention: 3,386,880 of its MACs at 224 px are elsewhere",
+        ),
         ("hf-hub:timm/resnet18.a1_in1k", "no such network"),
     ],
 )
@@ -261,9 +240,13 @@ def test_what_cannot_be_done_right_is_refused_with_a_sentence(model: str, said: 
         build({**config(model=model), **NO_GATES})
 
 
-def test_attention_between_positions_is_counted_by_hand() -> None:
-    """What is refused of the small ViT: queries with keys and weights with values, 12 blocks, 197 tokens, width 192."""
-    assert 2 * 12 * 197 * 197 * 192 == 178_831_872
+def test_a_size_that_a_network_does_not_take_is_refused_with_a_sentence() -> None:
+    with pytest.raises(
+        ssl_dc.ConfigError, match=r"16 px: Input height doesn't match model \(224\)\. \(backbone.img_size sets"
+    ):
+        build({**config(model="vit_tiny_patch16_224"), **NO_GATES})
+    with pytest.raises(ssl_dc.ConfigError, match=r"backbone.img_size: 'resnet10t' does not take this"):
+        build({**config(model="resnet10t", img_size=16), **NO_GATES})
 
 
 def test_an_image_that_is_too_small_is_refused_with_a_sentence() -> None:
@@ -299,7 +282,7 @@ TINY: dict[str, Any] = {
     [
         ("resnet10t", {"norm": "separate", "budget.target": 0.4}),
         ("resnet10t", {"gating": "convnet_aig", "encoder": "double"}),
-        ("mobilenetv3_small_050", {"gating": "none"}),
+        ("lcnet_035", {"gating": "none"}),
     ],
 )
 def test_it_trains_and_is_loaded_again(tmp_path: Path, model: str, settings: dict[str, Any]) -> None:
