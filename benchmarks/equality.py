@@ -1,6 +1,6 @@
 """Compares the executor with the reference gated route on held-out images: features, decisions, kNN predictions.
 
-python benchmarks/equality.py RUN [--images 1000]
+python benchmarks/equality.py RUN [--images 1000] [--precision int8]
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
     options = parser.parse_args()
     model = ssl_dc.load(options.run)
     splits = open_splits(build_data_set(model.config))
-    executor = model.compile_gated()
+    executor = model.compile_gated(precision=options.precision)
     predictions = {}
     for name, images in (("train", splits.evaluation_train), ("test", sample(splits.test, options.images))):
         prepared = Prepared(images, model.transform)
@@ -44,7 +45,7 @@ def main() -> None:
         )
         print(
             f"{name}: {len(want):,} images, largest relative difference of an image's features {difference.max():.2e}"
-            f" (median {np.median(difference):.1e}); {flipped} of {bits:,} gate decisions differ"
+            f" (median {np.median(difference):.1e}); {flipped} of {bits:,} gate decisions differ ({flipped / bits:.3%})"
         )
         predictions[name] = (want, got, images.labels)
     for route, which in (("reference", 0), ("executor", 1)):
@@ -52,8 +53,12 @@ def main() -> None:
         classifier.fit(predictions["train"][which], predictions["train"][2])
         predictions[route] = classifier.predict(predictions["test"][which])
     different = int((predictions["reference"] != predictions["executor"]).sum())
-    accuracy = 100 * float((predictions["executor"] == predictions["test"][2]).mean())
-    print(f"kNN-1: {different} of {len(predictions['executor']):,} predictions differ; accuracy {accuracy:.2f} %")
+    labels = predictions["test"][2]
+    accuracy = {route: 100 * float((predictions[route] == labels).mean()) for route in ("reference", "executor")}
+    print(
+        f"kNN-1: {different} of {len(labels):,} predictions differ; accuracy {accuracy['executor']:.2f} %,"
+        f" of the reference {accuracy['reference']:.2f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Measures which share of the speed-up that the MACs promise the executor reaches, for a ResNet-18 of width 64.
 
-    python benchmarks/gated_speed.py --images DIR --rates RUN --rates RUN ... [--json FILE]
+    python benchmarks/gated_speed.py --images DIR --rates RUN --rates RUN ... [--precision int8] [--json FILE]
 
-Sizes are 224, 96 and 32 px. Weights are random, which does not change the time. Each gate is a real one with random
-weights, and its time counts. Its threshold is set so that, over the images, as many channels are open as in the same
-block of a trained run (``--rates``), or the same share in every block (the sweep). Masks differ from image to image. All
-ways take turns, and each call uses another image. Ratios are medians over calls.
+Speed-ups are over the fastest dense way in the same precision, with whose MACs the promise compares. Sizes are 224,
+96 and 32 px. Weights are random, which does not change the time. Each gate is a real one with random weights, and its time
+counts. Its threshold is set so that, over the images, as many channels are open as in the same block of a trained run
+(``--rates``), or the same share in every block (the sweep). Masks differ from image to image. All ways take turns, and each
+call uses another image. Ratios are medians over calls.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -95,15 +96,28 @@ def _plain_config(size: int) -> ssl_dc.RunConfig:
     return resolve([uniform_layer(settings, "benchmark")]).config
 
 
-def measure(size: int, images: Tensor, all_rates: Mapping[str, Sequence[float]], batch: int, threads: int, seconds: float):
-    """Time every way at one image size; the rows of the table."""
+def measure(
+    size: int,
+    images: Tensor,
+    all_rates: Mapping[str, Sequence[float]],
+    batch: int,
+    threads: int,
+    seconds: float,
+    precision: Literal["float32", "int8"],
+) -> list[dict[str, Any]]:
+    """Time every way of a precision at one image size; the rows of the table.
+
+    In float32 all dense ways are timed. In int8 onnxruntime in float32 stands for those that are slower.
+    """
     torch.set_num_threads(threads)
     model = network(size, images)
     batches = list(images.split(batch))
     batches = [some for some in batches if len(some) == batch]
     ways: dict[str, Any] = {}
     dense = DenseNetwork(model, lambda: images)
-    for name in RUNTIMES:
+    for name, runtime in RUNTIMES.items():
+        if precision == "int8" and runtime.precision != "int8" and name != "onnxruntime":
+            continue
         run = runtime_or_reason(name, dense, batches[0], threads)
         if isinstance(run, Unavailable):
             print(f"not measured: {name}: {run.reason}")
@@ -113,19 +127,22 @@ def measure(size: int, images: Tensor, all_rates: Mapping[str, Sequence[float]],
     masked = None
     for name, rates in all_rates.items():
         gated = with_rates(model, rates, images)
-        executor = gated.compile_gated(threads=threads)
+        calibration = {} if precision == "float32" else {"precision": precision, "calibration": images}
+        executor = gated.compile_gated(threads=threads, **calibration)
         ratios[f"gated: {name}"] = float(executor(images).ratio.mean())
         ways[f"gated: {name}"] = lambda x, executor=executor: executor(x).features
         masked = masked or gated
-    ways["masked"] = lambda x: masked.gated(x).features
+    if precision == "float32":
+        ways["masked"] = lambda x: masked.gated(x).features
     times = in_turns(
         {name: lambda number, way=way: way(batches[number % len(batches)]) for name, way in ways.items()}, seconds=seconds
     )
-    float32 = [f"dense: {name}" for name, runtime in RUNTIMES.items() if runtime.precision == "float32"]
-    fastest = min((name for name in float32 if name in ways), key=lambda name: times.timing(name).median)
+    dense_ways = [f"dense: {name}" for name, runtime in RUNTIMES.items() if runtime.precision == precision]
+    fastest = min((name for name in dense_ways if name in ways), key=lambda name: times.timing(name).median)
     return [
         {
             "px": size,
+            "precision": precision,
             "batch": batch,
             "threads": threads,
             "way": name,
@@ -158,6 +175,7 @@ def main() -> None:
     parser.add_argument(
         "--rates", type=Path, action="append", default=[], help="A trained run of a ResNet-18; can be given several times."
     )
+    parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
     parser.add_argument("--px", type=int, action="append", choices=tuple(SIZES))
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--threads", type=int, action="append")
@@ -176,7 +194,7 @@ def main() -> None:
         for batch in options.batch or (1,):
             for threads in options.threads or (every,):
                 sweep = {f"every block {rate:g}": [rate] * 8 for rate in SWEEP[size]}
-                some = measure(size, images, {**trained, **sweep}, batch, threads, options.seconds)
+                some = measure(size, images, {**trained, **sweep}, batch, threads, options.seconds, options.precision)
                 print_rows(some)
                 rows += some
     if options.json:

@@ -205,27 +205,49 @@ class Model(nn.Module):
         batches = batches_of(pictures, self.transform, batch_size)
         return torch.cat([self._evaluated(batch, way).features for batch in batches])
 
-    def compile_gated(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
+    def compile_gated(
+        self,
+        *,
+        threads: int | None = None,
+        backend: str = "auto",
+        precision: str = "float32",
+        calibration: Tensor | None = None,
+    ) -> Executor:
         """Compile the gated route for this machine's CPU: only what the masks keep is computed.
 
         ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding;
         ``compiled(images, 0.25)`` does so at another budget, and compiles nothing again. The weights are copied, in
         float32, to the CPU; the model stays where it is.
 
+        With ``precision="int8"`` the network multiplies bytes, which is faster and less exact. The range of each activation
+        is measured on images, so this takes seconds.
+
         Args:
             threads: How many threads work at once; by default as many as torch uses.
-            backend: ``native`` (compiled on first use by the machine's C compiler), ``torch`` (slower), or ``auto``:
-                native where that can be had.
+            backend: ``native`` (compiled on first use by the machine's C compiler), ``torch`` (slower, float32 only), or
+                ``auto``: native where that can be had.
+            precision: ``float32`` or ``int8``.
+            calibration: For int8: training images (n, 3, H, W), each as :attr:`transform` gives it. By default 256 training
+                images of the config's data set.
 
         Raises:
+            DataError: If the config's data set is needed for int8 and cannot be opened.
             RunError: If the model has no gates, or cannot be compiled; with the reason.
+            ValueError: If there is no such precision or backend, or the calibration images are not such.
         """
         self._need_gates()
-        return self._compiled(self.gated_route, threads, backend)
+        return self._compiled(self.gated_route, threads, backend, precision, calibration)
 
-    def compile_dense(self, *, threads: int | None = None, backend: str = "auto") -> Executor:
+    def compile_dense(
+        self,
+        *,
+        threads: int | None = None,
+        backend: str = "auto",
+        precision: str = "float32",
+        calibration: Tensor | None = None,
+    ) -> Executor:
         """Compile the dense route for this machine's CPU; see :meth:`compile_gated`."""
-        return self._compiled(Route.DENSE, threads, backend)
+        return self._compiled(Route.DENSE, threads, backend, precision, calibration)
 
     def __repr__(self) -> str:
         """What a user asks a model: its network, routes, size and cost."""
@@ -254,10 +276,23 @@ class Model(nn.Module):
             self._costs[size] = self.encoder.cost_model(size)
         return self._costs[size]
 
-    def _compiled(self, route: Route, threads: int | None, backend: str) -> Executor:
+    def _compiled(
+        self, route: Route, threads: int | None, backend: str, precision: str, calibration: Tensor | None
+    ) -> Executor:
+        from ssl_dc.compiled.backends import choose
         from ssl_dc.compiled.executor import compiled
+        from ssl_dc.compiled.precisions import FLOAT32
 
-        return compiled(self._on_the_cpu(route), route, threads=threads, backend=backend)
+        choose(backend, precision)
+        if precision == FLOAT32 and calibration is not None:
+            raise ValueError("calibration images are for int8; float32 takes none")
+        if precision != FLOAT32 and calibration is None:
+            from ssl_dc.training_images import INT8_IMAGES, training_images
+
+            calibration = training_images(self.config, self.transform, INT8_IMAGES)
+        return compiled(
+            self._on_the_cpu(route), route, threads=threads, backend=backend, calibration=_as_float32(calibration)
+        )
 
     def _on_the_cpu(self, route: Route) -> Backbone:
         """The backbone of a route in float32 on the CPU: itself if it is that already, else a copy."""
@@ -290,6 +325,10 @@ def _checked(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
         raise ValueError(f"images must have the shape (N, 3, H, W), not {tuple(images.shape)}")
     return images
+
+
+def _as_float32(images: Tensor | None) -> Tensor | None:
+    return None if images is None else _checked(images).to("cpu", torch.float32)
 
 
 def _short(dtype: torch.dtype) -> str:

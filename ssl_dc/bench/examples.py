@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.data.base import ImageSet
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.evaluation.cost import cost_images
@@ -20,18 +19,5 @@ def example_images(model: Model, number: int) -> Tensor:
         DataError: If the model's data set cannot be opened.
     """
     images, _ = cost_images(open_splits(build_data_set(model.config)))
-    return _prepared(model, images, number)
-
-
-def training_images(model: Model, number: int) -> Tensor:
-    """At most ``number`` of the model's training images, not augmented: (n, 3, H, H) float32, normalised.
-
-    Raises:
-        DataError: If the model's data set cannot be opened.
-    """
-    return _prepared(model, open_splits(build_data_set(model.config)).train, number)
-
-
-def _prepared(model: Model, images: ImageSet, number: int) -> Tensor:
     prepared = Prepared(sample(images, number), model.transform)
     return torch.stack([prepared[index] for index in range(len(prepared))])

@@ -1,6 +1,7 @@
 """Measures how much time the gates save.
 
-The dense route runs in every runtime and precision there is, the gated route as training runs it and in the executor.
+The dense route runs in every runtime and precision there is, the gated route as training runs it and in the executor, in
+float32 and int8.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from torch import Tensor
 
 from ssl_dc.bench.runtimes import RUNTIMES, DenseNetwork, Precision, Run, Unavailable, runtime_or_reason
 from ssl_dc.bench.timing import Times, Timing, in_turns
+from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.torch_threads import torch_threads
+from ssl_dc.errors import SslDcError
 from ssl_dc.evaluation.report import Report, ReportTable
 
 MASKED = "gated: masked"
 EXECUTOR = "gated: executor"
+INT8_EXECUTOR = "gated: executor-int8"
+EXECUTORS = (EXECUTOR, INT8_EXECUTOR)
 DENSE_EXECUTOR = "dense: executor"
 
 
@@ -141,20 +146,34 @@ class Measured(Report):
                 f"The gates cost more time than they save: the executor takes {slower:.2f} times as long for the gated"
                 " route as for the dense one."
             )
-        if EXECUTOR in self.times.milliseconds and precision_of(self.fastest_dense_of_all) != "float32":
-            ratio = self.times.ratio(self.fastest_dense_of_all, EXECUTOR)
-            yield (
-                f"{self.fastest_dense_of_all!r}, the fastest dense way of all, takes {ratio:.2f} times as long as"
-                f" {EXECUTOR!r}."
-            )
+        dense = self.fastest_dense_of_all
+        for way in EXECUTORS:
+            if way in self.times.milliseconds and precision_of(dense) != "float32":
+                ratio = self.times.ratio(dense, way)
+                yield f"{dense!r}, the fastest dense way of all, takes {ratio:.2f} times as long as {way!r}."
         for name, reason in self.unavailable.items():
             yield f"not measured: {name}: {reason}"
 
 
 def precision_of(way: str) -> Precision:
-    """The precision in which a way multiplies; the gated ways have float32."""
+    """The precision in which a way multiplies."""
     kind, _, name = way.partition(": ")
-    return RUNTIMES[name].precision if kind == "dense" else "float32"
+    return RUNTIMES[name].precision if kind == "dense" or name in RUNTIMES else "float32"
+
+
+def is_gated(way: str) -> bool:
+    """Whether a way runs the gated route."""
+    return way.startswith("gated")
+
+
+def gated_executor(way: str, network: DenseNetwork, threads: int) -> Executor | Unavailable:
+    """The executor of a gated way, or the reason why there is none."""
+    try:
+        if way == INT8_EXECUTOR:
+            return network.int8_gated.with_threads(threads)
+    except SslDcError as error:
+        return Unavailable(str(error))
+    return network.model.compile_gated(threads=threads)
 
 
 def measure(
@@ -187,12 +206,22 @@ def measure(
                 runs[f"dense: {name}"] = run
         cost_ratio = None
         if model.has_gates:
-            compiled = model.compile_gated(threads=situation.threads)
             runs[MASKED] = lambda batch: model.gated(batch).features
-            runs[EXECUTOR] = lambda batch: compiled(batch).features
-            cost_ratio = float(torch.cat([compiled(batch).ratio for batch in batches]).mean())
+            for way in EXECUTORS:
+                compiled = gated_executor(way, network, situation.threads)
+                if isinstance(compiled, Unavailable):
+                    unavailable[way.partition(": ")[2]] = compiled.reason
+                    continue
+                runs[way] = features_of(compiled)
+                if way == EXECUTOR:
+                    cost_ratio = float(torch.cat([compiled(batch).ratio for batch in batches]).mean())
         times = in_turns({name: _way(run, batches) for name, run in runs.items()}, seconds=seconds)
     return Measured(situation, times, cost_ratio, unavailable)
+
+
+def features_of(compiled: Executor) -> Run:
+    """A compiled network as a function that gives features."""
+    return lambda batch: compiled(batch).features
 
 
 def _way(run: Run, batches: Sequence[Tensor]) -> Callable[[int], Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_dc.assemble import build_data_set
-from ssl_dc.bench.measure import EXECUTOR, Measured, precision_of
+from ssl_dc.bench.measure import EXECUTOR, Measured, features_of, gated_executor, is_gated, precision_of
 from ssl_dc.bench.runtimes import DenseNetwork, Precision, Run, Unavailable, runtime_or_reason
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
@@ -68,7 +68,7 @@ class Qualities(Report):
     @property
     def recommended(self) -> str:
         """The fastest way that loses at most one point of linear accuracy against the dense network in float32."""
-        exact = max(self.ways[way].linear for way in self.ways if way != EXECUTOR and precision_of(way) == "float32")
+        exact = max(self.ways[way].linear for way in self.ways if not is_gated(way) and precision_of(way) == "float32")
         good = [way for way, quality in self.ways.items() if quality.linear >= exact - WITHIN]
         return min(good, key=lambda way: self.ways[way].milliseconds)
 
@@ -106,7 +106,7 @@ def _shown(quality: Quality) -> tuple[str, ...]:
 
 
 def qualities(network: DenseNetwork, measured: Measured, images: int) -> Qualities:
-    """The accuracy and size of the fastest dense way in each precision, and of the gated executor, beside their times.
+    """The accuracy and size of the fastest dense way in float32, of all in other precisions, and of the gated executor.
 
     Args:
         network: The dense network of the model.
@@ -147,10 +147,11 @@ def _compared(measured: Measured) -> list[str]:
 
 
 def _run_of(way: str, network: DenseNetwork, example: Tensor, threads: int) -> Run:
-    if way == EXECUTOR:
-        compiled = network.model.compile_gated(threads=threads)
-        return lambda images: compiled(images).features
-    run = runtime_or_reason(way.partition(": ")[2], network, example, threads)
+    if is_gated(way):
+        compiled = gated_executor(way, network, threads)
+        run = compiled if isinstance(compiled, Unavailable) else features_of(compiled)
+    else:
+        run = runtime_or_reason(way.partition(": ")[2], network, example, threads)
     if isinstance(run, Unavailable):
         raise RunError(f"{way} ran a moment ago and does not any more: {run.reason}")
     return run
@@ -186,5 +187,5 @@ BYTES: Mapping[Precision, int] = {"float32": 4, "bf16": 2, "int8": 1}
 
 def _size(way: str, network: DenseNetwork) -> int:
     """Bytes of the weights in the precision of a way."""
-    route = network.model.gated_route if way == EXECUTOR else Route.DENSE
+    route = network.model.gated_route if is_gated(way) else Route.DENSE
     return BYTES[precision_of(way)] * parameters_of(fuse(capture(network.model.encoder.backbone(route), route)))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.errors import SslDcError
 from ssl_dc.export.int8_files import int8_onnx_bytes
@@ -28,7 +29,9 @@ Precision = Literal["float32", "bf16", "int8"]
 
 
 class DenseNetwork:
-    """The dense route of a model in the forms that runtimes take. Each form is made when it is first asked for.
+    """The dense route of a model in the forms that runtimes take, and what is calibrated on the same images.
+
+    Each form is made when it is first asked for.
 
     Args:
         model: On the CPU.
@@ -69,6 +72,16 @@ class DenseNetwork:
     def int8_openvino(self) -> Any:
         """As an ``openvino.Model`` in int8."""
         return int8_openvino_network(self.openvino, self.calibration)
+
+    @cached_property
+    def int8_dense(self) -> Executor:
+        """The dense route in the executor of this project in int8; with one thread."""
+        return self.model.compile_dense(threads=1, precision="int8", calibration=self.calibration)
+
+    @cached_property
+    def int8_gated(self) -> Executor:
+        """The gated route of the model in the executor in int8; with one thread."""
+        return self.model.compile_gated(threads=1, precision="int8", calibration=self.calibration)
 
 
 @dataclass(frozen=True)
@@ -129,6 +142,12 @@ def _executor(network: DenseNetwork, threads: int) -> Run:
     return lambda images: compiled(images).features
 
 
+def _int8_executor(network: DenseNetwork, threads: int) -> Run:
+    """The same in int8."""
+    compiled = network.int8_dense.with_threads(threads)
+    return lambda images: compiled(images).features
+
+
 RUNTIMES: Mapping[str, Runtime] = {
     "eager": Runtime("float32", _eager),
     "folded": Runtime("float32", _folded),
@@ -139,6 +158,7 @@ RUNTIMES: Mapping[str, Runtime] = {
     "openvino-bf16": Runtime("bf16", lambda network, threads: openvino_run(network.openvino, threads, "bf16")),
     "onnxruntime-int8": Runtime("int8", lambda network, threads: _of_session(network.int8_onnx, threads)),
     "openvino-int8": Runtime("int8", lambda network, threads: openvino_run(network.int8_openvino, threads, "f32")),
+    "executor-int8": Runtime("int8", _int8_executor),
 }
 """The ways by name."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = (
     *("eager", "folded", "inductor", "onnxruntime", "openvino", "executor"),
-    *("openvino-bf16", "onnxruntime-int8", "openvino-int8"),
+    *("openvino-bf16", "onnxruntime-int8", "openvino-int8", "executor-int8"),
 )
 """Kept here so that help does not import torch. A test compares them with the runtimes there are."""
 IMAGES_FOR_GATES = 8
@@ -100,9 +100,9 @@ def command(
     Measured are the latency of single images, with one thread and with all, and the throughput of batches. The dense route
     runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, OpenVINO, the executor),
     and in int8 and bf16 where a runtime has them. The gated route runs as in training, where every channel is computed, and
-    in the executor, which computes only the channels that the masks keep. All ways take turns. Speed-ups are over the
-    fastest dense way in float32. Gates that cost more time than they save are listed. A last table has the accuracy of each
-    way beside its time, and says which to deploy. Measure on a machine that does nothing else.
+    in the executor in float32 and int8, which computes only the channels that the masks keep. All ways take turns.
+    Speed-ups are over the fastest dense way in float32. Gates that cost more time than they save are listed. A last table
+    has the accuracy of each way beside its time, and says which to deploy. Measure on a machine that does nothing else.
     """
     only_cpu(device, "bench times what runs on this machine's CPU")
     if output is not None and not by_layer:
@@ -159,12 +159,11 @@ def _benchmark(
 ) -> Benchmark:
     """Measure single images with each number of threads, and batches with the largest number; then accuracy."""
     from ssl_dc.bench.benchmark import Benchmark
-    from ssl_dc.bench.examples import training_images
     from ssl_dc.bench.measure import Situation, measure
     from ssl_dc.bench.runtimes import DenseNetwork
-    from ssl_dc.export.int8_files import CALIBRATION_IMAGES
+    from ssl_dc.training_images import INT8_IMAGES, training_images
 
-    network = DenseNetwork(model, lambda: training_images(model, CALIBRATION_IMAGES))
+    network = DenseNetwork(model, lambda: training_images(model.config, model.transform, INT8_IMAGES))
     situations = [Situation(1, number) for number in dict.fromkeys(threads)]
     situations.append(Situation(batch, max(threads)))
     results = []

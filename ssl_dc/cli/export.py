@@ -149,9 +149,9 @@ def command(
 
 def _int8(model: Model, network: nn.Module, described: Mapping[str, str], path: Path) -> ExportedFile:
     """Write a network in int8, calibrated and compared on the images of the run."""
-    from ssl_dc.bench.examples import example_images, training_images
+    from ssl_dc.bench.examples import example_images
     from ssl_dc.export.exported_file import write_int8
-    from ssl_dc.export.int8_files import CALIBRATION_IMAGES
+    from ssl_dc.training_images import INT8_IMAGES, training_images
 
-    calibration = training_images(model, CALIBRATION_IMAGES)
+    calibration = training_images(model.config, model.transform, INT8_IMAGES)
     return write_int8(network, described, calibration, example_images(model, COMPARED_IMAGES), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from ssl_dc.compiled.layout import COLUMNS, in_kernel, kind_of, padded
 from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, last_reads
 from ssl_dc.errors import RunError
 
-ALIGNMENT = 16
-"""Floats in a cache line. Every activation begins at the start of one."""
+LINE = 64
+"""Bytes of a cache line. Every activation begins at the start of one."""
 
 
 def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -56,14 +56,31 @@ class Place:
     """The place of a value in the arena.
 
     Attributes:
-        offset: Index of the first float of its first pixel.
+        offset: Index of the first cell of its first pixel.
         shape: (channels, height, width).
-        steps: How many floats lie from one channel, one row and one pixel to the next.
+        steps: How many cells lie from one channel, one row and one pixel to the next.
     """
 
     offset: int
     shape: tuple[int, int, int]
     steps: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What an arena consists of: cells, each of which holds an element of a map.
+
+    Attributes:
+        size: Bytes of a cell: 4 for a float, 1 for a code.
+        pixel: The channels of a pixel are padded to a multiple of this.
+        image_pixel: The same for the images; None if these may stay planar, which is channel after channel.
+        zeros: What stands for 0 in each value, where that is not 0.
+    """
+
+    size: int
+    pixel: int
+    image_pixel: int | None = None
+    zeros: Mapping[str, int] = field(default_factory=dict)
 
 
 class Arena:
@@ -72,25 +89,37 @@ class Arena:
     Args:
         plan: The plan.
         shapes: The shape of each value.
-        vector: Floats in a vector of the processor.
+        cells: The cells of the arena. A value (1, C) consists of floats, whatever the cells are.
     """
 
-    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], vector: int) -> None:
-        self.floats = 0
-        self._vector = vector
+    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], cells: Cells) -> None:
+        self._end = 0
+        self._cells = cells
+        self._input = plan.input
+        self._borders: set[tuple[int, int, int]] = set()
         self._places: dict[str, Place] = {}
         self._flat: set[str] = set()
         borders = {value: _border(plan, value) for value in shapes}
         free: dict[tuple[int, ...], list[int]] = {}
         last = last_reads(plan)
-        self._put(plan.input, shapes[plan.input], borders[plan.input], _is_planar(plan), free)
+        planar = cells.image_pixel is None and _is_planar(plan)
+        self._put(plan.input, shapes[plan.input], borders[plan.input], planar, free)
         for index, step in enumerate(plan.steps):
             if not isinstance(step, Decide) and step.output not in self._places and _fits(plan, step.output, shapes):
                 self._put(step.output, shapes[step.output], borders[step.output], False, free)
             for value in set(step.inputs):
                 if last[value] == index and value in self._places and value != plan.input:
-                    key = self._key(shapes[value], borders[value])
+                    key = self._key(value, shapes[value], borders[value])
                     free.setdefault(key, []).append(self._start(self._places[value], borders[value]))
+
+    @property
+    def cells_of_all(self) -> int:
+        """How many cells there are, with a cache line that may be read past the end."""
+        return self._end + LINE // self._cells.size
+
+    def borders(self) -> set[tuple[int, int, int]]:
+        """First cell, end and content of each place with a border in which something but 0 stands for 0."""
+        return self._borders
 
     def holds(self, value: str) -> bool:
         """Whether a value lies in the arena; Python holds the others."""
@@ -121,31 +150,38 @@ class Arena:
         self, value: str, shape: tuple[int, ...], border: int, planar: bool, free: dict[tuple[int, ...], list[int]]
     ) -> None:
         """Give a value a place: one of the same shape that is free again, or a new one."""
-        if len(shape) == 2:
+        floats = len(shape) == 2
+        if floats:
             shape = (*shape, 1, 1)
             self._flat.add(value)
         channels, height, width = shape[1:]
-        steps = self._steps(shape, border, planar)
-        size = max(channels * steps[0], (height + 2 * border) * steps[1])
-        left = free.get(self._key(shape, border))
-        start = left.pop() if left and not planar else self.floats
-        if start == self.floats:
-            self.floats += padded(size, ALIGNMENT) + ALIGNMENT
+        steps = self._steps(value, shape, border, planar)
+        size = max(channels * steps[0], (height + 2 * border) * steps[1]) * (4 // self._cells.size if floats else 1)
+        left = free.get(self._key(value, shape, border))
+        start = left.pop() if left and not planar else self._end
+        if start == self._end:
+            line = LINE // self._cells.size
+            self._end += padded(size, line) + line
+            if border and self._cells.zeros.get(value):
+                self._borders.add((start, start + size, self._cells.zeros[value]))
         self._places[value] = Place(start + border * (steps[1] + steps[2]), (channels, height, width), steps)
 
-    def _steps(self, shape: tuple[int, ...], border: int, planar: bool) -> tuple[int, int, int]:
-        """How many floats lie from one channel, one row and one pixel to the next."""
+    def _steps(self, value: str, shape: tuple[int, ...], border: int, planar: bool) -> tuple[int, int, int]:
+        """How many cells lie from one channel, one row and one pixel to the next."""
         channels, height, width = shape[1:]
         if planar:
             return (height + 2 * border) * (width + 2 * border), width + 2 * border, 1
-        pixel = padded(channels, self._vector)
+        image_pixel = self._cells.image_pixel if value == self._input else None
+        pixel = padded(channels, image_pixel or self._cells.pixel)
         return 1, (width + 2 * border) * pixel, pixel
 
     def _start(self, place: Place, border: int) -> int:
         return place.offset - border * (place.steps[1] + place.steps[2])
 
-    def _key(self, shape: tuple[int, ...], border: int) -> tuple[int, ...]:
-        return (*shape, *(1,) * (4 - len(shape)), border)
+    def _key(self, value: str, shape: tuple[int, ...], border: int) -> tuple[int, ...]:
+        """What two values must have in common to lie in one place after each other."""
+        zero = self._cells.zeros.get(value, 0) if border else 0
+        return (*shape, *(1,) * (4 - len(shape)), border, zero, value in self._flat)
 
 
 def _border(plan: Plan, value: str) -> int:
@@ -154,7 +190,7 @@ def _border(plan: Plan, value: str) -> int:
 
 
 def _is_planar(plan: Plan) -> bool:
-    """Whether the images may stay channel after channel: all their readers must be able to read single floats."""
+    """Whether the images may stay channel after channel: all their readers must be able to read single elements."""
     return all(in_kernel(step) and kind_of(step) == COLUMNS for step in plan.readers(plan.input))
 
 

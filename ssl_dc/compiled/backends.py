@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssl_dc.compiled.native_backend import NativeBackend
 from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.precisions import FLOAT32, PRECISIONS
 from ssl_dc.compiled.torch_backend import TorchBackend
 from ssl_dc.errors import RunError
 
@@ -56,10 +57,12 @@ class Backend(Protocol):
     Attributes:
         name: As :meth:`ssl_dc.Model.compile_gated` takes it.
         device: The torch device type that images must be on.
+        precisions: The precisions that it computes in, from ``ssl_dc.compiled.precisions``.
     """
 
     name: str
     device: str
+    precisions: tuple[str, ...]
 
     def unavailable(self) -> str:
         """Why it cannot run on this machine; empty if it can."""
@@ -68,7 +71,8 @@ class Backend(Protocol):
         """A runner of a fused plan.
 
         Args:
-            plan: Float32, on the CPU.
+            plan: On the CPU, in one of the backend's precisions: float32, or an
+                :class:`ssl_dc.compiled.int8_plan.Int8Plan`.
             threads: How many CPU threads work at once, at least 1.
 
         Raises:
@@ -80,16 +84,18 @@ BACKENDS: Mapping[str, Backend] = {backend.name: backend for backend in (NativeB
 """Every backend by name, the fastest first."""
 
 
-def choose(name: str) -> tuple[Backend, dict[str, str]]:
-    """The backend of this name, or for ``auto`` the first that is available.
+def choose(name: str, precision: str = FLOAT32) -> tuple[Backend, dict[str, str]]:
+    """The backend of this name, or for ``auto`` the first that is available and computes in this precision.
 
     Returns:
         The backend, and why each faster one is not used.
 
     Raises:
-        ValueError: If there is no backend of this name.
-        RunError: If the named backend is not available; with the reason.
+        ValueError: If there is no backend of this name, or no such precision.
+        RunError: If the named backend is not available, or has not this precision; with the reason.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if name not in (AUTO, *BACKENDS):
         raise ValueError(f"there is no backend {name!r}; choose one of {', '.join((AUTO, *BACKENDS))}")
     passed_over: dict[str, str] = {}
@@ -97,7 +103,8 @@ def choose(name: str) -> tuple[Backend, dict[str, str]]:
         if name not in (AUTO, backend.name):
             passed_over[backend.name] = f"{name} was asked for"
             continue
-        reason = backend.unavailable()
+        has_it = precision in backend.precisions
+        reason = backend.unavailable() if has_it else f"the backend {backend.name} does not compute in {precision}"
         if not reason:
             return backend, passed_over
         if name != AUTO:

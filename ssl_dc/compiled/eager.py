@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -28,6 +28,9 @@ from ssl_dc.compiled.plan import (
 )
 from ssl_dc.gating.sites import masked
 
+Watch = Callable[[Step, Any, Mapping[str, Tensor]], None]
+"""Called with each step, the value that it gave for an image, and the indices of the image's open entries at each site."""
+
 Values = dict[str, Any]
 """The values of one image by name. A channel-gated value holds only its kept channels, in ascending order."""
 
@@ -37,13 +40,15 @@ class EagerRun:
 
     Args:
         plan: The plan.
+        watch: Told of each value that is computed.
 
     Attributes:
         masks: For each site the mask (N, channels) that its gate gave.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, watch: Watch | None = None) -> None:
         self.plan = plan
+        self._watch = watch
         self.masks: dict[str, Tensor] = {}
         self._last_reads = last_reads(plan)
         self._values: list[Values] = []
@@ -72,6 +77,8 @@ class EagerRun:
         for values, kept in zip(self._values, self._kept, strict=True):
             if _runs(step, kept):
                 values[step.output] = compute(step, values, kept)
+                if self._watch is not None:
+                    self._watch(step, values[step.output], kept)
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:

@@ -16,7 +16,10 @@ from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.plan import Conv, Dial, Mask, Plan, Step
+from ssl_dc.compiled.int8_plan import Int8Plan
+from ssl_dc.compiled.plan import Conv, Decide, Dial, Mask, Plan, Step
+from ssl_dc.compiled.precisions import FLOAT32, INT8
+from ssl_dc.compiled.quantise import quantise
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
@@ -60,13 +63,14 @@ class Executor:
     """A compiled plan. It can be pickled and copied if the gates and modules in the plan can.
 
     Args:
-        plan: A fused plan.
+        plan: A fused plan, in float32 or int8.
         cost_model: Gives the cost of the network at an image size.
         threads: How many threads work at once; by default as many as torch uses.
         backend: A name of :data:`ssl_dc.compiled.backends.BACKENDS`, or ``auto`` for the first that is available.
 
     Attributes:
         threads: How many threads work at once.
+        precision: ``float32`` or ``int8``: in which the plan multiplies.
         backend: The name of the backend that runs the plan.
         why_torch: Why no faster backend is used; empty if the fastest is.
 
@@ -81,7 +85,8 @@ class Executor:
         self.threads = torch.get_num_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ValueError(f"threads must be a whole number, at least 1, not {threads!r}")
-        chosen, passed_over = choose(backend)
+        self.precision = INT8 if isinstance(plan, Int8Plan) else FLOAT32
+        chosen, passed_over = choose(backend, self.precision)
         self.backend = chosen.name
         self.why_torch = "; ".join(passed_over.values())
         self._asked_for, self._device = backend, chosen.device
@@ -177,12 +182,24 @@ class Executor:
         gates = f", {len(self.plan.sites)} gates" if self._dial is not None else ""
         if idle := len(self.sites_that_save_nothing):
             gates += f" ({idle} of them save nothing)"
-        return f"Executor({len(self.plan.steps)} steps{gates}, backend {self.backend}, threads {self.threads})"
+        where = f"{self.precision}, backend {self.backend}, threads {self.threads}"
+        return f"Executor({len(self.plan.steps)} steps{gates}, {where})"
+
+    def with_threads(self, threads: int) -> Executor:
+        """The same network with another number of threads; in int8 it is not calibrated again.
+
+        Raises:
+            ValueError: If ``threads`` is not a whole number from 1.
+        """
+        return _rebuilt(self._whole_plan(), self._cost_model, threads, self._asked_for)
 
     def __reduce__(self) -> tuple[Callable[..., Executor], tuple[object, ...]]:
         """The plan with its weights, from which the executor is built again: layouts depend on the machine."""
-        plan = self._runner.whole_plan().with_dial(Dial(self._compiled_budget))
-        return _rebuilt, (plan, self._cost_model, self.threads, self._asked_for)
+        return _rebuilt, (self._whole_plan(), self._cost_model, self.threads, self._asked_for)
+
+    def _whole_plan(self) -> Plan:
+        """The plan with its weights, at the budget that was compiled."""
+        return self._runner.whole_plan().with_dial(Dial(self._compiled_budget))
 
     def _cost(self, size: ImageSize) -> CostModel:
         if size not in self._costs:
@@ -194,24 +211,46 @@ def _rebuilt(plan: Plan, cost_model: Callable[[ImageSize], CostModel], threads: 
     return Executor(plan, cost_model, threads=threads, backend=backend)
 
 
-def compiled(backbone: Backbone, route: Route, *, threads: int | None = None, backend: str = AUTO) -> Executor:
+def compiled(
+    backbone: Backbone,
+    route: Route,
+    *,
+    threads: int | None = None,
+    backend: str = AUTO,
+    calibration: Tensor | None = None,
+) -> Executor:
     """One route of a backbone, compiled: norms are folded, and only what the masks keep is computed.
 
-    The results are those of the backbone in evaluation mode, within float32 rounding. The backbone itself is not changed,
-    and later changes of its weights do not change the executor.
+    In float32 the results are those of the backbone in evaluation mode, within float32 rounding. The backbone itself is not
+    changed, and later changes of its weights do not change the executor.
 
     Args:
         backbone: Float32, on the CPU.
         route: The route.
         threads: How many threads work at once; by default as many as torch uses.
         backend: A name of :data:`ssl_dc.compiled.backends.BACKENDS`, or ``auto`` for the first that is available.
+        calibration: Training images (n, 3, H, W) on which the ranges of int8 are measured; None: compile in float32.
 
     Raises:
-        RunError: If the backbone cannot be traced, or the named backend is not available; with the reason.
+        ValueError: If the calibration images are none, or are not finite.
+        RunError: If the backbone cannot be traced, cannot be computed in int8, or the named backend is not available; with
+            the reason.
     """
     _check(backbone)
-    plan = _with_own_weights(fuse(capture(backbone, route)), backbone)
+    choose(backend, FLOAT32 if calibration is None else INT8)  # the calibration takes seconds: refuse before
+    plan = fuse(capture(backbone, route))
+    plan = _with_own_weights(plan, backbone) if calibration is None else _in_int8(plan, calibration)
     return Executor(plan, _without_memory(backbone).cost_model, threads=threads, backend=backend)
+
+
+def _in_int8(plan: Plan, calibration: Tensor) -> Plan:
+    """The plan in int8, calibrated at the budget of the route and at all others that the gates have thresholds for."""
+    _check_images(calibration, "cpu")
+    if not len(calibration) or not bool(calibration.isfinite().all()):
+        raise ValueError("int8 is calibrated on at least one image, and on finite ones")
+    stored = {budget for step in plan.steps if isinstance(step, Decide) for budget in step.gate.budgets.tolist()}
+    budgets = [None if plan.dial is None else plan.dial.budget, *(sorted(stored) if len(stored) > 1 else ())]
+    return quantise(plan, calibration, budgets)
 
 
 def _with_own_weights(plan: Plan, backbone: Backbone) -> Plan:

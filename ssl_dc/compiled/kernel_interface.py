@@ -1,9 +1,9 @@
-"""The interface of kernel.c: its structures, and the functions of the loaded library."""
+"""The interface of the kernels (program.h): their structures, and the functions of a loaded library."""
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 
 from ssl_dc.errors import RunError
 
@@ -47,6 +47,12 @@ class Op(Structure):
         ("bias", c_void_p),
         ("weight2", c_void_p),
         ("bias2", c_void_p),
+        ("scale", c_void_p),
+        ("residual_scale", c_float),
+        ("x_scale", c_float),
+        ("offset", c_float),
+        ("low", c_float),
+        ("x_zero", c_int32),
     )
 
 
@@ -68,6 +74,8 @@ class Program(Structure):
         ("features", c_int32),
         ("input", Activation),
         ("output", c_int64),
+        ("input_scale", c_float),
+        ("input_zero", c_float),
     )
 
 
@@ -87,16 +95,16 @@ class Kernel:
     """The functions of the loaded library.
 
     Args:
-        library: kernel.c, compiled and loaded.
+        library: A kernel, compiled and loaded.
 
     Attributes:
-        vector: Floats in a vector. The channels of a pixel and rows of weights are padded to whole vectors.
+        vector: The channels of a pixel, and the rows of a gate's layers, are padded to a multiple of this.
         block: How many outputs have their weights side by side in a convolution that computes all outputs.
         parts: How many partial sums the mean of a channel is made of.
         max_threads: How many threads one call can use at most.
 
     Raises:
-        RunError: If the library was compiled from another version of kernel.c.
+        RunError: If the library was compiled from another version of its source.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -124,3 +132,14 @@ class Kernel:
         for name, struct in (("op", Op), ("program", Program), ("state", State)):
             if getattr(library, f"ssl_dc_size_of_{name}")() != ctypes.sizeof(struct):
                 raise RunError(f"the compiled kernel has another layout of {name} than this ssl-dc")
+
+
+def dot_product(library: ctypes.CDLL) -> str:
+    """The instructions by which the int8 kernel multiplies, such as ``avx512-vnni``; ``plain`` if it has none of its own.
+
+    Args:
+        library: kernel_int8.c, compiled and loaded.
+    """
+    library.ssl_dc_dot.restype = c_char_p
+    name: bytes = library.ssl_dc_dot()
+    return name.decode()

@@ -14,7 +14,7 @@ from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, RELU_OF, HOST = range(8)
-"""The kinds of operation, in the order of ``enum kind`` in kernel.c."""
+"""The kinds of operation, in the order of ``enum kind`` in program.h."""
 
 
 def in_kernel(step: Step) -> TypeGuard[Conv]:
@@ -27,6 +27,21 @@ def kind_of(step: Conv) -> int:
     if step.out_site is None:
         return COLUMNS
     return ROWS if step.in_site is None else PACKED
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The weights of a convolution, as a kernel reads them.
+
+    Attributes:
+        weight: The weight.
+        bias: The bias, padded.
+        scale: In int8 the scale of each output, padded; None in float32.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,19 +68,17 @@ class Weights:
 
     def __init__(self, plan: Plan, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._convolutions: dict[str, tuple[Tensor, Tensor]] = {}
+        self._convolutions: dict[str, Laid] = {}
         self._rules: dict[str, RuleWeights | None] = {}
         for step in plan.steps:
             if in_kernel(step):
-                lay = columns if kind_of(step) == COLUMNS else rows
-                bias = _pad(step.bias, 0, kernel.vector)
-                self._convolutions[step.output] = (lay(step.weight, kernel), bias)
+                self._convolutions[step.output] = self._laid(step)
             elif isinstance(step, Decide):
                 rule = step.gate.pooled_rule(step.threshold)
                 self._rules[step.site.name] = None if rule is None else _rule_weights(rule, kernel)
 
-    def convolution(self, step: Conv) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a convolution, laid out."""
+    def convolution(self, step: Conv) -> Laid:
+        """The weights of a convolution, laid out."""
         return self._convolutions[step.output]
 
     def rule(self, step: Decide) -> RuleWeights | None:
@@ -92,9 +105,14 @@ class Weights:
         """A step of the plan with its weight (out, in, h, w) again; one without a weight as it is."""
         return replace(step, weight=self._original(step)) if in_kernel(step) else step
 
+    def _laid(self, step: Conv) -> Laid:
+        """The weights of a convolution of the plan, laid out anew."""
+        lay = columns if kind_of(step) == COLUMNS else rows
+        return Laid(lay(step.weight, self._kernel), pad(step.bias, 0, self._kernel.vector))
+
     def _original(self, step: Conv) -> Tensor:
         """The weight (out, in, h, w) of a convolution, taken out of its layout."""
-        laid, _ = self._convolutions[step.output]
+        laid = self._convolutions[step.output].weight
         outputs, inputs, height, width = step.weight.shape
         if kind_of(step) != COLUMNS:
             return laid[..., :inputs].permute(0, 3, 1, 2).contiguous()
@@ -114,28 +132,28 @@ def without_weights(plan: Plan) -> Plan:
 
 def rows(weight: Tensor, kernel: Kernel) -> Tensor:
     """Weight (out, in, h, w) as (out, h, w, in padded to whole vectors): the weights of an output lie together."""
-    return _pad(weight.permute(0, 2, 3, 1), 3, kernel.vector).contiguous()
+    return pad(weight.permute(0, 2, 3, 1), 3, kernel.vector).contiguous()
 
 
 def columns(weight: Tensor, kernel: Kernel) -> Tensor:
     """Weight (out, in, h, w) as blocks of outputs, each (in, h, w, block): in each the weights of an input lie together."""
-    turned = _pad(weight.permute(1, 2, 3, 0), 3, kernel.vector)
+    turned = pad(weight.permute(1, 2, 3, 0), 3, kernel.vector)
     return torch.cat([block.flatten() for block in turned.split(kernel.block, dim=3)])
 
 
 def _rule_weights(rule: PooledRule, kernel: Kernel) -> RuleWeights:
     tensors = (
-        _pad(rule.hidden_weight, 1, kernel.vector).contiguous(),
+        pad(rule.hidden_weight, 1, kernel.vector).contiguous(),
         rule.hidden_bias.contiguous(),
-        _pad(rule.weight, 1, kernel.vector).contiguous(),
+        pad(rule.weight, 1, kernel.vector).contiguous(),
         rule.bias.contiguous(),
     )
     first, second, third, fourth = (tensor.detach().float() for tensor in tensors)
     return RuleWeights(len(rule.hidden_bias), (first, second, third, fourth))
 
 
-def _pad(tensor: Tensor, dim: int, multiple: int) -> Tensor:
-    """The tensor with zeros added at the end of a dimension, up to a multiple."""
+def pad(tensor: Tensor, dim: int, multiple: int) -> Tensor:
+    """The tensor with zeros added at the end of a dimension, up to a multiple of a number."""
     after = [0, padded(tensor.shape[dim], multiple) - tensor.shape[dim]]
     return nn.functional.pad(tensor, [0, 0] * (tensor.ndim - 1 - dim) + after)
 

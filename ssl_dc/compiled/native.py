@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.arena import ALIGNMENT, Arena, shapes_of
+from ssl_dc.compiled.arena import Arena, Cells, shapes_of
 from ssl_dc.compiled.eager import compute, decided
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
 from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, in_kernel, kind_of, padded
@@ -18,6 +18,8 @@ from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, MaxPool, Mean, Plan
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""
+FLOATS_OF_LINE = 16
+"""Floats in a cache line. Kernels may read that far past the end of what they need."""
 
 
 class NativeProgram:
@@ -41,7 +43,7 @@ class NativeProgram:
         self.plan, self.kernel = plan, kernel
         self.threads = max(1, min(threads, kernel.max_threads))
         self._shapes = shapes = shapes_of(plan, image_size)
-        self._arena = Arena(plan, shapes, kernel.vector)
+        self._arena = Arena(plan, shapes, self._cells())
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
         self._picked = _picked_values(plan)
         ops = [self._op(step, weights) for step in plan.steps]
@@ -66,7 +68,7 @@ class NativeProgram:
             self._arena.activation(plan.input),
             self._arena.place(plan.output).offset,
         )
-        self._scratch = self._scratch_floats()
+        self._scratch = max(self._scratch_of(*pair) for pair in zip(plan.steps, ops, strict=True))
         self._images = [self._image_memory()]
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +84,7 @@ class NativeProgram:
         if len(images) == 1:
             self._one(images[0], features[0], opened[0])
         elif self.host_steps and len(images):
-            at_once = max(self.threads, ARENAS_BYTES // (4 * self._arena.floats))
+            at_once = max(self.threads, ARENAS_BYTES // (4 * self._arena.cells_of_all))
             for chunk in zip(images.split(at_once), features.split(at_once), opened.split(at_once), strict=True):
                 self._side_by_side(*chunk)
         else:
@@ -181,20 +183,24 @@ class NativeProgram:
         return memory.kept[first : first + int(memory.count[index])].long()
 
     def _image_memory(self) -> _ImageMemory:
-        return _ImageMemory(self._site_table, self._arena.floats, self._scratch, self.n_masks, len(self._sites))
+        return _ImageMemory(self._site_table, self._new_arena(), self._scratch, self.n_masks, len(self._sites))
 
-    def _scratch_floats(self) -> int:
-        """Floats that an operation needs beside its activations: those of the most demanding one."""
-        floats = 0
-        for step, op in zip(self.plan.steps, self._ops, strict=True):
-            if op.kind == PACKED and isinstance(step, Conv):
-                floats = max(floats, step.weight.shape[0] * op.kernel_h * op.kernel_w * op.x.stride)
-            if op.kind in (GATE, MEAN):
-                hidden = padded(op.hidden, self.kernel.vector)
-                floats = max(
-                    floats, (self.kernel.parts + 1) * padded(self._shapes[step.inputs[0]][1], self.kernel.vector) + hidden
-                )
-        return floats
+    def _cells(self) -> Cells:
+        """How values lie in the arena."""
+        return Cells(size=4, pixel=self.kernel.vector)
+
+    def _new_arena(self) -> Tensor:
+        """Memory for the activations of an image, with their borders."""
+        return torch.zeros(self._arena.cells_of_all)
+
+    def _scratch_of(self, step: Step, op: Op) -> int:
+        """Floats that an operation needs beside its activations."""
+        if op.kind == PACKED and isinstance(step, Conv):
+            return int(step.weight.shape[0] * op.kernel_h * op.kernel_w * op.x.stride)
+        if op.kind in (GATE, MEAN):
+            channels = padded(self._shapes[step.inputs[0]][1], self.kernel.vector)
+            return (self.kernel.parts + 1) * channels + padded(int(op.hidden), self.kernel.vector)
+        return 0
 
     def _op(self, step: Step, weights: Weights) -> Op:
         """The operation that computes a step; a host step if the kernel cannot."""
@@ -246,8 +252,9 @@ class NativeProgram:
         op.out_site = -1 if step.out_site is None else self._sites[step.out_site]
         if step.residual is not None:
             op.has_residual, op.residual = 1, self._arena.activation(step.residual)
-        weight, bias = weights.convolution(step)
-        op.weight, op.bias = weight.data_ptr(), bias.data_ptr()
+        laid = weights.convolution(step)
+        op.weight, op.bias = laid.weight.data_ptr(), laid.bias.data_ptr()
+        op.scale = None if laid.scale is None else laid.scale.data_ptr()
 
 
 def _picked_values(plan: Plan) -> dict[str, str]:
@@ -274,9 +281,9 @@ class _ImageMemory:
         elsewhere: Values that do not lie in the arena, by name.
     """
 
-    def __init__(self, sites: Any, floats: int, scratch: int, masks: int, n_sites: int) -> None:
-        self.arena = torch.zeros(floats + ALIGNMENT)
-        self.scratch = torch.zeros(scratch + ALIGNMENT)
+    def __init__(self, sites: Any, arena: Tensor, scratch: int, masks: int, n_sites: int) -> None:
+        self.arena = arena
+        self.scratch = torch.zeros(scratch + FLOATS_OF_LINE)
         self.kept = torch.zeros(masks + 1, dtype=torch.int32)
         self.count = torch.zeros(n_sites + 1, dtype=torch.int32)
         pointers = (tensor.data_ptr() for tensor in (self.arena, self.scratch, self.kept, self.count))

@@ -1,22 +1,27 @@
-"""The backend that runs a plan with the compiled kernel."""
+"""The backend that runs a plan with the compiled kernels."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ssl_dc.compiled.kernel import kernel
+from ssl_dc.compiled.int8_layout import Int8Weights
+from ssl_dc.compiled.int8_plan import Int8Plan
+from ssl_dc.compiled.int8_program import Int8Program
+from ssl_dc.compiled.kernel import int8_kernel, kernel
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.layout import Weights, without_weights
 from ssl_dc.compiled.native import NativeProgram
 from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.precisions import FLOAT32, INT8
 from ssl_dc.errors import RunError
 
 
 class NativeBackend:
-    """kernel.c, compiled for this processor by the machine's own C compiler."""
+    """kernel.c and kernel_int8.c, compiled for this processor by the machine's own C compiler."""
 
     name = "native"
     device = "cpu"
+    precisions: tuple[str, ...] = (FLOAT32, INT8)
 
     def unavailable(self) -> str:
         """Why there is no compiled kernel; empty if there is one."""
@@ -32,15 +37,15 @@ class NativeBackend:
         Raises:
             RunError: If there is no compiled kernel; with the reason.
         """
-        return NativeRunner(plan, kernel(), threads)
+        return NativeRunner(plan, int8_kernel() if isinstance(plan, Int8Plan) else kernel(), threads)
 
 
 class NativeRunner:
-    """A plan run by the compiled kernel.
+    """A plan run by a compiled kernel.
 
     Args:
         plan: The plan.
-        kernel: The compiled kernel.
+        kernel: The compiled kernel for the plan's precision.
         threads: How many threads work at once.
 
     Attributes:
@@ -49,7 +54,9 @@ class NativeRunner:
 
     def __init__(self, plan: Plan, kernel: Kernel, threads: int) -> None:
         self.plan = without_weights(plan)
-        self._weights = Weights(plan, kernel)
+        int8 = isinstance(plan, Int8Plan)
+        self._weights = Int8Weights(plan, kernel) if int8 else Weights(plan, kernel)
+        self._make_program: type[NativeProgram] = Int8Program if int8 else NativeProgram
         self._kernel, self._threads = kernel, threads
         self._programs: dict[tuple[int, int], NativeProgram] = {}
 
@@ -72,5 +79,5 @@ class NativeRunner:
     def _program(self, size: tuple[int, int]) -> NativeProgram:
         """The program for images of one size. Only one is kept, since each has activations of its own."""
         if size not in self._programs:
-            self._programs = {size: NativeProgram(self.plan, size, self._kernel, self._weights, self._threads)}
+            self._programs = {size: self._make_program(self.plan, size, self._kernel, self._weights, self._threads)}
         return self._programs[size]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssl_dc.compiled.eager import EagerRun
 from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.precisions import FLOAT32
 from ssl_dc.errors import RunError
 
 IMAGES_AT_ONCE = 32
@@ -18,6 +19,7 @@ class TorchBackend:
 
     name = "torch"
     device = "cpu"
+    precisions: tuple[str, ...] = (FLOAT32,)
 
     def unavailable(self) -> str:
         """Torch is always there."""

@@ -21,8 +21,6 @@ from ssl_dc.errors import ConfigError, RunError
 
 BATCH = 32
 """Images at a time while ranges are measured."""
-CALIBRATION_IMAGES = 256
-"""How many training images the ranges of the activations are measured on."""
 
 
 def int8_onnx_bytes(content: bytes, images: Tensor) -> bytes:

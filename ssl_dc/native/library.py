@@ -1,6 +1,6 @@
 """Compiles a kernel with the machine's own compiler when it is first wanted, and keeps the result.
 
-A kernel is the file ``kernel.c`` of a room of this package.
+A kernel is a C file of a room of this package, such as ``kernel.c``. It may include headers of its room.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ from ssl_dc.native.library_cache import CacheError, cache_folder, keep_library, 
 
 NO_KERNEL = "SSL_DC_NO_KERNEL"
 """Environment variable. If it is set and not empty, nothing is compiled and torch does everything."""
+KERNEL = "kernel.c"
+"""The file of a room's only or first kernel."""
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread")
 """-ffast-math is not among them: it would lose NaN."""
 COMPILE_SECONDS = 120
@@ -38,22 +41,39 @@ PROCESSOR_FIELDS = {
 _one_thread = ForkSafeLock()
 
 
-def kernel_library(package: str) -> ctypes.CDLL:
-    """The kernel of a room as a shared library for this machine; it is compiled if it is not kept yet.
+def kernel_library(package: str, file: str = KERNEL, *flags: str) -> ctypes.CDLL:
+    """A kernel of a room as a shared library for this machine; it is compiled if it is not kept yet.
 
     Args:
         package: The room, such as ``ssl_dc.compiled``.
+        file: Its C file.
+        flags: For the compiler, after :data:`FLAGS`.
 
     Raises:
         RunError: If kernels are switched off, there is no C compiler, or the kernel cannot be compiled or loaded; with
             the reason.
     """
     with _one_thread:  # threads that want it at once need only one
-        return _library(package)
+        return _library(package, file, flags)
+
+
+def source_of(package: str, file: str = KERNEL) -> bytes:
+    """The text of a kernel, with the headers of its room in place of the lines that include them."""
+    room = files(package)
+    included: set[str] = set()
+
+    def text_of(name: str) -> str:
+        included.add(name)
+        return re.sub(r'^#include "(.+)"$', header, room.joinpath(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+    def header(line: re.Match[str]) -> str:
+        return "" if line[1] in included else text_of(line[1])
+
+    return text_of(file).encode()
 
 
 @cache
-def _library(package: str) -> ctypes.CDLL:
+def _library(package: str, file: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     if os.environ.get(NO_KERNEL):
         raise RunError(f"the kernel is switched off by {NO_KERNEL}")
     if sys.platform == "win32":
@@ -61,23 +81,23 @@ def _library(package: str) -> ctypes.CDLL:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise RunError("no C compiler was found (cc, gcc, clang, or the one that CC names)")
-    source = files(package).joinpath("kernel.c").read_bytes()
-    name = f"kernel-{_fingerprint(source, compiler)}.so"
+    source, flags = source_of(package, file), (*FLAGS, *flags)
+    name = f"{Path(file).stem}-{_fingerprint(source, compiler, flags)}.so"
     library = None
     try:
         with cache_folder() as folder:
             library = read_library(folder, name)
             if library is None:
-                library = _compile(compiler, source)
+                library = _compile(compiler, source, flags)
                 keep_library(folder, name, library)
     except CacheError as error:
         told = f"the compiled kernel is not kept, so each process compiles it anew, which takes seconds: {error}"
         warnings.warn(told, SlowerWarning, stacklevel=3)
-        library = library or _compile(compiler, source)
+        library = library or _compile(compiler, source, flags)
     return load_library(library)
 
 
-def _compile(compiler: str, source: bytes) -> bytes:
+def _compile(compiler: str, source: bytes, flags: tuple[str, ...] = FLAGS) -> bytes:
     """The content of the shared library, compiled in a folder of this process's own.
 
     Raises:
@@ -87,7 +107,7 @@ def _compile(compiler: str, source: bytes) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             code, library = Path(folder, "kernel.c"), Path(folder, "kernel.so")
             code.write_bytes(source)
-            command = [*shlex.split(compiler), *FLAGS, str(code), "-o", str(library)]
+            command = [*shlex.split(compiler), *flags, str(code), "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)  # noqa: S603  # the user's compiler
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or ["no message"]
@@ -97,10 +117,10 @@ def _compile(compiler: str, source: bytes) -> bytes:
         raise RunError(f"the kernel cannot be compiled by {compiler!r}: {error}") from error
 
 
-def _fingerprint(source: bytes, compiler: str) -> str:
+def _fingerprint(source: bytes, compiler: str, flags: tuple[str, ...] = FLAGS) -> str:
     """Names a compiled kernel by what it depends on: source, compiler, flags and processor."""
     digest = hashlib.sha256(source)
-    digest.update("\n".join((compiler, *FLAGS, platform.machine(), _processor(compiler))).encode())
+    digest.update("\n".join((compiler, *flags, platform.machine(), _processor(compiler))).encode())
     return digest.hexdigest()[:16]
 
 

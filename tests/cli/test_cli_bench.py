@@ -23,7 +23,9 @@ def test_bench_times_every_way(gated_run: Path) -> None:
     assert measured["quality"] is None
     single, batch = measured["situations"]
     assert (single["batch"], single["threads"], batch["batch"]) == (1, 1, 2)
-    assert set(single["ways"]) == {"dense: eager", "dense: executor", "gated: masked", "gated: executor"}
+    gated = {"gated: masked", "gated: executor", "gated: executor-int8"}
+    assert set(single["ways"]) == {"dense: eager", "dense: executor", *gated}
+    assert single["ways"]["gated: executor-int8"]["precision"] == "int8"
     assert single["promised_speed_up"] == pytest.approx(1 / single["cost_ratio"])
     fastest = single["ways"][single["fastest_dense"]]
     assert fastest["speed_up"] == 1
@@ -46,9 +48,10 @@ def test_bench_shows_the_accuracy_of_each_way_beside_its_time(gated_run: Path) -
     )
     measured = json.loads(result.stdout)
     ways = measured["quality"]["ways"]
-    assert set(ways) >= {"dense: onnxruntime-int8", "gated: executor"}
+    assert set(ways) >= {"dense: onnxruntime-int8", "gated: executor", "gated: executor-int8"}
     assert {way["precision"] for way in ways.values()} == {"float32", "int8"}
-    assert ways["dense: onnxruntime-int8"]["mebibytes"] == pytest.approx(ways["gated: executor"]["mebibytes"] / 4)
+    for way in ("dense: onnxruntime-int8", "gated: executor-int8"):
+        assert ways[way]["mebibytes"] == pytest.approx(ways["gated: executor"]["mebibytes"] / 4)
     assert 0 < measured["quality"]["test_images"] <= measured["quality"]["train_images"] <= 300
     assert all(0 < way["knn"] <= 100 for way in ways.values())
     assert measured["quality"]["recommended"] in ways

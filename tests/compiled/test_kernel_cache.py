@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pytest
 
-from ssl_dc import compiled as compiled_room
 from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.kernel import kernel
 from ssl_dc.errors import RunError, SlowerWarning
@@ -40,7 +39,7 @@ really_compile = native_library._compile
 @cache
 def compiled_once() -> bytes:
     """The library, compiled for all tests of this file once: that takes seconds."""
-    return really_compile("cc", Path(compiled_room.__file__).with_name("kernel.c").read_bytes())
+    return really_compile("cc", native_library.source_of("ssl_dc.compiled"))
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def compilations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[li
     """An empty cache, and the compilations from then on."""
     counted: list[str] = []
 
-    def compile_or_copy(compiler: str, source: bytes) -> bytes:
+    def compile_or_copy(compiler: str, source: bytes, flags: tuple[str, ...]) -> bytes:
         counted.append(compiler)
         return compiled_once()
 
@@ -295,7 +294,7 @@ __attribute__((constructor)) static void loaded(void) { if (write(1, "EVIL\\n", 
 
 
 def name_of_the_kernel() -> str:
-    source = native_library.files("ssl_dc.compiled").joinpath("kernel.c").read_bytes()
+    source = native_library.source_of("ssl_dc.compiled")
     return f"kernel-{native_library._fingerprint(source, 'cc')}.so"
 
 
@@ -369,7 +368,9 @@ def evil(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[t
     monkeypatch.setenv("CC", "cc")
     # Root's Python may be closed to the two users, so root imports beforehand and copies what they need of it.
     in_a_new_process()
-    shutil.copyfile(files("ssl_dc.compiled") / "kernel.c", folder / "kernel.c")
+    for pattern in ("*.c", "*.h"):
+        for file in Path(str(files("ssl_dc.compiled"))).glob(pattern):
+            shutil.copyfile(file, folder / file.name)
     monkeypatch.setattr(native_library, "files", lambda _: folder)
     yield folder, (folder / "evil.so").read_bytes()
     shutil.rmtree(folder)

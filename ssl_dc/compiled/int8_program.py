@@ -1,0 +1,70 @@
+"""Turns a plan in int8 at one image size into a program of kernel_int8.c."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssl_dc.compiled.arena import Cells
+from ssl_dc.compiled.int8_layout import IMAGE_PIXEL, packed_floats
+from ssl_dc.compiled.int8_plan import Int8Conv, Int8Plan
+from ssl_dc.compiled.kernel_interface import Kernel, Op
+from ssl_dc.compiled.layout import HOST, Weights
+from ssl_dc.compiled.native import NativeProgram
+from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, Relu, Step
+from ssl_dc.errors import RunError
+
+
+class Int8Program(NativeProgram):
+    """A plan in int8, ready to run on images of one size. It has no host steps.
+
+    Args:
+        plan: The plan.
+        image_size: (height, width) of the images.
+        kernel: The compiled int8 kernel.
+        weights: The weights of the plan; the programs of a plan share them.
+        threads: How many threads work at once.
+
+    Raises:
+        RunError: If the kernel cannot compute a step at this image size.
+    """
+
+    def __init__(self, plan: Plan, image_size: tuple[int, int], kernel: Kernel, weights: Weights, threads: int) -> None:
+        if not isinstance(plan, Int8Plan):
+            raise TypeError("this plan is not in int8")
+        self._int8 = plan
+        super().__init__(plan, image_size, kernel, weights, threads)
+        code = self._int8.codes[plan.input]
+        self._program.input_scale, self._program.input_zero = 1 / code.step, code.zero
+
+    def _cells(self) -> Cells:
+        zeros = {value: code.zero for value, code in self._int8.codes.items()}
+        return Cells(size=1, pixel=self.kernel.vector, image_pixel=IMAGE_PIXEL, zeros=zeros)
+
+    def _op(self, step: Step, weights: Weights) -> Op:
+        op = super()._op(step, weights)
+        if op.kind == HOST:
+            raise RunError(f"int8 cannot compute the step {step.output!r} at this image size; use precision='float32'")
+        codes = self._int8.codes
+        if isinstance(step, Int8Conv):
+            op.residual_scale, op.low = step.residual_scale, step.low
+        elif isinstance(step, (Mean, Decide)):
+            code = codes[step.input]
+            op.x_scale, op.x_zero = code.step / (op.x.height * op.x.width), code.zero
+        elif isinstance(step, Relu):
+            given, made = codes[step.input], codes[step.output]
+            op.x_scale = given.step / made.step
+            op.offset, op.low = made.zero - given.zero * op.x_scale, made.zero if step.relu else 0
+        return op
+
+    def _scratch_of(self, step: Step, op: Op) -> int:
+        if isinstance(step, Conv):
+            return packed_floats(step, op.kind)
+        logits = step.site.channels if isinstance(step, Decide) else 0
+        return super()._scratch_of(step, op) + logits
+
+    def _new_arena(self) -> Tensor:
+        arena = torch.zeros(self._arena.cells_of_all, dtype=torch.uint8)
+        for start, end, zero in self._arena.borders():
+            arena[start:end] = zero
+        return arena

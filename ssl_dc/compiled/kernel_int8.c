@@ -1,0 +1,672 @@
+/* Runs a plan in int8, image by image, and computes only what the masks keep.
+ *
+ * An activation holds codes: bytes from 0 to 255. The value of a code is (code - zero) * step; step and zero belong to the activation.
+ * Weights are bytes from -127 to 127, with a step for each output. A sum of products is exact, in 32 bits. Then
+ *
+ *   code = round(clamp(sum * scale + bias + residual * residual_scale, low, 255))     round to even, each operation in float32
+ *
+ * which is the bias, the residual and the ReLU in one. So every result is the same bit by bit on every processor: this file must be
+ * compiled with -ffp-contract=off.
+ *
+ * An activation is laid out as (row, column, channel). It has a border of zeros (of the code of 0), as wide as the widest padding of
+ * the operations that read it. The channels of a pixel are padded to a multiple of 16; a pixel of the input images has 4 channels. A
+ * channel-gated activation holds only its kept channels, side by side. There are two ways to convolve:
+ *
+ *   rows     the kept outputs as dot products; the weights of an output lie together, and are not copied
+ *   columns  16 outputs in a vector of sums, to each of which 4 products are added at once; the weights of 4 inputs are side by side
+ *
+ * Masks pick other inputs for each image. So a convolution that picks inputs first packs the kept weights for columns.
+ */
+#define _GNU_SOURCE
+#include <stdint.h>
+
+typedef uint8_t Element;
+typedef int8_t Weight;
+#define GROUP 16           /* outputs whose weights for 4 inputs make 64 bytes, in every layout of weights for columns */
+#define GROUPS_OF_BLOCK 4
+#define VECTOR 16          /* the channels of a pixel are padded to a multiple of this, and the rows of a gate's layers */
+#define BLOCK (GROUP * GROUPS_OF_BLOCK)
+#define ROW 64             /* the weights of an output are padded to a multiple of this for each row of taps */
+#include "program.h"
+
+/* ---- vectors ---- */
+
+#if !defined(SSL_DC_PLAIN) && defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__AVX512BW__)
+#define VB 64 /* bytes of a vector */
+#elif defined(__AVX2__)
+#define VB 32
+#else
+#define VB 16
+#endif
+#else
+#define VB 16
+#if !defined(SSL_DC_PLAIN) && defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
+#include <arm_neon.h>
+#endif
+#endif
+#define VL (VB / 4)
+
+typedef int32_t ivec __attribute__((vector_size(VB), aligned(4), may_alias));
+typedef uint32_t uvec __attribute__((vector_size(VB), aligned(4), may_alias));
+typedef float fvec __attribute__((vector_size(VB), aligned(4), may_alias));
+typedef int16_t svec __attribute__((vector_size(VB), aligned(4), may_alias));
+typedef uint16_t hvec __attribute__((vector_size(VB), aligned(4), may_alias));
+typedef uint8_t bvec __attribute__((vector_size(VL), aligned(1), may_alias)); /* a byte for each lane */
+
+/* dot adds to each lane of sum the four products of the unsigned bytes of x with the signed bytes of w in that lane, exactly.
+ * Where no instruction does this, x and w are first split into their even and odd bytes. */
+#if !defined(SSL_DC_PLAIN) && VB == 64 && defined(__AVX512VNNI__)
+#define DOT "avx512-vnni"
+#elif !defined(SSL_DC_PLAIN) && VB == 32 && defined(__AVXVNNI__)
+#define DOT "avx-vnni"
+#elif !defined(SSL_DC_PLAIN) && defined(__x86_64__)
+#define SPLIT
+#if VB == 64
+#define DOT "avx512"
+#define MADD(a, b) (ivec)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
+#elif VB == 32
+#define DOT "avx2"
+#define MADD(a, b) (ivec)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
+#else
+#define DOT "sse2"
+#define MADD(a, b) (ivec)_mm_madd_epi16((__m128i)(a), (__m128i)(b))
+#endif
+#elif !defined(SSL_DC_PLAIN) && defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
+#define DOT "neon-i8mm"
+#define NEON
+#else
+#define DOT "plain"
+#endif
+
+#ifdef SPLIT
+typedef struct {
+    svec even, odd;
+} Codes, Weights;
+INLINE Codes codes_of(ivec x) { return (Codes){(svec)((hvec)x & 255), (svec)((hvec)x >> 8)}; }
+INLINE Weights weights_of(ivec w) { return (Weights){(svec)((hvec)w << 8) >> 8, (svec)w >> 8}; }
+INLINE ivec dot(ivec sum, Codes x, Weights w) { return sum + MADD(x.even, w.even) + MADD(x.odd, w.odd); }
+#else
+typedef ivec Codes, Weights;
+INLINE Codes codes_of(ivec x) { return x; }
+INLINE Weights weights_of(ivec w) { return w; }
+INLINE ivec dot(ivec sum, Codes x, Weights w) {
+#if VB == 64
+    return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#elif VB == 32
+    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+#elif defined(NEON)
+    return (ivec)vusdotq_s32((int32x4_t)sum, (uint8x16_t)x, (int8x16_t)w);
+#else
+    for (int byte = 0; byte < 4; byte++)
+        sum += (ivec)((uvec)x >> 8 * byte & 255) * ((ivec)((uvec)w << (24 - 8 * byte)) >> 24);
+    return sum;
+#endif
+}
+#endif
+
+/* What the host reports and the tests check. */
+const char *ssl_dc_dot(void) { return DOT; }
+
+#if VB == 64
+INLINE fvec larger(fvec a, fvec b) { return (fvec)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE fvec smaller(fvec a, fvec b) { return (fvec)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif VB == 32
+INLINE fvec larger(fvec a, fvec b) { return (fvec)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE fvec smaller(fvec a, fvec b) { return (fvec)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
+INLINE fvec chosen(ivec first, fvec a, fvec b) { return (fvec)((first & (ivec)a) | (~first & (ivec)b)); }
+INLINE fvec larger(fvec a, fvec b) { return chosen(a > b, a, b); } /* b if a is NaN, as the instructions of x86 give */
+INLINE fvec smaller(fvec a, fvec b) { return chosen(a < b, a, b); }
+#endif
+
+#define ALL(value) ((value) - (fvec){0})
+#define TO_EVEN 12582912.0f /* 1.5 * 2^23: a float of this size has no digits after the point */
+
+/* The codes of v: clamped to [low, 255] and rounded, ties to even. A NaN becomes low. */
+INLINE ivec codes_from(fvec v, float low) {
+    v = smaller(larger(v, ALL(low)), ALL(255.0f));
+    return (ivec)(v + TO_EVEN) - (ivec)ALL(TO_EVEN);
+}
+
+INLINE fvec floats_of(ivec v) { return __builtin_convertvector(v, fvec); }
+INLINE fvec floats_at(const uint8_t *codes) { return floats_of(__builtin_convertvector(*(const bvec *)codes, ivec)); }
+INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
+
+INLINE ivec four_codes(const uint8_t *x) {
+    int32_t four;
+    memcpy(&four, x, 4);
+    return (ivec){0} + four;
+}
+
+#include "lanes.h"
+DEFINE_SUMS(sums_of, ivec)
+
+static int padded(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/* ---- the rows kernel ---- */
+
+typedef struct {
+    int kernel_h, line, run; /* run: bytes of the weights of a row of taps, which lie side by side, as its codes do in x */
+    float low;
+} Rows;
+
+#define MAX_ROWS 4
+#define MAX_PIXELS 12
+#define MAX_SUMS (24 + VL)
+
+/* Computes R outputs of each of P pixels. x points to the first tap of each pixel, w to R rows of weights. The codes past the end of
+ * a row of taps are read, too; their weights are zero. scale and bias: for each pixel those of the R outputs. */
+INLINE void rows_tile(const int P, const int R, const uint8_t *const *x, const int8_t *const *w, const float *scale,
+                      const float *bias, const Rows *c, uint8_t *const *y) {
+    ivec acc[MAX_SUMS];
+#pragma GCC unroll 32
+    for (int i = 0; i < P * R; i++) acc[i] = (ivec){0};
+    int64_t at = 0;
+    for (int ky = 0; ky < c->kernel_h; ky++)
+        for (int i = 0; i < c->run; i += VB, at += VB) {
+            int64_t tap = (int64_t)ky * c->line + i;
+            Weights wv[MAX_ROWS];
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) wv[r] = weights_of(*(const ivec *)(w[r] + at));
+#pragma GCC unroll 16
+            for (int p = 0; p < P; p++) {
+                Codes xv = codes_of(*(const ivec *)(x[p] + tap));
+#pragma GCC unroll 8
+                for (int r = 0; r < R; r++) acc[p * R + r] = dot(acc[p * R + r], xv, wv[r]);
+            }
+        }
+    uint8_t codes[MAX_SUMS];
+#pragma GCC unroll 8
+    for (int first = 0; first < P * R; first += VL) {
+        ivec group[VL];
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) group[i] = first + LANE[i] < P * R ? acc[first + LANE[i]] : (ivec){0};
+        fvec v = floats_of(sums_of(group)) * *(const fvec *)(scale + first) + *(const fvec *)(bias + first);
+        put_codes(codes + first, codes_from(v, c->low));
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++) memcpy(y[p], codes + p * R, R);
+}
+
+typedef void (*rows_fn)(const uint8_t *const *, const int8_t *const *, const float *, const float *, const Rows *,
+                        uint8_t *const *);
+#define ROWS_FN(P, R)                                                                                                   \
+    static void rows_##P##_##R(const uint8_t *const *x, const int8_t *const *w, const float *scale, const float *bias, \
+                               const Rows *c, uint8_t *const *y) {                                                      \
+        rows_tile(P, R, x, w, scale, bias, c, y);                                                                       \
+    }
+/* How many pixels are computed at once with a number of rows, so that sums and operands stay in registers. ROWS_OF holds the
+ * function for one row less, then the one for that number of rows. */
+#if VB == 64
+#define ROWS_AT_ONCE 4
+ROWS_FN(6, 4) ROWS_FN(6, 3) ROWS_FN(8, 3) ROWS_FN(8, 2) ROWS_FN(12, 2) ROWS_FN(12, 1)
+static const int PIXELS_WITH[] = {0, 12, 12, 8, 6};
+static const rows_fn ROWS_OF[][2] = {
+    {0, 0}, {0, rows_12_1}, {rows_12_1, rows_12_2}, {rows_8_2, rows_8_3}, {rows_6_3, rows_6_4}};
+#else
+#define ROWS_AT_ONCE 2
+ROWS_FN(4, 2) ROWS_FN(4, 1)
+static const int PIXELS_WITH[] = {0, 4, 4};
+static const rows_fn ROWS_OF[][2] = {{0, 0}, {0, rows_4_1}, {rows_4_1, rows_4_2}};
+#endif
+
+static void rows(const Op *op, const State *s, int member, int members) {
+    const int run = padded(op->kernel_w * op->x.stride, ROW);
+    const Rows c = {op->kernel_h, op->x.line, run, op->low};
+    const int32_t *kept = kept_of(s, op->out_site);
+    int n = count_of(s, op->out_site, op->y.channels);
+    if (!n) return;
+    int64_t length = (int64_t)op->kernel_h * run, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    int most = (int)((n + blocks - 1) / blocks), P = PIXELS_WITH[most];
+    int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
+    const uint8_t *x[MAX_PIXELS];
+    const int8_t *w[MAX_ROWS];
+    uint8_t *y[MAX_PIXELS];
+    float scale[MAX_SUMS] = {0}, bias[MAX_SUMS] = {0};
+    Part part = part_of(op, tiles, blocks, length * n, member, members);
+    int64_t block = -1;
+    int first = 0, last = 0;
+    for (int64_t item = part.first_item; item < part.last_item; item++) {
+        int64_t tile = part.first_tile + item % part.tiles;
+        pixels_at(op, s, P, (int)tile * P, x, y);
+        if (item / part.tiles != block) {
+            block = item / part.tiles;
+            first = (int)(n * block / blocks), last = (int)(n * (block + 1) / blocks);
+            int here = last - first;
+            for (int r = 0; r < here; r++) {
+                int channel = kept ? kept[first + r] : first + r;
+                w[r] = op->weight + channel * length;
+                for (int p = 0; p < P; p++) scale[p * here + r] = op->scale[channel], bias[p * here + r] = op->bias[channel];
+            }
+        }
+        if (kept) /* the weights of the next block are scattered: prefetch them while this block is used */
+            for (int j = last; j < n && j < last + most; j++) fetch(op->weight + kept[j] * length, length, tile, tiles);
+        for (int p = 0; p < P; p++) y[p] += first;
+        ROWS_OF[most][last - first == most](x, w, scale, bias, &c, y);
+    }
+}
+
+/* ---- the columns kernel ---- */
+
+/* The weights of a convolution, packed for columns: [block of outputs][tap][4 inputs][output of the block][input of the 4]. */
+typedef struct {
+    const int8_t *weight;
+    const float *scale, *bias; /* padded to whole groups */
+    int groups, fours;         /* groups of outputs, fours of inputs */
+    int first;                 /* the first of these outputs in y */
+} Packed;
+
+typedef struct {
+    const int8_t *w;
+    const float *scale, *bias;
+    int kernel_h, kernel_w, line, stride, fours, step; /* step: bytes from the weights of 4 inputs to those of the next 4 */
+    float low, residual_scale;
+} Columns;
+
+/* Computes V vectors of outputs of each of P pixels. */
+INLINE void columns_tile(const int P, const int V, const uint8_t *const *x, const Columns *c, uint8_t *const *y,
+                         const uint8_t *const *residual) {
+    ivec acc[24];
+#pragma GCC unroll 32
+    for (int i = 0; i < P * V; i++) acc[i] = (ivec){0};
+    const int8_t *w = c->w;
+    for (int ky = 0; ky < c->kernel_h; ky++)
+        for (int kx = 0; kx < c->kernel_w; kx++) {
+            int64_t tap = (int64_t)ky * c->line + (int64_t)kx * c->stride;
+            for (int i = 0; i < c->fours; i++, tap += 4, w += c->step) {
+                Weights wv[4];
+#pragma GCC unroll 8
+                for (int v = 0; v < V; v++) wv[v] = weights_of(*(const ivec *)(w + v * VB));
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++) {
+                    Codes xv = codes_of(four_codes(x[p] + tap));
+#pragma GCC unroll 8
+                    for (int v = 0; v < V; v++) acc[p * V + v] = dot(acc[p * V + v], xv, wv[v]);
+                }
+            }
+        }
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) {
+        fvec scale = *(const fvec *)(c->scale + v * VL), bias = *(const fvec *)(c->bias + v * VL);
+#pragma GCC unroll 16
+        for (int p = 0; p < P; p++) {
+            fvec out = floats_of(acc[p * V + v]) * scale + bias;
+            if (residual) out += floats_at(residual[p] + v * VL) * c->residual_scale;
+            put_codes(y[p] + v * VL, codes_from(out, c->low));
+        }
+    }
+}
+
+typedef void (*columns_fn)(const uint8_t *const *, const Columns *, uint8_t *const *, const uint8_t *const *);
+#define COLUMNS_FN(P, V)                                                                            \
+    static void columns_##P##_##V(const uint8_t *const *x, const Columns *c, uint8_t *const *y,     \
+                                  const uint8_t *const *residual) {                                 \
+        if (residual) columns_tile(P, V, x, c, y, residual);                                        \
+        else columns_tile(P, V, x, c, y, NULL);                                                     \
+    }
+/* How many pixels are computed at once, by the number of vectors of outputs that the first piece has, and the functions for each
+ * number of vectors of the piece at hand. */
+#if VB == 64
+#define NV 4 /* vectors of outputs at once; GROUPS_OF_BLOCK, so that a piece is a block */
+COLUMNS_FN(6, 4) COLUMNS_FN(6, 3) COLUMNS_FN(6, 2) COLUMNS_FN(6, 1) COLUMNS_FN(8, 3) COLUMNS_FN(12, 2) COLUMNS_FN(12, 1)
+COLUMNS_FN(5, 4) COLUMNS_FN(5, 3) COLUMNS_FN(5, 2) COLUMNS_FN(5, 1)
+static const int PIXELS_OF[] = {0, 12, 12, 8, 6};
+static const columns_fn COLUMNS_OF[][NV + 1] = {
+    {0}, {0, columns_12_1}, {0, 0, columns_12_2}, {0, 0, 0, columns_8_3}, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4},
+    {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
+
+/* Small pictures may leave fewer places empty in tiles of 5 pixels: 9 pixels take two tiles in either case. */
+static int prefers_five(int most, int pixels) { return most == NV && (pixels + 4) / 5 * 5 < (pixels + 5) / 6 * 6; }
+#else
+#define NV 2
+COLUMNS_FN(4, 2)
+static const int PIXELS_OF[] = {0, 0, 4};
+static const columns_fn COLUMNS_OF[][NV + 1] = {{0}, {0}, {0, 0, columns_4_2}};
+static int prefers_five(int most, int pixels) { return (void)most, (void)pixels, 0; }
+#endif
+
+static int groups_of_block(int groups, int block) {
+    int left = groups - block * GROUPS_OF_BLOCK;
+    return left < GROUPS_OF_BLOCK ? left : GROUPS_OF_BLOCK;
+}
+
+static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
+    if (!packed->groups) return; /* no output is kept */
+    const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL, pieces = (vectors + NV - 1) / NV;
+    const int most = vectors < NV ? vectors : NV, five = prefers_five(most, op->y.height * op->y.width);
+    const int P = five ? 5 : PIXELS_OF[most];
+    const int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
+    Columns c = {.kernel_h = op->kernel_h, .kernel_w = op->kernel_w, .line = op->x.line, .stride = op->x.stride,
+                 .fours = packed->fours, .low = op->low, .residual_scale = op->residual_scale};
+    if (4 * c.fours == c.stride) c.fours *= c.kernel_w, c.kernel_w = 1; /* the taps of a row are side by side, in x and in w */
+    Part part = part_of(op, tiles, pieces, (int64_t)taps * packed->fours * 4 * packed->groups * GROUP, member, members);
+    for (int64_t item = part.first_item; item < part.last_item; item++) {
+        int64_t tile = part.first_tile + item % part.tiles;
+        int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
+        int block = first * VL / BLOCK, output = first * VL;
+        const uint8_t *x[MAX_PIXELS], *residual[MAX_PIXELS];
+        uint8_t *y[MAX_PIXELS];
+        pixels_at(op, s, P, (int)tile * P, x, y);
+        for (int p = 0; p < P; p++) y[p] += packed->first + output;
+        if (op->has_residual) residuals_at(op, s, P, (int)tile * P, packed->first + output, residual);
+        c.step = groups_of_block(packed->groups, block) * 64;
+        c.w = packed->weight + (int64_t)block * BLOCK * 4 * taps * packed->fours + (output % BLOCK) * 4;
+        c.scale = packed->scale + output, c.bias = packed->bias + output;
+        COLUMNS_OF[most + five][here](x, &c, y, op->has_residual ? residual : NULL);
+    }
+}
+
+/* ---- packing ---- */
+
+/* Put the weights of one tap for 4 inputs side by side. rows: the weights of a block of outputs for each input, in the order that
+ * the host lays out: output 16k + 4l + j is byte 16l + 4k + j. Writes the given number of groups, 64 bytes each. */
+#if VB >= 32
+#if VB == 64
+typedef __m512i lanes;
+#define LANES_AT(p) _mm512_loadu_si512((const void *)(p))
+#define PUT_LANES(p, v) _mm512_storeu_si512((void *)(p), v)
+#define LOW_BYTES _mm512_unpacklo_epi8
+#define HIGH_BYTES _mm512_unpackhi_epi8
+#define LOW_PAIRS _mm512_unpacklo_epi16
+#define HIGH_PAIRS _mm512_unpackhi_epi16
+#else
+typedef __m256i lanes;
+#define LANES_AT(p) _mm256_loadu_si256((const __m256i *)(p))
+#define PUT_LANES(p, v) _mm256_storeu_si256((__m256i *)(p), v)
+#define LOW_BYTES _mm256_unpacklo_epi8
+#define HIGH_BYTES _mm256_unpackhi_epi8
+#define LOW_PAIRS _mm256_unpacklo_epi16
+#define HIGH_PAIRS _mm256_unpackhi_epi16
+#endif
+INLINE void interleave(const int8_t *const *rows, int groups, int8_t *packed) {
+    for (int at = 0; at < BLOCK; at += VB) {
+        lanes a = LANES_AT(rows[0] + at), b = LANES_AT(rows[1] + at), c = LANES_AT(rows[2] + at), d = LANES_AT(rows[3] + at);
+        lanes low_ab = LOW_BYTES(a, b), high_ab = HIGH_BYTES(a, b), low_cd = LOW_BYTES(c, d), high_cd = HIGH_BYTES(c, d);
+        PUT_LANES(packed + at, LOW_PAIRS(low_ab, low_cd));
+        if (groups > 1) PUT_LANES(packed + 64 + at, HIGH_PAIRS(low_ab, low_cd));
+        if (groups > 2) PUT_LANES(packed + 128 + at, LOW_PAIRS(high_ab, high_cd));
+        if (groups > 3) PUT_LANES(packed + 192 + at, HIGH_PAIRS(high_ab, high_cd));
+    }
+}
+#else
+INLINE void interleave(const int8_t *const *rows, int groups, int8_t *packed) {
+    for (int k = 0; k < groups; k++)
+        for (int l = 0; l < 4; l++)
+            for (int j = 0; j < 4; j++)
+                for (int i = 0; i < 4; i++) packed[k * 64 + l * 16 + j * 4 + i] = rows[i][16 * l + 4 * k + j];
+}
+#endif
+
+/* Pack the weights of the kept inputs for some blocks of outputs; op->weight is [block of outputs][input][tap][output of the block].
+ * The kept weights are scattered: those of the next inputs are prefetched. */
+static Packed pack_inputs(const Op *op, const State *s, int8_t *packed, int first, int last, int member, int members) {
+    static const int8_t none[BLOCK] = {0};
+    const int32_t *kept = kept_of(s, op->in_site);
+    const int n = s->count[op->in_site], fours = (n + 3) / 4, taps = op->kernel_h * op->kernel_w;
+    const int groups = padded(op->y.channels, GROUP) / GROUP;
+    const int64_t length = (int64_t)taps * BLOCK; /* of the weights of an input for a block */
+    int64_t from, to;
+    share(fours, member, members, &from, &to);
+    for (int block = first; block < last; block++) {
+        const int8_t *weight = op->weight + block * op->x.channels * length;
+        const int here = groups_of_block(groups, block);
+        int8_t *to_block = packed + (int64_t)(block - first) * BLOCK * 4 * taps * fours;
+        for (int64_t four = from; four < to; four++) {
+            for (int64_t j = 4 * four + 4; j < 4 * four + 8 && j < n; j++) fetch(weight + kept[j] * length, length, 0, 1);
+            for (int tap = 0; tap < taps; tap++) {
+                const int8_t *rows[4];
+                for (int i = 0; i < 4; i++)
+                    rows[i] = 4 * four + i < n ? weight + kept[4 * four + i] * length + tap * BLOCK : none;
+                interleave(rows, here, to_block + ((int64_t)tap * fours + four) * here * 64);
+            }
+        }
+    }
+    int last_group = last * GROUPS_OF_BLOCK < groups ? last * GROUPS_OF_BLOCK : groups;
+    return (Packed){packed, op->scale + first * BLOCK, op->bias + first * BLOCK, last_group - first * GROUPS_OF_BLOCK, fours,
+                    first * BLOCK};
+}
+
+/* A convolution that picks inputs. A member of the team takes whole blocks of outputs if there are enough: it computes with the
+ * packed weights of a block while these are in the cache of its core. */
+static void columns_of_kept(const Op *op, const State *s, int member, Team *team) {
+    const int blocks = padded(op->y.channels, BLOCK) / BLOCK, members = team->members;
+    int8_t *scratch = (int8_t *)s->scratch;
+    if (members > 1 && blocks < 2 * members) {
+        Packed packed = pack_inputs(op, s, scratch, 0, blocks, member, members);
+        barrier(team);
+        columns(op, s, &packed, member, members);
+        return;
+    }
+    const int64_t of_block = (int64_t)BLOCK * op->kernel_h * op->kernel_w * padded(op->x.channels, 4);
+    int64_t from, to;
+    share(blocks, member, members, &from, &to);
+    for (int64_t block = from; block < to; block++) {
+        Packed packed = pack_inputs(op, s, scratch + member * of_block, (int)block, (int)block + 1, 0, 1);
+        columns(op, s, &packed, 0, 1);
+    }
+}
+
+/* Pack the weights of the kept outputs and inputs, and the scales of the kept outputs; op->weight is [output][tap][input]. */
+static Packed pack_both(const Op *op, const State *s, int member, int members) {
+    const int32_t *out = kept_of(s, op->out_site), *in = kept_of(s, op->in_site);
+    const int n = s->count[op->out_site], inputs = s->count[op->in_site], fours = (inputs + 3) / 4;
+    const int taps = op->kernel_h * op->kernel_w, groups = padded(n, GROUP) / GROUP;
+    float *scale = s->scratch, *bias = scale + groups * GROUP;
+    int8_t *packed = (int8_t *)(bias + groups * GROUP);
+    int64_t from, to;
+    share(groups * GROUP, member, members, &from, &to);
+    for (int64_t j = from; j < to; j++) {
+        int block = (int)(j / BLOCK), here = groups_of_block(groups, block);
+        int8_t *to_output = packed + (int64_t)block * BLOCK * 4 * taps * fours + (j % BLOCK) * 4;
+        scale[j] = j < n ? op->scale[out[j]] : 0, bias[j] = j < n ? op->bias[out[j]] : 0;
+        for (int tap = 0; tap < taps; tap++)
+            for (int i = 0; i < 4 * fours; i++)
+                to_output[((int64_t)tap * fours + i / 4) * here * 64 + i % 4] =
+                    j < n && i < inputs ? op->weight[((int64_t)out[j] * taps + tap) * op->x.channels + in[i]] : 0;
+    }
+    return (Packed){packed, scale, bias, groups, fours, 0};
+}
+
+/* ---- the other operations ---- */
+
+typedef uint8_t bytes __attribute__((vector_size(VB), aligned(1), may_alias));
+typedef uint8_t narrow __attribute__((vector_size(16), aligned(1), may_alias));
+#if VB == 64
+INLINE bytes larger_bytes(bytes a, bytes b) { return (bytes)_mm512_max_epu8((__m512i)a, (__m512i)b); }
+#elif VB == 32
+INLINE bytes larger_bytes(bytes a, bytes b) { return (bytes)_mm256_max_epu8((__m256i)a, (__m256i)b); }
+#endif
+INLINE narrow larger_narrow(narrow a, narrow b) {
+    narrow more = (narrow)(a > b);
+    return (a & more) | (b & ~more);
+}
+
+/* Put the largest bytes over a window of x into y; x and y point to a channel of the first pixel. */
+#define POOL(type, larger_of)                                                                                        \
+    do {                                                                                                             \
+        type best = *(const type *)(x + i);                                                                          \
+        for (int r = 0; r < window.rows; r++)                                                                        \
+            for (int c = 0; c < window.columns; c++)                                                                 \
+                best = larger_of(best, *(const type *)(x + (int64_t)r * op->x.line + (int64_t)c * op->x.stride + i)); \
+        *(type *)(y + i) = best;                                                                                     \
+    } while (0)
+
+static void maxpool(const Op *op, const State *s, int member, int members) {
+    int64_t from, to;
+    share(op->y.height, member, members, &from, &to);
+    for (int row = (int)from; row < to; row++)
+        for (int column = 0; column < op->y.width; column++) {
+            const Window window = window_at(op, s, row, column);
+            const uint8_t *x = window.x;
+            uint8_t *y = window.y;
+            int i = 0;
+#if VB > 16
+            for (; i + VB <= op->y.stride; i += VB) POOL(bytes, larger_bytes);
+#endif
+            for (; i < op->y.stride; i += 16) POOL(narrow, larger_narrow);
+        }
+}
+
+#define CHANNELS 16 /* summed at once */
+typedef uint16_t wide __attribute__((vector_size(2 * CHANNELS), aligned(2), may_alias));
+typedef int32_t wider __attribute__((vector_size(4 * CHANNELS), aligned(4), may_alias));
+#define PIXELS_IN_16_BITS 257 /* 257 * 255 is the largest number of 16 bits */
+
+/* Sum the codes of each channel over the pixels, in PARTS partial sums. */
+static void sums(const Op *op, const State *s, int member, int members) {
+    int64_t from, to;
+    share(PARTS, member, members, &from, &to);
+    for (int64_t part = from; part < to; part++) {
+        int32_t *total = (int32_t *)s->scratch + part * op->x.stride;
+        memset(total, 0, sizeof(int32_t) * op->x.stride);
+        int64_t first, last;
+        share(op->x.height, (int)part, PARTS, &first, &last);
+        for (int64_t row = first; row < last; row++)
+            for (int start = 0; start < op->x.width; start += PIXELS_IN_16_BITS) {
+                int end = start + PIXELS_IN_16_BITS < op->x.width ? start + PIXELS_IN_16_BITS : op->x.width;
+                for (int i = 0; i < op->x.stride; i += CHANNELS) {
+                    const uint8_t *x = s->arena + op->x.offset + row * op->x.line + i;
+                    wide sum = {0};
+                    for (int column = start; column < end; column++)
+                        sum += __builtin_convertvector(*(const narrow *)(x + (int64_t)column * op->x.stride), wide);
+                    *(wider *)(total + i) += __builtin_convertvector(sum, wider);
+                }
+            }
+    }
+}
+
+static void means(const Op *op, const State *s, float *mean, int n) {
+    const int32_t *partial = (const int32_t *)s->scratch;
+    int32_t zeros = op->x_zero * op->x.height * op->x.width;
+    for (int c = 0; c < n; c++) {
+        int32_t total = 0;
+        for (int part = 0; part < PARTS; part++) total += partial[part * op->x.stride + c];
+        mean[c] = (float)(total - zeros) * op->x_scale;
+    }
+}
+
+#define DOTS_AT_ONCE 4
+
+/* Computes R dot products of rows of n floats with a vector, n a multiple of VECTOR: VECTOR partial sums, which are then halved. The
+ * order is always the same, whatever the processor. */
+INLINE void float_dots(const int R, const float *rows, const float *vector, int n, float *out) {
+    fvec acc[DOTS_AT_ONCE][VECTOR / VL];
+    for (int r = 0; r < R; r++)
+        for (int k = 0; k < VECTOR / VL; k++) acc[r][k] = (fvec){0};
+    for (int i = 0; i < n; i += VECTOR)
+        for (int k = 0; k < VECTOR / VL; k++) {
+            fvec v = *(const fvec *)(vector + i + k * VL);
+            for (int r = 0; r < R; r++) acc[r][k] += *(const fvec *)(rows + (int64_t)r * n + i + k * VL) * v;
+        }
+    for (int r = 0; r < R; r++) {
+        float sums[VECTOR];
+        memcpy(sums, acc[r], sizeof sums);
+        for (int half = VECTOR / 2; half; half /= 2)
+            for (int lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
+        out[r] = sums[0];
+    }
+}
+
+/* Multiply a matrix (rows, n) with a vector, and add a bias. */
+static void layer(const float *weight, const float *bias, const float *vector, int rows, int n, float *out) {
+    int row = 0;
+    for (; row + DOTS_AT_ONCE <= rows; row += DOTS_AT_ONCE)
+        float_dots(DOTS_AT_ONCE, weight + (int64_t)row * n, vector, n, out + row);
+    for (; row < rows; row++) float_dots(1, weight + (int64_t)row * n, vector, n, out + row);
+    for (row = 0; row < rows; row++) out[row] = bias[row] + out[row];
+}
+
+/* Decide the mask of a gate: an entry is open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
+static void decide(const Op *op, State *s) {
+    const Site *site = s->sites + op->site;
+    const int units = padded(op->hidden, VECTOR);
+    float *mean = s->scratch + (int64_t)PARTS * op->x.stride, *hidden = mean + op->x.stride, *logits = hidden + units;
+    means(op, s, mean, op->x.stride);
+    layer((const float *)op->weight, op->bias, mean, op->hidden, op->x.stride, hidden);
+    for (int h = 0; h < op->hidden; h++) hidden[h] = hidden[h] < 0 ? 0 : hidden[h];
+    for (int h = op->hidden; h < units; h++) hidden[h] = 0;
+    layer(op->weight2, op->bias2, hidden, site->channels, units, logits);
+    int count = 0;
+    for (int c = 0; c < site->channels; c++)
+        if (logits[c] >= 0) s->kept[site->first + count++] = c;
+    s->count[op->site] = count;
+}
+
+/* Copy x to y, whose codes may have another step and zero. */
+static void copy(const Op *op, const State *s, int member, int members) {
+    int64_t from, to;
+    share(op->y.height, member, members, &from, &to);
+    for (int64_t row = from; row < to; row++)
+        for (int column = 0; column < op->y.width; column++) {
+            const uint8_t *x = s->arena + op->x.offset + row * op->x.line + (int64_t)column * op->x.stride;
+            uint8_t *y = s->arena + op->y.offset + row * op->y.line + (int64_t)column * op->y.stride;
+            for (int i = 0; i < op->y.stride; i += VL)
+                put_codes(y + i, codes_from(floats_at(x + i) * op->x_scale + op->offset, op->low));
+        }
+}
+
+static void execute(const Op *op, State *s, int member, Team *team) {
+    int members = team->members;
+    Packed packed = {op->weight, op->scale, op->bias, padded(op->y.channels, GROUP) / GROUP, padded(op->x.channels, 4) / 4, 0};
+    switch (op->kind) {
+    case ROWS:
+        rows(op, s, member, members);
+        break;
+    case COLUMNS:
+        if (op->in_site >= 0) columns_of_kept(op, s, member, team);
+        else columns(op, s, &packed, member, members);
+        break;
+    case PACKED:
+        packed = pack_both(op, s, member, members);
+        barrier(team);
+        columns(op, s, &packed, member, members);
+        break;
+    case MAXPOOL:
+        maxpool(op, s, member, members);
+        break;
+    case MEAN:
+        sums(op, s, member, members);
+        barrier(team);
+        if (!member) means(op, s, (float *)(s->arena + op->y.offset), op->x.channels);
+        break;
+    case GATE:
+        sums(op, s, member, members);
+        barrier(team);
+        if (!member) decide(op, s);
+        break;
+    case RELU_OF:
+        copy(op, s, member, members);
+        break;
+    }
+}
+
+/* The codes of n pixels of an image, n at most VL, each with its three channels and a byte that no weight reads. */
+INLINE ivec pixels_from(const Program *program, const float *image, int64_t plane, int n) {
+    ivec pixels = {0};
+    for (int channel = 0; channel < 3; channel++) {
+        const float *from = image + channel * plane;
+        fvec v = {0};
+        if (n == VL) v = *(const fvec *)from;
+        else memcpy(&v, from, sizeof(float) * n);
+        pixels |= codes_from(v * program->input_scale + program->input_zero, 0) << 8 * channel;
+    }
+    return pixels;
+}
+
+static void put_image(const Program *program, State *s, const float *image, int member, int members) {
+    const Activation *t = &program->input;
+    const int64_t plane = (int64_t)t->height * t->width;
+    int64_t from, to;
+    share(t->height, member, members, &from, &to);
+    for (int64_t row = from; row < to; row++) {
+        uint8_t *y = s->arena + t->offset + row * t->line;
+        const float *x = image + row * t->width;
+        int column = 0;
+        for (; column + VL <= t->width; column += VL) *(ivec *)(y + 4 * column) = pixels_from(program, x + column, plane, VL);
+        if (column == t->width) continue;
+        ivec last = pixels_from(program, x + column, plane, t->width - column);
+        memcpy(y + 4 * column, &last, 4 * (t->width - column));
+    }
+}

@@ -1,0 +1,7 @@
+"""The precisions in which a compiled network multiplies."""
+
+from __future__ import annotations
+
+FLOAT32 = "float32"
+INT8 = "int8"
+PRECISIONS = (FLOAT32, INT8)

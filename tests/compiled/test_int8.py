@@ -1,0 +1,374 @@
+"""The int8 executor computes exactly what its plan says, on any processor; the plan is close to the network in float32."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import ssl_dc
+from ssl_dc.compiled import quantise as quantise_module
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.executor import Executor, compiled
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan
+from ssl_dc.compiled.kernel import INT8, INT8_FLAGS, ROOM
+from ssl_dc.compiled.kernel_interface import Kernel, dot_product
+from ssl_dc.compiled.native_backend import NativeRunner
+from ssl_dc.compiled.quantise import decoded, encoded, quantise
+from ssl_dc.config import resolve, uniform_layer
+from ssl_dc.errors import RunError
+from ssl_dc.gating.base import Gate, set_budgets
+from ssl_dc.native import library as native_library
+from ssl_dc.native.library_cache import load_library
+from ssl_dc.routes import Route
+from ssl_dc.training_images import training_images
+from tests.compiled.test_executor import OwnBackbone, Skipping, random_encoder
+from tests.helpers import int8_network
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32" or not shutil.which("cc"), reason="this machine has no C compiler, hence no kernel"
+)
+
+
+@pytest.fixture(autouse=True)
+def _same_images_every_time() -> None:
+    torch.manual_seed(0)
+
+
+def int8_plan(encoder: ssl_dc.Encoder, route: Route, size: int = 32, images: int = 4) -> Int8Plan:
+    return quantise(fuse(capture(encoder.backbone(route), route)), torch.randn(images, 3, size, size))
+
+
+def assert_equal_to_the_statement(plan: Int8Plan, features: Tensor, opened: Tensor, images: Tensor) -> None:
+    """Bit by bit."""
+    for image, row, entries in zip(images, features, opened, strict=True):
+        expected, masks = int8_network.run(plan, image.numpy())
+        assert np.array_equal(row.numpy(), expected)
+        kept = np.concatenate([masks[site.name] for site in plan.sites]) if plan.sites else np.zeros(0, bool)
+        assert np.array_equal(entries.numpy().astype(bool), kept)
+
+
+def executor_of(plan: Int8Plan, threads: int = 1) -> Executor:
+    return Executor(plan, random_encoder().cost_model, threads=threads)
+
+
+@pytest.mark.parametrize("route", Route.BOTH)
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("stem", ["imagenet", "cifar", "strided"])
+def test_the_kernel_computes_what_the_plan_says(route: Route, gating: str, backbone: str, stem: str) -> None:
+    encoder = random_encoder(**{"gating.name": gating, "backbone.name": backbone, "backbone.stem": stem})
+    plan = int8_plan(encoder, route)
+    images = torch.randn(3, 3, 32, 32)
+    for threads, batch in ((1, images), (3, images[:1])):
+        assert_equal_to_the_statement(plan, *executor_of(plan, threads)._runner(batch), batch)
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(
+    width=st.integers(1, 20).map(lambda quarter: 4 * quarter),
+    size=st.integers(9, 45),
+    batch=st.integers(1, 3),
+    threads=st.integers(1, 5),
+    backbone=st.sampled_from(["resnet18", "resnet34", "resnet50"]),
+    gating=st.sampled_from(["dgnet", "convnet_aig", "none"]),
+    seed=st.integers(0, 9),
+)
+def test_at_any_width_size_batch_and_number_of_threads(
+    width: int, size: int, batch: int, threads: int, backbone: str, gating: str, seed: int
+) -> None:
+    if backbone != "resnet18":
+        width = min(width, 16)
+    gates = {"gating.name": gating} | ({"budget.target": None} if gating == "none" else {})
+    encoder = random_encoder(seed, size, **{"backbone.width": width, "backbone.name": backbone, **gates})
+    route = Route.DENSE if gating == "none" else Route.GATED
+    plan = int8_plan(encoder, route, size, images=1)
+    images = torch.randn(batch, 3, size, size)
+    assert_equal_to_the_statement(plan, *executor_of(plan, threads)._runner(images), images)
+
+
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("threshold", [-1e9, 1e9], ids=["all open", "all shut"])
+def test_all_open_and_all_shut(gating: str, backbone: str, threshold: float) -> None:
+    encoder = random_encoder(**{"gating.name": gating, "backbone.name": backbone})
+    for module in encoder.modules():
+        if isinstance(module, Gate):
+            module.thresholds.fill_(threshold)
+    plan = int8_plan(encoder, Route.GATED)
+    images = torch.randn(2, 3, 32, 32)
+    features, opened = executor_of(plan)._runner(images)
+    assert_equal_to_the_statement(plan, features, opened, images)
+    assert set(opened.flatten().tolist()) == {int(threshold < 0)}
+
+
+def test_images_beyond_all_ranges_give_the_largest_and_the_smallest_bytes() -> None:
+    plan = int8_plan(random_encoder(), Route.GATED)
+    images = 1e6 * torch.randn(2, 3, 32, 32)
+    images[1] = 3e38
+    assert_equal_to_the_statement(plan, *executor_of(plan)._runner(images), images)
+
+
+VARIANTS = {
+    "avx512": ("-march=x86-64-v4",),
+    "avx-vnni": ("-march=x86-64-v3", "-mavxvnni"),
+    "avx2": ("-march=x86-64-v3",),
+    "sse2": ("-march=x86-64",),
+    "plain": ("-DSSL_DC_PLAIN",),
+}
+"""Flags that give the kernel of another processor, by the dot product that it has."""
+NEEDED = {"avx512": "avx512bw", "avx-vnni": "avx_vnni", "avx2": "avx2", "sse2": "sse2", "plain": ""}
+"""The flag of /proc/cpuinfo that such a kernel needs to run here."""
+
+
+@cache
+def variant(name: str, *more: str) -> Kernel:
+    """The int8 kernel for another processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if NEEDED[name] and NEEDED[name] not in (cpuinfo.read_text().split() if cpuinfo.exists() else ()):
+        pytest.skip(f"this processor does not run code for {name}")
+    flags = (*native_library.FLAGS, *INT8_FLAGS, *VARIANTS[name], *more)
+    library = load_library(native_library._compile("cc", native_library.source_of(ROOM, INT8), flags))
+    assert dot_product(library) == name
+    return Kernel(library)
+
+
+def assert_same_by(kernel: Kernel, cases: Sequence[tuple[dict[str, object], Route]]) -> None:
+    for settings, route in cases:
+        plan = int8_plan(random_encoder(**settings), route)
+        images = torch.randn(2, 3, 32, 32)
+        assert_equal_to_the_statement(plan, *NativeRunner(plan, kernel, 2)(images), images)
+
+
+@pytest.mark.parametrize("name", ["avx2", "plain"])
+def test_a_processor_without_int8_dot_products_gives_the_same(name: str) -> None:
+    cases = [({"backbone.width": 20}, Route.GATED), ({"backbone.name": "resnet50"}, Route.GATED)]
+    assert_same_by(variant(name, "-O1"), cases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_processor_gives_the_same(name: str) -> None:
+    cases = [
+        ({"backbone.width": width, "backbone.name": backbone, "backbone.stem": stem, "gating.name": gating}, route)
+        for width in (4, 12, 36)
+        for backbone in ("resnet18", "resnet50")
+        for stem in ("imagenet", "cifar", "strided")
+        for gating in ("dgnet", "convnet_aig")
+        for route in Route.BOTH
+    ]
+    assert_same_by(variant(name), cases)
+
+
+# ---- from float32 to int8 ----
+
+
+def test_a_code_stands_for_numbers_from_low_to_high() -> None:
+    code = quantise_module._spanning(-1.0, 4.1)
+    assert code == Code(pytest.approx(0.02), 50)
+    assert decoded(torch.tensor([0.0, 50.0, 255.0]), code).tolist() == pytest.approx([-1.0, 0.0, 4.1])
+    assert encoded(torch.tensor([-9.0, 0.0, 0.011, 9.0]), code).tolist() == [0, 50, 51, 255]
+
+
+def test_outliers_are_clipped_where_that_makes_the_error_smaller() -> None:
+    values = torch.randn(1, 1, 1000, 1000).abs()
+    values[0, 0, 0, 0] = 6.0
+
+    def code(value: Tensor) -> Code:
+        seen = quantise_module._Seen((1, 1000, 1000))
+        seen.add(value, torch.arange(1))
+        seen.samples = [value.flatten()]
+        return quantise_module._code(seen)
+
+    def error(code: Code) -> float:
+        return float((decoded(encoded(values, code), code) - values).square().mean())
+
+    assert code(values).step < 6 / 255
+    assert error(code(values)) < error(Code(6 / 255, 0))
+    assert code(values.clamp(max=1)).step == pytest.approx(1 / 255, rel=0.1)
+
+
+def test_a_convolution_in_int8_is_the_one_in_float32_up_to_its_steps() -> None:
+    """Against float64, with bytes of the input that are exact."""
+    encoder = random_encoder()
+    floats = fuse(capture(encoder.backbone(Route.DENSE), Route.DENSE))
+    plan = quantise(floats, torch.randn(4, 3, 32, 32))
+    for step, original in zip(plan.steps, floats.steps, strict=True):
+        if not isinstance(step, Int8Conv):
+            continue
+        given, made = plan.codes[step.input], plan.codes[step.output]
+        channels = step.weight.shape[1]
+        x = torch.randint(0, 256, (channels, 12, 12), dtype=torch.uint8)
+        values = {step.input: x.numpy()}
+        expected = torch.nn.functional.conv2d(
+            decoded(x.double(), given)[None], original.weight.double(), original.bias.double(), step.stride, step.padding
+        )[0]
+        if step.residual is not None:
+            r = torch.randint(0, 256, expected.shape, dtype=torch.uint8)
+            values[step.residual] = r.numpy()
+            expected = expected + decoded(r.double(), plan.codes[step.residual])
+        got = decoded(torch.from_numpy(int8_network.convolved(step, values, {}, plan.codes)).double(), made)
+        low, high = decoded(torch.tensor([step.low, 255.0]).double(), made).tolist()
+        step_of_weight = step.scale.double() * made.step / given.step
+        error = original.weight.double() - step.weight.double() * step_of_weight[:, None, None, None]
+        assert (error.abs() <= 0.5001 * step_of_weight[:, None, None, None]).all()
+        largest = decoded(torch.tensor([0.0, 255.0]), given).abs().max()
+        bound = made.step + 2 * error.abs().sum(dim=(1, 2, 3)) * largest  # rounding; weights and the correction for them
+        assert ((got - expected.clamp(low, high)).abs() <= bound[:, None, None]).all()
+
+
+def test_the_mean_error_of_the_weights_is_corrected() -> None:
+    """Each convolution by itself, on what it is given in float32: its mean over the calibration images is right."""
+    encoder = random_encoder(**{"backbone.width": 16})
+    floats = fuse(capture(encoder.backbone(Route.DENSE), Route.DENSE))
+    images = torch.randn(8, 3, 32, 32)
+    plan = quantise(floats, images)
+    (stem, *_), (original, *_) = plan.steps, floats.steps
+    assert isinstance(stem, Int8Conv)
+    weight = (
+        stem.weight.double()
+        * (stem.scale.double() * plan.codes[stem.output].step / plan.codes[stem.input].step)[:, None, None, None]
+    )
+    means = images.double().mean(dim=(0, 2, 3))
+    lost = ((original.weight.double() - weight).sum(dim=(2, 3)) @ means).float()
+    zero = plan.codes[stem.input].zero * stem.weight.double().sum(dim=(1, 2, 3)) * stem.scale.double()
+    added = (stem.bias.double() + zero - plan.codes[stem.output].zero) * plan.codes[
+        stem.output
+    ].step - original.bias.double()
+    torch.testing.assert_close(added.float(), lost, rtol=1e-3, atol=1e-5)
+
+
+def test_other_budgets_and_copies_need_no_new_calibration() -> None:
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(4, 3, 32, 32))
+    images = torch.randn(3, 3, 32, 32)
+    for other in (copy.deepcopy(executor), pickle.loads(pickle.dumps(executor)), executor.with_threads(2)):
+        assert other.precision == "int8"
+        assert torch.equal(other(images).features, executor(images).features)
+    assert executor.with_threads(2).threads == 2
+    assert "int8, backend native" in repr(executor)
+
+
+def test_other_budgets_turn_the_gates() -> None:
+    encoder = random_encoder()
+    set_budgets(encoder, [0.2, 0.9], 0.9)
+    for module in encoder.modules():
+        if isinstance(module, Gate):
+            module.thresholds[0] += 5
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(4, 3, 32, 32))
+    images = torch.randn(3, 3, 32, 32)
+    assert (executor(images, 0.2).ratio < executor(images, 0.9).ratio).all()
+    assert torch.equal(executor(images).features, executor(images, 0.9).features)
+
+
+# ---- the model, and what is refused ----
+
+
+def digits_model(**settings: object) -> ssl_dc.Model:
+    given = {"data.name": "digits", "backbone.width": 8, "budget.target": 0.9} | settings
+    config = resolve([uniform_layer(given, "test")]).config
+    return ssl_dc.Model(config, random_encoder(**settings))
+
+
+def test_a_model_is_calibrated_on_its_own_training_images() -> None:
+    model = digits_model()
+    images = training_images(model.config, model.transform, 256)
+    mine = model.compile_gated(precision="int8", calibration=images)
+    assert torch.equal(model.compile_gated(precision="int8")(images[:8]).features, mine(images[:8]).features)
+    assert model.compile_dense(precision="int8").precision == "int8"
+
+
+def test_int8_is_close_to_float32_on_real_images() -> None:
+    model = digits_model()
+    images = training_images(model.config, model.transform, 256)
+    for compile_route in (model.compile_dense, model.compile_gated):
+        exact, close = compile_route()(images), compile_route(precision="int8", calibration=images[:64])(images)
+        error = (close.features - exact.features).norm(dim=1) / exact.features.norm(dim=1)
+        assert float(error.median()) < 0.05
+    flips = [(close.masks[site] != mask).float().mean() for site, mask in exact.masks.items()]
+    assert float(torch.stack(flips).mean()) < 0.01
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_so(value: float) -> None:
+    executor = compiled(random_encoder().backbone(Route.GATED), Route.GATED, calibration=torch.randn(2, 3, 32, 32))
+    images = torch.randn(2, 3, 32, 32)
+    images[0, 0, 3, 3] = value
+    features = executor(images).features
+    assert features[0].isnan().all()
+    assert features[1].isfinite().all()
+    assert len(executor(images[:0]).features) == 0
+
+
+def test_unknown_precisions_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="there is no precision 'bf16'; choose one of float32, int8"):
+        digits_model().compile_gated(precision="bf16")
+
+
+def test_calibration_images_are_for_int8() -> None:
+    with pytest.raises(ValueError, match="calibration images are for int8; float32 takes none"):
+        digits_model().compile_gated(calibration=torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (torch.zeros(0, 3, 32, 32), "at least one image"),
+        (torch.full((1, 3, 32, 32), torch.nan), "finite ones"),
+        (torch.zeros(3, 32, 32), r"must have the shape \(N, 3, H, W\)"),
+    ],
+)
+def test_wrong_calibration_images_are_refused(images: Tensor, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        digits_model().compile_gated(precision="int8", calibration=images)
+
+
+def test_torch_has_no_int8_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.zeros(1, 3, 32, 32)
+    with pytest.raises(RunError, match="the backend torch does not compute in int8"):
+        digits_model().compile_gated(precision="int8", backend="torch", calibration=images)
+    native_library._library.cache_clear()
+    monkeypatch.setenv(native_library.NO_KERNEL, "1")
+    with pytest.raises(RunError, match="switched off by SSL_DC_NO_KERNEL; the backend torch does not compute in int8"):
+        digits_model().compile_gated(precision="int8", calibration=images)
+    native_library._library.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "reason"),
+    [
+        (OwnBackbone(), 20, r"int8 cannot compute the step '.*' \(Call\)"),
+        (Skipping(), 120, "int8 cannot compute the step"),
+    ],
+    ids=["a stranger's", "other operations"],
+)
+def test_a_network_that_int8_cannot_compute_is_refused(backbone: ssl_dc.Backbone, size: int, reason: str) -> None:
+    with pytest.raises(RunError, match=reason):
+        compiled(backbone.eval(), Route.DENSE, calibration=torch.randn(1, 3, size, size))
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    encoder = random_encoder()
+    with torch.no_grad():
+        encoder.backbone(Route.GATED).conv1.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(RunError, match="int8 cannot compute the layer conv1, which has a weight that is not finite"):
+        compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(1, 3, 32, 32))
+
+
+def test_more_threads_than_one_image_needs() -> None:
+    plan = int8_plan(random_encoder(**{"backbone.width": 4}), Route.GATED, 9)
+    images = torch.randn(1, 3, 9, 9)
+    assert_equal_to_the_statement(plan, *executor_of(plan, 16)._runner(images), images)
