@@ -94,7 +94,7 @@ def _cost(found: Any) -> tuple[str, str]:
 def cost_section(measured: MeasuredRun) -> Section:
     """The cost of each layer on both routes."""
     table = measured.cost()
-    (numbers,) = table.tables()
+    numbers, *_ = table.tables()  # the gate sites have a section of their own
     gated = "gated" if measured.shown_gated is None else str(measured.shown_gated)
     series = ("dense", gated) if measured.model.has_gates else ("dense",)
     points = []
