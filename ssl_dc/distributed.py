@@ -171,6 +171,9 @@ _GLOO_THREAD = "pt_gloo_runloop"
 _LOOKS = 3
 """A thread that is asleep at so many looks in a row, while nobody holds Python's lock, waits for nothing but work."""
 
+_LONGEST = 1.0
+"""Seconds that the end of a process waits for gloo's threads, at most."""
+
 
 @atexit.register
 def let_gloo_finish() -> None:
@@ -180,7 +183,7 @@ def let_gloo_finish() -> None:
     the lock while the interpreter ends, the process aborts (pytorch pull request 179291), and its launch fails after all
     its work is done. Where the system does not show the states of threads, there is no wait.
     """
-    asleep, deadline = 0, time.monotonic() + 1
+    asleep, deadline = 0, time.monotonic() + _LONGEST
     while asleep < _LOOKS and time.monotonic() < deadline:
         states = _gloo_states()
         if not states:
