@@ -42,7 +42,7 @@ typedef int8_t Weight;
 #endif
 #else
 #define VB 16
-#if !defined(SSL_DC_PLAIN) && defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
+#if !defined(SSL_DC_PLAIN) && defined(__aarch64__) && (defined(__ARM_FEATURE_MATMUL_INT8) || defined(__ARM_FEATURE_DOTPROD))
 #include <arm_neon.h>
 #endif
 #endif
@@ -76,6 +76,9 @@ typedef uint8_t bvec __attribute__((vector_size(VL), aligned(1), may_alias)); /*
 #elif !defined(SSL_DC_PLAIN) && defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
 #define DOT "neon-i8mm"
 #define NEON
+#elif !defined(SSL_DC_PLAIN) && defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+#define DOT "neon-dotprod"
+#define SIGNED
 #else
 #define DOT "plain"
 #endif
@@ -87,6 +90,20 @@ typedef struct {
 INLINE Codes codes_of(ivec x) { return (Codes){(svec)((hvec)x & 255), (svec)((hvec)x >> 8)}; }
 INLINE Weights weights_of(ivec w) { return (Weights){(svec)((hvec)w << 8) >> 8, (svec)w >> 8}; }
 INLINE ivec dot(ivec sum, Codes x, Weights w) { return sum + MADD(x.even, w.even) + MADD(x.odd, w.odd); }
+#elif defined(SIGNED)
+/* The instruction multiplies signed bytes only. So x - 128 is multiplied, and 128 * w is added. */
+typedef uvec Codes;
+typedef struct {
+    ivec w, missing;
+} Weights;
+INLINE Codes codes_of(ivec x) { return (uvec)x ^ 0x80808080; }
+INLINE Weights weights_of(ivec w) {
+    int32x4_t by_64 = vdotq_s32(vdupq_n_s32(0), (int8x16_t)w, vdupq_n_s8(64));
+    return (Weights){w, 2 * (ivec)by_64};
+}
+INLINE ivec dot(ivec sum, Codes x, Weights w) {
+    return (ivec)vdotq_s32((int32x4_t)(sum + w.missing), (int8x16_t)x, (int8x16_t)w.w);
+}
 #else
 typedef ivec Codes, Weights;
 INLINE Codes codes_of(ivec x) { return x; }
