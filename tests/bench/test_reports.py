@@ -18,7 +18,7 @@ from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.cost import CostModel, LayerCost
 from ssl_dc.routes import Route
-from tests.compiled.test_executor import random_encoder
+from tests.helpers.random_networks import random_encoder
 
 
 class SlowGate(Gate):

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ssl_dc
-from ssl_dc.assemble import build_network
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
@@ -31,6 +27,7 @@ from ssl_dc.gating.base import Gate, GateFactory, no_gates
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.native import library as native_library
 from ssl_dc.routes import Route
+from tests.helpers.random_networks import random_encoder
 
 BACKENDS = ("native", "torch")
 
@@ -38,25 +35,6 @@ BACKENDS = ("native", "torch")
 @pytest.fixture(autouse=True)
 def _same_images_every_time() -> None:
     torch.manual_seed(0)
-
-
-def random_encoder(seed: int = 0, size: int = 32, **settings: object) -> ssl_dc.Encoder:
-    """An encoder whose norms have statistics, and whose gates open about half of what they gate."""
-    given = {"data.name": "digits", "data.image_size": size, "backbone.width": 8, "budget.target": 0.9} | settings
-    encoder = build_network(resolve([uniform_layer(given, "test")]).config).encoder
-    generator = torch.Generator().manual_seed(seed)
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.bias.data.normal_(0, 0.1, generator=generator)
-        if isinstance(module, Gate):
-            module.excite.weight.data.normal_(0, 3, generator=generator)
-            module.thresholds.normal_(0, 0.5, generator=generator)
-            if module.excite.bias is not None:
-                module.excite.bias.data.zero_()
-    return encoder.eval()
 
 
 @torch.no_grad()
@@ -101,22 +79,6 @@ def test_same_for_every_encoder_and_norm_policy(encoder_name: str, norm: str) ->
     encoder = random_encoder(**{"encoder.name": encoder_name, "norm.name": norm})
     for route in Route.BOTH:
         assert_same(encoder, route, compiled(encoder.backbone(route), route), torch.randn(2, 3, 32, 32))
-
-
-@hypothesis_settings(max_examples=12, deadline=None)
-@given(
-    width=st.integers(1, 10).map(lambda quarter: 4 * quarter),
-    size=st.integers(9, 45),
-    batch=st.integers(1, 4),
-    threads=st.integers(1, 5),
-    seed=st.integers(0, 9),
-)
-def test_same_at_any_width_size_batch_and_number_of_threads(
-    width: int, size: int, batch: int, threads: int, seed: int
-) -> None:
-    encoder = random_encoder(seed, size, **{"backbone.width": width})
-    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, threads=threads)
-    assert_same(encoder, Route.GATED, executor, torch.randn(batch, 3, size, size))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -13,9 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 import ssl_dc
@@ -35,8 +32,9 @@ from ssl_dc.native import library as native_library
 from ssl_dc.native.library_cache import load_library
 from ssl_dc.routes import Route
 from ssl_dc.training_images import training_images
-from tests.compiled.test_executor import OwnBackbone, Skipping, random_encoder
+from tests.compiled.test_executor import OwnBackbone, Skipping
 from tests.helpers import int8_network
+from tests.helpers.random_networks import random_encoder
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or not shutil.which("cc"), reason="this machine has no C compiler, hence no kernel"
@@ -75,29 +73,6 @@ def test_the_kernel_computes_what_the_plan_says(route: Route, gating: str, backb
     images = torch.randn(3, 3, 32, 32)
     for threads, batch in ((1, images), (3, images[:1])):
         assert_equal_to_the_statement(plan, *executor_of(plan, threads)._runner(batch), batch)
-
-
-@hypothesis_settings(max_examples=25, deadline=None)
-@given(
-    width=st.integers(1, 20).map(lambda quarter: 4 * quarter),
-    size=st.integers(9, 45),
-    batch=st.integers(1, 3),
-    threads=st.integers(1, 5),
-    backbone=st.sampled_from(["resnet18", "resnet34", "resnet50"]),
-    gating=st.sampled_from(["dgnet", "convnet_aig", "none"]),
-    seed=st.integers(0, 9),
-)
-def test_at_any_width_size_batch_and_number_of_threads(
-    width: int, size: int, batch: int, threads: int, backbone: str, gating: str, seed: int
-) -> None:
-    if backbone != "resnet18":
-        width = min(width, 16)
-    gates = {"gating.name": gating} | ({"budget.target": None} if gating == "none" else {})
-    encoder = random_encoder(seed, size, **{"backbone.width": width, "backbone.name": backbone, **gates})
-    route = Route.DENSE if gating == "none" else Route.GATED
-    plan = int8_plan(encoder, route, size, images=1)
-    images = torch.randn(batch, 3, size, size)
-    assert_equal_to_the_statement(plan, *executor_of(plan, threads)._runner(images), images)
 
 
 @pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])

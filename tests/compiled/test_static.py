@@ -14,7 +14,7 @@ from ssl_dc.compiled.plan_size import macs_of, parameters_of
 from ssl_dc.compiled.static import make_static
 from ssl_dc.gating.base import Gate
 from ssl_dc.routes import Route
-from tests.compiled.test_executor import random_encoder
+from tests.helpers.random_networks import random_encoder
 
 
 @pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])

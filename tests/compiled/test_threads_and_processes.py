@@ -20,7 +20,8 @@ from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.plan import Call
 from ssl_dc.gating.base import Gate
 from ssl_dc.routes import Route
-from tests.compiled.test_executor import BACKENDS, OwnBackbone, assert_same, random_encoder
+from tests.compiled.test_executor import BACKENDS, OwnBackbone, assert_same
+from tests.helpers.random_networks import random_encoder
 
 MODULE_CALL = nn.Module.__call__
 MODULE_GETATTR = nn.Module.__getattr__
@@ -97,7 +98,7 @@ def test_threads_compile_while_others_infer() -> None:
 BUSY = """
 import os, signal, sys, threading
 import torch
-from tests.compiled.test_executor import random_encoder
+from tests.helpers.random_networks import random_encoder
 from ssl_dc.compiled.executor import compiled
 from ssl_dc.routes import Route
 

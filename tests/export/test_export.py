@@ -24,7 +24,7 @@ from ssl_dc.errors import ConfigError
 from ssl_dc.export.exported_file import FORMATS, export
 from ssl_dc.export.networks import GatedNetwork, dense_network
 from ssl_dc.routes import Route
-from tests.compiled.test_executor import random_encoder
+from tests.helpers.random_networks import random_encoder
 
 
 def model_of(**settings: object) -> ssl_dc.Model:

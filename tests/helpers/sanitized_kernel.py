@@ -9,55 +9,37 @@ from __future__ import annotations
 import random
 import sys
 
-import numpy as np
 import torch
 
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.kernel import INT8, INT8_FLAGS, ROOM
+from ssl_dc.compiled.int8_plan import Int8Plan
+from ssl_dc.compiled.kernel import INT8
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.quantise import quantise
-from ssl_dc.native import library as native_library
-from ssl_dc.native.library_cache import load_library
-from ssl_dc.routes import Route
-from tests.compiled.test_executor import random_encoder
-from tests.helpers import int8_network
-
-
-def sanitized(file: str, flags: list[str]) -> Kernel:
-    """The kernel, with more checks and fewer optimisations."""
-    own = INT8_FLAGS if file == INT8 else ()
-    every = (*native_library.FLAGS, *own, "-O1", "-g", "-fno-omit-frame-pointer", *flags)
-    return Kernel(load_library(native_library._compile("cc", native_library.source_of(ROOM, file), every)))
+from tests.helpers.compared_networks import Reference, difference_in_float32, difference_in_int8
+from tests.helpers.kernels_with_flags import library_with
+from tests.helpers.random_networks import drawn_network
 
 
 def run_case(draw: random.Random, kernel: Kernel, file: str) -> None:
-    """One random network on random images, against what it should give."""
-    backbone, size = draw.choice(["resnet18", "resnet18", "resnet34", "resnet50"]), draw.randint(9, 45)
-    settings = {
-        "backbone.name": backbone,
-        "backbone.width": 4 * draw.randint(1, 16 if backbone == "resnet18" else 4),
-        "backbone.stem": draw.choice(["imagenet", "cifar", "strided"]),
-        "gating.name": draw.choice(["dgnet", "convnet_aig"]),
-    }
-    encoder = random_encoder(draw.randint(0, 99), size, **settings)
-    route = draw.choice([Route.DENSE, Route.GATED])
-    images = torch.randn(draw.randint(1, 3), 3, size, size)
-    plan = fuse(capture(encoder.backbone(route), route))
+    """One random network on random images, against what it should give; the images side by side, and one by itself."""
+    case = drawn_network(draw)
     if file == INT8:
-        plan = quantise(plan, torch.randn(1, 3, size, size))
-    runner = NativeRunner(plan, kernel, draw.randint(1, 4))
-    for batch in (images, images[:1]):
-        features, _ = runner(batch)
-        if file == INT8:
-            assert all(
-                np.array_equal(row.numpy(), int8_network.run(plan, image.numpy())[0])
-                for row, image in zip(features, batch, strict=True)
-            ), settings
+        case = case._replace(in_torch=False)
+    images, encoder = case.images(), case.encoder()
+    plan = fuse(capture(encoder.backbone(case.route), case.route))
+    if file == INT8:
+        plan = quantise(plan, images[:1])
+    runner = NativeRunner(plan, kernel, case.threads)
+    answers = [(batch, *runner(batch)) for batch in (images, images[:1])]
+    for batch, *answer in answers:
+        if isinstance(plan, Int8Plan):
+            difference = difference_in_int8(plan, batch, *answer)
         else:
-            expected = encoder(batch, route).features
-            assert float((features - expected).abs().max() / expected.abs().max()) < 1e-5, settings
+            difference = difference_in_float32(plan, Reference(encoder, case.route, batch), *answer)
+        assert not difference.wrong, (difference.wrong, case)
 
 
 def main() -> None:
@@ -65,7 +47,7 @@ def main() -> None:
     file, cases, *flags = sys.argv[1:]
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    draw, kernel = random.Random(0), sanitized(file, flags)
+    draw, kernel = random.Random(0), Kernel(library_with(file, "-O1", "-g", "-fno-omit-frame-pointer", *flags))
     with torch.no_grad():
         for _ in range(int(cases)):
             run_case(draw, kernel, file)

@@ -1,0 +1,108 @@
+"""Networks whose gates open some of what they gate, and networks drawn at random."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import ssl_dc
+from ssl_dc.assemble import build_encoder
+from ssl_dc.config import resolve, uniform_layer
+from ssl_dc.gating.base import Gate, PooledRule
+from ssl_dc.routes import Route
+
+
+def random_encoder(seed: int = 0, size: int = 32, **settings: object) -> ssl_dc.Encoder:
+    """An encoder whose norms have statistics, and whose gates open about half of what they gate."""
+    given = {"data.name": "digits", "data.image_size": size, "backbone.width": 8, "budget.target": 0.9} | settings
+    encoder, _ = build_encoder(resolve([uniform_layer(given, "test")]).config)
+    generator = torch.Generator().manual_seed(seed)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.1, generator=generator)
+        if isinstance(module, Gate):
+            excite = getattr(module, "excite", None)
+            if excite is not None:
+                excite.weight.data.normal_(0, 3, generator=generator)
+            module.thresholds.normal_(0, 0.5, generator=generator)
+            if excite is not None and excite.bias is not None:
+                excite.bias.data.zero_()
+    return encoder.eval()
+
+
+class DrawnNetwork(NamedTuple):
+    """A network drawn at random, with images and threads.
+
+    Attributes:
+        settings: Of the encoder.
+        seed: Of its weights and of the images.
+        route: How it is run.
+        shift: Added to the thresholds of all gates.
+        in_torch: Whether the gates hide their rules, so that the kernel must stop for each.
+        shape: (N, 3, H, W) of the images.
+        threads: How many run it.
+    """
+
+    settings: dict[str, object]
+    seed: int
+    route: Route
+    shift: float
+    in_torch: bool
+    shape: tuple[int, int, int, int]
+    threads: int
+
+    def encoder(self) -> ssl_dc.Encoder:
+        """The network."""
+        encoder = random_encoder(self.seed, **self.settings)
+        for module in encoder.modules():
+            if isinstance(module, Gate):
+                module.thresholds += self.shift
+                if self.in_torch:
+                    module.pooled_rule = no_rule  # type: ignore[method-assign]
+        return encoder
+
+    def images(self) -> Tensor:
+        """Images (N, 3, H, W)."""
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(self.seed))
+
+
+def no_rule(threshold: Tensor) -> PooledRule | None:
+    """The rule of a gate that must be called."""
+    return None
+
+
+def drawn_network(draw: random.Random) -> DrawnNetwork:
+    """Any backbone, width, stem, gating, encoder, norm policy, route, image size, batch and number of threads."""
+    backbone = draw.choice(["resnet18", "resnet18", "resnet34", "resnet50"])
+    widest = 16 if backbone == "resnet18" else 6
+    settings: dict[str, object] = {
+        "backbone.name": backbone,
+        "backbone.width": 4 * min(draw.randint(1, widest), draw.randint(1, widest)),
+        "backbone.stem": draw.choice(["imagenet", "cifar", "strided"]),
+        "backbone.stem_padding": draw.choice([None, None, 0, 1, 2]),
+        "encoder.name": draw.choice(["shared", "shared", "shared", "double"]),
+    }
+    gating = draw.choice(["dgnet", "dgnet", "dgnet ordered", "convnet_aig", "convnet_aig", "prefix", "none"])
+    settings["gating.name"], _, start = gating.partition(" ")
+    if gating == "none":
+        settings["budget.target"] = None
+    else:
+        settings["norm.name"] = draw.choice(["separate", "shared"])
+    if start:
+        settings["gating.start"] = start
+    least = 1 if settings["backbone.stem_padding"] is None else 7
+    return DrawnNetwork(
+        settings,
+        seed=draw.randrange(10**6),
+        route=Route.DENSE if gating == "none" or draw.random() < 0.15 else Route.GATED,
+        shift=draw.choice([0.0, 0.0, 0.0, 0.0, -1.0, 1.0, -1.0, 1.0, -1e9, 1e9]),
+        in_torch=draw.random() < 0.1,
+        shape=(draw.randint(1, 4), 3, draw.randint(least, 45), draw.randint(least, 45)),
+        threads=draw.randint(1, 5),
+    )
