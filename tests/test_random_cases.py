@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 import ssl_dc
+from helpers.recorded_cases import recorded_cases
 from helpers.settings import TWO_BY_TWO
 from helpers.strained import faults, fingerprint, strained
 from ssl_dc.config import resolve
@@ -493,16 +494,7 @@ def tried(kind: str, number: int, seed: int, folder: Path, templates: Sequence[P
 
 def run_cases(kind: str, count: int, seed: int, folder: Path, templates: Sequence[Path], record: Path) -> list[Tried]:
     """All cases; those that the record holds already are taken from there, the others are added to it."""
-    record.touch()
-    cases = [Tried(*json.loads(line)) for line in record.read_text().splitlines()]
-    done = {case.number for case in cases}
-    with record.open("a") as file:
-        for number in range(count):
-            if number not in done:
-                cases.append(tried(kind, number, seed, folder, templates))
-                file.write(json.dumps(cases[-1]) + "\n")
-                file.flush()
-    return cases
+    return recorded_cases(record, count, Tried, lambda number: tried(kind, number, seed, folder, templates))
 
 
 @pytest.mark.parametrize("kind", KINDS)

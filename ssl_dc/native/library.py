@@ -58,7 +58,7 @@ def kernel_library(package: str, file: str = KERNEL, *flags: str) -> ctypes.CDLL
 
 
 def source_of(package: str, file: str = KERNEL) -> bytes:
-    """The text of a kernel, with the headers of its room in place of the lines that include them."""
+    """The text of a kernel, with the headers of its room in place of the lines that include them, and ``processor.c``."""
     room = files(package)
     included: set[str] = set()
 
@@ -69,7 +69,8 @@ def source_of(package: str, file: str = KERNEL) -> bytes:
     def header(line: re.Match[str]) -> str:
         return "" if line[1] in included else text_of(line[1])
 
-    return text_of(file).encode()
+    whole = text_of(file) + files("ssl_dc.native").joinpath("processor.c").read_text(encoding="utf-8")
+    return whole.encode()
 
 
 @cache
@@ -86,15 +87,35 @@ def _library(package: str, file: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     library = None
     try:
         with cache_folder() as folder:
-            library = read_library(folder, name)
+            kept = read_library(folder, name)
+            if kept is not None:
+                library = _loaded_if_it_runs_here(kept)
             if library is None:
-                library = _compile(compiler, source, flags)
-                keep_library(folder, name, library)
+                content, library = _compile_and_load(compiler, source, flags)
+                keep_library(folder, name, content)
     except CacheError as error:
         told = f"the compiled kernel is not kept, so each process compiles it anew, which takes seconds: {error}"
         warnings.warn(told, SlowerWarning, stacklevel=3)
-        library = library or _compile(compiler, source, flags)
-    return load_library(library)
+    return _compile_and_load(compiler, source, flags)[1] if library is None else library
+
+
+def _loaded_if_it_runs_here(content: bytes) -> ctypes.CDLL | None:
+    """A kernel, loaded; None if this processor does not have the instructions for which it was compiled."""
+    library = load_library(content)
+    return library if library.ssl_dc_runs_here() else None
+
+
+def _compile_and_load(compiler: str, source: bytes, flags: tuple[str, ...]) -> tuple[bytes, ctypes.CDLL]:
+    """The content of the shared library, and the library.
+
+    Raises:
+        RunError: If it cannot be compiled or loaded, or does not run on this processor; with the reason.
+    """
+    content = _compile(compiler, source, flags)
+    library = _loaded_if_it_runs_here(content)
+    if library is None:
+        raise RunError(f"the C compiler {compiler!r} gave the kernel instructions that this processor does not have")
+    return content, library
 
 
 def _compile(compiler: str, source: bytes, flags: tuple[str, ...] = FLAGS) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import shutil
 import subprocess
@@ -278,6 +279,73 @@ def test_processors_of_one_home_folder_have_kernels_of_their_own(
     assert len(list((tmp_path / "cache" / "ssl-dc").iterdir())) == 2
 
 
+FOR_ANOTHER_PROCESSOR = """
+int ssl_dc_runs_here(void) { return 0; }
+int ssl_dc_vector(void) { __builtin_trap(); }
+"""
+
+
+def test_a_kept_kernel_that_does_not_run_on_this_processor_is_compiled_again(
+    compilations: list[str], tmp_path: Path
+) -> None:
+    in_a_new_process()
+    file = kept(tmp_path)
+    whole = file.read_bytes()
+    with library_cache.cache_folder() as folder:
+        library_cache.keep_library(folder, file.name, really_compile("cc", FOR_ANOTHER_PROCESSOR.encode()))
+    assert in_a_new_process() >= 4
+    assert len(compilations) == 2
+    assert file.read_bytes() == whole
+
+
+def test_a_compiler_for_another_processor_leaves_torch_with_the_reason(
+    compilations: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = really_compile("cc", FOR_ANOTHER_PROCESSOR.encode())
+    monkeypatch.setattr(native_library, "_compile", lambda *_: library)
+    executor = compiled(OwnBackbone(no_gates).eval(), Route.DENSE)
+    assert executor.backend == "torch"
+    assert "gave the kernel instructions that this processor does not have" in executor.why_torch
+    assert list((tmp_path / "cache" / "ssl-dc").iterdir()) == []
+
+
+LESS = ("qemu-x86_64", "-cpu", "Nehalem")
+"""An x86 processor without AVX. The emulator shows programs the /proc/cpuinfo of the machine that it runs on."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not shutil.which(LESS[0]) or not shutil.which("gcc"),
+    reason="this needs an x86-64 processor, GCC, and the emulator qemu-x86_64 (Debian's package qemu-user)",
+)
+def test_on_a_processor_without_its_instructions_a_kept_kernel_is_compiled_again(tmp_path: Path) -> None:
+    """Two processors that their system describes alike, so that the kept kernel has the same name for both."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\nexec $HERE {shutil.which("gcc")} "$@"\n')
+    compiler.chmod(0o755)
+    library = "from ssl_dc.native.library import kernel_library; kernel = kernel_library('ssl_dc.compiled')"
+
+    def run(processor: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
+        environment = {"CC": str(compiler), "HERE": " ".join(processor), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        call = [*processor, sys.executable, "-c", code]
+        return subprocess.run(call, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+    def vector(processor: tuple[str, ...]) -> int:
+        done = run(processor, f"{library}; print(kernel.ssl_dc_vector())")
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    if vector(()) == 4:
+        pytest.skip("this processor has no more than the emulated one")
+    before = kept(tmp_path).read_bytes()
+    (tmp_path / "kernel.so").write_bytes(before)
+    asked = f"import ctypes; print(ctypes.CDLL({str(tmp_path / 'kernel.so')!r}).ssl_dc_runs_here())"
+    assert [run(processor, asked).stdout for processor in ((), LESS)] == ["1\n", "0\n"]
+    assert vector(LESS) == 4
+    assert kept(tmp_path).read_bytes() != before
+    assert vector(LESS) == 4
+
+
 def test_where_the_system_does_not_describe_the_processor_the_compiler_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor : 0\n")
     here = native_library._processor("cc")
@@ -368,8 +436,8 @@ def evil(compilations: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[t
     monkeypatch.setenv("CC", "cc")
     # Root's Python may be closed to the two users, so root imports beforehand and copies what they need of it.
     in_a_new_process()
-    for pattern in ("*.c", "*.h"):
-        for file in Path(str(files("ssl_dc.compiled"))).glob(pattern):
+    for room in ("ssl_dc.compiled", "ssl_dc.native"):
+        for file in Path(str(files(room))).glob("*.[ch]"):
             shutil.copyfile(file, folder / file.name)
     monkeypatch.setattr(native_library, "files", lambda _: folder)
     yield folder, (folder / "evil.so").read_bytes()

@@ -6,7 +6,9 @@ import os
 import platform
 import random
 import shutil
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.quantise import quantise
 from ssl_dc.native.library import KERNEL
+from ssl_dc.routes import Route
 from tests.helpers.compared_networks import Difference, Reference, difference_in_float32, difference_in_int8
 from tests.helpers.emulated_kernel import EmulatedKernel, Processor, built, missing
 from tests.helpers.kernels_with_flags import library_with
@@ -102,8 +105,13 @@ def compare_emulated(case: DrawnNetwork, kernel: EmulatedKernel, file: str) -> l
 @torch.no_grad()
 def test_aarch64(file: str, name: str, tmp_path: Path) -> None:
     kernel = built(file, AARCH64[name], tmp_path, "-O1")
-    case = drawn_network(random.Random(0))._replace(shape=(2, 3, 12, 15), threads=2, shift=0.0)
+    settings: dict[str, object] = {"backbone.name": "resnet50", "backbone.width": 8, "gating.name": "dgnet"}
+    case = DrawnNetwork(settings, seed=0, route=Route.GATED, shift=0.0, in_torch=False, shape=(2, 3, 12, 15), threads=2)
     assert compare_emulated(case, kernel, file) == []
+    assert kernel.runs_on("cortex-a53") == (file == KERNEL)
+    if file == INT8:
+        with pytest.raises(AssertionError, match=f"status {-signal.SIGILL}"):
+            compare_emulated(case, replace(kernel, cpu="cortex-a53"), file)
 
 
 @pytest.mark.slow

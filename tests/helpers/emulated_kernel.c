@@ -2,9 +2,10 @@
  *
  * A case is a piece of memory in which every pointer is the distance from its start, 0 for NULL. The features and masks are written to
  * standard output: first those of all images side by side, then those of each image by itself, which all threads share.
- * With an argument the program writes the sizes by which weights and activations are laid out.
+ * With an argument the program writes whether it runs here, and the sizes by which weights and activations are laid out.
  */
 #include KERNEL
+#include PROCESSOR
 #include <stdio.h>
 
 typedef struct {
@@ -41,7 +42,7 @@ static void put(const Program *program, int64_t n, const float *features, const 
 int main(int count, char **arguments) {
     (void)arguments;
     if (count > 1) {
-        int sizes[] = {ssl_dc_vector(), ssl_dc_block(), ssl_dc_parts(), ssl_dc_max_threads(),
+        int sizes[] = {ssl_dc_runs_here(), ssl_dc_vector(), ssl_dc_block(), ssl_dc_parts(), ssl_dc_max_threads(),
                        ssl_dc_size_of_op(), ssl_dc_size_of_program(), ssl_dc_size_of_state()};
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) printf("%d ", sizes[i]);
 #ifdef DOT

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.kernel import ROOM
+from ssl_dc.compiled.kernel import INT8, ROOM
 from ssl_dc.compiled.kernel_interface import Op, Program, Site, State
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.plan import Plan
@@ -74,7 +74,6 @@ class EmulatedKernel:
     block: int
     parts: int
     max_threads: int
-    dot: str
 
     def run(self, plan: Plan, images: Tensor, threads: int) -> tuple[Answer, Answer]:
         """A plan on images (N, 3, H, W): the images side by side, and each by itself with all threads."""
@@ -84,9 +83,12 @@ class EmulatedKernel:
         n, each = len(images), 4 * native.features + native.n_masks
         assert len(answer) == 2 * n * each
         apart = [_answer(answer[at : at + each], 1, native.features) for at in range(n * each, 2 * n * each, each)]
-        return _answer(answer[: n * each], n, native.features), Answer(
-            *(torch.cat(parts) for parts in zip(*apart, strict=True))
-        )
+        joined = Answer(*(torch.cat(parts) for parts in zip(*apart, strict=True)))
+        return _answer(answer[: n * each], n, native.features), joined
+
+    def runs_on(self, cpu: str) -> bool:
+        """Whether the kernel says that it runs on a processor."""
+        return emulated(self.program, cpu, "sizes").startswith(b"1 ")
 
 
 def _answer(answer: bytes, n: int, features: int) -> Answer:
@@ -108,12 +110,15 @@ def built(file: str, processor: Processor, folder: Path, *more: str) -> Emulated
     """A kernel compiled for a processor: ``kernel.c`` or ``kernel_int8.c``."""
     program = folder / f"{file}-{processor.cpu}"
     flags = [flag for flag in flags_of(file) if flag not in ("-march=native", "-shared", "-fPIC")]
-    source = f'-DKERNEL="{files(ROOM).joinpath(file)}"'
-    call = [COMPILER, *flags, f"-march={processor.march}", *more, "-static", source, str(HARNESS), "-o", str(program)]
+    sources = {"KERNEL": files(ROOM).joinpath(file), "PROCESSOR": files("ssl_dc.native").joinpath("processor.c")}
+    included = [f'-D{name}="{path}"' for name, path in sources.items()]
+    call = [COMPILER, *flags, f"-march={processor.march}", *more, "-static", *included, str(HARNESS), "-o", str(program)]
     subprocess.run(call, check=True)
-    *sizes, op, whole, state, dot = emulated(program, processor.cpu, "sizes").decode().split(" ")
+    runs, *sizes, op, whole, state, dot = emulated(program, processor.cpu, "sizes").decode().split(" ")
+    assert runs == "1"
     assert [int(op), int(whole), int(state)] == [sizeof(Op), sizeof(Program), sizeof(State)]
-    return EmulatedKernel(program, processor.cpu, *map(int, sizes), dot)
+    assert dot == (processor.dot if file == INT8 else "")
+    return EmulatedKernel(program, processor.cpu, *map(int, sizes))
 
 
 def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
