@@ -21,7 +21,7 @@ from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan
-from ssl_dc.compiled.kernel import INT8, INT8_FLAGS, ROOM
+from ssl_dc.compiled.kernel import INT8
 from ssl_dc.compiled.kernel_interface import Kernel, dot_product
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.quantise import decoded, encoded, quantise
@@ -29,11 +29,11 @@ from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import Gate, set_budgets
 from ssl_dc.native import library as native_library
-from ssl_dc.native.library_cache import load_library
 from ssl_dc.routes import Route
 from ssl_dc.training_images import training_images
 from tests.compiled.test_executor import OwnBackbone, Skipping
 from tests.helpers import int8_network
+from tests.helpers.kernels_with_flags import library_with
 from tests.helpers.random_networks import random_encoder
 
 pytestmark = pytest.mark.skipif(
@@ -115,8 +115,7 @@ def variant(name: str, *more: str) -> Kernel:
     cpuinfo = Path("/proc/cpuinfo")
     if NEEDED[name] and NEEDED[name] not in (cpuinfo.read_text().split() if cpuinfo.exists() else ()):
         pytest.skip(f"this processor does not run code for {name}")
-    flags = (*native_library.FLAGS, *INT8_FLAGS, *VARIANTS[name], *more)
-    library = load_library(native_library._compile("cc", native_library.source_of(ROOM, INT8), flags))
+    library = library_with(INT8, *VARIANTS[name], *more)
     assert dot_product(library) == name
     return Kernel(library)
 

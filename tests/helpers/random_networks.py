@@ -41,7 +41,7 @@ class DrawnNetwork(NamedTuple):
 
     Attributes:
         settings: Of the encoder.
-        seed: Of its weights and of the images.
+        seed: Of its norms and gates, and of the images.
         route: How it is run.
         shift: Added to the thresholds of all gates.
         in_torch: Whether the gates hide their rules, so that the kernel must stop for each.
@@ -87,6 +87,7 @@ def drawn_network(draw: random.Random) -> DrawnNetwork:
         "backbone.stem": draw.choice(["imagenet", "cifar", "strided"]),
         "backbone.stem_padding": draw.choice([None, None, 0, 1, 2]),
         "encoder.name": draw.choice(["shared", "shared", "shared", "double"]),
+        "seed": draw.randrange(10**6),
     }
     gating = draw.choice(["dgnet", "dgnet", "dgnet ordered", "convnet_aig", "convnet_aig", "prefix", "none"])
     settings["gating.name"], _, start = gating.partition(" ")
