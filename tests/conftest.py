@@ -13,6 +13,9 @@ from pathlib import Path
 # torch is imported, and inherited by every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# To compile UMAP takes longer than to lay out the few points of the tests without. Set before numba is imported.
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+
 # The width of whatever terminal the suite was started in must not decide where tables break.
 os.environ.pop("COLUMNS", None)
 
@@ -25,9 +28,13 @@ import pytest
 
 import ssl_dc
 from helpers.settings import SHORT
+from ssl_dc.bench import timing
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
 REPOSITORY = Path(__file__).parent.parent
+
+# between turns of a benchmark the suite need not rest: none of its tests depends on a time that was measured
+timing.PAUSE = 0.0
 
 # no example may take too long: on a busy machine any may
 hypothesis.settings.register_profile("any speed", deadline=None)
