@@ -42,12 +42,12 @@ hypothesis.settings.load_profile("any speed")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes run the tests: one a processor for the whole suite, none besides this one for a part of it.
+    """How many processes run the tests: for the whole suite one more than processors, none besides this one for a part.
 
-    Each takes seconds to start, and about 1 GiB.
+    One more, because tests wait for the disk and for processes that they start. Each takes seconds to start, and 2 GiB.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return min(os.cpu_count() or 1, 8) if whole else 0
+    return min((os.cpu_count() or 1) + 1, 8) if whole else 0
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
