@@ -26,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import hypothesis
 import pytest
 
+import helpers.forked  # noqa: F401  # its server also serves the two processes of ssl_dc.testing
 import ssl_dc
 from helpers.settings import SHORT
 from ssl_dc.bench import timing

@@ -21,6 +21,9 @@ from ssl_dc.testing.check import ConformanceError
 WORLD = 2
 ANSWER_SECONDS = 180.0
 """Seconds in which both must answer, their start included, and for which one waits for the other."""
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How they start: never as forks of this process, whose threads they would not have. A program that has many to start can
+let the server import what they need (``multiprocessing.set_forkserver_preload``)."""
 GRACE_SECONDS = 2.0
 """Seconds in which one must end after the other has failed; it may be waiting for the other."""
 
@@ -65,7 +68,7 @@ class _Pair:
     """Two waiting processes, and the connections to them."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START)
         self.folder = tempfile.TemporaryDirectory()
         self.lines: list[Connection] = []
         self.processes = []
