@@ -15,7 +15,7 @@ from ssl_dc.gating.base import Gate, PooledRule
 from ssl_dc.routes import Route
 
 
-def random_encoder(seed: int = 0, size: int = 32, **settings: object) -> ssl_dc.Encoder:
+def random_encoder(seed: int = 0, /, size: int = 32, **settings: object) -> ssl_dc.Encoder:
     """An encoder whose norms have statistics, and whose gates open about half of what they gate."""
     given = {"data.name": "digits", "data.image_size": size, "backbone.width": 8, "budget.target": 0.9} | settings
     encoder, _ = build_encoder(resolve([uniform_layer(given, "test")]).config)
