@@ -65,11 +65,11 @@ def compared(number: int, seed: int) -> Compared:
 
 
 def test_a_hundred_random_cases_are_as_they_should_be() -> None:
-    cases = [compared(number, seed=0) for number in range(54)]
+    cases = [compared(number, seed=0) for number in range(56)]
     wrong = [text for case in cases for text in case.wrong]
     assert not wrong, "\n".join(wrong)
     assert len(cases) + sum(case.int8 for case in cases) >= 100
-    assert sum(case.decisions for case in cases) > 50_000
+    assert sum(case.decisions for case in cases) > 40_000
 
 
 @pytest.mark.slow
