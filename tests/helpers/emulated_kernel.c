@@ -19,9 +19,12 @@ static void *checked(void *p) {
     return p;
 }
 
+/* Make a distance from the start of the memory a pointer, of any type. */
 static void move(char *memory, void *pointer) {
-    char **at = pointer;
-    if (*at) *at = memory + (intptr_t)*at;
+    intptr_t distance;
+    memcpy(&distance, pointer, sizeof distance);
+    char *moved = distance ? memory + distance : NULL;
+    memcpy(pointer, &moved, sizeof moved);
 }
 
 static State new_state(const Program *program, const Case *c, const char *memory) {
