@@ -122,7 +122,7 @@ class Finetuning:
         order = _Order(len(images), batches, self.options.epochs, self.seed)
         loader = DataLoader(
             CropsOfEpochs(crops),
-            batch_sampler=order,  # type: ignore[arg-type]  # torch's type wants lists of numbers
+            batch_sampler=order,
             num_workers=workers,
             worker_init_fn=prepare_worker,
         )
