@@ -30,6 +30,18 @@ def straight_through(soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
+def sampled(logits: Tensor, temperature: float, noise: float) -> Tensor:
+    """A mask drawn from logits, with a straight-through gradient: 1[sigmoid((logits + noise) / temperature) >= 0.5].
+
+    Args:
+        logits: In float32; the threshold is subtracted.
+        temperature: Temperature tau of the relaxed mask.
+        noise: Scale of the logistic noise; 0 draws nothing.
+    """
+    drawn = noise * logistic_noise(logits) if noise else 0.0
+    return straight_through(torch.sigmoid((logits + drawn) / temperature))
+
+
 class DGNetGate(Gate):
     """One gate: logits = W2 . ReLU(BN(W1 . GAP(x))), one for each channel of the hidden activation (equation 2).
 
@@ -66,9 +78,7 @@ class DGNetGate(Gate):
         logits = self.logits(x) - threshold
         if not self.training:
             return (logits >= 0).to(x.dtype)
-        noise = self.noise * logistic_noise(logits) if self.noise else 0.0
-        soft = torch.sigmoid((logits + noise) / self.temperature)
-        return straight_through(soft).to(x.dtype)
+        return sampled(logits, self.temperature, self.noise).to(x.dtype)
 
     def pooled_rule(self, threshold: Tensor) -> PooledRule:
         """Equation 2 with its batch norm folded, and the threshold."""
@@ -90,25 +100,25 @@ class DGNet(GatingScheme):
         return DGNetGate(site, self.options)
 
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
-        """The budget penalty (equation 3) and the bound term that the paper leaves out."""
+        """The budget penalty (equation 3) and the bound term that the paper leaves out, around d* = sqrt(t_d)."""
         p = math.exp(-self.options.bound_decay * progress)
+        densities = torch.stack(list(trace.densities().values()))
         return {
             "budget": self.options.penalty * (trace.ratio().mean() - budget).square(),
-            "bound": self.options.bound * bound(torch.stack(list(trace.densities().values())), budget, p),
+            "bound": self.options.bound * bound(densities, math.sqrt(budget), p),
         }
 
 
-def bound(densities: Tensor, budget: float, p: float) -> Tensor:
+def bound(densities: Tensor, target: float, p: float) -> Tensor:
     """DGNet's bound: it keeps the open share of every block inside an interval that widens as p goes from 1 to 0.
 
-    With d* = sqrt(t_d), the mean over blocks of relu(p d* - d)^2 + relu(d - (1 - p + p d*))^2.
+    The mean over blocks of relu(p d* - d)^2 + relu(d - (1 - p + p d*))^2.
 
     Args:
         densities: Open share d of each block's mask, mean over the batch, (blocks,).
-        budget: t_d, in (0, 1].
+        target: d*, in (0, 1].
         p: How tight the interval is, from 1 (d = d*) to 0 (any d).
     """
-    target = math.sqrt(budget)
     below = torch.relu(p * target - densities)
     above = torch.relu(densities - (1 - p + p * target))
     return (below.square() + above.square()).mean()

@@ -52,10 +52,11 @@ def random_encoder(seed: int = 0, size: int = 32, **settings: object) -> ssl_dc.
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.normal_(0, 0.1, generator=generator)
         if isinstance(module, Gate):
-            module.excite.weight.data.normal_(0, 3, generator=generator)
+            last = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)][-1]
+            last.weight.data.normal_(0, 3, generator=generator)
             module.thresholds.normal_(0, 0.5, generator=generator)
-            if module.excite.bias is not None:
-                module.excite.bias.data.zero_()
+            if last.bias is not None:
+                last.bias.data.zero_()
     return encoder.eval()
 
 
