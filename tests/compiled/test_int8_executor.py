@@ -77,7 +77,7 @@ def test_the_kernel_computes_what_the_plan_says(route: Route, gating: str, backb
         assert_equal_to_the_statement(plan, *executor_of(plan, threads)._runner(batch), batch)
 
 
-@hypothesis_settings(max_examples=25, deadline=None)
+@hypothesis_settings(max_examples=12, deadline=None)
 @given(
     width=st.integers(1, 20).map(lambda quarter: 4 * quarter),
     size=st.integers(9, 45),
