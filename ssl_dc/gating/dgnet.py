@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ssl_dc.folding import folded
 from ssl_dc.gating.base import Gate, GatingScheme, PooledRule
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.options import DGNetOptions
+from ssl_dc.gating.options import DGNetLossOptions, DGNetOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
 ORDER = 2.0
@@ -30,19 +31,34 @@ def straight_through(soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-def sampled(logits: Tensor, temperature: float, noise: float) -> Tensor:
-    """A mask drawn from logits, with a straight-through gradient: 1[sigmoid((logits + noise) / temperature) >= 0.5].
+class SampledGate(Gate):
+    """A gate of DGNet's: it draws its mask from logits in training, and compares them with the threshold in evaluation.
 
     Args:
-        logits: In float32; the threshold is subtracted.
-        temperature: Temperature tau of the relaxed mask.
-        noise: Scale of the logistic noise; 0 draws nothing.
+        site: The site that the gate acts on.
+        options: Temperature, noise.
     """
-    drawn = noise * logistic_noise(logits) if noise else 0.0
-    return straight_through(torch.sigmoid((logits + drawn) / temperature))
+
+    def __init__(self, site: GateSite, options: DGNetLossOptions) -> None:
+        super().__init__(site)
+        self.temperature = options.temperature
+        self.noise = options.noise
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, channels) in float32; the threshold is not yet subtracted."""
+
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        """The mask (N, channels): sampled with a straight-through gradient in training, thresholded in evaluation."""
+        logits = self.logits(x) - threshold
+        if not self.training:
+            return (logits >= 0).to(x.dtype)
+        noise = self.noise * logistic_noise(logits) if self.noise else 0.0
+        soft = torch.sigmoid((logits + noise) / self.temperature)
+        return straight_through(soft).to(x.dtype)
 
 
-class DGNetGate(Gate):
+class DGNetGate(SampledGate):
     """One gate: logits = W2 . ReLU(BN(W1 . GAP(x))), one for each channel of the hidden activation (equation 2).
 
     Args:
@@ -51,10 +67,8 @@ class DGNetGate(Gate):
     """
 
     def __init__(self, site: GateSite, options: DGNetOptions) -> None:
-        super().__init__(site)
+        super().__init__(site, options)
         hidden = max(1, site.in_channels // options.reduction)
-        self.temperature = options.temperature
-        self.noise = options.noise
         self.squeeze = nn.Conv2d(site.in_channels, hidden, kernel_size=1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=options.start == "ordered")
@@ -72,13 +86,6 @@ class DGNetGate(Gate):
         context = x.mean(dim=(2, 3), keepdim=True)
         logits: Tensor = self.excite(torch.relu(self.norm(self.squeeze(context))))
         return logits.flatten(1).float()
-
-    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
-        """The mask (N, channels): sampled with a straight-through gradient in training, thresholded in evaluation."""
-        logits = self.logits(x) - threshold
-        if not self.training:
-            return (logits >= 0).to(x.dtype)
-        return sampled(logits, self.temperature, self.noise).to(x.dtype)
 
     def pooled_rule(self, threshold: Tensor) -> PooledRule:
         """Equation 2 with its batch norm folded, and the threshold."""

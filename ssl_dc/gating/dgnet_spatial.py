@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_dc.gating.base import Gate, GatingScheme
+from ssl_dc.gating.base import GatingScheme
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.dgnet import bound, sampled
+from ssl_dc.gating.dgnet import SampledGate, bound
 from ssl_dc.gating.options import DGNetSpatialOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
 
-class DGNetSpatialGate(Gate):
+class DGNetSpatialGate(SampledGate):
     """One gate: logits = W . pool(x), one for each cell of a grid that lies over the positions of the block.
 
     ``pool`` takes the mean over each cell of the block's input; W is a 3x3 convolution to one channel, without bias.
@@ -26,9 +26,7 @@ class DGNetSpatialGate(Gate):
     """
 
     def __init__(self, site: GateSite, options: DGNetSpatialOptions) -> None:
-        super().__init__(site.on_grid(options.grid, options.grid))
-        self.temperature = options.temperature
-        self.noise = options.noise
+        super().__init__(site.on_grid(options.grid, options.grid), options)
         self.attend = nn.Conv2d(site.in_channels, 1, kernel_size=3, padding=1, bias=False)
 
     @property
@@ -40,13 +38,6 @@ class DGNetSpatialGate(Gate):
         """Logits (N, cells) in float32, row by row; the threshold is not yet subtracted."""
         logits: Tensor = self.attend(F.adaptive_avg_pool2d(x, self.site.grid))
         return logits.flatten(1).float()
-
-    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
-        """The mask (N, cells): sampled with a straight-through gradient in training, thresholded in evaluation."""
-        logits = self.logits(x) - threshold
-        if not self.training:
-            return (logits >= 0).to(x.dtype)
-        return sampled(logits, self.temperature, self.noise).to(x.dtype)
 
 
 class DGNetSpatial(GatingScheme):
