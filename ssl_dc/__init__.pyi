@@ -94,9 +94,13 @@ from ssl_dc.gating.cost import CostModel as CostModel
 from ssl_dc.gating.cost import LayerCost as LayerCost
 from ssl_dc.gating.cost import Trace as Trace
 from ssl_dc.gating.dgnet import DGNet as DGNet
+from ssl_dc.gating.dgnet_dual import DGNetDual as DGNetDual
+from ssl_dc.gating.dgnet_spatial import DGNetSpatial as DGNetSpatial
 from ssl_dc.gating.none import NoGating as NoGating
 from ssl_dc.gating.options import ConvNetAIGOptions as ConvNetAIGOptions
+from ssl_dc.gating.options import DGNetDualOptions as DGNetDualOptions
 from ssl_dc.gating.options import DGNetOptions as DGNetOptions
+from ssl_dc.gating.options import DGNetSpatialOptions as DGNetSpatialOptions
 from ssl_dc.gating.options import NoGatingOptions as NoGatingOptions
 from ssl_dc.gating.options import PrefixGatingOptions as PrefixGatingOptions
 from ssl_dc.gating.options import RandomGatingOptions as RandomGatingOptions

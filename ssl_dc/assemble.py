@@ -141,12 +141,15 @@ def peak_lr(config: RunConfig) -> float:
 
 def _check_sites(config: RunConfig, encoder: Encoder, gating: GatingScheme) -> None:
     points = encoder.backbone(Route.GATED).gate_points()
-    if gating.granularity is None or any(point.gate is not None for point in points):
+    gated = {point.site.granularity for point in points if point.gate is not None}
+    wanted = () if gating.granularity is None else gating.granularity.kinds
+    lacking = next((kind for kind in wanted if kind not in gated), None)
+    if lacking is None:
         return
     has = sorted({str(point.site.granularity) for point in points})
     why = encoder.backbone(Route.GATED).why_no_sites()
     raise ConfigError(
-        f"gating {config.gating.name!r} acts on {gating.granularity} sites, of which backbone {config.backbone.name!r} has"
+        f"gating {config.gating.name!r} acts on {lacking} sites, of which backbone {config.backbone.name!r} has"
         f" none (it has: {', '.join(has) or 'no gate sites at all'}){': ' + why if why else ''}"
     )
 

@@ -14,7 +14,7 @@ from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import Gate, GateFactory
 from ssl_dc.gating.cost import CostModel, ImageSize, LayerCost, height_and_width
-from ssl_dc.gating.sites import GateSite, masked
+from ssl_dc.gating.sites import GateSite, Granularity, masked, positions_in_cells
 from ssl_dc.routes import Route
 
 Masks = dict[str, Tensor]
@@ -43,17 +43,23 @@ class GatePoint(nn.Module):
     Args:
         site: The site that the gate factory is called with.
         gate_factory: Gives the gate, or None for a site that stays open.
+
+    Attributes:
+        gate: The gate, or None.
+        site: The site as the gate acts on it.
     """
 
     gate: Gate | None
 
     def __init__(self, site: GateSite, gate_factory: GateFactory) -> None:
         super().__init__()
-        self.site = site
         self.gate = gate_factory(site)
+        self.site = site if self.gate is None else self.gate.site
 
     def forward(self, activation: Tensor, block_input: Tensor, route: Route, masks: Masks) -> Tensor:
         """The activation, in which the gate sets to 0 what it shuts. The dense route leaves it unchanged.
+
+        A site may mask several activations of its block, one call for each. The gate decides in the first call.
 
         Args:
             activation: What the site gates: (N, C, H, W), or another shape if the site names the axis of its channels. C is
@@ -64,9 +70,9 @@ class GatePoint(nn.Module):
         """
         if not route.gated or self.gate is None:
             return activation
-        mask: Tensor = self.gate(block_input, self.gate.threshold_for(route.budget))
-        masks[self.site.name] = mask
-        return masked(activation, mask, self.site.axis)
+        if self.site.name not in masks:
+            masks[self.site.name] = self.gate(block_input, self.gate.threshold_for(route.budget))
+        return masked(activation, masks[self.site.name], self.site)
 
 
 class Backbone(nn.Module, ABC):
@@ -123,12 +129,13 @@ class Backbone(nn.Module, ABC):
         A forward pass on the meta device, which computes nothing, counts them from the shapes that the layers see.
         """
         points = [point for point in self.gate_points() if point.gate is not None]
-        sites_of_layer: dict[str, list[str]] = {}
+        sites_of_layer: dict[str, list[GateSite]] = {}
         for point in points:
             for layer in point.site.layers:
-                sites_of_layer.setdefault(layer, []).append(point.site.name)
+                sites_of_layer.setdefault(layer, []).append(point.site)
         layers = [
-            LayerCost(name, macs, tuple(sites_of_layer.get(name, ()))) for name, macs in _count_layers(self, image_size)
+            _layer_cost(name, macs, sites_of_layer.get(name, ()), output)
+            for name, macs, output in _count_layers(self, image_size)
         ]
         gates = [
             LayerCost(f"{point.site.name}.gate", point.gate.macs, gate=True) for point in points if point.gate is not None
@@ -148,14 +155,22 @@ def macs_of(layer: CountedLayer, inputs: Sequence[Tensor], output: Tensor) -> in
     return output.numel() // channels * layer.weight.numel()
 
 
-def _count_layers(backbone: Backbone, image_size: ImageSize) -> list[tuple[str, int]]:
-    """Name and MACs of each counted layer that the dense route runs, in the order in which they run."""
+def _layer_cost(name: str, macs: int, sites: Sequence[GateSite], output: torch.Size) -> LayerCost:
+    """The cost of a layer with an output of this shape under the masks of its sites."""
+    cells = {
+        site.name: positions_in_cells(site.grid, output[2:]) for site in sites if site.granularity is Granularity.POSITION
+    }
+    return LayerCost(name, macs, tuple(site.name for site in sites), cells=cells)
+
+
+def _count_layers(backbone: Backbone, image_size: ImageSize) -> list[tuple[str, int, torch.Size]]:
+    """Name, MACs and output shape of each counted layer of the dense route, in the order in which they run."""
     shadow = copy.deepcopy(backbone).to("meta").eval()
-    counted: list[tuple[str, int]] = []
+    counted: list[tuple[str, int, torch.Size]] = []
 
     def count(name: str, layer: CountedLayer) -> Any:
         def hook(_module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-            counted.append((name, macs_of(layer, inputs, output)))
+            counted.append((name, macs_of(layer, inputs, output), output.shape))
 
         return hook
 

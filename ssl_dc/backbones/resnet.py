@@ -55,8 +55,10 @@ class Shortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, with two gate sites.
+    """Two 3x3 convolutions and a shortcut, with three gate sites.
 
+    ``positions`` (position): relu(norm1(conv1(x))) and the output of the branch; a shut position saves both convolutions
+    there.
     ``hidden`` (channel): relu(norm1(conv1(x))); a shut channel saves its row of conv1 and its column of conv2.
     ``branch`` (branch): both convolutions.
 
@@ -84,6 +86,9 @@ class BasicBlock(nn.Module):
         convolutions = (f"{name}.conv1", f"{name}.conv2")
         self.conv1 = convolution(in_channels, planes, kernel=3, stride=stride)
         self.norm1 = norm_factory(planes, Position.BLOCK)
+        self.positions = GatePoint(
+            GateSite(f"{name}.positions", Granularity.POSITION, in_channels, 1, convolutions), gate_factory
+        )
         self.hidden = GatePoint(
             GateSite(f"{name}.hidden", Granularity.CHANNEL, in_channels, planes, convolutions), gate_factory
         )
@@ -96,16 +101,20 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor, route: Route, masks: Masks) -> Tensor:
         """The block's output (N, planes, H / stride, W / stride) for x (N, in_channels, H, W)."""
         hidden = torch.relu(self.norm1(self.conv1(x), route))
+        hidden = self.positions(hidden, x, route, masks)
         hidden = self.hidden(hidden, x, route, masks)
         branch = self.norm2(self.conv2(hidden), route)
+        branch = self.positions(branch, x, route, masks)
         branch = self.branch(branch, x, route, masks)
         shortcut = x if self.shortcut is None else self.shortcut(x, route)
         return torch.relu(shortcut + branch)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut, with three gate sites. The 3x3 convolution has the stride.
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, with four gate sites. The 3x3 convolution has the stride.
 
+    ``positions`` (position): both hidden activations and the output of the branch; a shut position saves all three
+    convolutions there. The grid lies over conv1's positions and over those after the stride.
     ``reduced`` (channel): relu(norm1(conv1(x))); a shut channel saves its row of conv1 and its column of conv2.
     ``hidden`` (channel): relu(norm2(conv2(...))); a shut channel saves its row of conv2 and its column of conv3.
     ``branch`` (branch): all three convolutions.
@@ -139,6 +148,7 @@ class Bottleneck(nn.Module):
         out_channels = planes * self.expansion
         self.conv1 = convolution(in_channels, planes, kernel=1)
         self.norm1 = norm_factory(planes, Position.BLOCK)
+        self.positions = point("positions", Granularity.POSITION, 1, "conv1", "conv2", "conv3")
         self.reduced = point("reduced", Granularity.CHANNEL, planes, "conv1", "conv2")
         self.conv2 = convolution(planes, planes, kernel=3, stride=stride)
         self.norm2 = norm_factory(planes, Position.BLOCK)
@@ -151,9 +161,12 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor, route: Route, masks: Masks) -> Tensor:
         """The block's output (N, 4 * planes, H / stride, W / stride) for x (N, in_channels, H, W)."""
-        reduced = self.reduced(torch.relu(self.norm1(self.conv1(x), route)), x, route, masks)
-        hidden = self.hidden(torch.relu(self.norm2(self.conv2(reduced), route)), x, route, masks)
-        branch = self.branch(self.norm3(self.conv3(hidden), route), x, route, masks)
+        reduced = self.positions(torch.relu(self.norm1(self.conv1(x), route)), x, route, masks)
+        reduced = self.reduced(reduced, x, route, masks)
+        hidden = self.positions(torch.relu(self.norm2(self.conv2(reduced), route)), x, route, masks)
+        hidden = self.hidden(hidden, x, route, masks)
+        branch = self.positions(self.norm3(self.conv3(hidden), route), x, route, masks)
+        branch = self.branch(branch, x, route, masks)
         shortcut = x if self.shortcut is None else self.shortcut(x, route)
         return torch.relu(shortcut + branch)
 

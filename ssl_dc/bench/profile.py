@@ -184,18 +184,7 @@ def _times(executor: Executor, images: Tensor) -> dict[str, float]:
 def _shares(model: Model, executor: Executor, images: Tensor) -> Mapping[str, float]:
     """MACs of the images as a share of the dense MACs of each layer, mean over images."""
     masks = executor(images).masks
-    return {
-        layer.name: float(_product([masks[site].mean(dim=1) for site in layer.sites], len(images)).mean())
-        for layer in model.cost.layers
-        if not layer.gate
-    }
-
-
-def _product(shares: Sequence[Tensor], images: int) -> Tensor:
-    product = torch.ones(images)
-    for share in shares:
-        product = product * share
-    return product
+    return {layer.name: float(layer.open_share(masks).mean()) for layer in model.cost.layers if not layer.gate}
 
 
 def _name(step: Step) -> str:

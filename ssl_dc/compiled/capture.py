@@ -32,6 +32,8 @@ from ssl_dc.compiled.plan import (
     Subsample,
 )
 from ssl_dc.errors import RunError
+from ssl_dc.gating.base import Gate
+from ssl_dc.gating.sites import GateSite
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.routes import Route
 
@@ -260,15 +262,14 @@ class _Translation:
         activation = self._value(node.args[0])
         if not self.route.gated or point.gate is None:
             return activation
-        decision = Decide(
-            output=point.site.name,
-            input=self._value(node.args[1]),
-            site=point.site,
-            gate=point.gate,
-            dial=self.dial,
-        )
-        self.steps.insert(self._after(decision.input), decision)
+        if not any(isinstance(step, Decide) and step.site == point.site for step in self.steps):
+            self._decide(point.site, point.gate, self._value(node.args[1]))
         return self._add(Mask(output=node.name, input=activation, site=point.site))
+
+    def _decide(self, site: GateSite, gate: Gate, decided_on: str) -> None:
+        """Add the decision of a gate, as early as it can be made."""
+        decision = Decide(output=site.name, input=decided_on, site=site, gate=gate, dial=self.dial)
+        self.steps.insert(self._after(decided_on), decision)
 
     def _after(self, value: str) -> int:
         """The first index after the step that computes a value and the decisions that follow it."""

@@ -127,7 +127,7 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     if isinstance(step, Mask):
         mask = torch.zeros(1, step.site.channels)
         mask[:, kept[step.site.name]] = 1
-        return masked(values[step.input], mask, step.site.axis)
+        return masked(values[step.input], mask, step.site)
     if isinstance(step, Call):
         return step.function(*(values[argument] for argument in step.arguments))
     raise TypeError(f"a {type(step).__name__} cannot be computed")

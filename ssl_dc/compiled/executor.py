@@ -107,7 +107,7 @@ class Executor:
     @property
     def sites_that_save_nothing(self) -> list[str]:
         """Names of the gate sites whose mask is applied to layers that are computed whole, in order."""
-        return [step.site.name for step in self.plan.steps if isinstance(step, Mask)]
+        return list(dict.fromkeys(step.site.name for step in self.plan.steps if isinstance(step, Mask)))
 
     def __call__(self, images: Tensor, budget: float | Sequence[float] | None = None) -> Executed:
         """Features and masks of images (N, 3, H, W), float32. The features of an image that is not finite are NaN.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Linear, Mask, Norm, Plan, Pointwise, Relu, Step, Subsample
 from ssl_dc.folding import folded
@@ -60,7 +61,8 @@ def _fold_relu(plan: Plan, step: Step) -> Plan:
 def _pick_channels(plan: Plan, step: Step) -> Plan:
     """Turn a channel mask between layers into a choice of outputs of the first and of inputs of the next ones.
 
-    What is between the first layer and the mask must treat each number by itself. It then runs on the chosen channels only.
+    What is between the first layer and the mask must treat each number by itself, or all channels alike. It then runs on
+    the chosen channels only.
     """
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL):
         return plan
@@ -178,12 +180,17 @@ class _Region:
         return made and self._pick_after(reader.output)
 
 
-def _pointwise_before(plan: Plan, value: str) -> list[Pointwise]:
-    """The pointwise steps that end in a value, if only the next one reads each of them, in order."""
+def _pointwise_before(plan: Plan, value: str) -> list[Pointwise | Mask]:
+    """The pointwise steps and masks of positions that end in a value, if only the next one reads each of them, in order."""
     makers = plan.makers(value)
-    if len(makers) != 1 or not plan.read_once(value) or not isinstance(makers[0], Pointwise):
+    if len(makers) != 1 or not plan.read_once(value) or not _is_channelwise(makers[0]):
         return []
     return [*_pointwise_before(plan, makers[0].input), makers[0]]
+
+
+def _is_channelwise(step: Step) -> TypeGuard[Pointwise | Mask]:
+    """Whether a step is a function of each number by itself, or a mask that treats all channels alike."""
+    return isinstance(step, Pointwise) or (isinstance(step, Mask) and step.site.granularity is Granularity.POSITION)
 
 
 def _linear_before(plan: Plan, value: str) -> Linear | None:

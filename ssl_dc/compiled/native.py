@@ -14,7 +14,7 @@ from ssl_dc.compiled.arena import Arena, Cells, shapes_of
 from ssl_dc.compiled.eager import compute, decided
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
 from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, in_kernel, kind_of, padded
-from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, MaxPool, Mean, Plan, Pointwise, Relu, Step
+from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, Mask, MaxPool, Mean, Plan, Pointwise, Relu, Step
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""
@@ -263,7 +263,7 @@ def _picked_values(plan: Plan) -> dict[str, str]:
     for step in plan.steps:
         if isinstance(step, (Conv, Linear)) and step.out_site is not None:
             picked[step.output] = step.out_site
-        elif isinstance(step, (Pointwise, Relu)) or (isinstance(step, Call) and step.channelwise):
+        elif isinstance(step, (Pointwise, Relu, Mask)) or (isinstance(step, Call) and step.channelwise):
             site = next((picked[value] for value in step.inputs if value in picked), None)
             if site is not None:
                 picked[step.output] = site

@@ -12,6 +12,7 @@ from torch import Tensor
 from ssl_dc.compiled.eager import weight_and_bias
 from ssl_dc.compiled.plan import Conv, Decide, Linear, Mask, Plan, Step
 from ssl_dc.errors import RunError
+from ssl_dc.gating.sites import Granularity
 
 
 def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: float, *, multiple: int = 1) -> Plan:
@@ -28,10 +29,15 @@ def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: f
 
     Raises:
         ValueError: If ``min_open_share`` is not in [0, 1].
-        RunError: If a mask acts at a place where no layer can take it over.
+        RunError: If a mask is over positions, or acts at a place where no layer can take it over.
     """
     if not (math.isfinite(min_open_share) and 0 <= min_open_share <= 1):
         raise ValueError(f"min_open_share must be in [0, 1], not {min_open_share}")
+    for site in plan.sites:
+        if site.granularity is Granularity.POSITION:
+            raise RunError(
+                f"{site.name}: a mask of positions removes no channel and no branch, so it cannot be made static"
+            )
     kept = {site.name: _kept(open_shares[site.name], min_open_share, multiple) for site in plan.sites}
     steps = [
         _without_shut_channels(step, kept)

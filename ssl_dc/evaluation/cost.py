@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ssl_dc.assemble import build_data_set, build_network
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Splits
@@ -138,7 +141,8 @@ class CostTable(Report):
 def cost_of_network(config: RunConfig) -> CostTable:
     """The cost of the network that a config names. Its gated cost is the lowest possible one, with every gate shut."""
     cost = build_network(config).cost
-    return cost_table(config, cost, dict.fromkeys(cost.channels, 0.0), "the least possible: every gate shut")
+    shut = {site: np.zeros(entries) for site, entries in cost.channels.items()}
+    return cost_table(config, cost, shut, "the least possible: every gate shut")
 
 
 def cost_of_run(
@@ -164,7 +168,7 @@ def cost_of_run(
     images, described = cost_images(open_splits(build_data_set(model.config)))
     route = model.gated_route
     gated = extract(model, images, [route], workers=model.config.training.workers, keep_masks=True)[route]
-    shares = {site: float(mask.mean()) for site, mask in gated.masks.items()}
+    shares = {site: mask.mean(axis=0) for site, mask in gated.masks.items()}
     at = "" if model.gated_route.budget is None else f", at a budget of {model.gated_route.budget:g}"
     table = cost_table(model.config, model.cost, shares, f"the mean over {described}{at}")
     return replace(table, gated_macs=float(gated.macs.mean()))
@@ -177,23 +181,25 @@ def cost_images(splits: Splits) -> tuple[ImageSet, str]:
     return sample(splits.train, TRAINING_IMAGES), "training images: none are held out"
 
 
-def cost_table(config: RunConfig, cost: CostModel, shares: Mapping[str, float], gated_is: str) -> CostTable:
+def cost_table(
+    config: RunConfig, cost: CostModel, shares: Mapping[str, npt.NDArray[np.float64]], gated_is: str
+) -> CostTable:
     """The cost of a network whose gates are open as often as given.
 
     Args:
         config: The network's config.
         cost: Its cost model.
-        shares: Mean share of the channels that are on, for each gate site.
+        shares: For each gate site, the share of images for which each entry of its mask is open, (channels,).
         gated_is: Which images the shares are of, in words.
     """
     rows = []
     for layer in cost.layers:
         gated = float(layer.macs)
         for site in layer.sites:
-            gated *= shares[site]
+            gated *= float(np.average(shares[site], weights=layer.cells.get(site)))
         rows.append(CostRow(layer.name, 0 if layer.gate else layer.macs, gated))
     sites = [
-        SiteRow(site, entries, sum(layer.macs for layer in cost.layers if site in layer.sites), shares[site])
+        SiteRow(site, entries, sum(layer.macs for layer in cost.layers if site in layer.sites), float(shares[site].mean()))
         for site, entries in cost.channels.items()
     ]
     network = f"{config.backbone.name}, {config.data.image_size} px, gating {config.gating.name}"

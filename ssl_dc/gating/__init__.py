@@ -40,4 +40,16 @@ def ssl_dc_gatings() -> list[Part]:
             options="ssl_dc.gating.options:DGNetOptions",
             summary="Per-image channel gates inside each residual block (DGNet, Li et al. 2021).",
         ),
+        Part(
+            name="dgnet_spatial",
+            target="ssl_dc.gating.dgnet_spatial:DGNetSpatial",
+            options="ssl_dc.gating.options:DGNetSpatialOptions",
+            summary="Per-image gates of positions, the cells of a grid, in each residual block (DGNet).",
+        ),
+        Part(
+            name="dgnet_dual",
+            target="ssl_dc.gating.dgnet_dual:DGNetDual",
+            options="ssl_dc.gating.options:DGNetDualOptions",
+            summary="Per-image gates of channels and of positions in each residual block (DGNet's dual gating).",
+        ),
     ]

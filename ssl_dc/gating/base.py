@@ -44,6 +44,7 @@ class Gate(nn.Module, ABC):
         site: The site that the gate acts on.
 
     Attributes:
+        site: The same. A gate of positions may act on a finer grid than the backbone declared.
         budgets: Buffer (B,) float32: the budgets that have thresholds, ascending, in (0, 1]. B is 1 to begin with.
         usual: The row of the budget that is meant where none is named.
         thresholds: Buffer (B, channels) float32: the thresholds of each budget. They are 0 until the budget control moves
@@ -55,6 +56,7 @@ class Gate(nn.Module, ABC):
 
     def __init__(self, site: GateSite) -> None:
         super().__init__()
+        self.site = site
         self.usual = 0
         self.register_buffer("budgets", torch.ones(1))
         self.register_buffer("thresholds", torch.zeros(1, site.channels))
@@ -122,7 +124,7 @@ class GatingScheme(ABC):
     @property
     @abstractmethod
     def granularity(self) -> Granularity | None:
-        """The kind of gate site that the scheme acts on; None if it gates nothing."""
+        """The kind of gate site that the scheme acts on, or several kinds joined by ``|``; None if it gates nothing."""
 
     @abstractmethod
     def gate(self, site: GateSite) -> Gate:
@@ -140,7 +142,8 @@ class GatingScheme(ABC):
 
     def make_gate(self, site: GateSite) -> Gate | None:
         """The scheme as a gate factory: a gate at a site of the scheme's granularity, None at any other site."""
-        return self.gate(site) if site.granularity is self.granularity else None
+        acts_here = self.granularity is not None and site.granularity in self.granularity
+        return self.gate(site) if acts_here else None
 
 
 def set_budgets(module: nn.Module, budgets: Sequence[float], usual: float | None = None) -> None:

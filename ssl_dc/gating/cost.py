@@ -26,6 +26,10 @@ def height_and_width(size: ImageSize) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
+Cells = tuple[int, ...]
+"""How many positions of a layer's output lie in each cell of a grid, row by row."""
+
+
 @dataclass(frozen=True)
 class LayerCost:
     """The cost of one layer for one image.
@@ -35,12 +39,25 @@ class LayerCost:
         macs: Its cost when nothing is gated.
         sites: The gate sites that scale the cost: the gated cost is ``macs`` times the open share of each of them.
         gate: Whether the layer belongs to a gate. Only the gated route runs it.
+        cells: For each position site among ``sites``: how many positions of the layer's output lie in each cell of its
+            grid. The open share is that of the positions; at any other site it is that of the entries of the mask.
     """
 
     name: str
     macs: int
     sites: tuple[str, ...] = ()
     gate: bool = False
+    cells: Mapping[str, Cells] = field(default_factory=dict)
+
+    def open_share(self, masks: Mapping[str, Tensor]) -> Tensor:
+        """The share of its dense cost that the layer pays under masks (N, channels) of its sites: (N,) float32.
+
+        A layer without sites pays 1, as a tensor without axes.
+        """
+        share = torch.ones(())
+        for site in self.sites:
+            share = share * _open_share(masks[site], self.cells.get(site))
+        return share
 
 
 @dataclass(frozen=True)
@@ -94,26 +111,50 @@ class CostModel:
         Returns:
             MACs (N,), whole numbers in float64; on the CPU if the masks' device has no float64.
         """
-        counts = in_float64(torch.stack([mask.float().sum(dim=1) for mask in masks.values()]))
-        opened = dict(zip(masks, counts, strict=True))
+        ways = self._ways(masks)
+        counts = in_float64(torch.stack([_open_count(masks[site], cells) for site, cells in ways]))
+        opened = dict(zip(ways, counts, strict=True))
         total = torch.zeros_like(counts[0])
         for layer in self.layers:
             open_macs = torch.full_like(total, layer.macs)
             for site in layer.sites:
-                open_macs = open_macs * opened[site] / self.channels[site]
+                cells = layer.cells.get(site)
+                whole = self.channels[site] if cells is None else sum(cells)
+                open_macs = open_macs * opened[site, cells] / whole
             total = total + open_macs
         return total
 
     def ratio(self, masks: Mapping[str, Tensor]) -> Tensor:
         """F^R / F^O for each image, (N,) in float32, with the gradient of the masks."""
-        shares = {site: mask.float().mean(dim=1) for site, mask in masks.items()}
+        shares = {(site, cells): _open_share(masks[site], cells) for site, cells in self._ways(masks)}
         total = torch.zeros_like(next(iter(shares.values())))
         for layer in self.layers:
             share = torch.full_like(total, layer.macs / self.dense_macs)
             for site in layer.sites:
-                share = share * shares[site]
+                share = share * shares[site, layer.cells.get(site)]
             total = total + share
         return total
+
+    @property
+    def position_sites(self) -> set[str]:
+        """Names of the sites whose masks are over positions."""
+        return {site for layer in self.layers for site in layer.cells}
+
+    def _ways(self, masks: Mapping[str, Tensor]) -> list[tuple[str, Cells | None]]:
+        """Each way in which a mask scales layers: by its entries alike, or by the positions that these stand for."""
+        by_positions = {(site, cells): None for layer in self.layers for site, cells in layer.cells.items()}
+        return [*((site, None) for site in masks), *by_positions]
+
+
+def _open_count(mask: Tensor, cells: Cells | None) -> Tensor:
+    """How many entries of a mask (N, channels) are open, or how many positions of its cells: (N,) float32."""
+    mask = mask.float()
+    return mask.sum(dim=1) if cells is None else (mask * mask.new_tensor(cells)).sum(dim=1)
+
+
+def _open_share(mask: Tensor, cells: Cells | None) -> Tensor:
+    """The open share of the entries of a mask (N, channels), or of the positions of its cells: (N,) float32."""
+    return mask.float().mean(dim=1) if cells is None else _open_count(mask, cells) / sum(cells)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ssl_dc.folding import folded
 from ssl_dc.gating.base import Gate, GatingScheme, PooledRule
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.options import DGNetOptions
+from ssl_dc.gating.options import DGNetLossOptions, DGNetOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
 ORDER = 2.0
@@ -30,7 +31,34 @@ def straight_through(soft: Tensor) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-class DGNetGate(Gate):
+class SampledGate(Gate):
+    """A gate of DGNet's: it draws its mask from logits in training, and compares them with the threshold in evaluation.
+
+    Args:
+        site: The site that the gate acts on.
+        options: Temperature, noise.
+    """
+
+    def __init__(self, site: GateSite, options: DGNetLossOptions) -> None:
+        super().__init__(site)
+        self.temperature = options.temperature
+        self.noise = options.noise
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, channels) in float32; the threshold is not yet subtracted."""
+
+    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
+        """The mask (N, channels): sampled with a straight-through gradient in training, thresholded in evaluation."""
+        logits = self.logits(x) - threshold
+        if not self.training:
+            return (logits >= 0).to(x.dtype)
+        noise = self.noise * logistic_noise(logits) if self.noise else 0.0
+        soft = torch.sigmoid((logits + noise) / self.temperature)
+        return straight_through(soft).to(x.dtype)
+
+
+class DGNetGate(SampledGate):
     """One gate: logits = W2 . ReLU(BN(W1 . GAP(x))), one for each channel of the hidden activation (equation 2).
 
     Args:
@@ -39,10 +67,8 @@ class DGNetGate(Gate):
     """
 
     def __init__(self, site: GateSite, options: DGNetOptions) -> None:
-        super().__init__(site)
+        super().__init__(site, options)
         hidden = max(1, site.in_channels // options.reduction)
-        self.temperature = options.temperature
-        self.noise = options.noise
         self.squeeze = nn.Conv2d(site.in_channels, hidden, kernel_size=1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         self.excite = nn.Conv2d(hidden, site.channels, kernel_size=1, bias=options.start == "ordered")
@@ -60,15 +86,6 @@ class DGNetGate(Gate):
         context = x.mean(dim=(2, 3), keepdim=True)
         logits: Tensor = self.excite(torch.relu(self.norm(self.squeeze(context))))
         return logits.flatten(1).float()
-
-    def forward(self, x: Tensor, threshold: Tensor) -> Tensor:
-        """The mask (N, channels): sampled with a straight-through gradient in training, thresholded in evaluation."""
-        logits = self.logits(x) - threshold
-        if not self.training:
-            return (logits >= 0).to(x.dtype)
-        noise = self.noise * logistic_noise(logits) if self.noise else 0.0
-        soft = torch.sigmoid((logits + noise) / self.temperature)
-        return straight_through(soft).to(x.dtype)
 
     def pooled_rule(self, threshold: Tensor) -> PooledRule:
         """Equation 2 with its batch norm folded, and the threshold."""
@@ -90,25 +107,25 @@ class DGNet(GatingScheme):
         return DGNetGate(site, self.options)
 
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
-        """The budget penalty (equation 3) and the bound term that the paper leaves out."""
+        """The budget penalty (equation 3) and the bound term that the paper leaves out, around d* = sqrt(t_d)."""
         p = math.exp(-self.options.bound_decay * progress)
+        densities = torch.stack(list(trace.densities().values()))
         return {
             "budget": self.options.penalty * (trace.ratio().mean() - budget).square(),
-            "bound": self.options.bound * bound(torch.stack(list(trace.densities().values())), budget, p),
+            "bound": self.options.bound * bound(densities, math.sqrt(budget), p),
         }
 
 
-def bound(densities: Tensor, budget: float, p: float) -> Tensor:
+def bound(densities: Tensor, target: float, p: float) -> Tensor:
     """DGNet's bound: it keeps the open share of every block inside an interval that widens as p goes from 1 to 0.
 
-    With d* = sqrt(t_d), the mean over blocks of relu(p d* - d)^2 + relu(d - (1 - p + p d*))^2.
+    The mean over blocks of relu(p d* - d)^2 + relu(d - (1 - p + p d*))^2.
 
     Args:
         densities: Open share d of each block's mask, mean over the batch, (blocks,).
-        budget: t_d, in (0, 1].
+        target: d*, in (0, 1].
         p: How tight the interval is, from 1 (d = d*) to 0 (any d).
     """
-    target = math.sqrt(budget)
     below = torch.relu(p * target - densities)
     above = torch.relu(densities - (1 - p + p * target))
     return (below.square() + above.square()).mean()

@@ -19,23 +19,16 @@ class NoGatingOptions(GatingOptions):
     name: str = "none"
 
 
-class DGNetOptions(GatingOptions):
-    """Options of the gating scheme ``dgnet``; the defaults are the published ones (method section 4)."""
+class DGNetLossOptions(GatingOptions):
+    """What DGNet's channel and spatial gates have in common; the defaults are the published ones (method section 4)."""
 
     compiles: ClassVar[bool] = True
 
-    name: str = "dgnet"
-    reduction: int = Field(4, ge=1, description="Hidden width of a gate: the block's input channels divided by this.")
     temperature: float = Field(2 / 3, gt=0, description="Temperature tau of the relaxed gates in training.")
     noise: float = Field(
         1.0,
         ge=0,
         description="Scale of the logistic noise in training; 0 trains the gates as they are evaluated, for short runs.",
-    )
-    start: Literal["even", "ordered"] = Field(
-        "even",
-        description="'even', as published: all channels of a site begin alike. 'ordered': a learned bias opens the first"
-        " channels most and the last ones least, so that gates begin as a fixed prefix does.",
     )
     penalty: float = Field(5.0, ge=0, description="Weight lambda of the squared distance to the budget.")
     bound: float = Field(1.0, ge=0, description="Weight gamma of the bound ('balance') term.")
@@ -44,6 +37,37 @@ class DGNetOptions(GatingOptions):
         ge=0,
         description="How fast the bound is relaxed: p = exp(-bound_decay * progress); 0.02 an epoch at 500.",
     )
+
+
+class DGNetOptions(DGNetLossOptions):
+    """Options of the gating scheme ``dgnet``."""
+
+    name: str = "dgnet"
+    reduction: int = Field(4, ge=1, description="Hidden width of a gate: the block's input channels divided by this.")
+    start: Literal["even", "ordered"] = Field(
+        "even",
+        description="'even', as published: all channels of a site begin alike. 'ordered': a learned bias opens the first"
+        " channels most and the last ones least, so that gates begin as a fixed prefix does.",
+    )
+
+
+class DGNetSpatialOptions(DGNetLossOptions):
+    """Options of the gating scheme ``dgnet_spatial``."""
+
+    name: str = "dgnet_spatial"
+    grid: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Cells of a mask along each side. DGNet has 7 at 224 px, and 8, 8 and 4 in its stages at 32 px. With"
+        " more cells than a layer has positions along a side, some of them decide nothing.",
+    )
+
+
+class DGNetDualOptions(DGNetSpatialOptions, DGNetOptions):
+    """Options of the gating scheme ``dgnet_dual``: those of the channel gates and of the spatial gates."""
+
+    name: str = "dgnet_dual"
 
 
 class ConvNetAIGOptions(GatingOptions):

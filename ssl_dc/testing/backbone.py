@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ssl_dc.backbones.base import Backbone
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import Gate, GateFactory, no_gates
 from ssl_dc.gating.counting import counted_macs
-from ssl_dc.gating.sites import GateSite, Granularity
+from ssl_dc.gating.sites import GateSite, Granularity, over_positions
 from ssl_dc.norms.base import NormFactory, Position, RouteNorm
 from ssl_dc.norms.options import SeparateNormsOptions, SharedNormsOptions
 from ssl_dc.norms.separate import SeparateNorms
@@ -77,8 +77,11 @@ def gate_sites_are_declared_as_they_are(subject: Subject) -> None:
         site, gate = point.site, point.gate
         seen = gate.seen_channels if isinstance(gate, SwitchGate) else None
         expect(seen == site.in_channels, f"expected the gate at {site.name} to see {site.in_channels} channels, saw {seen}")
-        if site.granularity is Granularity.BRANCH:
-            expect(site.channels == 1, f"expected a mask of width 1 at the branch site {site.name}, saw {site.channels}")
+        if site.granularity is not Granularity.CHANNEL:
+            expect(
+                site.channels == 1,
+                f"expected a mask of width 1 at the {site.granularity} site {site.name}, saw {site.channels}",
+            )
         expect(bool(site.layers), f"expected the layers that {site.name} saves, saw none")
         unknown = set(site.layers) - layers
         expect(
@@ -165,6 +168,27 @@ def a_half_shut_mask_saves_half_of_its_layers(subject: Subject) -> None:
             f"expected at most {share:.3f} of the weights of {layer} to have an effect under half-shut masks, saw"
             f" {used[layer]:.3f}",
         )
+
+
+def a_shut_position_saves_its_layers(subject: Subject) -> None:
+    """Where a mask of positions is shut, the outputs of the layers that its site saves have no effect."""
+    backbone, switches = _switched(subject, grid=(2, 2))
+    points = [point for point in backbone.gate_points() if point.site.granularity is Granularity.POSITION]
+    if not points:
+        raise DoesNotApplyError("it declares no position sites")
+    for point in points:
+        mask = switches[point.site.name].mask
+        mask[1:] = 0
+        outputs = _outputs_of(backbone, point.site.layers)
+        for layer, output in outputs.items():
+            shut = 1 - over_positions(mask[None], point.site.grid, output.shape[2:])
+            gradient = torch.zeros(()) if output.grad is None else output.grad
+            expect(
+                not bool((gradient * shut).any()),
+                f"expected {layer} to have no effect at the positions that {point.site.name} shuts, saw"
+                f" {int((gradient * shut != 0).sum())} outputs that have one",
+            )
+        mask.fill_(1)
 
 
 def an_open_mask_uses_its_layers(subject: Subject) -> None:
@@ -296,11 +320,11 @@ def compiles_whole_if_it_claims_to(subject: Subject) -> None:
 
 
 def _backbone(subject: Subject, gates: GateFactory | None = None, norms: NormFactory | None = None) -> Backbone:
-    """The backbone with linear gates at its channel sites, or at its branch sites if it has no channel sites."""
+    """The backbone with linear gates at its channel sites, or at sites of another kind if it has no channel sites."""
     norms = norms or SeparateNorms(SeparateNormsOptions()).layer
     if gates is None:
         found = set(_granularities(subject))
-        chosen = Granularity.CHANNEL if Granularity.CHANNEL in found else Granularity.BRANCH
+        chosen = next((kind for kind in Granularity if kind in found), None)
 
         def gates(site: GateSite) -> Gate | None:
             return LinearGate(site) if site.granularity is chosen else None
@@ -330,12 +354,14 @@ def _gated_backbone(subject: Subject) -> Backbone:
     return backbone
 
 
-def _switched(subject: Subject, norms: NormFactory | None = None) -> tuple[Backbone, dict[str, SwitchGate]]:
-    """The backbone in evaluation mode with an open switch at each of its sites."""
+def _switched(
+    subject: Subject, norms: NormFactory | None = None, grid: tuple[int, int] = (1, 1)
+) -> tuple[Backbone, dict[str, SwitchGate]]:
+    """The backbone in evaluation mode with an open switch at each of its sites; those of positions have a grid."""
     switches: dict[str, SwitchGate] = {}
 
     def factory(site: GateSite) -> Gate:
-        switches[site.name] = SwitchGate(site)
+        switches[site.name] = SwitchGate(site.on_grid(*grid) if site.granularity is Granularity.POSITION else site)
         return switches[site.name]
 
     backbone = _backbone(subject, factory, norms).eval()
@@ -364,6 +390,25 @@ def _weight(backbone: nn.Module, layer: str) -> Tensor:
     return weight  # type: ignore[return-value]  # it is a tensor, as was just checked
 
 
+def _outputs_of(backbone: Backbone, layers: Iterable[str]) -> dict[str, Tensor]:
+    """What layers put out on the gated route, with the gradient of the features."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(layer: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            output.retain_grad()
+            outputs[layer] = output
+
+        return hook
+
+    handles = [backbone.get_submodule(layer).register_forward_hook(keep(layer)) for layer in layers]
+    features, _ = backbone(random_images(ROWS, SIZE), Route.GATED)
+    for handle in handles:
+        handle.remove()
+    (features * torch.randn(features.shape)).sum().backward()
+    return outputs
+
+
 def _share_with_effect(backbone: Backbone, layers: dict[str, float]) -> dict[str, float]:
     """The share of each layer's weights that the features of the gated route depend on, by their gradient."""
     backbone.zero_grad()
@@ -385,6 +430,7 @@ CHECKS = (
     without_gates_the_routes_are_one,
     a_shut_mask_saves_its_layers,
     a_half_shut_mask_saves_half_of_its_layers,
+    a_shut_position_saves_its_layers,
     an_open_mask_uses_its_layers,
     declared_cost_is_the_counted_cost,
     every_parameter_gets_a_gradient,

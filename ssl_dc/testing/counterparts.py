@@ -59,7 +59,7 @@ def flat_encoder() -> Encoder:
 
 
 class SmallBackbone(Backbone):
-    """Two residual blocks with channel and branch sites, for encoders and gating schemes.
+    """Two residual blocks with sites of each kind, for encoders and gating schemes.
 
     Args:
         norm_factory: Gives the norm layers.

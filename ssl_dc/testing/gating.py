@@ -17,7 +17,7 @@ from ssl_dc.norms.options import SharedNormsOptions
 from ssl_dc.norms.shared import SharedNorms
 from ssl_dc.plugins.options import GatingOptions
 from ssl_dc.routes import Route
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect, expect_gradient, expect_instance
+from ssl_dc.testing.check import ConformanceError, DoesNotApplyError, Subject, expect, expect_gradient, expect_instance
 from ssl_dc.testing.compiled import claims_to_compile, compiled
 from ssl_dc.testing.counterparts import SmallBackbone, random_images
 
@@ -46,23 +46,26 @@ def gates_are_declared(subject: Subject) -> None:
 
 
 def each_site_of_its_granularity_gets_a_gate(subject: Subject) -> None:
-    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask. Other sites get no gate."""
+    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask. Other sites get no gate.
+
+    The gate acts on the site that it was given; a gate of positions may act on a finer grid.
+    """
     scheme = _scheme(subject)
-    sites = [
-        GateSite("channels", Granularity.CHANNEL, in_channels=8, channels=12, layers=()),
-        GateSite("branch", Granularity.BRANCH, in_channels=8, channels=1, layers=()),
-    ]
-    for site in sites:
+    for kind in Granularity:
+        site = _site(kind, 8, 12)
         gate = scheme.make_gate(site)
-        if site.granularity is not scheme.granularity:
-            expect(gate is None, f"expected no gate at a {site.granularity} site, saw {gate!r}")
+        if kind not in _kinds(scheme):
+            expect(gate is None, f"expected no gate at a {kind} site, saw {gate!r}")
             continue
-        expect(isinstance(gate, Gate), f"expected an ssl_dc.Gate at a {site.granularity} site, saw {gate!r}")
+        if not isinstance(gate, Gate):
+            raise ConformanceError(f"expected an ssl_dc.Gate at a {kind} site, saw {gate!r}")
         expect(gate is not scheme.make_gate(site), "expected a new gate each time, saw the same one twice")
-        thresholds = gate.state_dict().get("thresholds") if gate else None
+        own = site.on_grid(*gate.site.grid) if kind is Granularity.POSITION else site
+        expect(gate.site == own, f"expected a gate that acts on {own}, saw one that acts on {gate.site}")
+        thresholds = gate.state_dict().get("thresholds")
         expect(
-            thresholds is not None and thresholds.shape == (1, site.channels),
-            f"expected a buffer 'thresholds' of the shape (1, {site.channels}), saw {thresholds}",
+            thresholds is not None and thresholds.shape == (1, own.channels),
+            f"expected a buffer 'thresholds' of the shape (1, {own.channels}), saw {thresholds}",
         )
 
 
@@ -292,14 +295,23 @@ def _expect_gates(subject: Subject) -> None:
 
 
 def _gates(subject: Subject) -> Iterator[tuple[Gate, GateSite]]:
-    """Gates of two sites of different widths."""
+    """Gates of two sites of different widths for each kind of site that the scheme acts on, and the sites as they act."""
     _expect_gates(subject)
     scheme = _scheme(subject)
-    for in_channels, channels in ((8, 12), (16, 6)):
-        wide = scheme.granularity is Granularity.CHANNEL
-        assert scheme.granularity is not None  # noqa: S101  # for the type checker
-        site = GateSite("site", scheme.granularity, in_channels, channels if wide else 1, ())
-        yield scheme.gate(site), site
+    for kind in _kinds(scheme):
+        for in_channels, channels in ((8, 12), (16, 6)):
+            gate = scheme.gate(_site(kind, in_channels, channels))
+            yield gate, gate.site
+
+
+def _site(kind: Granularity, in_channels: int, channels: int) -> GateSite:
+    """A site as a backbone declares it: with that many channels, or for a whole branch or all positions."""
+    return GateSite("site", kind, in_channels, channels if kind is Granularity.CHANNEL else 1, ())
+
+
+def _kinds(scheme: GatingScheme) -> tuple[Granularity, ...]:
+    """The kinds of site that a scheme acts on."""
+    return () if scheme.granularity is None else scheme.granularity.kinds
 
 
 def _block_input(site: GateSite, count: int = ROWS, size: int = 5) -> Tensor:

@@ -84,7 +84,7 @@ def test_gate_sites_are_declared_for_every_block() -> None:
 
     net = ResNet18(ResNet18Options(width=8), SHARED.layer, factory)
     assert [point.site for point in net.gate_points()] == declared
-    assert len({site.name for site in declared}) == len(declared) == 16
+    assert len({site.name for site in declared}) == len(declared) == 24
     sites = {site.name: site for site in declared}
     c_in = 8
     for stage, planes in CHANNELS.items():
@@ -92,6 +92,7 @@ def test_gate_sites_are_declared_for_every_block() -> None:
             block = f"stages.layer{stage}.{index}"
             layers = (f"{block}.conv1", f"{block}.conv2")
             expected = {
+                "positions": GateSite(f"{block}.positions", Granularity.POSITION, c_in, 1, layers),
                 "hidden": GateSite(f"{block}.hidden", Granularity.CHANNEL, c_in, planes, layers),
                 "branch": GateSite(f"{block}.branch", Granularity.BRANCH, c_in, 1, layers),
             }

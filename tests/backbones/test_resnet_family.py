@@ -123,10 +123,10 @@ def test_gated_route_with_open_masks_equals_dense_route_bit_for_bit(name: str, t
     assert torch.equal(gated, dense)
 
 
-def test_bottleneck_declares_two_channel_sites_and_a_branch_site() -> None:
+def test_bottleneck_declares_two_channel_sites_a_branch_site_and_a_position_site() -> None:
     net = resnet("resnet50", width=8)
     sites = {point.site.name: point.site for point in net.gate_points()}
-    assert len(sites) == 3 * 16
+    assert len(sites) == 4 * 16
     _, blocks = blocks_by_hand("resnet50", 8, 32, "cifar")
     names = [f"stages.layer{stage + 1}.{index}" for stage in range(4) for index in range(DEPTHS["resnet50"][stage])]
     for name, block in zip(names, blocks, strict=True):
@@ -136,6 +136,8 @@ def test_bottleneck_declares_two_channel_sites_and_a_branch_site() -> None:
         assert sites[f"{name}.reduced"] == GateSite(f"{name}.reduced", channel, c_in, planes, (conv1, conv2))
         assert sites[f"{name}.hidden"] == GateSite(f"{name}.hidden", channel, c_in, planes, (conv2, conv3))
         assert sites[f"{name}.branch"] == GateSite(f"{name}.branch", branch, c_in, 1, (conv1, conv2, conv3))
+        positions = GateSite(f"{name}.positions", Granularity.POSITION, c_in, 1, (conv1, conv2, conv3))
+        assert sites[f"{name}.positions"] == positions
         assert all(isinstance(net.get_submodule(layer), nn.Conv2d) for layer in (conv1, conv2, conv3))
 
 

@@ -137,7 +137,8 @@ def test_the_compiled_network_is_the_same(backend: str, images: Tensor) -> None:
 @pytest.mark.parametrize("entries", [1, 2, 6])
 def test_an_entry_of_a_mask_acts_on_neighbouring_channels(shape: tuple[int, ...], axis: int, entries: int) -> None:
     activation, mask = torch.randn(shape), (torch.arange(2 * entries) % 3 == 0).float().view(2, entries)
-    seen = masked(activation, mask, axis).movedim(axis, 1)
+    site = GateSite("site", Granularity.CHANNEL, 1, entries, (), axis)
+    seen = masked(activation, mask, site).movedim(axis, 1)
     for image in range(2):
         for channel in range(6):
             opened = mask[image, channel * entries // 6]

@@ -36,7 +36,7 @@ def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
     assert float(((one - other).abs().max() / other.abs().max()).detach()) < 1e-4
 
 
-@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig", pytest.param("dgnet_dual", marks=pytest.mark.slow)])
 def test_onnx_files_run_in_onnxruntime(gating: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     model = model_of(**{"gating.name": gating})

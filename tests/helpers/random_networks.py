@@ -27,12 +27,12 @@ def random_encoder(seed: int = 0, /, size: int = 32, **settings: object) -> ssl_
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
             module.bias.data.normal_(0, 0.1, generator=generator)
         if isinstance(module, Gate):
-            excite = getattr(module, "excite", None)
-            if excite is not None:
-                excite.weight.data.normal_(0, 3, generator=generator)
+            last = next((layer for layer in reversed([*module.modules()]) if isinstance(layer, nn.Conv2d)), None)
+            if last is not None:
+                last.weight.data.normal_(0, 3, generator=generator)
             module.thresholds.normal_(0, 0.5, generator=generator)
-            if excite is not None and excite.bias is not None:
-                excite.bias.data.zero_()
+            if last is not None and last.bias is not None:
+                last.bias.data.zero_()
     return encoder.eval()
 
 

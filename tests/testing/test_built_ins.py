@@ -62,6 +62,8 @@ DOES_NOT_APPLY: dict[tuple[str, str], set[str]] = {
     ("data", "stl10"): NEEDS_IMAGES,
     ("gating", "none"): NEEDS_GATES | {COMPILES},
     ("gating", "dgnet"): {"without_gates_there_is_no_loss"},
+    ("gating", "dgnet_spatial"): {"without_gates_there_is_no_loss", NEEDS_RULE},
+    ("gating", "dgnet_dual"): {"without_gates_there_is_no_loss"},
     ("gating", "prefix"): {"without_gates_there_is_no_loss", NEEDS_PARAMETERS},
     ("gating", "random"): {"without_gates_there_is_no_loss", NEEDS_PARAMETERS, NEEDS_RULE, COMPILES},
     ("gating", "convnet_aig"): {"without_gates_there_is_no_loss"},

@@ -25,6 +25,7 @@ NEED_SITES = {
     "open_masks_change_nothing",
     "a_shut_mask_saves_its_layers",
     "a_half_shut_mask_saves_half_of_its_layers",
+    "a_shut_position_saves_its_layers",
     "an_open_mask_uses_its_layers",
 }
 WITHOUT = {
@@ -36,6 +37,7 @@ WITHOUT = {
         "a_higher_threshold_shuts_more",
         "a_pooled_rule_decides_as_the_gate_does",
     },
+    "blocks": {"a_shut_position_saves_its_layers"},
     "without_sites": NEED_SITES,
     "one_route": NEED_SITES,
 }
@@ -227,6 +229,12 @@ FAULTS = [
         "gate_sites_are_declared_as_they_are",
         "saw ['unused']",
         also("an_open_mask_uses_its_layers"),
+    ),
+    Fault(
+        "backbone",
+        "masks_only_the_hidden",
+        "a_shut_position_saves_its_layers",
+        "expected conv2 to have no effect at the positions that positions shuts",
     ),
     Fault("backbone", "batch_statistics", "evaluation_is_deterministic_and_image_by_image", "of images one by one"),
     # norm policies

@@ -68,6 +68,7 @@ FAULTY = {
         "MeanMask",
         "UncountedConvolution",
         "UnknownLayer",
+        "MasksOnlyTheHidden",
         "BatchStatistics",
     ),
     "norm": ("SwappedRoutes", "IsABatchNorm", "OneLayerForAll"),

@@ -130,6 +130,26 @@ class UnknownLayer(Blocks):
     saved = ("conv1", "conv2", "unused")
 
 
+class HiddenAndPositions(nn.Module):
+    """Two sites that mask one activation, one after the other."""
+
+    def __init__(self, site, gate_factory):
+        super().__init__()
+        self.channels = GatePoint(site, gate_factory)
+        positions = GateSite("positions", Granularity.POSITION, site.in_channels, 1, site.layers)
+        self.positions = GatePoint(positions, gate_factory)
+
+    def forward(self, activation, block_input, route, masks):
+        activation = self.channels(activation, block_input, route, masks)
+        return self.positions(activation, block_input, route, masks)
+
+
+class MasksOnlyTheHidden(Blocks):
+    """Shut positions of the branch get what the convolution makes of their neighbours."""
+
+    point_class = HiddenAndPositions
+
+
 class BatchStatistics(Blocks):
     def forward(self, images, route):
         return super().forward(images - images.mean(dim=0), route)

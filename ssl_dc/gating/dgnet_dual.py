@@ -1,0 +1,49 @@
+"""DGNet's dual gating, of channels and positions (Li et al. 2021, "Dynamic Dual Gating Neural Networks")."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ssl_dc.gating.base import Gate, GatingScheme
+from ssl_dc.gating.cost import Trace
+from ssl_dc.gating.dgnet import DGNetGate, bound
+from ssl_dc.gating.dgnet_spatial import DGNetSpatialGate
+from ssl_dc.gating.options import DGNetDualOptions
+from ssl_dc.gating.sites import GateSite, Granularity
+
+
+class DGNetDual(GatingScheme):
+    """The gating scheme ``dgnet_dual``: a spatial gate for each block, and a channel gate for each hidden activation.
+
+    The gates decide by themselves. A number is computed where its channel and its position are both open.
+    """
+
+    granularity = Granularity.CHANNEL | Granularity.POSITION
+
+    def __init__(self, options: DGNetDualOptions) -> None:
+        self.options = options
+
+    def gate(self, site: GateSite) -> Gate:
+        """A gate for a channel site or a position site."""
+        over_positions = site.granularity is Granularity.POSITION
+        return DGNetSpatialGate(site, self.options) if over_positions else DGNetGate(site, self.options)
+
+    def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
+        """The budget penalty and a bound term for each kind of gate, as in DGNet.
+
+        The bounds are around sqrt(t_d): where both gates of a block open that share, the block costs t_d.
+        """
+        p = math.exp(-self.options.bound_decay * progress)
+        target = math.sqrt(budget)
+        spatial = trace.cost.position_sites
+        densities = trace.densities()
+        channels = torch.stack([share for site, share in densities.items() if site not in spatial])
+        positions = torch.stack([share for site, share in densities.items() if site in spatial])
+        return {
+            "budget": self.options.penalty * (trace.ratio().mean() - budget).square(),
+            "bound_channels": self.options.bound * bound(channels, target, p),
+            "bound_positions": self.options.bound * bound(positions, target, p),
+        }
