@@ -3,29 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ssl_dc.compiled.plan import Conv, Plan
+from ssl_dc.compiled.plan import Conv, Decide, Plan
+from ssl_dc.gating.base import PooledRule
 
 LARGEST_CODE = 255
 """The codes of activations are the numbers from 0 to this."""
 LARGEST_WEIGHT = 127
 """Weights are the numbers from minus this to this, so that minus a weight is a weight."""
+OF_STEP = 256
+"""A fine byte counts parts of a step of this size."""
+NO_LOSS = 128
+"""The fine byte of a number that its code stands for exactly."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Code:
     """How a byte stands for a number: ``(byte - zero) * step``.
 
+    A finer code has a second byte, the fine byte, with what rounding to the first one lost: the number is
+    ``(byte + (fine - 128) / 256 - zero) * step``.
+
     Attributes:
-        step: The difference between the numbers of two neighbouring bytes, above 0.
+        step: For each channel the difference between the numbers of two neighbouring bytes, (channels,) float64 above 0.
         zero: The byte that stands for 0, from 0 to 255. It is 0 where no number is negative.
+        fine: Whether there is a fine byte.
     """
 
-    step: float
+    step: Tensor
     zero: int
+    fine: bool = False
+
+    @property
+    def origin(self) -> float:
+        """``byte + fine / 256`` of the number 0, or its byte if there is no fine byte."""
+        return self.zero + (NO_LOSS / OF_STEP if self.fine else 0)
+
+    def picked(self, channels: Tensor) -> Code:
+        """The code of some channels, given their indices."""
+        return replace(self, step=self.step[channels])
+
+
+def encoded(values: Tensor, code: Code) -> Tensor:
+    """The bytes, as floats, that stand for numbers (..., channels, H, W)."""
+    return _in_steps(values, code).round()
+
+
+def decoded(codes: Tensor, code: Code) -> Tensor:
+    """The numbers that bytes (..., channels, H, W) stand for."""
+    return (codes - code.zero) * code.step.to(codes.dtype)[:, None, None]
+
+
+def held(values: Tensor, code: Code) -> Tensor:
+    """What is left of numbers (..., channels, H, W) in a code, with its fine byte if it has one."""
+    codes = encoded(values, code)
+    if code.fine:
+        lost = _in_steps(values, code) - codes
+        codes = codes + ((lost * OF_STEP + NO_LOSS).round().clamp(0, LARGEST_CODE) - NO_LOSS) / OF_STEP
+    return decoded(codes, code)
+
+
+def _in_steps(values: Tensor, code: Code) -> Tensor:
+    return (values / code.step.to(values.dtype)[:, None, None] + code.zero).clamp(0, LARGEST_CODE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,19 +76,40 @@ class Int8Conv(Conv):
 
     With the exact sum of the products of the input's bytes and the weights, and each operation rounded to float32, it gives
     ``round(clamp(sum * scale + bias + residual * residual_scale, low, 255))``; ties are rounded to even. The border of the
-    input consists of bytes that stand for 0.
+    input consists of bytes that stand for 0. A residual with a fine byte is ``byte + fine / 256``. Where the output has a
+    fine byte, it keeps what the rounding lost, as ``round(lost * 256 + 128)``, at most 255.
 
     Attributes:
         weight: (out, in, height, width) int8.
         bias: (out,) float32, in bytes of the output. It makes up for the zeros of the input and of the residual.
         scale: (out,) float32: how many bytes of the output one unit of the sum is worth.
-        residual_scale: How many bytes of the output one byte of the residual is worth.
+        residual_scale: (out,) float32: how many bytes of the output one byte of the residual is worth; None without one.
         low: The smallest byte of the output: the one that stands for 0 if a ReLU follows, else 0.
     """
 
     scale: Tensor
-    residual_scale: float = 0.0
+    residual_scale: Tensor | None = None
     low: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Int8Decide(Decide):
+    """The decision of a gate on means that are off by a known error.
+
+    Attributes:
+        missing: What is missing of the mean of each input channel, (in_channels,) float32.
+    """
+
+    missing: Tensor
+
+    @property
+    def rule(self) -> PooledRule | None:
+        """The gate's rule, with the missing part of the means in its bias."""
+        rule = super().rule
+        if rule is None:
+            return None
+        bias = rule.hidden_bias.double() + rule.hidden_weight.double() @ self.missing.double()
+        return rule._replace(hidden_bias=bias.float())
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.kernel import INT8, INT8_FLAGS, ROOM
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.native_backend import NativeRunner
-from ssl_dc.compiled.quantise import quantise
+from ssl_dc.compiled.quantise import Recipe, quantise
 from ssl_dc.native import library as native_library
 from ssl_dc.native.library_cache import load_library
 from ssl_dc.routes import Route
@@ -46,7 +46,7 @@ def run_case(draw: random.Random, kernel: Kernel, file: str) -> None:
     images = torch.randn(draw.randint(1, 3), 3, size, size)
     plan = fuse(capture(encoder.backbone(route), route))
     if file == INT8:
-        plan = quantise(plan, torch.randn(1, 3, size, size))
+        plan = quantise(plan, torch.randn(1, 3, size, size), recipe=Recipe(compensated=False, fine=draw.random() < 0.8))
     runner = NativeRunner(plan, kernel, draw.randint(1, 4))
     for batch in (images, images[:1]):
         features, _ = runner(batch)
