@@ -17,15 +17,15 @@ LARGEST_WEIGHT = 127
 OF_STEP = 256
 """A fine byte counts parts of a step of this size."""
 NO_LOSS = 128
-"""The fine byte of a number that its code stands for exactly."""
+"""The fine byte of a value that its code stands for exactly."""
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
     """How a byte stands for a number: ``(byte - zero) * step``.
 
-    A finer code has a second byte, the fine byte, with what rounding to the first one lost: the number is
-    ``(byte + (fine - 128) / 256 - zero) * step``.
+    A value that is read by more than convolutions has 16 bits: ``(number - origin) * unit``. The upper byte of the number is
+    the byte above, rounded to nearest. The lower one, the fine byte, is what that lost, in 256ths of a step, plus 128.
 
     Attributes:
         step: For each channel the difference between the numbers of two neighbouring bytes, (channels,) float64 above 0.
@@ -38,36 +38,44 @@ class Code:
     fine: bool = False
 
     @property
-    def origin(self) -> float:
-        """``byte + fine / 256`` of the number 0, or its byte if there is no fine byte."""
-        return self.zero + (NO_LOSS / OF_STEP if self.fine else 0)
+    def unit(self) -> Tensor:
+        """The difference between two neighbouring numbers, (channels,) float64; the step without a fine byte."""
+        return self.step / OF_STEP if self.fine else self.step
+
+    @property
+    def origin(self) -> int:
+        """The number that stands for 0; the byte without a fine byte."""
+        return OF_STEP * self.zero + NO_LOSS if self.fine else self.zero
 
     def picked(self, channels: Tensor) -> Code:
         """The code of some channels, given their indices."""
         return replace(self, step=self.step[channels])
 
 
+def numbers(values: Tensor, code: Code) -> Tensor:
+    """The numbers of 16 bits, or the bytes, that stand for values (..., channels, H, W); they are whole, and floats."""
+    in_steps = (values / _of_channels(code.step, values) + code.zero).clamp(0, LARGEST_CODE)
+    return (in_steps * OF_STEP).round() + NO_LOSS if code.fine else in_steps.round()
+
+
 def encoded(values: Tensor, code: Code) -> Tensor:
-    """The bytes, as floats, that stand for numbers (..., channels, H, W)."""
-    return _in_steps(values, code).round()
+    """The bytes that stand for values (..., channels, H, W), as floats."""
+    whole = numbers(values, code)
+    return (whole / OF_STEP).floor() if code.fine else whole
 
 
 def decoded(codes: Tensor, code: Code) -> Tensor:
-    """The numbers that bytes (..., channels, H, W) stand for."""
-    return (codes - code.zero) * code.step.to(codes.dtype)[:, None, None]
+    """The values that bytes (..., channels, H, W) stand for."""
+    return (codes - code.zero) * _of_channels(code.step, codes)
 
 
 def held(values: Tensor, code: Code) -> Tensor:
-    """What is left of numbers (..., channels, H, W) in a code, with its fine byte if it has one."""
-    codes = encoded(values, code)
-    if code.fine:
-        lost = _in_steps(values, code) - codes
-        codes = codes + ((lost * OF_STEP + NO_LOSS).round().clamp(0, LARGEST_CODE) - NO_LOSS) / OF_STEP
-    return decoded(codes, code)
+    """What is left of values (..., channels, H, W) in their numbers of 16 bits, or in their bytes."""
+    return (numbers(values, code) - code.origin) * _of_channels(code.unit, values)
 
 
-def _in_steps(values: Tensor, code: Code) -> Tensor:
-    return (values / code.step.to(values.dtype)[:, None, None] + code.zero).clamp(0, LARGEST_CODE)
+def _of_channels(sizes: Tensor, like: Tensor) -> Tensor:
+    return sizes.to(like.dtype)[:, None, None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,14 +84,13 @@ class Int8Conv(Conv):
 
     With the exact sum of the products of the input's bytes and the weights, and each operation rounded to float32, it gives
     ``round(clamp(sum * scale + bias + residual * residual_scale, low, 255))``; ties are rounded to even. The border of the
-    input consists of bytes that stand for 0. A residual with a fine byte is ``byte + fine / 256``. Where the output has a
-    fine byte, it keeps what the rounding lost, as ``round(lost * 256 + 128)``, at most 255.
+    input consists of bytes that stand for 0. With a fine byte the output is ``round(256 * clamp(...)) + 128`` instead.
 
     Attributes:
         weight: (out, in, height, width) int8.
         bias: (out,) float32, in bytes of the output. It makes up for the zeros of the input and of the residual.
         scale: (out,) float32: how many bytes of the output one unit of the sum is worth.
-        residual_scale: (out,) float32: how many bytes of the output one byte of the residual is worth; None without one.
+        residual_scale: (out,) float32: how many bytes of the output one unit of the residual is worth; None without one.
         low: The smallest byte of the output: the one that stands for 0 if a ReLU follows, else 0.
     """
 

@@ -81,6 +81,6 @@ class Int8Program(NativeProgram):
 
 
 def copying(given: Code, made: Code) -> tuple[Tensor, Tensor]:
-    """Scale and bias, (channels,) float32 each, that turn bytes of one code into those of another."""
-    scale = (given.step / made.step).float()
+    """Scale and bias, (channels,) float32 each, that turn the numbers of one code into bytes of another."""
+    scale = (given.unit / made.step).float()
     return scale, (made.zero - given.origin * scale.double()).float()

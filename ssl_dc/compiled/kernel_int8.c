@@ -9,8 +9,12 @@
  * which is the bias, the residual and the ReLU in one. So every result is the same bit by bit on every processor: this file must be
  * compiled with -ffp-contract=off.
  *
- * An activation that is more than the input of convolutions is finer: it has a second byte for each code, its fine byte, with what
- * the rounding lost, in 256ths of a step, plus 128. Residuals, means and copies read code + fine / 256. Convolutions read the codes.
+ * An activation that is more than the input of convolutions has 16 bits for each element, the number
+ *
+ *   round(256 * clamp(...)) + 128        with the same clamp(...) as above
+ *
+ * Its upper byte is the code, which convolutions read. The lower byte, the fine byte, lies elsewhere. Residuals, means and copies
+ * read the number. scale, bias and low are for codes; residual_scale is for the numbers of the residual.
  *
  * An activation is laid out as (row, column, channel). It has a border of zeros (of the code of 0), as wide as the widest padding of
  * the operations that read it. The channels of a pixel are padded to a multiple of 16; a pixel of the input images has 4 channels. A
@@ -135,25 +139,29 @@ INLINE ivec codes_from(fvec v, float low) {
 }
 
 INLINE fvec floats_of(ivec v) { return __builtin_convertvector(v, fvec); }
-INLINE fvec floats_at(const uint8_t *codes) { return floats_of(__builtin_convertvector(*(const bvec *)codes, ivec)); }
+INLINE ivec integers_at(const uint8_t *codes) { return __builtin_convertvector(*(const bvec *)codes, ivec); }
 INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
 
-#define OF_STEP 256.0f /* fine bytes hold parts of a step of this size, */
-#define NO_LOSS 128    /* plus this */
+#define FINE_BITS 8
+#define OF_STEP 256 /* a fine byte counts parts of a step of this size */
+#define NO_LOSS 128 /* the fine byte of a value that its code stands for exactly */
 
-/* Codes, with their fine bytes if there are any; fine: the bytes from a code to its fine byte, or 0. Nothing is rounded here. */
-INLINE fvec finer_at(const uint8_t *codes, int64_t fine) {
-    fvec v = floats_at(codes);
-    return fine ? v + floats_at(codes + fine) * (1 / OF_STEP) : v;
+/* The numbers of an activation, or its codes if there are no fine bytes; fine: the bytes from a code to its fine byte, or 0. */
+INLINE fvec numbers_at(const uint8_t *codes, int64_t fine) {
+    ivec v = integers_at(codes);
+    return floats_of(fine ? (v << FINE_BITS) + integers_at(codes + fine) : v);
 }
 
-/* Put the codes of v, and their fine bytes if there are any. */
-INLINE void put_finer(uint8_t *y, int64_t fine, fvec v, float low) {
-    ivec codes = codes_from(v, low);
-    put_codes(y, codes);
-    if (!fine) return;
-    fvec lost = smaller(larger(v, ALL(low)), ALL(255.0f)) - floats_of(codes);
-    put_codes(y + fine, codes_from(lost * OF_STEP + (float)NO_LOSS, 0));
+/* Put v, which is in codes, with its fine bytes if there are any. */
+INLINE void put_numbers(uint8_t *y, int64_t fine, fvec v, float low) {
+    if (!fine) {
+        put_codes(y, codes_from(v, low));
+        return;
+    }
+    v = smaller(larger(v, ALL(low)), ALL(255.0f)) * (float)OF_STEP;
+    ivec numbers = (ivec)(v + TO_EVEN) - (ivec)ALL(TO_EVEN) + NO_LOSS;
+    put_codes(y, numbers >> FINE_BITS);
+    put_codes(y + fine, numbers & (OF_STEP - 1));
 }
 
 INLINE ivec four_codes(const uint8_t *x) {
@@ -317,8 +325,8 @@ INLINE void columns_tile(const int P, const int V, const uint8_t *const *x, cons
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++) {
             fvec out = floats_of(acc[p * V + v]) * scale + bias;
-            if (residual) out += finer_at(residual[p] + v * VL, c->residual_fine) * *(const fvec *)(c->residual_scale + v * VL);
-            put_finer(y[p] + v * VL, c->y_fine, out, c->low);
+            if (residual) out += numbers_at(residual[p] + v * VL, c->residual_fine) * *(const fvec *)(c->residual_scale + v * VL);
+            put_numbers(y[p] + v * VL, c->y_fine, out, c->low);
         }
     }
 }
@@ -573,19 +581,23 @@ static void sums(const Op *op, const State *s, int member, int members) {
     }
 }
 
-static int32_t sum_of_parts(const int32_t *partial, int stride, int channel) {
-    int32_t total = 0;
-    for (int part = 0; part < PARTS; part++) total += partial[part * stride + channel];
-    return total;
+static void add_parts(int32_t *partial, int stride) {
+    for (int part = 1; part < PARTS; part++)
+        for (int c = 0; c < stride; c++) partial[c] += partial[part * stride + c];
 }
 
+/* The means of n channels, given the partial sums, which are added up. */
 static void means(const Op *op, const State *s, float *mean, int n) {
-    const int32_t pixels = op->x.height * op->x.width;
-    for (int c = 0; c < n; c++) {
-        float codes = (float)(sum_of_parts(partial_sums(op, s, 0), op->x.stride, c) - op->x_zero * pixels);
-        if (op->x.fine) codes += (float)(sum_of_parts(partial_sums(op, s, 1), op->x.stride, c) - NO_LOSS * pixels) * (1 / OF_STEP);
-        mean[c] = codes * op->scale[c];
+    const int32_t pixels = op->x.height * op->x.width, zeros = op->x_zero * pixels, no_loss = NO_LOSS * pixels;
+    const float *scale = op->scale;
+    int32_t *codes = partial_sums(op, s, 0), *fine = partial_sums(op, s, 1);
+    add_parts(codes, op->x.stride);
+    for (int c = 0; c < n; c++) mean[c] = (float)(codes[c] - zeros);
+    if (op->x.fine) {
+        add_parts(fine, op->x.stride);
+        for (int c = 0; c < n; c++) mean[c] += (float)(fine[c] - no_loss) * (1.0f / OF_STEP);
     }
+    for (int c = 0; c < n; c++) mean[c] *= scale[c];
 }
 
 #define DOTS_AT_ONCE 4
@@ -644,8 +656,8 @@ static void copy(const Op *op, const State *s, int member, int members) {
             const uint8_t *x = s->arena + op->x.offset + row * op->x.line + (int64_t)column * op->x.stride;
             uint8_t *y = s->arena + op->y.offset + row * op->y.line + (int64_t)column * op->y.stride;
             for (int i = 0; i < op->y.stride; i += VL) {
-                fvec v = finer_at(x + i, op->x.fine) * *(const fvec *)(op->scale + i) + *(const fvec *)(op->bias + i);
-                put_finer(y + i, op->y.fine, v, op->low);
+                fvec v = numbers_at(x + i, op->x.fine) * *(const fvec *)(op->scale + i) + *(const fvec *)(op->bias + i);
+                put_numbers(y + i, op->y.fine, v, op->low);
             }
         }
 }

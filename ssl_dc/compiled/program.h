@@ -22,7 +22,7 @@ typedef struct {
     int64_t offset; /* index of the first element of the first pixel inside the border */
     int32_t height, width, channels;
     int32_t stride, line, plane; /* elements from a pixel, a row, a channel to the next */
-    int64_t fine;   /* for kernels whose elements are codes: elements from a code to the byte with its 256ths; 0: there are none */
+    int64_t fine;   /* for kernels whose elements are codes: elements from a code to its fine byte; 0: there is none */
 } Activation;
 
 typedef struct {
@@ -39,9 +39,9 @@ typedef struct {
     const float *weight2, *bias2;   /* of the second layer of a gate */
     /* The rest is for kernels whose elements are codes. */
     const float *scale;             /* for each channel: the codes of y that one unit of the sum of products is worth; the codes of
-                                       y that a code of x is worth, where x is copied; the value of a code of x over the number of
+                                       y that a code, or a number, of x is worth, where x is copied; the value of a code of x over the number of
                                        pixels, where x is averaged */
-    const float *residual_scale;    /* for each channel the codes of y that one code of the residual is worth */
+    const float *residual_scale;    /* for each channel the codes of y that a code, or a number, of the residual is worth */
     float low;                      /* the least code that y may have */
     int32_t x_zero;                 /* the code of 0 in x */
 } Op;

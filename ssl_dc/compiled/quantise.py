@@ -212,7 +212,7 @@ def _convolution(step: Conv, rounded: _Rounded, codes: Mapping[str, Code], seen:
         if step.residual in seen and step.output in seen and seen[step.residual].shape != seen[step.output].shape:
             raise RunError(f"int8 cannot compute {step.layer}: it adds a value of another shape; use float32")
         residual = codes[step.residual]
-        residual_scale = (residual.step / made.step).float()
+        residual_scale = (residual.unit / made.step).float()
         bias = bias - residual.origin * residual_scale
     kept = {attribute.name: getattr(step, attribute.name) for attribute in fields(step)}
     changed = {

@@ -222,9 +222,11 @@ def test_each_channel_has_a_step_of_its_own() -> None:
 
 def test_a_fine_byte_keeps_what_rounding_lost() -> None:
     steps, values = torch.ones(1, dtype=torch.float64), 255 * torch.rand(1, 1, 8, 8)
-    coarse, fine = (held(values, Code(steps, 0, fine=each)) - values for each in (False, True))
-    assert 0.3 < float(coarse.abs().max()) <= 0.5
-    assert float(fine.abs().max()) <= 1 / 256
+    coarse, fine = Code(steps, 0), Code(steps, 0, fine=True)
+    assert 0.3 < float((held(values, coarse) - values).abs().max()) <= 0.5
+    assert float((held(values, fine) - values).abs().max()) <= 0.5 / 256
+    assert float((decoded(encoded(values, fine), fine) - values).abs().max()) <= 0.5 + 0.5 / 256
+    assert held(torch.zeros(1, 1, 1), fine) == 0
 
 
 def test_outliers_are_clipped_where_only_convolutions_read_them() -> None:
@@ -271,12 +273,11 @@ def test_a_convolution_in_int8_is_the_one_in_float32_up_to_its_steps(recipe: Rec
         )[0]
         if step.residual is not None:
             code = plan.codes[step.residual]
-            r = torch.randint(0, 65536 if code.fine else 256, expected.shape)
+            r = torch.randint(128, 65409, expected.shape) if code.fine else torch.randint(0, 256, expected.shape)
             values[step.residual] = r.numpy().astype(np.uint16 if code.fine else np.uint8)
-            byte = (r.double() - 128) / 256 if code.fine else r.double()
-            expected = expected + decoded(byte, code)
-        out = int8_network.in_steps(int8_network.convolved(step, values, {}, plan.codes))
-        got = decoded(torch.from_numpy(out).double() - (0.5 if made.fine else 0), made)
+            expected = expected + (r.double() - code.origin) * code.unit[:, None, None]
+        out = int8_network.convolved(step, values, {}, plan.codes).astype(np.float64)
+        got = (torch.from_numpy(out) - made.origin) * made.unit[:, None, None]
         low, high = decoded(torch.tensor([step.low, 255.0]).double().expand(len(made.step), 1, 2), made).unbind(2)
         error = original.weight.double() - step.weight.double() * steps_of_weights(step, plan)
         assert (error.abs() <= 0.5001 * steps_of_weights(step, plan)).all()

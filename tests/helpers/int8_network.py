@@ -1,6 +1,6 @@
 """What a plan in int8 computes, stated in NumPy: whole numbers, and float32 operations that are rounded one by one.
 
-A value is an array of bytes. A value whose code has a fine byte is an array of 256 * byte + fine.
+A value is an array of bytes, or of numbers of 16 bits: of these the upper byte is what convolutions read.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def run(plan: Int8Plan, image: Floats) -> tuple[Floats, dict[str, npt.NDArray[np
             values[step.output] = pooled(step, values[step.input])
         elif isinstance(step, Relu):
             given, made = plan.codes[step.input], plan.codes[step.output]
-            ratio = (given.step / made.step).numpy().astype(F)[:, None, None]
-            origin = given.zero + (0.5 if given.fine else 0)
-            copied = in_steps(values[step.input]) * ratio + (made.zero - origin * ratio.astype(np.float64)).astype(F)
+            ratio = (given.step / (256 if given.fine else 1) / made.step).numpy().astype(F)[:, None, None]
+            origin = 256 * given.zero + 128 if given.fine else given.zero
+            copied = values[step.input].astype(F) * ratio + (made.zero - origin * ratio.astype(np.float64)).astype(F)
             values[step.output] = to_held(copied, made, made.zero if step.relu else 0)
         elif isinstance(step, Mean):
             features = means(values[step.input], plan.codes[step.input])
@@ -64,22 +64,16 @@ def to_bytes(values: Floats, low: float = 0) -> Bytes:
 
 
 def to_held(values: Floats, code: Code, low: float = 0) -> Held:
-    """The nearest bytes, with fine bytes if the code has them: these hold what rounding lost, in 256ths."""
-    whole = to_bytes(values, low)
+    """The nearest bytes, or numbers of 16 bits if the code has a fine byte."""
     if not code.fine:
-        return whole
-    lost = np.clip(values, F(low), F(255)) - whole.astype(F)
-    return whole.astype(np.uint16) * np.uint16(256) + to_bytes(lost * F(256) + F(128))
+        return to_bytes(values, low)
+    assert values.dtype == F
+    return (np.rint(np.clip(values, F(low), F(255)) * F(256)) + 128).astype(np.uint16)
 
 
 def bytes_of(held: Held) -> Bytes:
-    """The bytes without fine bytes, as convolutions read them."""
+    """The bytes that convolutions read."""
     return held if held.dtype == np.uint8 else (held // 256).astype(np.uint8)
-
-
-def in_steps(held: Held) -> Floats:
-    """Byte, plus fine byte / 256 if there is one."""
-    return held.astype(F) if held.dtype == np.uint8 else held.astype(F) / F(256)
 
 
 def convolved(
@@ -98,7 +92,7 @@ def convolved(
     sums = np.tensordot(weight, windows, axes=((1, 2, 3), (0, 3, 4)))
     out = sums.astype(F) * step.scale.numpy()[:, None, None] + step.bias.numpy()[:, None, None]
     if step.residual is not None:
-        out = out + in_steps(values[step.residual]) * step.residual_scale.numpy()[:, None, None]
+        out = out + values[step.residual].astype(F) * step.residual_scale.numpy()[:, None, None]
     made = to_held(out, codes[step.output], step.low)
     if step.out_site is not None:
         made[~masks[step.out_site]] = codes[step.output].zero
