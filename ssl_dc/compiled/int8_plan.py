@@ -24,8 +24,8 @@ NO_LOSS = 128
 class Code:
     """How a byte stands for a number: ``(byte - zero) * step``.
 
-    A value that is read by more than convolutions has 16 bits: ``(number - origin) * unit``. The upper byte of the number is
-    the byte above, rounded to nearest. The lower one, the fine byte, is what that lost, in 256ths of a step, plus 128.
+    A value that is read by more than convolutions has 16 bits: ``(number - origin) * unit``. The upper byte of the number
+    is the byte above, rounded to nearest. The lower one, the fine byte, is what that lost, in 256ths of a step, plus 128.
 
     Attributes:
         step: For each channel the difference between the numbers of two neighbouring bytes, (channels,) float64 above 0.
