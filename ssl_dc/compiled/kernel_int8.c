@@ -149,7 +149,8 @@ INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertve
 /* The numbers of an activation, or its codes if there are no fine bytes; fine: the bytes from a code to its fine byte, or 0. */
 INLINE fvec numbers_at(const uint8_t *codes, int64_t fine) {
     ivec v = integers_at(codes);
-    return floats_of(fine ? (v << FINE_BITS) + integers_at(codes + fine) : v);
+    if (fine) v = (v << FINE_BITS) + integers_at(codes + fine);
+    return floats_of(v);
 }
 
 /* Put v, which is in codes, with its fine bytes if there are any. */

@@ -19,6 +19,8 @@ SAMPLES = 1024
 """Elements of a value that are looked at for each image."""
 PIXELS = 32
 """Outputs of a convolution whose windows are looked at for each image."""
+INPUTS_AT_ONCE = 8
+"""Inputs of a convolution that are looked at together."""
 COLUMNS = 576
 """Weights of an output whose second moments are taken together: those of 64 channels, for 3x3 pixels."""
 
@@ -152,13 +154,24 @@ class Moments:
 
     def add(self, exact: Tensor, coded: Tensor) -> None:
         """Look at an input (channels, H, W), and at the same in bytes, less the byte of 0."""
-        self.images += 1
-        self._exact += self._mean_window(exact)
-        mean = self._mean_window(coded)
-        self._coded += mean
-        self._waiting.append((self._some_windows(coded), mean.float()[None]))
-        if len(self._waiting) == IMAGES_AT_ONCE:
-            self._multiply()
+        self._waiting.append((exact, coded))
+        if len(self._waiting) == INPUTS_AT_ONCE:
+            self.multiply()
+
+    def multiply(self) -> None:
+        """Look at the inputs that wait, and forget them: many at once are faster, and take memory."""
+        if not self._waiting:
+            return
+        exact, coded = (torch.stack(each) for each in zip(*self._waiting, strict=True))
+        self.images += len(self._waiting)
+        self._waiting.clear()
+        self._exact += _mean_windows(self._taps(exact)).double().sum(dim=0)
+        taps = self._taps(coded)
+        means = _mean_windows(taps)
+        self._coded += means.double().sum(dim=0)
+        for sums, vectors in ((self._windows, self._some_windows(taps)), (self._means, means)):
+            for block, columns in zip(sums, vectors.split(COLUMNS, dim=1), strict=True):
+                block.add(columns)
 
     @property
     def exact(self) -> Tensor:
@@ -176,40 +189,32 @@ class Moments:
         That of the images' mean windows is added: a gate sees means over the pixels, and a rounded weight is off in all
         pixels alike.
         """
-        self._multiply()
         return [pair[0].covariance + pair[1].covariance for pair in zip(self._windows, self._means, strict=True)]
 
-    def _multiply(self) -> None:
-        """Add up the products of the windows that wait: many at once are faster."""
-        if not self._waiting:
-            return
-        windows, means = (torch.cat(each) for each in zip(*self._waiting, strict=True))
-        self._waiting.clear()
-        for sums, vectors in ((self._windows, windows), (self._means, means)):
-            for block, columns in zip(sums, vectors.split(COLUMNS, dim=1), strict=True):
-                block.add(columns)
-
-    def _mean_window(self, x: Tensor) -> Tensor:
-        taps = self._taps(x)
-        return torch.stack([tap.mean(dim=(1, 2)).double() for tap in taps], dim=1).flatten()
-
-    def _some_windows(self, x: Tensor) -> Tensor:
-        taps = [tap.flatten(1) for tap in self._taps(x)]
-        outputs = taps[0].shape[1]
-        chosen = torch.arange(outputs) if outputs <= PIXELS else torch.randint(outputs, (PIXELS,), generator=self._draw)
-        return torch.stack([tap[:, chosen] for tap in taps], dim=1).flatten(0, 1).T
+    def _some_windows(self, taps: Sequence[Tensor]) -> Tensor:
+        """The windows of some outputs, (n, columns); the same outputs of each input."""
+        outputs = taps[0].shape[2] * taps[0].shape[3]
+        every = outputs <= PIXELS
+        chosen = torch.arange(outputs) if every else torch.randint(outputs, (PIXELS,), generator=self._draw)
+        windows = torch.stack([tap.flatten(2)[:, :, chosen] for tap in taps], dim=2)  # (inputs, channels, taps, outputs)
+        return windows.flatten(1, 2).transpose(1, 2).flatten(0, 1)
 
     def _taps(self, x: Tensor) -> list[Tensor]:
-        """What each tap of the kernel is multiplied with, (channels, H', W') each."""
+        """What each tap of the kernel is multiplied with, (n, channels, H', W') each."""
         step = self._step
         (rows, columns), (height, width) = step.padding, step.weight.shape[2:]
         padded = F.pad(x, (columns, columns, rows, rows))
-        down, right = padded.shape[1] - height + 1, padded.shape[2] - width + 1
+        down, right = padded.shape[2] - height + 1, padded.shape[3] - width + 1
         return [
-            padded[:, row : row + down : step.stride, column : column + right : step.stride]
+            padded[:, :, row : row + down : step.stride, column : column + right : step.stride]
             for row in range(height)
             for column in range(width)
         ]
+
+
+def _mean_windows(taps: Sequence[Tensor]) -> Tensor:
+    """The mean window of each input, (n, columns)."""
+    return torch.stack([tap.mean(dim=(2, 3)) for tap in taps], dim=2).flatten(1)
 
 
 class _Sums:
@@ -250,6 +255,11 @@ class _Multiplied(EagerRun):
     def __init__(self, plan: Plan, codes: Mapping[str, Code], moments: Mapping[Step, Moments]) -> None:
         super().__init__(plan)
         self._codes, self._moments = codes, moments
+
+    def _compute(self, step: Step) -> None:
+        super()._compute(step)
+        if isinstance(step, Conv):
+            self._moments[step].multiply()
 
     def value(self, step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Any:
         if isinstance(step, Conv):

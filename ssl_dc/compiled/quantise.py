@@ -33,6 +33,8 @@ from ssl_dc.errors import RunError
 
 TAIL = 1e-4
 """Share of the elements at each end of a value's range that are clipped, where there is no fine byte."""
+HEADROOM = 1.15
+"""How far a value with a fine byte reaches beyond all that was seen: what is clipped there is lost to all that follows."""
 SMALLEST_SHARE = 0.25
 """The step of a channel is at least this share of the largest step of its value, however small its numbers were."""
 
@@ -150,7 +152,7 @@ def _code(seen: Seen, fine: bool, by_channel: bool) -> Code:
         return Code(shares.double(), 0, fine)
     if by_channel:
         shares = (extents / extents.max()).clamp(min=SMALLEST_SHARE)
-    low, high = float((seen.lows / shares).min()), float((seen.highs / shares).max())
+    low, high = (HEADROOM * float(end) for end in ((seen.lows / shares).min(), (seen.highs / shares).max()))
     if not fine:
         ordered = (torch.cat(seen.samples) / shares[torch.cat(seen.channels)]).sort().values
         tail = int(TAIL * len(ordered))
