@@ -13,6 +13,9 @@ from pathlib import Path
 # torch is imported, and inherited by every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# To compile UMAP takes longer than to lay out the few points of the tests without. Set before numba is imported.
+os.environ["NUMBA_DISABLE_JIT"] = "1"
+
 # The width of whatever terminal the suite was started in must not decide where tables break.
 os.environ.pop("COLUMNS", None)
 
@@ -23,11 +26,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import hypothesis
 import pytest
 
+import helpers.forked  # noqa: F401  # its server also serves the two processes of ssl_dc.testing
 import ssl_dc
 from helpers.settings import SHORT
+from ssl_dc.bench import timing
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
 REPOSITORY = Path(__file__).parent.parent
+
+# between turns of a benchmark the suite need not rest: none of its tests depends on a time that was measured
+timing.PAUSE = 0.0
 
 # no example may take too long: on a busy machine any may
 hypothesis.settings.register_profile("any speed", deadline=None)
@@ -35,12 +43,12 @@ hypothesis.settings.load_profile("any speed")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes run the tests: one a processor for the whole suite, none besides this one for a part of it.
+    """How many processes run the tests: for the whole suite one more than processors, none besides this one for a part.
 
-    Each takes seconds to start, and about 1 GiB.
+    One more, because tests wait for the disk and for processes that they start. Each takes seconds to start, and 2 GiB.
     """
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return min(os.cpu_count() or 1, 8) if whole else 0
+    return min((os.cpu_count() or 1) + 1, 8) if whole else 0
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -108,7 +108,7 @@ def worker(process: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("gloo")
-    mp.spawn(worker, args=(str(folder),), nprocs=WORLD, join=True)
+    mp.start_processes(worker, args=(str(folder),), nprocs=WORLD, start_method="forkserver")
     return [torch.load(folder / f"{process}.pt") for process in range(WORLD)]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command_line import call, done, parsed, run_python
+from helpers.command_line import call, done, parsed
+from helpers.forked import run_forked
 from helpers.settings import config_of
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
@@ -76,7 +77,7 @@ def test_the_readme_has_two_lines_to_install_by() -> None:
 
 def test_the_script_of_the_library_page_runs_as_it_stands(tmp_path: Path) -> None:
     script = next(block for block in blocks(REPOSITORY / "docs" / "library.md", "python") if "ssl_dc.Trainer(" in block)
-    said = run_python("-c", script, cwd=tmp_path)
+    said = run_forked(f"import os; os.chdir({str(tmp_path)!r})\n{script}")
     assert said.returncode == 0, said.stderr
     assert re.fullmatch(r"gated features \(1797, 16\) at 0\.(39|40)\d of the dense cost\n", said.stdout)
 

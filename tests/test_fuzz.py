@@ -358,7 +358,7 @@ FUZZ = {
     "weights to start from": Fuzz(
         st.tuples(st.booleans(), st.sampled_from([truncated, flipped, inserted]), st.integers(0, 2**40)),
         weights_to_start_from,
-        60,
+        30,
         3000,
     ),
     "config of a model": Fuzz(mutated_config_of_a_model(), mutated_config, 60, 3000),

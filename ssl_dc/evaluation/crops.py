@@ -72,3 +72,18 @@ class Crops(Dataset[Tensor]):
             torch.default_generator.manual_seed(derived_seed(self.seed, self.epoch, index))
             crop: Tensor = self.transform(image)
         return crop
+
+
+class CropsOfEpochs(Dataset[Tensor]):
+    """The crops of all epochs, by epoch and image number.
+
+    Args:
+        crops: Those of any epoch.
+    """
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        epoch, image = key
+        return self.crops.of_epoch(epoch)[image]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ from ssl_dc.data.base import Labels, Splits
 from ssl_dc.data.workers import loaded, prepare_worker, worker_failures
 from ssl_dc.distributed import world_size
 from ssl_dc.errors import ConfigError
-from ssl_dc.evaluation.crops import Crops
+from ssl_dc.evaluation.crops import Crops, CropsOfEpochs
 from ssl_dc.evaluation.dialled import calibration_batches
 from ssl_dc.evaluation.features import Features, extract, labels_of
 from ssl_dc.evaluation.few_labels import label_settings, with_label_share
@@ -116,23 +118,22 @@ class Finetuning:
         labels = torch.from_numpy(labels_of(images))
         crops = Crops(images, data.image_size, data.mean, data.std, seed=self.seed)
         batches = _batch_count(len(images), self.options.batch_size)
-        total, step = self.options.epochs * batches, 0
+        total = self.options.epochs * batches
+        order = _Order(len(images), batches, self.options.epochs, self.seed)
+        loader = DataLoader(
+            CropsOfEpochs(crops),
+            batch_sampler=order,
+            num_workers=workers,
+            worker_init_fn=prepare_worker,
+        )
         self.model.train()
-        for epoch in range(self.options.epochs):
-            generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
-            order = torch.randperm(len(images), generator=generator).tensor_split(batches)
-            rows = [some.tolist() for some in order]
-            loader = DataLoader(
-                crops.of_epoch(epoch), batch_sampler=rows, num_workers=workers, worker_init_fn=prepare_worker
-            )
-            with worker_failures():
-                for some, batch in zip(order, loaded(loader), strict=True):
-                    seed_everything(_FINETUNING, self.seed, step)
-                    batch = batch.to(device, memory_format=torch.channels_last)
-                    self._step(batch, labels[some].to(device), step / total)
-                    if self.route.gated and self.budget is not None:
-                        self.control.after_step(self.model.encoder, batch, step, self.budget)
-                    step += 1
+        with worker_failures():
+            for step, (rows, batch) in enumerate(zip(order, loaded(loader), strict=True)):
+                seed_everything(_FINETUNING, self.seed, step)
+                batch = batch.to(device, memory_format=torch.channels_last)
+                self._step(batch, labels[[image for _, image in rows]].to(device), step / total)
+                if self.route.gated and self.budget is not None:
+                    self.control.after_step(self.model.encoder, batch, step, self.budget)
         self.model.eval()
         if self.route.gated and self.budget is not None:
             calibrate(self.model.encoder, calibration_batches(self.model, self.splits), self.model.cost, (self.budget,))
@@ -156,6 +157,25 @@ class Finetuning:
         logits = [self.head(some.to(self.model.device)) for some in torch.from_numpy(test.features).split(4096)]
         predicted: Labels = torch.cat(logits).argmax(dim=1).cpu().numpy()
         return predicted, test
+
+
+@dataclass(frozen=True)
+class _Order:
+    """In which order images are learnt from: batches of (epoch, image), drawn anew for each epoch.
+
+    All epochs share the workers that prepare images: to start workers takes longer than an epoch of few labels.
+    """
+
+    images: int
+    batches: int
+    epochs: int
+    seed: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in range(self.epochs):
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch))
+            for some in torch.randperm(self.images, generator=generator).tensor_split(self.batches):
+                yield [(epoch, image) for image in some.tolist()]
 
 
 def _batch_count(images: int, batch_size: int) -> int:

@@ -12,11 +12,14 @@ from datetime import timedelta
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
 from ssl_dc.testing.check import ConformanceError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext  # Windows has but one of them
 
 WORLD = 2
 ANSWER_SECONDS = 180.0
@@ -65,7 +68,7 @@ class _Pair:
     """Two waiting processes, and the connections to them."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self.folder = tempfile.TemporaryDirectory()
         self.lines: list[Connection] = []
         self.processes = []
@@ -121,6 +124,16 @@ class _Pair:
 def _pair() -> _Pair:
     """The processes of this process."""
     return _Pair()
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """How they start: never as forks of this process, whose threads they would not have.
+
+    A program that has many to start can let the server import what they need (``multiprocessing.set_forkserver_preload``).
+    """
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
 
 
 def _serve(rank: int, folder: str, line: Connection) -> None:

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 import ssl_dc
-from helpers.command_line import done, message, parsed, run_in_two_processes, run_python
+from helpers.command_line import done, message, parsed
+from helpers.forked import run_forked, run_two_forked
 from helpers.settings import SHORT, TINY
 from ssl_dc.embedding.embed import BATCH
 from ssl_dc.errors import ConfigError, DataError, RunError
@@ -140,7 +141,7 @@ def test_a_killed_job_goes_on_to_the_same_file(
     run: Path, whole: Path, tmp_path: Path, when: str, number: int, left: int
 ) -> None:
     output = tmp_path / "f.parquet"
-    killed = run_python("-c", KILLED, run, output, when, str(number))
+    killed = run_forked(KILLED, run, output, when, str(number))
     assert killed.returncode == -9, killed.stderr
     assert not output.exists()
     assert (tmp_path / "f.parquet.parts").is_dir()
@@ -183,8 +184,7 @@ os._exit(0)  # gloo's threads may abort a process that ends while they work
 
 
 def test_two_processes_write_the_file_of_one(run: Path, whole: Path, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(IN_TWO)
-    launched = run_in_two_processes(tmp_path / "script.py", run, tmp_path / "f.parquet")
+    launched = run_two_forked(IN_TWO, run, tmp_path / "f.parquet")
     assert launched.returncode == 0, launched.stderr[-3000:]
     assert sorted(launched.stdout.split()) == sorted(["process", "0:", "1797", "1797", "process", "1:", "1797", "1797"])
     assert (tmp_path / "f.parquet").read_bytes() == whole.read_bytes()

@@ -82,7 +82,3 @@ def main() -> None:
             torch.save(first_step(system, float64), folder / f"{name}-{float64}-{os.environ['RANK']}.pt")
     part_of_run(folder / "run", settings, until)
     torch.distributed.barrier()
-
-
-if __name__ == "__main__":
-    main()

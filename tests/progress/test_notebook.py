@@ -23,7 +23,7 @@ CELLS = {
     "by default": TRAIN,
     "silent": "again = ssl_dc.train(run.model.config, output='again', progress=False)",
     "gates": "ssl_dc.evaluate('run', 'gates').draw()",
-    "umap": "ssl_dc.evaluate('run', 'umap').draw()",
+    "tsne": "ssl_dc.evaluate('run', 'tsne').draw()",
     "stopped": """
 import os, signal
 
@@ -73,7 +73,7 @@ def test_progress_can_be_left_out(outputs: dict[str, list[dict[str, Any]]]) -> N
     assert outputs["silent"] == []
 
 
-@pytest.mark.parametrize("name", ["gates", "umap"])
+@pytest.mark.parametrize("name", ["gates", "tsne"])
 def test_pictures_are_shown(outputs: dict[str, list[dict[str, Any]]], name: str) -> None:
     (picture,) = shown(outputs[name], "image/png")
     assert len(picture) > 10_000

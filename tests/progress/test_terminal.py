@@ -15,8 +15,8 @@ from helpers.terminals import Recording, record
 from helpers.training import saved_steps
 
 WIDTHS = (30, 60, 80, 120, 200)
-SETTINGS = {**TINY, "training.epochs": 6, "training.log_every": 4, "budget.target": 0.3}
-STEPS = 24
+SETTINGS = {**TINY, "training.epochs": 3, "training.log_every": 4, "budget.target": 0.3}
+STEPS = 12
 
 IN_TERMINALS = """
 import fcntl, json, struct, sys, termios

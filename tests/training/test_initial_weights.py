@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import ssl_dc
-from helpers.command_line import call, message, run_in_two_processes
+from helpers.command_line import call, message
+from helpers.forked import run_two_forked
 from helpers.settings import TINY, config_of
 from helpers.training import Told, assert_same_files, learner_at
 from ssl_dc.assemble import build_encoder
@@ -247,10 +248,8 @@ ssl_dc.train(json.loads(sys.argv[1]), output=sys.argv[2])
 
 @pytest.mark.slow
 def test_two_processes_start_from_the_same_weights(run: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
     settings = {**TINY, "optimizer.lr": 1e-12, "training.init": str(run), "training.epochs": 1}
-    launched = run_in_two_processes(script, json.dumps(settings), tmp_path / "run")
+    launched = run_two_forked(TWO_PROCESSES, json.dumps(settings), tmp_path / "run")
     assert launched.returncode == 0, launched.stderr
     for name, tensor in load_file(run / "model.safetensors").items():
         if name.endswith(("weight", "bias")):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import refused, run_python
+from helpers.launched_steps import part_of_run
 from helpers.settings import TWO_BY_TWO, as_options
 from helpers.training import logged
 
@@ -35,18 +36,14 @@ def test_launches_that_would_train_otherwise_are_refused(
     assert said in refused("train", *as_options(TWO_BY_TWO)).splitlines()[-1]
 
 
-def test_the_launch_of_the_docs_trains_and_resumes(tmp_path: Path) -> None:
+def test_the_launch_of_the_docs_goes_on_with_a_run(tmp_path: Path) -> None:
     shown = [line for line in re.findall(r"^torchrun .*", DOCS.read_text(), re.MULTILINE) if "--nproc_per_node 2" in line]
     (line,) = shown
-    begun = ["train", *as_options(TWO_BY_TWO), "--output", str(tmp_path / "run")]
-    words = shlex.split(line)[1:]
-    module = words.index("-m")
-    launch = ["-m", "torch.distributed.run", "--standalone", *words[: module + 2]]
+    part_of_run(tmp_path / "run", TWO_BY_TWO, until=1)
+    words = [str(tmp_path / "run") if word == "runs/one" else word for word in shlex.split(line)[1:]]
     environment = {"OMP_NUM_THREADS": "1", "HOME": os.environ.get("HOME", str(tmp_path))}
-    first = run_python(*launch, *begun, **environment)
-    assert first.returncode == 0, first.stderr[-2000:]
-    assert "kNN-1" in first.stdout
+    said = run_python("-m", "torch.distributed.run", "--standalone", *words, **environment)
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert "training from step 1 to 4" in said.stderr
+    assert "kNN-1" in said.stdout
     assert [entry["step"] for entry in logged(tmp_path / "run")] == [1, 2, 3, 4]
-    resumed = [str(tmp_path / "run") if word == "runs/one" else word for word in words[module + 2 :]]
-    again = run_python(*launch, *resumed, **environment)
-    assert again.returncode == 0, again.stderr[-2000:]

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import ssl_dc
-from helpers.command_line import message, run_python
+from helpers.command_line import message
+from helpers.forked import run_two_forked
 from helpers.launched_steps import first_step, part_of_run
 from helpers.settings import TINY
 from helpers.training import logged, saved_steps
@@ -36,10 +37,8 @@ ERROR = {"layer-gates": 2e-5}
 
 def launch(folder: Path, systems: dict[str, Any], until: int | None) -> subprocess.CompletedProcess[str]:
     """Two processes: the first step of each system, then the run until a step."""
-    tests = Path(__file__).parents[1]
     words = (folder, json.dumps(systems), json.dumps(RUN), json.dumps(until))
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "helpers.launched_steps")
-    return run_python(*torchrun, *words, PYTHONPATH=str(tests), OMP_NUM_THREADS="1")
+    return run_two_forked("from helpers.launched_steps import main; main()", *words)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import ssl_dc
-from helpers.command_line import call, run_python
+from helpers.command_line import call
+from helpers.forked import run_forked
 from helpers.settings import TINY
 from helpers.training import Told, assert_same_files, logged, saved_steps
 
@@ -38,7 +39,7 @@ ssl_dc.train(json.loads(sys.argv[1]), output=sys.argv[2], watchers=[Killer()])
 
 def test_a_killed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, uninterrupted: Path) -> None:
     folder = tmp_path / "run"
-    killed = run_python("-c", KILLED, json.dumps(SETTINGS), folder)
+    killed = run_forked(KILLED, json.dumps(SETTINGS), folder)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert saved_steps(folder)[-1] == 9
     assert [line["step"] for line in logged(folder)] == list(range(1, 12)), "lines after the resume point"

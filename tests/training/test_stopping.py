@@ -17,7 +17,8 @@ import torch
 
 import ssl_dc
 from helpers.clock import StoppedClock
-from helpers.command_line import HANGS, call, run_in_two_processes
+from helpers.command_line import HANGS, call
+from helpers.forked import run_two_forked
 from helpers.settings import SHORT, TINY, as_options
 from helpers.training import assert_same_files, saved_steps, trainer_of
 from ssl_dc.errors import Stopped
@@ -258,9 +259,8 @@ sys.exit(3)
 
 @pytest.mark.parametrize(("signalled", "answers"), [("1", 0), ("01", 1)], ids=["one", "both"])
 def test_a_signal_to_processes_of_two_stops_both_after_the_same_step(tmp_path: Path, signalled: str, answers: int) -> None:
-    (tmp_path / "script.py").write_text(TWO)
     folder = tmp_path / "run"
-    launched = run_in_two_processes(tmp_path / "script.py", json.dumps(TINY), folder, signalled)
+    launched = run_two_forked(TWO, json.dumps(TINY), folder, signalled)
     assert launched.returncode == 0, launched.stderr[-3000:]
     assert launched.stderr.count("ending after this step, then saving") == answers
     said = [(tmp_path / f"run.said-{rank}").read_text() for rank in (0, 1)]

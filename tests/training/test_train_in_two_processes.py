@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers.command_line import run_in_two_processes
+from helpers.forked import run_two_forked
 from helpers.settings import TWO_BY_TWO
 from helpers.training import logged, saved_steps
 
@@ -76,9 +76,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What both processes of a launch say of each of several short runs."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "script.py").write_text(TWO_PROCESSES)
     settings = {name: {**TWO_BY_TWO, **extra} for name, extra in SYSTEMS.items()}
-    launched = run_in_two_processes(folder / "script.py", json.dumps(settings), folder)
+    launched = run_two_forked(TWO_PROCESSES, json.dumps(settings), folder)
     (folder / "log").write_text(f"{launched.returncode}\n{launched.stderr}")
     return folder
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import ssl_dc
-from helpers.command_line import call, done, parsed, refused, run_in_two_processes, run_python
+from helpers.command_line import call, done, parsed, refused
+from helpers.forked import run_forked, run_two_forked
 from helpers.settings import TINY
 from helpers.training import Told, assert_same_files, logged, saved_steps
 from ssl_dc.atomic_files import write_bytes
@@ -82,7 +83,7 @@ ssl_dc.resume(sys.argv[1], epochs=4, watchers=[Killer()])
 @pytest.mark.parametrize("again", [(), ("--epochs", "4")])
 def test_a_longer_run_that_is_killed_goes_on(short: Path, longer: Path, tmp_path: Path, again: tuple[str, ...]) -> None:
     folder = shutil.copytree(short, tmp_path / "run")
-    killed = run_python("-c", KILLED, folder)
+    killed = run_forked(KILLED, folder)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert saved_steps(folder)[-1] == 9
     early = call("evaluate", folder)
@@ -197,9 +198,7 @@ ssl_dc.train(RunFolder(folder / "run").config(), output=folder / "anew")
 
 @pytest.mark.slow
 def test_two_processes_train_for_longer_together(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES)
-    launched = run_in_two_processes(script, tmp_path, json.dumps(SETTINGS))
+    launched = run_two_forked(TWO_PROCESSES, tmp_path, json.dumps(SETTINGS))
     assert launched.returncode == 0, launched.stderr
     assert [line["step"] for line in logged(tmp_path / "run")] == list(range(1, 17))
     assert_same_files(tmp_path / "run", tmp_path / "anew")
