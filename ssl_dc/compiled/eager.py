@@ -35,7 +35,7 @@ Values = dict[str, Any]
 class EagerRun:
     """Runs a batch through a plan. A gate sees all images at once; every other step computes one image at a time.
 
-    A subclass may override :meth:`mask` and :meth:`value`, to look at what is computed or to compute something else.
+    A subclass may override :meth:`value`, to look at what is computed.
 
     Args:
         plan: The plan.
@@ -64,16 +64,12 @@ class EagerRun:
             self._forget(value for value in step.inputs if self._last_reads[value] == index)
         return torch.cat([values[self.plan.output] for values in self._values])
 
-    def mask(self, step: Decide, inputs: Sequence[Tensor]) -> Tensor:
-        """The mask (N, channels) of a gate, given its input (1, C, H, W) for each image."""
-        return decided(step, inputs)
-
     def value(self, step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Any:
         """The value of a step for one image; see :func:`compute`."""
         return compute(step, values, kept)
 
     def _decide(self, step: Decide) -> None:
-        mask = self.mask(step, [values[step.input] for values in self._values])
+        mask = decided(step, [values[step.input] for values in self._values])
         self.masks[step.site.name] = mask
         for kept, row in zip(self._kept, mask, strict=True):
             kept[step.site.name] = row.nonzero().flatten()

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ssl_dc.compiled.plan import Conv, Decide, Plan
-from ssl_dc.gating.base import PooledRule
+from ssl_dc.compiled.plan import Conv, Plan
 
 LARGEST_CODE = 255
 """The codes of activations are the numbers from 0 to this."""
@@ -69,11 +68,6 @@ def decoded(codes: Tensor, code: Code) -> Tensor:
     return (codes - code.zero) * _of_channels(code.step, codes)
 
 
-def held(values: Tensor, code: Code) -> Tensor:
-    """What is left of values (..., channels, H, W) in their numbers of 16 bits, or in their bytes."""
-    return (numbers(values, code) - code.origin) * _of_channels(code.unit, values)
-
-
 def _of_channels(sizes: Tensor, like: Tensor) -> Tensor:
     return sizes.to(like.dtype)[:, None, None]
 
@@ -97,26 +91,6 @@ class Int8Conv(Conv):
     scale: Tensor
     residual_scale: Tensor | None = None
     low: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Int8Decide(Decide):
-    """The decision of a gate on means that are off by a known error.
-
-    Attributes:
-        missing: What is missing of the mean of each input channel, (in_channels,) float32.
-    """
-
-    missing: Tensor
-
-    @property
-    def rule(self) -> PooledRule | None:
-        """The gate's rule, with the missing part of the means in its bias."""
-        rule = super().rule
-        if rule is None:
-            return None
-        bias = rule.hidden_bias.double() + rule.hidden_weight.double() @ self.missing.double()
-        return rule._replace(hidden_bias=bias.float())
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,8 +35,6 @@ class Seen:
         highs: The largest element of each channel, at least 0, (channels,).
         samples: Elements of each image.
         channels: The channel of each of these.
-        sums: The sum over images of the mean of each channel; 0 counts for a shut channel.
-        images: How many images there were.
     """
 
     shape: tuple[int, ...]
@@ -44,17 +42,13 @@ class Seen:
     highs: Tensor = field(init=False)
     samples: list[Tensor] = field(default_factory=list)
     channels: list[Tensor] = field(default_factory=list)
-    sums: Tensor = field(init=False)
-    images: int = 0
 
     def __post_init__(self) -> None:
         """Begin with nothing."""
         self.lows, self.highs = torch.zeros(self.shape[0]), torch.zeros(self.shape[0])
-        self.sums = torch.zeros(self.shape[0], dtype=torch.float64)
 
     def add(self, value: Tensor, channels: Tensor) -> None:
         """Look at a value (1, kept channels, H, W), given the indices of its channels."""
-        self.images += 1
         if not value.numel():
             return
         self.lows[channels] = torch.minimum(self.lows[channels], value.amin(dim=(0, 2, 3)))
@@ -62,25 +56,6 @@ class Seen:
         every = max(1, value.numel() // SAMPLES)
         self.samples.append(value.flatten()[::every].clone())
         self.channels.append(channels.repeat_interleave(value.shape[2] * value.shape[3])[::every])
-        self.sums[channels] += value.double().mean(dim=(0, 2, 3))
-
-    @property
-    def means(self) -> Tensor:
-        """The mean of each channel, (channels,) float64."""
-        return self.sums / max(1, self.images)
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What was seen of a plan.
-
-    Attributes:
-        values: What was seen of each value, by its name.
-        masks: For each chunk of images the mask of each site.
-    """
-
-    values: dict[str, Seen]
-    masks: list[dict[str, Tensor]]
 
 
 def chunks(plan: Plan, images: Tensor, budgets: Sequence[float | None]) -> Iterator[Tensor]:
@@ -102,15 +77,13 @@ def chunks(plan: Plan, images: Tensor, budgets: Sequence[float | None]) -> Itera
         dial.budget = before
 
 
-def observed(plan: Plan, images: Tensor, budgets: Sequence[float | None]) -> Observed:
-    """What the values are like on the images, at the budgets that :func:`chunks` gives them."""
-    seen = Observed({plan.input: Seen(tuple(images.shape[1:]))}, [])
+def observed(plan: Plan, images: Tensor, budgets: Sequence[float | None]) -> dict[str, Seen]:
+    """What each value is like on the images, at the budgets that :func:`chunks` gives them."""
+    seen = {plan.input: Seen(tuple(images.shape[1:]))}
     for chunk in chunks(plan, images, budgets):
         for image in chunk.split(1):
-            seen.values[plan.input].add(image, torch.arange(image.shape[1]))
-        run = _Watched(plan, seen.values)
-        run(chunk)
-        seen.masks.append(run.masks)
+            seen[plan.input].add(image, torch.arange(image.shape[1]))
+        _Watched(plan, seen)(chunk)
     return seen
 
 
@@ -145,16 +118,16 @@ class Moments:
         self._step = step
         self._columns = step.weight[0].numel()
         self._draw = torch.Generator().manual_seed(0)
-        self._exact, self._coded = (torch.zeros(self._columns, dtype=torch.float64) for _ in range(2))
+        self._sum = torch.zeros(self._columns, dtype=torch.float64)
         sizes = [len(block) for block in torch.arange(self._columns).split(COLUMNS)]
         self._windows = [_Sums(size) for size in sizes]
         self._means = [_Sums(size) for size in sizes]
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[Tensor] = []
         self.images = 0
 
-    def add(self, exact: Tensor, coded: Tensor) -> None:
-        """Look at an input (channels, H, W), and at the same in bytes, less the byte of 0."""
-        self._waiting.append((exact, coded))
+    def add(self, x: Tensor) -> None:
+        """Look at an input (channels, H, W) in bytes, less the byte of 0."""
+        self._waiting.append(x)
         if len(self._waiting) == INPUTS_AT_ONCE:
             self.multiply()
 
@@ -162,26 +135,19 @@ class Moments:
         """Look at the inputs that wait, and forget them: many at once are faster, and take memory."""
         if not self._waiting:
             return
-        exact, coded = (torch.stack(each) for each in zip(*self._waiting, strict=True))
+        taps = self._taps(torch.stack(self._waiting))
         self.images += len(self._waiting)
         self._waiting.clear()
-        self._exact += _mean_windows(self._taps(exact)).double().sum(dim=0)
-        taps = self._taps(coded)
-        means = _mean_windows(taps)
-        self._coded += means.double().sum(dim=0)
+        means = torch.stack([tap.mean(dim=(2, 3)) for tap in taps], dim=2).flatten(1)
+        self._sum += means.double().sum(dim=0)
         for sums, vectors in ((self._windows, self._some_windows(taps)), (self._means, means)):
             for block, columns in zip(sums, vectors.split(COLUMNS, dim=1), strict=True):
                 block.add(columns)
 
     @property
-    def exact(self) -> Tensor:
+    def mean(self) -> Tensor:
         """The mean window of the inputs, (columns,) float64."""
-        return self._exact / max(1, self.images)
-
-    @property
-    def coded(self) -> Tensor:
-        """The mean window of the inputs in bytes, less the byte of 0, (columns,) float64."""
-        return self._coded / max(1, self.images)
+        return self._sum / max(1, self.images)
 
     def blocks(self) -> list[Tensor]:
         """The covariances of the windows in bytes, for blocks of columns, (size, size) float64 each.
@@ -212,11 +178,6 @@ class Moments:
         ]
 
 
-def _mean_windows(taps: Sequence[Tensor]) -> Tensor:
-    """The mean window of each input, (n, columns)."""
-    return torch.stack([tap.mean(dim=(2, 3)) for tap in taps], dim=2).flatten(1)
-
-
 class _Sums:
     """Sums of vectors and of their products."""
 
@@ -243,7 +204,7 @@ def multiplied(
     plan: Plan, images: Tensor, budgets: Sequence[float | None], codes: Mapping[str, Code]
 ) -> dict[Step, Moments]:
     """What each convolution is multiplied with on the images, at the budgets that :func:`chunks` gives them."""
-    moments = {step: Moments(step) for step in plan.steps if isinstance(step, Conv)}
+    moments: dict[Step, Moments] = {step: Moments(step) for step in plan.steps if isinstance(step, Conv)}
     for chunk in chunks(plan, images, budgets):
         _Multiplied(plan, codes, moments)(chunk)
     return moments
@@ -268,5 +229,5 @@ class _Multiplied(EagerRun):
                 whole = x.new_zeros(step.weight.shape[1], *x.shape[1:])
                 whole[kept[step.in_site]] = x
                 x = whole
-            self._moments[step].add(x, encoded(x, code) - code.zero)
+            self._moments[step].add(encoded(x, code) - code.zero)
         return super().value(step, values, kept)

@@ -8,25 +8,13 @@ mean errors, are from Nagel et al. 2019. Error-compensated rounding is from Fran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.eager import EagerRun
-from ssl_dc.compiled.int8_plan import (
-    LARGEST_CODE,
-    LARGEST_WEIGHT,
-    Code,
-    Int8Conv,
-    Int8Decide,
-    Int8Plan,
-    decoded,
-    encoded,
-    held,
-)
-from ssl_dc.compiled.observe import COLUMNS, Moments, Observed, Seen, chunks, multiplied, observed
+from ssl_dc.compiled.int8_plan import LARGEST_CODE, LARGEST_WEIGHT, Code, Int8Conv, Int8Plan
+from ssl_dc.compiled.observe import COLUMNS, Moments, Seen, multiplied, observed
 from ssl_dc.compiled.plan import Conv, Decide, MaxPool, Mean, Plan, Relu, Step
 from ssl_dc.compiled.rounding import compensated
 from ssl_dc.errors import RunError
@@ -47,14 +35,11 @@ class Recipe:
         by_channel: Each channel of an activation has a step that follows its range. Otherwise one step serves all of them.
         fine: Values that are added or averaged keep a second byte, with what rounding lost.
         compensated: The error of a rounded weight makes up for those of others. Otherwise each is rounded to the nearest.
-        corrected: Biases make up for the mean error of activations, and gates for that of the means that they see.
-            Otherwise biases make up for the mean error of weights only.
     """
 
     by_channel: bool = True
     fine: bool = True
     compensated: bool = True
-    corrected: bool = True
 
 
 USUAL = Recipe()
@@ -65,9 +50,8 @@ USUAL = Recipe()
 def quantise(plan: Plan, images: Tensor, budgets: Sequence[float | None] = (None,), recipe: Recipe = USUAL) -> Int8Plan:
     """The plan in int8.
 
-    The plan runs on the images three times. In float32, the ranges of its values are measured, and then what its weights
-    are multiplied with. As int8 will compute it, but with the masks of float32, it shows how far off the means are on
-    which gates decide.
+    The plan runs on the images twice, in float32. First the ranges of its values are measured, then what its weights are
+    multiplied with.
 
     Args:
         plan: A fused plan in float32.
@@ -82,19 +66,14 @@ def quantise(plan: Plan, images: Tensor, budgets: Sequence[float | None] = (None
     for step in plan.steps:
         _check(step, plan)
     seen = observed(plan, images, budgets)
-    codes = _codes(plan, seen.values, recipe)
+    codes = _codes(plan, seen, recipe)
     moments = multiplied(plan, images, budgets, codes)
     rounded = {
         step: _rounded(step, codes[step.input], moments[step], recipe) for step in plan.steps if isinstance(step, Conv)
     }
     exchanged: dict[Step, tuple[Step]] = {
-        step: (_convolution(step, weights, codes, seen.values),) for step, weights in rounded.items()
+        step: (_convolution(step, weights, codes, seen),) for step, weights in rounded.items()
     }
-    if recipe.corrected:
-        means = _means_in_int8(plan, rounded, codes, images, budgets, seen)
-        for step in plan.steps:
-            if isinstance(step, Decide):
-                exchanged[step] = (_corrected(step, seen.values[step.input].means - means[step.input]),)
     quantised = plan.exchanged(exchanged)
     return Int8Plan(quantised.steps, quantised.output, quantised.input, codes)
 
@@ -186,8 +165,7 @@ def _rounded(step: Conv, given: Code, moments: Moments, recipe: Recipe) -> _Roun
     """The weights of a convolution, rounded."""
     if step.in_site is not None and given.zero:
         raise RunError(f"int8 cannot compute {step.layer}: the channels that it picks may be negative; use float32")
-    weight = step.weight.double()
-    of_bytes = (weight * given.step[:, None, None]).flatten(1)
+    of_bytes = (step.weight.double() * given.step[:, None, None]).flatten(1)
     steps = of_bytes.abs().amax(dim=1) / LARGEST_WEIGHT
     steps[steps == 0] = 1.0
     numbers = of_bytes / steps[:, None]
@@ -196,11 +174,7 @@ def _rounded(step: Conv, given: Code, moments: Moments, recipe: Recipe) -> _Roun
         whole = torch.cat([compensated(part, block, LARGEST_WEIGHT) for part, block in blocks], dim=1)
     else:
         whole = numbers.round()
-    exact = weight.flatten(1) @ moments.exact
-    if recipe.corrected:
-        error = exact - steps * (whole @ moments.coded)
-    else:
-        error = exact - steps * ((whole.view(weight.shape) / given.step[:, None, None]).flatten(1) @ moments.exact)
+    error = (of_bytes - steps[:, None] * whole) @ moments.mean
     return _Rounded(whole, steps, step.bias.double() + error)
 
 
@@ -225,60 +199,3 @@ def _convolution(step: Conv, rounded: _Rounded, codes: Mapping[str, Code], seen:
         "low": float(made.zero if step.relu else 0),
     }
     return Int8Conv(**(kept | changed))
-
-
-def _corrected(step: Decide, missing: Tensor) -> Int8Decide:
-    """A decision, given what is missing of the means of its input, (in_channels,)."""
-    kept = {attribute.name: getattr(step, attribute.name) for attribute in fields(step)}
-    return Int8Decide(**kept, missing=missing.float())
-
-
-def _means_in_int8(
-    plan: Plan,
-    rounded: Mapping[Conv, _Rounded],
-    codes: Mapping[str, Code],
-    images: Tensor,
-    budgets: Sequence[float | None],
-    seen: Observed,
-) -> dict[str, Tensor]:
-    """The mean of each channel of the values that gates decide on, as int8 computes them with the masks of float32."""
-    exchanged: dict[Step, tuple[Step]] = {}
-    for step, weights in rounded.items():
-        of_bytes = (weights.whole * weights.steps[:, None]).view(step.weight.shape)
-        weight = of_bytes / codes[step.input].step[:, None, None]
-        exchanged[step] = (replace(step, weight=weight.float(), bias=weights.bias.float()),)
-    simulated = plan.exchanged(exchanged)
-    sums: dict[str, Tensor] = {}
-    for chunk, masks in zip(chunks(plan, images, budgets), seen.masks, strict=True):
-        _Simulated(simulated, codes, masks, sums)(chunk)
-    return {value: total / len(images) for value, total in sums.items()}
-
-
-class _Simulated(EagerRun):
-    """A run in float32 whose values are held in bytes, with given masks.
-
-    Args:
-        plan: A plan whose weights are multiples of their steps.
-        codes: How values are held.
-        masks: The mask (N, channels) of each site.
-        sums: For each value that a gate decides on, the sum over images of the mean of each channel is added here.
-    """
-
-    def __init__(self, plan: Plan, codes: Mapping[str, Code], masks: Mapping[str, Tensor], sums: dict[str, Tensor]) -> None:
-        super().__init__(plan)
-        self._codes, self._given, self._sums = codes, masks, sums
-
-    def mask(self, step: Decide, inputs: Sequence[Tensor]) -> Tensor:
-        means = torch.cat(list(inputs)).double().mean(dim=(2, 3)).sum(dim=0)
-        self._sums[step.input] = self._sums.get(step.input, 0) + means
-        return self._given[step.site.name]
-
-    def value(self, step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Any:
-        if not isinstance(step, Conv):
-            value = super().value(step, values, kept)
-            return value if isinstance(step, Mean) else held(value, self._codes[step.output])
-        given, made = self._codes[step.input], self._codes[step.output]
-        given = given if step.in_site is None else given.picked(kept[step.in_site])
-        made = made if step.out_site is None else made.picked(kept[step.out_site])
-        x = values[step.input]
-        return held(super().value(step, {**values, step.input: decoded(encoded(x, given), given)}, kept), made)

@@ -46,4 +46,5 @@ def _factor(moments: Tensor) -> Tensor:
     """The upper Cholesky factor of the inverse of damped moments."""
     damping = DAMPING * float(moments.diagonal().mean())
     damped = moments + (damping or 1.0) * torch.eye(len(moments), dtype=moments.dtype)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    return factor
