@@ -346,7 +346,8 @@ def test_the_mean_error_of_the_weights_is_corrected() -> None:
         for layer in ((weight, bias), (original.weight.double(), original.bias.double()), (weight, original.bias.double()))
     ]
     torch.testing.assert_close(convolved[0], convolved[1], rtol=1e-4, atol=1e-5)
-    assert float((convolved[2] - convolved[1]).abs().max()) > 1e-4
+    error = (convolved[2] - convolved[1]).abs().max()
+    assert float((convolved[0] - convolved[1]).abs().max()) < float(error) / 10
 
 
 def test_other_budgets_and_copies_need_no_new_calibration() -> None:
