@@ -1,63 +1,110 @@
-"""Compares the executor with the reference gated route on held-out images: features, decisions, kNN predictions.
+"""Compares the executor with the reference gated route on held-out images: features, decisions, kNN-1 and linear accuracy.
 
-python benchmarks/equality.py RUN [--images 1000] [--precision int8]
+python benchmarks/equality.py RUN [--images 1000] [--precision int8 [--leave-out fine ...]]
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
 import ssl_dc
 from ssl_dc.assemble import build_data_set
+from ssl_dc.compiled.capture import capture
+from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.quantise import USUAL, Recipe, budgets_of, quantise
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
+from ssl_dc.evaluation.features import labels_of
+from ssl_dc.evaluation.linear import LinearClassifiers
+from ssl_dc.training_images import INT8_IMAGES, training_images
+
+SEEDS, EPOCHS = 5, 100
 
 
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000, help="held-out images")
+    parser.add_argument("--train-images", type=int, help="images that the accuracies are learnt from; by default all")
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
+    parts = [part.name for part in fields(Recipe)]
+    parser.add_argument("--leave-out", choices=parts, action="append", default=[], help="a part of the int8 recipe")
     options = parser.parse_args()
     model = ssl_dc.load(options.run)
     splits = open_splits(build_data_set(model.config))
-    executor = model.compile_gated(precision=options.precision)
-    predictions = {}
-    for name, images in (("train", splits.evaluation_train), ("test", sample(splits.test, options.images))):
+    if options.precision == "int8":
+        executor = in_int8(model, replace(USUAL, **dict.fromkeys(options.leave_out, False)))
+    else:
+        executor = model.compile_gated()
+    features, labels = {}, {}
+    for name, images in (
+        ("train", sample(splits.evaluation_train, options.train_images)),
+        ("test", sample(splits.test, options.images)),
+    ):
         prepared = Prepared(images, model.transform)
         batches = torch.stack([prepared[index] for index in range(len(prepared))]).split(256)
         reference = [model.gated(batch) for batch in batches]
         executed = [executor(batch) for batch in batches]
-        want = torch.cat([out.features for out in reference]).numpy()
-        got = torch.cat([out.features for out in executed]).numpy()
-        difference = np.abs(want - got).max(axis=1) / np.abs(want).max(axis=1)
+        want, got = (torch.cat([out.features for out in outs]) for outs in (reference, executed))
         bits = sum(mask.numel() for out in reference for mask in out.masks.values())
         flipped = sum(
             int((mask != other.masks[site]).sum())
             for out, other in zip(reference, executed, strict=True)
             for site, mask in out.masks.items()
         )
+        largest = (want - got).abs().amax(dim=1) / want.abs().amax(dim=1)
+        norm = (want - got).norm(dim=1) / want.norm(dim=1)
         print(
-            f"{name}: {len(want):,} images, largest relative difference of an image's features {difference.max():.2e}"
-            f" (median {np.median(difference):.1e}); {flipped} of {bits:,} gate decisions differ ({flipped / bits:.3%})"
+            f"{name}: {len(want):,} images, largest relative difference of an image's features {largest.max():.2e}"
+            f" (median {largest.median():.1e}; of the norm {norm.median():.2e});"
+            f" {flipped} of {bits:,} gate decisions differ ({flipped / bits:.3%})"
         )
-        predictions[name] = (want, got, images.labels)
-    for route, which in (("reference", 0), ("executor", 1)):
-        classifier = KNeighborsClassifier(n_neighbors=1, algorithm="brute")
-        classifier.fit(predictions["train"][which], predictions["train"][2])
-        predictions[route] = classifier.predict(predictions["test"][which])
-    different = int((predictions["reference"] != predictions["executor"]).sum())
-    labels = predictions["test"][2]
-    accuracy = {route: 100 * float((predictions[route] == labels).mean()) for route in ("reference", "executor")}
+        features[name], labels[name] = (want, got), labels_of(images)
+    compare_neighbours(features, labels)
+    compare_linear(features, labels, len(splits.classes))
+
+
+def in_int8(model: ssl_dc.Model, recipe: Recipe) -> Executor:
+    """The gated route in int8, by some parts of the recipe."""
+    backbone, route = model.encoder.backbone(model.gated_route), model.gated_route
+    plan = fuse(capture(backbone, route))
+    images = training_images(model.config, model.transform, INT8_IMAGES)
+    return Executor(quantise(plan, images, budgets_of(plan), recipe), backbone.cost_model)
+
+
+def compare_neighbours(features: dict[str, tuple[Tensor, Tensor]], labels: dict[str, np.ndarray]) -> None:
+    """Print the kNN-1 accuracy of both, and the standard error of the paired difference."""
+    right = []
+    for train, test in zip(features["train"], features["test"], strict=True):
+        classifier = KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(train.numpy(), labels["train"])
+        right.append(classifier.predict(test.numpy()) == labels["test"])
+    before, after = right
+    difference = after.astype(float) - before
     print(
-        f"kNN-1: {different} of {len(labels):,} predictions differ; accuracy {accuracy['executor']:.2f} %,"
-        f" of the reference {accuracy['reference']:.2f} %"
+        f"kNN-1: {100 * after.mean():.2f} %, of the reference {100 * before.mean():.2f} %; paired difference"
+        f" {100 * difference.mean():+.2f} points, standard error {100 * difference.std() / len(difference) ** 0.5:.2f}"
+    )
+
+
+def compare_linear(features: dict[str, tuple[Tensor, Tensor]], labels: dict[str, np.ndarray], classes: int) -> None:
+    """Print the linear accuracy of both, mean of five seeds, and the standard deviation of the paired difference."""
+    train = features["train"]
+    classifiers = LinearClassifiers(2, SEEDS, train[0].shape[1], classes, epochs=EPOCHS)
+    for _ in range(EPOCHS):
+        classifiers.epoch(train, torch.from_numpy(labels["train"]))
+    before, after = np.array(classifiers.accuracies([each.numpy() for each in features["test"]], labels["test"]))
+    print(
+        f"linear: {after.mean():.2f} %, of the reference {before.mean():.2f} %; paired difference"
+        f" {(after - before).mean():+.2f} points, standard deviation over {SEEDS} seeds {(after - before).std(ddof=1):.2f}"
     )
 
 

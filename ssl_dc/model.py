@@ -219,8 +219,8 @@ class Model(nn.Module):
         ``compiled(images, 0.25)`` does so at another budget, and compiles nothing again. The weights are copied, in
         float32, to the CPU; the model stays where it is.
 
-        With ``precision="int8"`` the network multiplies bytes, which is faster and less exact. The range of each activation
-        is measured on images, so this takes seconds.
+        With ``precision="int8"`` the network multiplies bytes, which is faster and less exact. What weights and activations
+        are like is measured on images, so this takes seconds, and up to minutes for large images.
 
         Args:
             threads: How many threads work at once; by default as many as torch uses.

@@ -152,7 +152,7 @@ def _gate_times(executor: Executor, layers: Sequence[LayerTime], cost: CostModel
     costs = {layer.layer: layer.gated for layer in layers}
     saved = _saved(layers, cost)
     return [
-        GateTime(step.site.name, costs[_name(step)], saved[step.site.name], step.gate.pooled_rule(step.threshold) is None)
+        GateTime(step.site.name, costs[_name(step)], saved[step.site.name], step.rule is None)
         for step in executor.plan.steps
         if isinstance(step, Decide)
     ]

@@ -59,11 +59,13 @@ class Place:
         offset: Index of the first cell of its first pixel.
         shape: (channels, height, width).
         steps: How many cells lie from one channel, one row and one pixel to the next.
+        fine: How many cells lie from a code to the byte with its 256ths; 0 if there is none.
     """
 
     offset: int
     shape: tuple[int, int, int]
     steps: tuple[int, int, int]
+    fine: int
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ class Cells:
         pixel: The channels of a pixel are padded to a multiple of this.
         image_pixel: The same for the images; None if these may stay planar, which is channel after channel.
         zeros: What stands for 0 in each value, where that is not 0.
+        fine: The values whose codes have a second byte, with 256ths of a step.
     """
 
     size: int
     pixel: int
     image_pixel: int | None = None
     zeros: Mapping[str, int] = field(default_factory=dict)
+    fine: frozenset[str] = frozenset()
 
 
 class Arena:
@@ -137,7 +141,7 @@ class Arena:
         """The place of a value in the form that the kernel reads."""
         place = self._places[value]
         (channels, height, width), (plane, line, stride) = place.shape, place.steps
-        return Activation(place.offset, height, width, channels, stride, line, plane)
+        return Activation(place.offset, height, width, channels, stride, line, plane, place.fine)
 
     def view(self, value: str, arena: Tensor) -> Tensor:
         """A value as a view of the arena: (1, C, H, W) or (1, C)."""
@@ -159,12 +163,14 @@ class Arena:
         size = max(channels * steps[0], (height + 2 * border) * steps[1]) * (4 // self._cells.size if floats else 1)
         left = free.get(self._key(value, shape, border))
         start = left.pop() if left and not planar else self._end
+        line = LINE // self._cells.size
+        whole = padded(size, line) + line
+        fine = whole if value in self._cells.fine else 0
         if start == self._end:
-            line = LINE // self._cells.size
-            self._end += padded(size, line) + line
+            self._end += whole + fine
             if border and self._cells.zeros.get(value):
                 self._borders.add((start, start + size, self._cells.zeros[value]))
-        self._places[value] = Place(start + border * (steps[1] + steps[2]), (channels, height, width), steps)
+        self._places[value] = Place(start + border * (steps[1] + steps[2]), (channels, height, width), steps, fine)
 
     def _steps(self, value: str, shape: tuple[int, ...], border: int, planar: bool) -> tuple[int, int, int]:
         """How many cells lie from one channel, one row and one pixel to the next."""
@@ -181,7 +187,7 @@ class Arena:
     def _key(self, value: str, shape: tuple[int, ...], border: int) -> tuple[int, ...]:
         """What two values must have in common to lie in one place after each other."""
         zero = self._cells.zeros.get(value, 0) if border else 0
-        return (*shape, *(1,) * (4 - len(shape)), border, zero, value in self._flat)
+        return (*shape, *(1,) * (4 - len(shape)), border, zero, value in self._flat, value in self._cells.fine)
 
 
 def _border(plan: Plan, value: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -28,9 +28,6 @@ from ssl_dc.compiled.plan import (
 )
 from ssl_dc.gating.sites import masked
 
-Watch = Callable[[Step, Any, Mapping[str, Tensor]], None]
-"""Called with each step, the value that it gave for an image, and the indices of the image's open entries at each site."""
-
 Values = dict[str, Any]
 """The values of one image by name. A channel-gated value holds only its kept channels, in ascending order."""
 
@@ -38,17 +35,17 @@ Values = dict[str, Any]
 class EagerRun:
     """Runs a batch through a plan. A gate sees all images at once; every other step computes one image at a time.
 
+    A subclass may override :meth:`value`, to look at what is computed.
+
     Args:
         plan: The plan.
-        watch: Told of each value that is computed.
 
     Attributes:
         masks: For each site the mask (N, channels) that its gate gave.
     """
 
-    def __init__(self, plan: Plan, watch: Watch | None = None) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._watch = watch
         self.masks: dict[str, Tensor] = {}
         self._last_reads = last_reads(plan)
         self._values: list[Values] = []
@@ -67,6 +64,10 @@ class EagerRun:
             self._forget(value for value in step.inputs if self._last_reads[value] == index)
         return torch.cat([values[self.plan.output] for values in self._values])
 
+    def value(self, step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Any:
+        """The value of a step for one image; see :func:`compute`."""
+        return compute(step, values, kept)
+
     def _decide(self, step: Decide) -> None:
         mask = decided(step, [values[step.input] for values in self._values])
         self.masks[step.site.name] = mask
@@ -76,9 +77,7 @@ class EagerRun:
     def _compute(self, step: Step) -> None:
         for values, kept in zip(self._values, self._kept, strict=True):
             if _runs(step, kept):
-                values[step.output] = compute(step, values, kept)
-                if self._watch is not None:
-                    self._watch(step, values[step.output], kept)
+                values[step.output] = self.value(step, values, kept)
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:

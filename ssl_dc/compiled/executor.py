@@ -17,9 +17,9 @@ from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.int8_plan import Int8Plan
-from ssl_dc.compiled.plan import Conv, Decide, Dial, Mask, Plan, Step
+from ssl_dc.compiled.plan import Conv, Dial, Mask, Plan, Step
 from ssl_dc.compiled.precisions import FLOAT32, INT8
-from ssl_dc.compiled.quantise import quantise
+from ssl_dc.compiled.quantise import budgets_of, quantise
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
@@ -248,9 +248,7 @@ def _in_int8(plan: Plan, calibration: Tensor) -> Plan:
     _check_images(calibration, "cpu")
     if not len(calibration) or not bool(calibration.isfinite().all()):
         raise ValueError("int8 is calibrated on at least one image, and on finite ones")
-    stored = {budget for step in plan.steps if isinstance(step, Decide) for budget in step.gate.budgets.tolist()}
-    budgets = [None if plan.dial is None else plan.dial.budget, *(sorted(stored) if len(stored) > 1 else ())]
-    return quantise(plan, calibration, budgets)
+    return quantise(plan, calibration, budgets_of(plan))
 
 
 def _with_own_weights(plan: Plan, backbone: Backbone) -> Plan:

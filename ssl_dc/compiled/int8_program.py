@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ssl_dc.compiled.arena import Cells
-from ssl_dc.compiled.int8_layout import IMAGE_PIXEL, packed_floats
-from ssl_dc.compiled.int8_plan import Int8Conv, Int8Plan
+from ssl_dc.compiled.int8_layout import GROUP, IMAGE_PIXEL, packed_floats
+from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan
 from ssl_dc.compiled.kernel_interface import Kernel, Op
-from ssl_dc.compiled.layout import HOST, Weights
+from ssl_dc.compiled.layout import HOST, Weights, pad
 from ssl_dc.compiled.native import NativeProgram
 from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, Relu, Step
 from ssl_dc.errors import RunError
@@ -33,13 +33,15 @@ class Int8Program(NativeProgram):
         if not isinstance(plan, Int8Plan):
             raise TypeError("this plan is not in int8")
         self._int8 = plan
+        self._vectors: list[Tensor] = []
         super().__init__(plan, image_size, kernel, weights, threads)
         code = self._int8.codes[plan.input]
-        self._program.input_scale, self._program.input_zero = 1 / code.step, code.zero
+        self._program.input_scale, self._program.input_zero = float(1 / code.step[0]), code.zero
 
     def _cells(self) -> Cells:
         zeros = {value: code.zero for value, code in self._int8.codes.items()}
-        return Cells(size=1, pixel=self.kernel.vector, image_pixel=IMAGE_PIXEL, zeros=zeros)
+        fine = frozenset(value for value, code in self._int8.codes.items() if code.fine)
+        return Cells(size=1, pixel=self.kernel.vector, image_pixel=IMAGE_PIXEL, zeros=zeros, fine=fine)
 
     def _op(self, step: Step, weights: Weights) -> Op:
         op = super()._op(step, weights)
@@ -47,24 +49,38 @@ class Int8Program(NativeProgram):
             raise RunError(f"int8 cannot compute the step {step.output!r} at this image size; use precision='float32'")
         codes = self._int8.codes
         if isinstance(step, Int8Conv):
-            op.residual_scale, op.low = step.residual_scale, step.low
+            op.low = step.low
+            if step.residual_scale is not None:
+                op.residual_scale = self._vector(step.residual_scale)
         elif isinstance(step, (Mean, Decide)):
             code = codes[step.input]
-            op.x_scale, op.x_zero = code.step / (op.x.height * op.x.width), code.zero
+            op.scale, op.x_zero = self._vector(code.step / (op.x.height * op.x.width)), code.zero
         elif isinstance(step, Relu):
-            given, made = codes[step.input], codes[step.output]
-            op.x_scale = given.step / made.step
-            op.offset, op.low = made.zero - given.zero * op.x_scale, made.zero if step.relu else 0
+            scale, bias = copying(codes[step.input], codes[step.output])
+            op.scale, op.bias = self._vector(scale), self._vector(bias)
+            op.low = codes[step.output].zero if step.relu else 0
         return op
+
+    def _vector(self, numbers: Tensor) -> int:
+        """The address of a number for each channel, in float32. They are padded as the channels of a pixel are."""
+        self._vectors.append(pad(numbers.float(), 0, GROUP))
+        return self._vectors[-1].data_ptr()
 
     def _scratch_of(self, step: Step, op: Op) -> int:
         if isinstance(step, Conv):
             return packed_floats(step, op.kind)
+        fine = self.kernel.parts * op.x.stride if isinstance(step, (Mean, Decide)) and op.x.fine else 0
         logits = step.site.channels if isinstance(step, Decide) else 0
-        return super()._scratch_of(step, op) + logits
+        return super()._scratch_of(step, op) + fine + logits
 
     def _new_arena(self) -> Tensor:
         arena = torch.zeros(self._arena.cells_of_all, dtype=torch.uint8)
         for start, end, zero in self._arena.borders():
             arena[start:end] = zero
         return arena
+
+
+def copying(given: Code, made: Code) -> tuple[Tensor, Tensor]:
+    """Scale and bias, (channels,) float32 each, that turn the numbers of one code into bytes of another."""
+    scale = (given.unit / made.step).float()
+    return scale, (made.zero - given.origin * scale.double()).float()

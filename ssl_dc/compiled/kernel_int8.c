@@ -1,12 +1,20 @@
 /* Runs a plan in int8, image by image, and computes only what the masks keep.
  *
- * An activation holds codes: bytes from 0 to 255. The value of a code is (code - zero) * step; step and zero belong to the activation.
- * Weights are bytes from -127 to 127, with a step for each output. A sum of products is exact, in 32 bits. Then
+ * An activation holds codes: bytes from 0 to 255. The value of a code is (code - zero) * step; the zero belongs to the activation, and
+ * there is a step for each channel. Weights are bytes from -127 to 127, with a step for each output. A sum of products is exact, in
+ * 32 bits. Then
  *
  *   code = round(clamp(sum * scale + bias + residual * residual_scale, low, 255))     round to even, each operation in float32
  *
  * which is the bias, the residual and the ReLU in one. So every result is the same bit by bit on every processor: this file must be
  * compiled with -ffp-contract=off.
+ *
+ * An activation that is more than the input of convolutions has 16 bits for each element, the number
+ *
+ *   round(256 * clamp(...)) + 128        with the same clamp(...) as above
+ *
+ * Its upper byte is the code, which convolutions read. The lower byte, the fine byte, lies elsewhere. Residuals, means and copies
+ * read the number. scale, bias and low are for codes; residual_scale is for the numbers of the residual.
  *
  * An activation is laid out as (row, column, channel). It has a border of zeros (of the code of 0), as wide as the widest padding of
  * the operations that read it. The channels of a pixel are padded to a multiple of 16; a pixel of the input images has 4 channels. A
@@ -148,8 +156,31 @@ INLINE ivec codes_from(fvec v, float low) {
 }
 
 INLINE fvec floats_of(ivec v) { return __builtin_convertvector(v, fvec); }
-INLINE fvec floats_at(const uint8_t *codes) { return floats_of(__builtin_convertvector(*(const bvec *)codes, ivec)); }
+INLINE ivec integers_at(const uint8_t *codes) { return __builtin_convertvector(*(const bvec *)codes, ivec); }
 INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
+
+#define FINE_BITS 8
+#define OF_STEP 256 /* a fine byte counts parts of a step of this size */
+#define NO_LOSS 128 /* the fine byte of a value that its code stands for exactly */
+
+/* The numbers of an activation, or its codes if there are no fine bytes; fine: the bytes from a code to its fine byte, or 0. */
+INLINE fvec numbers_at(const uint8_t *codes, int64_t fine) {
+    ivec v = integers_at(codes);
+    if (fine) v = (v << FINE_BITS) + integers_at(codes + fine);
+    return floats_of(v);
+}
+
+/* Put v, which is in codes, with its fine bytes if there are any. */
+INLINE void put_numbers(uint8_t *y, int64_t fine, fvec v, float low) {
+    if (!fine) {
+        put_codes(y, codes_from(v, low));
+        return;
+    }
+    v = smaller(larger(v, ALL(low)), ALL(255.0f)) * (float)OF_STEP;
+    ivec numbers = (ivec)(v + TO_EVEN) - (ivec)ALL(TO_EVEN) + NO_LOSS;
+    put_codes(y, numbers >> FINE_BITS);
+    put_codes(y + fine, numbers & (OF_STEP - 1));
+}
 
 INLINE ivec four_codes(const uint8_t *x) {
     int32_t four;
@@ -278,8 +309,10 @@ typedef struct {
 typedef struct {
     const int8_t *w;
     const float *scale, *bias;
+    const float *residual_scale;
     int kernel_h, kernel_w, line, stride, fours, step; /* step: bytes from the weights of 4 inputs to those of the next 4 */
-    float low, residual_scale;
+    float low;
+    int64_t y_fine, residual_fine; /* bytes from a code to its fine byte, or 0 */
 } Columns;
 
 /* Computes V vectors of outputs of each of P pixels. */
@@ -310,8 +343,8 @@ INLINE void columns_tile(const int P, const int V, const uint8_t *const *x, cons
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++) {
             fvec out = floats_of(acc[p * V + v]) * scale + bias;
-            if (residual) out += floats_at(residual[p] + v * VL) * c->residual_scale;
-            put_codes(y[p] + v * VL, codes_from(out, c->low));
+            if (residual) out += numbers_at(residual[p] + v * VL, c->residual_fine) * *(const fvec *)(c->residual_scale + v * VL);
+            put_numbers(y[p] + v * VL, c->y_fine, out, c->low);
         }
     }
 }
@@ -356,7 +389,7 @@ static void columns(const Op *op, const State *s, const Packed *packed, int memb
     const int P = five ? 5 : PIXELS_OF[most];
     const int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
     Columns c = {.kernel_h = op->kernel_h, .kernel_w = op->kernel_w, .line = op->x.line, .stride = op->x.stride,
-                 .fours = packed->fours, .low = op->low, .residual_scale = op->residual_scale};
+                 .fours = packed->fours, .low = op->low, .y_fine = op->y.fine, .residual_fine = op->residual.fine};
     if (4 * c.fours == c.stride) c.fours *= c.kernel_w, c.kernel_w = 1; /* the taps of a row are side by side, in x and in w */
     Part part = part_of(op, tiles, pieces, (int64_t)taps * packed->fours * 4 * packed->groups * GROUP, member, members);
     for (int64_t item = part.first_item; item < part.last_item; item++) {
@@ -371,6 +404,7 @@ static void columns(const Op *op, const State *s, const Packed *packed, int memb
         c.step = groups_of_block(packed->groups, block) * 64;
         c.w = packed->weight + (int64_t)block * BLOCK * 4 * taps * packed->fours + (output % BLOCK) * 4;
         c.scale = packed->scale + output, c.bias = packed->bias + output;
+        if (op->has_residual) c.residual_scale = op->residual_scale + packed->first + output;
         COLUMNS_OF[most + five][here](x, &c, y, op->has_residual ? residual : NULL);
     }
 }
@@ -531,37 +565,57 @@ typedef uint16_t wide __attribute__((vector_size(2 * CHANNELS), aligned(2), may_
 typedef int32_t wider __attribute__((vector_size(4 * CHANNELS), aligned(4), may_alias));
 #define PIXELS_IN_16_BITS 257 /* 257 * 255 is the largest number of 16 bits */
 
-/* Sum the codes of each channel over the pixels, in PARTS partial sums. */
+/* Sum one of PARTS parts of the rows of x, for each channel; x points to the first code, or to the first fine byte. */
+static void sum_part(const Op *op, const uint8_t *x, int part, int32_t *total) {
+    memset(total, 0, sizeof(int32_t) * op->x.stride);
+    int64_t first, last;
+    share(op->x.height, part, PARTS, &first, &last);
+    for (int64_t row = first; row < last; row++)
+        for (int start = 0; start < op->x.width; start += PIXELS_IN_16_BITS) {
+            int end = start + PIXELS_IN_16_BITS < op->x.width ? start + PIXELS_IN_16_BITS : op->x.width;
+            for (int i = 0; i < op->x.stride; i += CHANNELS) {
+                const uint8_t *pixels = x + row * op->x.line + i;
+                wide sum = {0};
+                for (int column = start; column < end; column++)
+                    sum += __builtin_convertvector(*(const narrow *)(pixels + (int64_t)column * op->x.stride), wide);
+                *(wider *)(total + i) += __builtin_convertvector(sum, wider);
+            }
+        }
+}
+
+/* The scratch of an operation that takes means: PARTS partial sums of the codes, then those of the fine bytes if there are any. */
+static int32_t *partial_sums(const Op *op, const State *s, int fine) {
+    return (int32_t *)s->scratch + (int64_t)fine * PARTS * op->x.stride;
+}
+
+/* Sum the codes of each channel over the pixels, and the fine bytes if there are any. */
 static void sums(const Op *op, const State *s, int member, int members) {
+    const uint8_t *x = s->arena + op->x.offset;
     int64_t from, to;
     share(PARTS, member, members, &from, &to);
     for (int64_t part = from; part < to; part++) {
-        int32_t *total = (int32_t *)s->scratch + part * op->x.stride;
-        memset(total, 0, sizeof(int32_t) * op->x.stride);
-        int64_t first, last;
-        share(op->x.height, (int)part, PARTS, &first, &last);
-        for (int64_t row = first; row < last; row++)
-            for (int start = 0; start < op->x.width; start += PIXELS_IN_16_BITS) {
-                int end = start + PIXELS_IN_16_BITS < op->x.width ? start + PIXELS_IN_16_BITS : op->x.width;
-                for (int i = 0; i < op->x.stride; i += CHANNELS) {
-                    const uint8_t *x = s->arena + op->x.offset + row * op->x.line + i;
-                    wide sum = {0};
-                    for (int column = start; column < end; column++)
-                        sum += __builtin_convertvector(*(const narrow *)(x + (int64_t)column * op->x.stride), wide);
-                    *(wider *)(total + i) += __builtin_convertvector(sum, wider);
-                }
-            }
+        sum_part(op, x, (int)part, partial_sums(op, s, 0) + part * op->x.stride);
+        if (op->x.fine) sum_part(op, x + op->x.fine, (int)part, partial_sums(op, s, 1) + part * op->x.stride);
     }
 }
 
+static void add_parts(int32_t *partial, int stride) {
+    for (int part = 1; part < PARTS; part++)
+        for (int c = 0; c < stride; c++) partial[c] += partial[part * stride + c];
+}
+
+/* The means of n channels, given the partial sums, which are added up. */
 static void means(const Op *op, const State *s, float *mean, int n) {
-    const int32_t *partial = (const int32_t *)s->scratch;
-    int32_t zeros = op->x_zero * op->x.height * op->x.width;
-    for (int c = 0; c < n; c++) {
-        int32_t total = 0;
-        for (int part = 0; part < PARTS; part++) total += partial[part * op->x.stride + c];
-        mean[c] = (float)(total - zeros) * op->x_scale;
+    const int32_t pixels = op->x.height * op->x.width, zeros = op->x_zero * pixels, no_loss = NO_LOSS * pixels;
+    const float *scale = op->scale;
+    int32_t *codes = partial_sums(op, s, 0), *fine = partial_sums(op, s, 1);
+    add_parts(codes, op->x.stride);
+    for (int c = 0; c < n; c++) mean[c] = (float)(codes[c] - zeros);
+    if (op->x.fine) {
+        add_parts(fine, op->x.stride);
+        for (int c = 0; c < n; c++) mean[c] += (float)(fine[c] - no_loss) * (1.0f / OF_STEP);
     }
+    for (int c = 0; c < n; c++) mean[c] *= scale[c];
 }
 
 #define DOTS_AT_ONCE 4
@@ -599,7 +653,7 @@ static void layer(const float *weight, const float *bias, const float *vector, i
 static void decide(const Op *op, State *s) {
     const Site *site = s->sites + op->site;
     const int units = padded(op->hidden, VECTOR);
-    float *mean = s->scratch + (int64_t)PARTS * op->x.stride, *hidden = mean + op->x.stride, *logits = hidden + units;
+    float *mean = (float *)partial_sums(op, s, op->x.fine ? 2 : 1), *hidden = mean + op->x.stride, *logits = hidden + units;
     means(op, s, mean, op->x.stride);
     layer((const float *)op->weight, op->bias, mean, op->hidden, op->x.stride, hidden);
     for (int h = 0; h < op->hidden; h++) hidden[h] = hidden[h] < 0 ? 0 : hidden[h];
@@ -611,7 +665,7 @@ static void decide(const Op *op, State *s) {
     s->count[op->site] = count;
 }
 
-/* Copy x to y, whose codes may have another step and zero. */
+/* Copy x to y, whose codes may have other steps and another zero. */
 static void copy(const Op *op, const State *s, int member, int members) {
     int64_t from, to;
     share(op->y.height, member, members, &from, &to);
@@ -619,8 +673,10 @@ static void copy(const Op *op, const State *s, int member, int members) {
         for (int column = 0; column < op->y.width; column++) {
             const uint8_t *x = s->arena + op->x.offset + row * op->x.line + (int64_t)column * op->x.stride;
             uint8_t *y = s->arena + op->y.offset + row * op->y.line + (int64_t)column * op->y.stride;
-            for (int i = 0; i < op->y.stride; i += VL)
-                put_codes(y + i, codes_from(floats_at(x + i) * op->x_scale + op->offset, op->low));
+            for (int i = 0; i < op->y.stride; i += VL) {
+                fvec v = numbers_at(x + i, op->x.fine) * *(const fvec *)(op->scale + i) + *(const fvec *)(op->bias + i);
+                put_numbers(y + i, op->y.fine, v, op->low);
+            }
         }
 }
 

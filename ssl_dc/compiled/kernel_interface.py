@@ -19,6 +19,7 @@ class Activation(Structure):
         ("stride", c_int32),
         ("line", c_int32),
         ("plane", c_int32),
+        ("fine", c_int64),
     )
 
 
@@ -48,9 +49,7 @@ class Op(Structure):
         ("weight2", c_void_p),
         ("bias2", c_void_p),
         ("scale", c_void_p),
-        ("residual_scale", c_float),
-        ("x_scale", c_float),
-        ("offset", c_float),
+        ("residual_scale", c_void_p),
         ("low", c_float),
         ("x_zero", c_int32),
     )

@@ -74,7 +74,7 @@ class Weights:
             if in_kernel(step):
                 self._convolutions[step.output] = self._laid(step)
             elif isinstance(step, Decide):
-                rule = step.gate.pooled_rule(step.threshold)
+                rule = step.rule
                 self._rules[step.site.name] = None if rule is None else _rule_weights(rule, kernel)
 
     def convolution(self, step: Conv) -> Laid:
@@ -91,7 +91,7 @@ class Weights:
             laid = self._rules.get(step.output) if isinstance(step, Decide) else None
             if laid is None or not isinstance(step, Decide):
                 continue
-            rule = step.gate.pooled_rule(step.threshold)
+            rule = step.rule
             if rule is None:
                 raise RunError(f"the gate at {step.site.name} has a pooled rule at one budget and none at another")
             for old, new in zip(laid.tensors, _rule_weights(rule, self._kernel).tensors, strict=True):

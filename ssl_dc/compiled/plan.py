@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_dc.gating.base import Gate
+from ssl_dc.gating.base import Gate, PooledRule
 from ssl_dc.gating.sites import GateSite
 
 
@@ -242,6 +242,11 @@ class Decide(Step):
     def threshold(self) -> Tensor:
         """The thresholds of the gate at the budget, (channels,)."""
         return self.gate.threshold_for(self.dial.budget)
+
+    @property
+    def rule(self) -> PooledRule | None:
+        """The decision at the budget as a rule on the means of the input; None if the gate has no such rule."""
+        return self.gate.pooled_rule(self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,6 +22,7 @@ typedef struct {
     int64_t offset; /* index of the first element of the first pixel inside the border */
     int32_t height, width, channels;
     int32_t stride, line, plane; /* elements from a pixel, a row, a channel to the next */
+    int64_t fine;   /* for kernels whose elements are codes: elements from a code to its fine byte; 0: there is none */
 } Activation;
 
 typedef struct {
@@ -34,13 +35,13 @@ typedef struct {
     int32_t site, hidden;           /* of a gate: its site, and its number of hidden units */
     Activation x, y, residual;
     const Weight *weight;           /* of a convolution; of the first layer of a gate, which is float */
-    const float *bias;              /* of a convolution, or of the first layer of a gate */
+    const float *bias;              /* of a convolution, of the first layer of a gate, or of a copy of codes */
     const float *weight2, *bias2;   /* of the second layer of a gate */
     /* The rest is for kernels whose elements are codes. */
-    const float *scale;             /* of a convolution: for each output the code that one unit of the sum of products is worth */
-    float residual_scale;           /* the code of y that one code of the residual is worth */
-    float x_scale;                  /* the same for x where x is copied; where x is averaged, the value of a code / pixels */
-    float offset;                   /* added to a copy of x */
+    const float *scale;             /* for each channel: the codes of y that one unit of the sum of products is worth; the codes of
+                                       y that a code, or a number, of x is worth, where x is copied; the value of a code of x over the number of
+                                       pixels, where x is averaged */
+    const float *residual_scale;    /* for each channel the codes of y that a code, or a number, of the residual is worth */
     float low;                      /* the least code that y may have */
     int32_t x_zero;                 /* the code of 0 in x */
 } Op;

@@ -1,4 +1,7 @@
-"""What a plan in int8 computes, stated in NumPy: whole numbers, and float32 operations that are rounded one by one."""
+"""What a plan in int8 computes, stated in NumPy: whole numbers, and float32 operations that are rounded one by one.
+
+A value is an array of bytes, or of numbers of 16 bits: of these the upper byte is what convolutions read.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan
 from ssl_dc.compiled.plan import Decide, MaxPool, Mean, Relu, Step
 
 Bytes = npt.NDArray[np.uint8]
+Held = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 F = np.float32
 LANES = 16
@@ -21,7 +25,7 @@ def run(plan: Int8Plan, image: Floats) -> tuple[Floats, dict[str, npt.NDArray[np
     """Features (feature_dim,) and the mask of each site for an image (3, H, W)."""
     code = plan.codes[plan.input]
     with np.errstate(over="ignore"):
-        values: dict[str, Bytes] = {plan.input: to_bytes(image * F(1 / code.step) + F(code.zero))}
+        values: dict[str, Held] = {plan.input: to_bytes(image * F(float(1 / code.step[0])) + F(code.zero))}
     masks: dict[str, npt.NDArray[np.bool_]] = {}
     features: Floats = np.zeros(0, F)
     for step in plan.steps:
@@ -35,9 +39,10 @@ def run(plan: Int8Plan, image: Floats) -> tuple[Floats, dict[str, npt.NDArray[np
             values[step.output] = pooled(step, values[step.input])
         elif isinstance(step, Relu):
             given, made = plan.codes[step.input], plan.codes[step.output]
-            ratio = given.step / made.step
-            copied = values[step.input].astype(F) * F(ratio) + F(made.zero - given.zero * float(F(ratio)))
-            values[step.output] = to_bytes(copied, made.zero if step.relu else 0)
+            ratio = (given.step / (256 if given.fine else 1) / made.step).numpy().astype(F)[:, None, None]
+            origin = 256 * given.zero + 128 if given.fine else given.zero
+            copied = values[step.input].astype(F) * ratio + (made.zero - origin * ratio.astype(np.float64)).astype(F)
+            values[step.output] = to_held(copied, made, made.zero if step.relu else 0)
         elif isinstance(step, Mean):
             features = means(values[step.input], plan.codes[step.input])
         else:
@@ -58,12 +63,25 @@ def to_bytes(values: Floats, low: float = 0) -> Bytes:
     return np.rint(np.clip(values, F(low), F(255))).astype(np.uint8)
 
 
+def to_held(values: Floats, code: Code, low: float = 0) -> Held:
+    """The nearest bytes, or numbers of 16 bits if the code has a fine byte."""
+    if not code.fine:
+        return to_bytes(values, low)
+    assert values.dtype == F
+    return (np.rint(np.clip(values, F(low), F(255)) * F(256)) + 128).astype(np.uint16)
+
+
+def bytes_of(held: Held) -> Bytes:
+    """The bytes that convolutions read."""
+    return held if held.dtype == np.uint8 else (held // 256).astype(np.uint8)
+
+
 def convolved(
-    step: Int8Conv, values: Mapping[str, Bytes], masks: Mapping[str, npt.NDArray[np.bool_]], codes: Mapping[str, Code]
-) -> Bytes:
+    step: Int8Conv, values: Mapping[str, Held], masks: Mapping[str, npt.NDArray[np.bool_]], codes: Mapping[str, Code]
+) -> Held:
     """The output of a convolution, (out, H', W'); a shut output is the byte that stands for 0."""
     weight = step.weight.numpy().astype(np.float64)  # products and sums of whole numbers are exact in float64
-    x = values[step.input].astype(np.float64)
+    x = bytes_of(values[step.input]).astype(np.float64)
     if step.in_site is not None:
         x = x[masks[step.in_site]]
         weight = weight[:, masks[step.in_site]]
@@ -74,31 +92,34 @@ def convolved(
     sums = np.tensordot(weight, windows, axes=((1, 2, 3), (0, 3, 4)))
     out = sums.astype(F) * step.scale.numpy()[:, None, None] + step.bias.numpy()[:, None, None]
     if step.residual is not None:
-        out = out + values[step.residual].astype(F) * F(step.residual_scale)
-    made = to_bytes(out, step.low)
+        out = out + values[step.residual].astype(F) * step.residual_scale.numpy()[:, None, None]
+    made = to_held(out, codes[step.output], step.low)
     if step.out_site is not None:
         made[~masks[step.out_site]] = codes[step.output].zero
     return made
 
 
-def pooled(step: MaxPool, x: Bytes) -> Bytes:
+def pooled(step: MaxPool, x: Held) -> Bytes:
     """The largest byte of each window; the border is never the largest."""
+    assert x.dtype == np.uint8
     around = ((0, 0), (step.padding, step.padding), (step.padding, step.padding))
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, around), (step.kernel, step.kernel), axis=(1, 2))
     largest: Bytes = windows[:, :: step.stride, :: step.stride].max(axis=(3, 4))
     return largest
 
 
-def means(x: Bytes, code: Code) -> Floats:
-    """The mean of each channel: a whole number, rounded to float32, times one float32."""
+def means(x: Held, code: Code) -> Floats:
+    """The mean of each channel: sums of bytes and of fine bytes, each rounded to float32, times one float32."""
     pixels = x.shape[1] * x.shape[2]
-    sums = x.astype(np.int64).sum(axis=(1, 2)) - code.zero * pixels
-    return sums.astype(F) * F(code.step / pixels)
+    sums = (bytes_of(x).astype(np.int64).sum(axis=(1, 2)) - code.zero * pixels).astype(F)
+    if code.fine:
+        sums = sums + ((x % 256).astype(np.int64).sum(axis=(1, 2)) - 128 * pixels).astype(F) / F(256)
+    return sums * (code.step / pixels).numpy().astype(F)
 
 
-def decided(step: Decide, x: Bytes, code: Code) -> npt.NDArray[np.bool_]:
+def decided(step: Decide, x: Held, code: Code) -> npt.NDArray[np.bool_]:
     """The mask of a gate."""
-    rule = step.gate.pooled_rule(step.threshold)
+    rule = step.rule
     assert rule is not None
     hidden_weight, hidden_bias, weight, bias = (tensor.detach().numpy().astype(F) for tensor in rule)
     hidden = np.maximum(hidden_bias + dots(hidden_weight, means(x, code)), F(0))

@@ -17,7 +17,7 @@ from ssl_dc.compiled.int8_plan import Int8Plan
 from ssl_dc.compiled.kernel import INT8
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.native_backend import NativeRunner
-from ssl_dc.compiled.quantise import quantise
+from ssl_dc.compiled.quantise import Recipe, quantise
 from tests.helpers.compared_networks import Reference, difference_in_float32, difference_in_int8
 from tests.helpers.kernels_with_flags import library_with
 from tests.helpers.random_networks import drawn_network
@@ -31,7 +31,7 @@ def run_case(draw: random.Random, kernel: Kernel, file: str) -> None:
     images, encoder = case.images(), case.encoder()
     plan = fuse(capture(encoder.backbone(case.route), case.route))
     if file == INT8:
-        plan = quantise(plan, images[:1])
+        plan = quantise(plan, images[:1], recipe=Recipe(compensated=False, fine=draw.random() < 0.8))
     runner = NativeRunner(plan, kernel, case.threads)
     answers = [(batch, *runner(batch)) for batch in (images, images[:1])]
     for batch, *answer in answers:
