@@ -62,7 +62,8 @@ int main(int count, char **arguments) {
     move(memory, &program->ops), move(memory, &program->sites);
     for (int i = 0; i < program->n_ops; i++) {
         Op *op = (Op *)program->ops + i;
-        move(memory, &op->weight), move(memory, &op->bias), move(memory, &op->weight2), move(memory, &op->bias2), move(memory, &op->scale);
+        move(memory, &op->weight), move(memory, &op->bias), move(memory, &op->weight2), move(memory, &op->bias2);
+        move(memory, &op->scale), move(memory, &op->residual_scale);
     }
     const float *images = (const float *)(memory + c.images);
     State *states = checked(calloc(c.threads, sizeof(State)));

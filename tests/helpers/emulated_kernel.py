@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.int8_program import Int8Program
 from ssl_dc.compiled.kernel import INT8, ROOM
 from ssl_dc.compiled.kernel_interface import Op, Program, Site, State
 from ssl_dc.compiled.native_backend import NativeRunner
@@ -136,10 +137,12 @@ def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
     weights = runner._weights
     laid = [tensor for each in weights._convolutions.values() for tensor in (each.weight, each.bias, each.scale)]
     rules = [tensor for rule in weights._rules.values() if rule is not None for tensor in rule.tensors]
-    places = {tensor.data_ptr(): put(tensor.numpy().tobytes()) for tensor in (*laid, *rules) if tensor is not None}
+    vectors = native._vectors if isinstance(native, Int8Program) else []
+    tensors = (tensor for tensor in (*laid, *rules, *vectors) if tensor is not None)
+    places = {tensor.data_ptr(): put(tensor.numpy().tobytes()) for tensor in tensors}
     ops = (Op * len(native._ops)).from_buffer_copy(native._ops)
     for op in ops:
-        for field in ("weight", "bias", "weight2", "bias2", "scale"):
+        for field in ("weight", "bias", "weight2", "bias2", "scale", "residual_scale"):
             if getattr(op, field):
                 setattr(op, field, places[getattr(op, field)])
     program = Program.from_buffer_copy(native._program)
