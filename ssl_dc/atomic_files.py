@@ -94,6 +94,18 @@ def remove_partials(path: Path) -> None:
                 entry.unlink()
 
 
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that it holds, or whatever has its name; a link is not followed.
+
+    What cannot be removed stays. Python's own function waits for ever at a FIFO.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
 def is_partial(entry: Path) -> bool:
     """Whether something is what an interrupted writing leaves behind: a file or folder of a temporary name, no link."""
     named = entry.name.startswith(".") and entry.name.endswith(".partial")
@@ -120,12 +132,19 @@ def write_text(path: Path, text: str) -> None:
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file, which is made if it is not there.
 
+    A file that has another name, too (a hard link), becomes a file of its own: what has the other name stays as it is.
+
     Raises:
         RunError: If it cannot be written, or is a link or no regular file.
     """
+    content = f"{line}\n".encode()
     try:
-        with os.fdopen(_regular(os.open(path, _APPEND, 0o666), path), "w", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+        with os.fdopen(_regular(os.open(path, _APPEND, 0o666), path), "wb") as file:
+            alone = os.fstat(file.fileno()).st_nlink == 1
+            if alone:
+                file.write(content)
+        if not alone:
+            write_bytes(path, read_bytes(path) + content)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -182,7 +201,7 @@ def _regular(descriptor: int, path: Path) -> int:
 
 def flush_folder(folder: Path) -> None:
     """Make renames inside a folder lasting."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     try:
         os.fsync(descriptor)
     finally:

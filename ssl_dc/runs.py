@@ -287,8 +287,8 @@ def look_of(config: RunConfig, cost: CostModel, splits: Splits) -> Look:
         raise ConfigError(f"training.keep_best = {metric}: gating {config.gating.name!r} has no gated route")
     if metric.startswith(("knn", "linear")) and not look.has_labels:
         raise ConfigError(
-            f"training.keep_best = {metric}: the images that are looked at have no labels; name labelled ones, with"
-            " --watch-data, or choose rankme, lidar or alpha_req"
+            f"training.keep_best = {metric}: the images that are looked at have no labels, or are too few; name labelled"
+            " ones, with --watch-data, or choose rankme, lidar or alpha_req"
         )
     return look
 

@@ -123,6 +123,16 @@ def test_only_regular_files_are_read_and_added_to(tmp_path: Path, kind: str) -> 
             append_line(path, "line")
 
 
+def test_a_line_that_is_added_leaves_the_other_name_of_a_file_alone(tmp_path: Path) -> None:
+    elsewhere, path = tmp_path / "elsewhere", tmp_path / "history.jsonl"
+    write_text(elsewhere, "first\n")
+    os.link(elsewhere, path)
+    append_line(path, "second")
+    append_line(path, "third")
+    assert read_text(path) == "first\nsecond\nthird\n"
+    assert read_text(elsewhere) == "first\n"
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("strange") / "run").folder

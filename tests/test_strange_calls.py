@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ssl_dc
-from helpers.command_line import HANGS, done, message, successful
+from helpers.command_line import HANGS, done, message, refused, successful
 from helpers.command_line import call as called
 from helpers.settings import SHORT, TWO_BY_TWO, as_options
 from helpers.training import assert_same_files
@@ -84,6 +84,13 @@ def test_each_training_of_a_process_has_its_own_precision(here: Path) -> None:
         ssl_dc.train({**SHORT, "training.precision": precision}, output=here / name)
     assert_same_files(here / "one", here / "three")
     assert (here / "one" / "metrics.jsonl").read_bytes() != (here / "two" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("words", [("export", "run", "\x1bP"), ("\x1b[2J",), ("train", "--\x1b[2J")])
+def test_words_of_a_wrong_call_cannot_reach_the_terminal_as_an_escape(words: tuple[str, ...]) -> None:
+    said = refused(*words)
+    assert "\x1b" not in said
+    assert "\\x1b" in said
 
 
 def test_the_name_of_a_folder_cannot_reach_the_terminal_as_an_escape(here: Path) -> None:

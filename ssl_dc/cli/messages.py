@@ -53,7 +53,10 @@ def reported() -> Iterator[None]:
         _end(_stopped_by(signal.SIGINT), 128 + signal.SIGINT)
     except Terminated:
         _end(_stopped_by(signal.SIGTERM), 128 + signal.SIGTERM)
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
+    except click.ClickException as error:
+        error.message = printable(error.message)  # click repeats words of the call as they were given
+        raise
+    except (click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
         # the reader of our output has gone, as with `| head`

@@ -43,7 +43,8 @@ class Look:
     """Looks at an encoder in evaluation mode: kNN-1 and a linear probe, RankMe, LiDAR and alpha-ReQ, for each route.
 
     At most 25,600 images are taken, balanced over classes and always the same. A fifth of them, drawn once, checks what
-    kNN and the probe learn from the others. Without labels these two are left out. Nothing here changes the encoder.
+    kNN and the probe learn from the others. Without labels, and with a handful of images, these two are left out. Nothing
+    here changes the encoder.
 
     Args:
         config: The run's config, whose preparation the images get.
@@ -59,6 +60,8 @@ class Look:
         if self.labels is not None:
             self.labels = self.images.labels
         self.checked: Indices = held_out_indices(self.labels, len(self.images), CHECKED_SHARE, SPLIT_SEED)
+        if not 0 < len(self.checked) < len(self.images):  # so few that none is left to learn from, or to check
+            self.labels = None
 
     @property
     def has_labels(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_dc.atomic_files import flush_folder, is_partial, mebibytes, partial_of, write_text
+from ssl_dc.atomic_files import flush_folder, is_partial, mebibytes, partial_of, remove_tree, write_text
 from ssl_dc.errors import RunError
 from ssl_dc.json_files import read_record
 from ssl_dc.printable import name_of
@@ -64,12 +63,12 @@ class CheckpointStore:
         partial = partial_of(final)
         try:
             for killed in filter(is_partial, self.folder.glob(".step-*.partial")):
-                shutil.rmtree(killed, ignore_errors=True)
+                remove_tree(killed)
             partial.mkdir(parents=True)
             sums = {name: write_tensors(partial / f"{name}.safetensors", part) for name, part in checkpoint.tensors.items()}
             record = {"step": checkpoint.step, "values": checkpoint.values, "sha256": sums}
             write_text(partial / "progress.json", json.dumps({**record, "checksum": _checksum(record)}, indent=2))
-            shutil.rmtree(final, ignore_errors=True)
+            remove_tree(final)
             partial.rename(final)
             flush_folder(self.folder)
         except (OSError, RunError) as error:
@@ -79,11 +78,11 @@ class CheckpointStore:
                 f" Last good resume point: {self.newest() or 'there is none'}"
             ) from error
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_tree(partial)
         kept = [folder for folder in self._newest_first() if folder.name <= final.name][: self.keep]
         for folder in self._newest_first():
             if folder not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
 
     def latest(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest undamaged resume point, or None, and what is wrong with the newer ones."""

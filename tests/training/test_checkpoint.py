@@ -81,6 +81,15 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     assert names(store) == ["step-00000005"]
 
 
+def test_a_fifo_with_the_name_of_a_resume_point_is_replaced(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    for step in (1, 3):
+        os.mkfifo(tmp_path / f"step-{step:08d}")
+    store.save(checkpoint(3))
+    assert names(store) == ["step-00000003"]
+    assert_equal(store.latest()[0], 3)
+
+
 def test_a_channels_last_tensor_can_be_saved(tmp_path: Path) -> None:
     weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
     CheckpointStore(tmp_path).save(Checkpoint(1, {"learner": {"weight": weight}}, {}))

@@ -118,3 +118,10 @@ def test_what_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no gated route"):
         ssl_dc.train(settings, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_handful_of_images_is_looked_at_without_labels(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "data.limit": 4, "training.batch_size": 2, "training.epochs": 1, "training.watch_every": 1}
+    lines = logged(ssl_dc.train(settings, output=tmp_path / "run").folder)
+    assert {"watch/rankme/dense", "watch/rankme/gated"} <= lines[-1].keys()
+    assert not {name for name in lines[-1] if name.startswith(("watch/knn", "watch/linear"))}
