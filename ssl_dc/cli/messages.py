@@ -53,10 +53,12 @@ def reported() -> Iterator[None]:
         _end(_stopped_by(signal.SIGINT), 128 + signal.SIGINT)
     except Terminated:
         _end(_stopped_by(signal.SIGTERM), 128 + signal.SIGTERM)
-    except click.ClickException as error:
-        error.message = printable(error.message)  # click repeats words of the call as they were given
-        raise
-    except (click.exceptions.Exit, click.Abort):
+    except click.UsageError as error:
+        said = error.format_message()
+        if printable(said) == said:
+            raise
+        raise click.UsageError(printable(said), error.ctx) from error  # click repeats words as they were given
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
         # the reader of our output has gone, as with `| head`
@@ -73,9 +75,19 @@ def reported() -> Iterator[None]:
         _end(unexpected(error), 1)
 
 
+_GOES_ON = {
+    "train": " A training goes on from its last resume point with: ssl-dc train --resume RUN",
+    "embed": " The same call goes on with the shards that are written",
+    "grid": " The same call goes on with what is missing",
+    "reproduce": " The same call goes on with what is missing",
+}
+"""How a command that was stopped is gone on with."""
+
+
 def _stopped_by(number: int) -> str:
-    name = signal.Signals(number).name
-    return f"stopped by {name}. A training goes on from its last resume point with: ssl-dc train --resume RUN"
+    name, context = signal.Signals(number).name, click.get_current_context(silent=True)
+    command = context.info_name if context else "train"
+    return f"stopped by {name}.{_GOES_ON.get(command or '', '')}"
 
 
 def end_at_signals() -> None:

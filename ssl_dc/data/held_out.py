@@ -98,7 +98,7 @@ def unlabelled_splits(images: ImageSet, held_out: ImageSet | None, share: float,
     """
     missing = NoLabelledImages(
         f"evaluation needs labels, and {where} holds images without classes: sort them into train/CLASS/ and val/CLASS/,"
-        " or evaluate on a labelled data set: --eval-data NAME --eval-data-root FOLDER."
+        " or evaluate on a labelled data set: ssl-dc evaluate RUN --eval-data NAME --eval-data-root FOLDER."
     )
     if held_out is None and len(images) >= LEAST_UNLABELLED:
         share = min(share, MOST_UNLABELLED / len(images))

@@ -111,6 +111,13 @@ class Outcome(Report):
         return abs(gated.ratio - self.budget) <= max(BUDGET_TOLERANCE, SURE * gated.ratio_error)
 
     @property
+    def few_images(self) -> bool:
+        """Whether the images are so few that what is paid is hardly known: to 0.02 and to a tenth of the budget."""
+        if self.budget is None:
+            return False
+        return SURE * self.routes[Route.GATED].ratio_error > max(BUDGET_TOLERANCE, self.budget / 10)
+
+    @property
     def findings(self) -> tuple[str, ...]:
         """Whether training helped and whether the budget holds, a sentence each."""
         found = [f"{route}: {reached.finding}" for route, reached in self.routes.items() if reached.finding]
@@ -123,6 +130,8 @@ class Outcome(Report):
         if self.budget is not None:
             paid = f"{self.routes[Route.GATED].ratio:.4f} ± {self.routes[Route.GATED].ratio_error:.4f}"
             holds = "it holds" if self.budget_holds else "IT IS MISSED"
+            if self.budget_holds and self.few_images:
+                holds = "these are too few images to tell whether it holds"
             found.append(f"budget: {self.budget:g} of the dense cost was asked for, {paid} is paid: {holds}.")
         return tuple(found)
 
@@ -187,6 +196,7 @@ def advice(found: Outcome, config: RunConfig, steps: int) -> tuple[str, ...]:
     said = []
     if not verdicts:
         said.append("evaluate on a labelled data set: ssl-dc evaluate RUN --eval-data NAME --eval-data-root FOLDER.")
+        said.append("ssl-dc report RUN shows what it learned; ssl-dc embed RUN FOLDER and ssl-dc export RUN use it.")
     elif min(verdicts.values()) > 0:
         said.append("ssl-dc evaluate RUN --protocol linear says more; more epochs may add to it.")
     if any(verdict <= 0 for verdict in verdicts.values()) and steps < FEW_STEPS:

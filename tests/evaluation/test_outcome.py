@@ -174,6 +174,21 @@ def config(**settings: Any) -> ssl_dc.RunConfig:
 
 
 @pytest.mark.parametrize(
+    ("paid", "error", "says"),
+    [
+        (0.38, 0.07, "0.3800 ± 0.0700 is paid: these are too few images to tell whether it holds."),
+        (0.29, 0.02, "these are too few images"),
+        (0.29, 0.01, "it holds."),
+        (0.50, 0.02, "IT IS MISSED."),
+    ],
+)
+def test_a_few_images_do_not_tell_whether_the_budget_holds(paid: float, error: float, says: str) -> None:
+    dense, gated = (RouteOutcome(50.0, 50.0, None, None, 10.0, ratio) for ratio in (1.0, paid))
+    found = Outcome({Route.DENSE: dense, Route.GATED: replace(gated, ratio_error=error)}, "4 images", 10, 0.3)
+    assert says in found.findings[-1]
+
+
+@pytest.mark.parametrize(
     ("found", "findings", "next_steps"),
     [
         (ended(9, 7), ["training helped (+9.00 ± 1.00 points); better than raw pixels", "it holds"], ["--protocol linear"]),
