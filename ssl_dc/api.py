@@ -251,8 +251,17 @@ def _built(
 
 
 def _with_length(run: RunFolder, epochs: int) -> RunConfig:
-    """The config of a run that is trained for another number of epochs from its newest resume point on."""
+    """The config of a run that is trained for another number of epochs from its newest resume point on.
+
+    Raises:
+        ConfigError: If the run is trained already and has no whole resume point: it would begin anew.
+    """
     newest, _ = CheckpointStore(run.checkpoints).latest()
+    if newest is None and run.model_file.is_file():
+        raise ConfigError(
+            f"{run.path} is trained, and has no whole resume point in {run.checkpoints.name}/ to go on from; for more,"
+            f" start a new run from its weights: ssl-dc train --init {run.path}"
+        )
     return with_length(run.config(), epochs, 0 if newest is None else newest.step)
 
 
