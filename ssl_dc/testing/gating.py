@@ -46,10 +46,8 @@ def gates_are_declared(subject: Subject) -> None:
 
 
 def each_site_of_its_granularity_gets_a_gate(subject: Subject) -> None:
-    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask. Other sites get no gate.
-
-    The gate acts on the site that it was given; a gate of positions may act on a finer grid.
-    """
+    """`gate(site)` is a new `ssl_dc.Gate` with a threshold for each entry of the mask. Other sites get no gate."""
+    # The gate acts on the site that it was given; a gate of positions may act on a finer grid.
     scheme = _scheme(subject)
     for kind in Granularity:
         site = _site(kind, 8, 12)

@@ -60,7 +60,10 @@ def test_a_name_that_means_one_part_shows_that_one(name: str, part: tuple[str, s
     ("words", "said"),
     [
         (["sme"], "ssl-dc: unknown part 'sme'; there are: acme:same, "),
-        (["same", "--kind", "gating"], "ssl-dc: unknown gating scheme 'same'; there are: convnet_aig, dgnet, none"),
+        (
+            ["same", "--kind", "gating"],
+            "ssl-dc: unknown gating scheme 'same'; there are: convnet_aig, dgnet, dgnet_dual, dgnet_spatial, none",
+        ),
         (["other:same"], "ssl-dc: unknown part 'other:same'; there are: acme:same, "),
     ],
     ids=" ".join,
