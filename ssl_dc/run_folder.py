@@ -43,7 +43,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import stat
 import subprocess
 import traceback
@@ -57,7 +56,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_dc.assemble import build_encoder, build_network
-from ssl_dc.atomic_files import is_partial, read_bytes, write_bytes, write_text
+from ssl_dc.atomic_files import is_partial, read_bytes, remove_tree, write_bytes, write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
 from ssl_dc.devices import available_devices
@@ -157,7 +156,7 @@ class RunFolder:
         """
         with sole_writer(self.path):
             for entry in filter(is_partial, (*self.path.iterdir(), *self.checkpoints.glob(".*"))):
-                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+                remove_tree(entry)
             yield
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ssl_dc.atomic_files import write_text
+from ssl_dc.atomic_files import remove_tree, write_text
 from ssl_dc.errors import ConfigError, RunError
 from ssl_dc.evaluation.features import Features
 from ssl_dc.json_files import read_record
@@ -103,7 +102,7 @@ class Job:
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"shard-{number:06d}.safetensors"
