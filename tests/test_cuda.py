@@ -114,6 +114,23 @@ def test_one_network_for_many_budgets(tmp_path: Path) -> None:
     assert ratios == sorted(ratios)
 
 
+def test_a_compiled_training_learns_what_the_uncompiled_one_learns(tmp_path: Path) -> None:
+    """Up to rounding, which each step makes larger. No gate draws noise."""
+    settings = {"gating.noise": 0.0, "training.epochs": 2}
+    plain = losses(trained(tmp_path / "plain", **settings).folder)
+    compiled = losses(trained(tmp_path / "compiled", **settings, **{"training.compile": True}).folder)
+    assert compiled[:3] == pytest.approx(plain[:3], rel=5e-3)
+    assert compiled == pytest.approx(plain, rel=0.1)
+
+
+def test_views_drawn_by_threads_train_as_those_drawn_on_the_gpu(tmp_path: Path) -> None:
+    """The first loss; a pixel may fall on the other side of solarisation's threshold."""
+    by_gpu = losses(trained(tmp_path / "gpu").folder)
+    by_threads = losses(trained(tmp_path / "threads", **{"training.workers": 2}).folder)
+    assert by_threads[0] == pytest.approx(by_gpu[0], rel=5e-3)
+    assert len(by_threads) == len(by_gpu)
+
+
 def test_two_objectives_and_gatings_take_steps(tmp_path: Path) -> None:
     for number, settings in enumerate(
         [
