@@ -367,6 +367,10 @@ def time_training(
     }
 
 
+PROFILED = 20
+"""Most steps at the end of a training that are profiled: to read what was recorded takes seconds for each ten."""
+
+
 def profile_step(
     width: int, batch: int, pixels: np.ndarray, device: str, precision: str, workers: int, compiled: bool
 ) -> dict[str, Any]:
@@ -377,7 +381,7 @@ def profile_step(
     trainer = trainer_from_config(config, Pictures(pixels))
     # On a GPU, to record what the CPU does as well would slow the CPU down, and the GPU would wait for it.
     recorded = profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU])
-    recorder = Recorder(recorded, trainer.total_steps // 4, trainer.total_steps // 2)
+    recorder = Recorder(recorded, trainer.total_steps // 4, max(trainer.total_steps // 2, trainer.total_steps - PROFILED))
     trainer.fit(watchers=[recorder])
     on_device = [event for event in recorded.events() if str(event.device_type).endswith("CUDA")]
     kind = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import ssl_dc
+from helpers.gradients import compare_gradients
 from helpers.settings import TINY
 from helpers.training import Told
 
@@ -57,3 +58,9 @@ def test_what_torch_cannot_compile_trains_uncompiled_and_says_so(tmp_path: Path,
     told = [text for text in refused.messages if "cannot compile" in text]
     assert len(told) == 1
     assert "no compiler here" in told[0]
+
+
+@pytest.mark.slow
+def test_the_gradients_of_a_compiled_pass_are_those_of_the_uncompiled_one() -> None:
+    torch._dynamo.reset()
+    compare_gradients({**TINY, "gating.noise": 0.0}, passes=2, graphs=False)
