@@ -230,7 +230,7 @@ def resume(
         if prepared.is_main_process:
             held.enter_context(run.held())
             if accept_changed_data:
-                run.save_data(splits.train)
+                run.save_data(splits.train, config.data.root)
             if prepared.initial is not initial:  # it was killed before it could keep them
                 prepared.save_start(run)
         if epochs is not None:

@@ -111,7 +111,7 @@ class PreparedRun:
 
     def save_start(self, folder: RunFolder) -> None:
         """Write into the run's folder what the training starts from: which images, and which weights."""
-        folder.save_data(self.splits.train)
+        folder.save_data(self.splits.train, self.config.data.root)
         if self.initial is not None:
             folder.save_initial(self.initial.tensors, self.initial.record())
 

@@ -47,7 +47,7 @@ def report(
         projection: How features are laid out in the plane: ``umap``, ``pca``, or ``auto`` for UMAP where it is installed.
         device: Where features are computed; by default on the best device there is.
         data_root: Where the runs' data is now, if it has moved.
-        watchers: Told of phases.
+        watchers: Told of phases, and of what the page leaves out because it cannot be read.
         progress: Whether to show progress, as in :func:`ssl_dc.train`.
 
     Raises:
@@ -94,7 +94,7 @@ def page_of(
     Args:
         runs: The runs.
         options: What is measured, and how.
-        watchers: Told of phases.
+        watchers: Told of phases, and of what the page leaves out because it cannot be read.
         refresh_seconds: After so many seconds an opened page loads itself again; None for never.
     """
     # Imported here: they need altair, which may not be installed.
@@ -105,11 +105,14 @@ def page_of(
     measured: dict[str, MeasuredRun] = {}
     missing: dict[str, str] = {}
     for run in runs:
+        if waits_for := _why_not_yet(run, following=refresh_seconds is not None):
+            missing[run.label] = waits_for
+            continue
         try:
-            _check_trained(run, following=refresh_seconds is not None)
             measured[run.label] = measure(run.folder, options, watchers)
         except (DataError, RunError) as error:
             missing[run.label] = str(error)
+            _say(watchers, f"{run.label}: the page does not show what the network does with images: {error}")
     thumbnails: dict[str, str] = {}
     accuracy = accuracy_section(measured)
     not_measured = [Text(f"{label}: {why}") for label, why in missing.items()]
@@ -132,16 +135,18 @@ def page_of(
     return ReportPage(_title(runs), made, sections, thumbnails, refresh_seconds)
 
 
-def _check_trained(run: RecordedRun, *, following: bool) -> None:
-    """Check that there is a model to look at, and that it is time to.
-
-    Raises:
-        RunError: If not.
-    """
+def _why_not_yet(run: RecordedRun, *, following: bool) -> str:
+    """Why there is no model to look at, or it is not time to; empty if there is one."""
     if run.trains or following:
-        raise RunError("What the network does with images is shown when no run trains any more.")
+        return "What the network does with images is shown when no run trains any more."
     if not run.folder.model_file.is_file():
-        raise RunError("The run has no trained model, so nothing is shown of what its network does with images.")
+        return "The run has no trained model, so nothing is shown of what its network does with images."
+    return ""
+
+
+def _say(watchers: Sequence[Watcher], text: str) -> None:
+    for watcher in watchers:
+        watcher.on_message(text)
 
 
 def _title(runs: Sequence[RecordedRun]) -> str:
