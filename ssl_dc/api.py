@@ -41,7 +41,7 @@ from ssl_dc.plugins.registry import registry
 from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder, outline
-from ssl_dc.runs import PreparedRun, Run
+from ssl_dc.runs import OpenedRun, PreparedRun, Run
 from ssl_dc.tensor_files import check_fit
 from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
@@ -157,21 +157,42 @@ def plan(
     return replace(made, weights=weights)
 
 
-def plan_of_rest(folder: str | Path, *, epochs: int | None = None, timer: Timer = perf_counter) -> Plan:
-    """What is left to do of a run that stopped, and what it takes. The images are not read.
+def opened_again(
+    folder: str | Path,
+    *,
+    epochs: int | None = None,
+    data_root: str | Path | None = None,
+    bad_images: str | None = None,
+    accept_changed_data: bool = False,
+) -> OpenedRun:
+    """A run that is to go on, with its data set open. The arguments are those of :func:`resume`.
+
+    Raises:
+        ConfigError: If there is no run, no more epochs are asked for than are done, or its training images are not those
+            that it began with.
+        DataError: If the data set cannot be opened.
+    """
+    run = RunFolder.existing(Path(folder))
+    own = run.config() if epochs is None else _with_length(run, epochs)
+    config = with_data(own, "resume", root=data_root, bad_images=bad_images)
+    splits = open_splits(build_data_set(config))
+    if not accept_changed_data:
+        run.check_data(splits.train)
+    return OpenedRun(run, own, config, splits, epochs, accept_changed_data)
+
+
+def plan_of_rest(run: OpenedRun, *, timer: Timer = perf_counter) -> Plan:
+    """What is left to do of a run that stopped, and what it takes.
 
     Args:
-        folder: The run's folder.
-        epochs: As for :func:`resume`.
+        run: The run.
         timer: The clock by which trial steps are timed, in seconds.
 
     Raises:
-        ConfigError: If there is no run.
+        ConfigError: If the config cannot be trained on so many images.
     """
-    run = RunFolder.existing(Path(folder))
-    done = CheckpointStore(run.checkpoints).newest_step()
-    config = run.config() if epochs is None else _with_length(run, epochs)
-    return make_plan(config, Counts(train=run.recorded_images()), run.path, steps_done=done, timer=timer)
+    done = CheckpointStore(run.folder.checkpoints).newest_step()
+    return make_plan(run.config, run.splits, run.folder.path, steps_done=done, timer=timer)
 
 
 def _splits_or_counts(config: RunConfig, pictures: int | None) -> Splits | Counts:
@@ -217,30 +238,38 @@ def resume(
         RunError: If training fails.
         Stopped: If SIGTERM or SIGINT asked for it.
     """
-    run = RunFolder.existing(Path(folder))
-    own = run.config() if epochs is None else _with_length(run, epochs)
-    config = with_data(own, "resume", root=data_root, bad_images=bad_images)
     told = [*watchers, *progress_watchers(progress)]
-    splits = _read(config, told)
-    if not accept_changed_data:
-        run.check_data(splits.train)
-    initial = None if config.training.init is None else InitialWeights.kept_in(run)
-    prepared = _built(config, splits, told, initial)
+    with phase(told, "reading the pictures"):
+        run = opened_again(
+            folder,
+            epochs=epochs,
+            data_root=data_root,
+            bad_images=bad_images,
+            accept_changed_data=accept_changed_data,
+        )
+    return resume_opened(run, told)
+
+
+def resume_opened(run: OpenedRun, watchers: Sequence[Watcher]) -> Run:
+    """Continue a run whose data set is open, as :func:`resume` does.
+
+    Args:
+        run: The run.
+        watchers: Told of what happens.
+    """
+    folder, config, splits = run.folder, run.config, run.splits
+    initial = None if config.training.init is None else InitialWeights.kept_in(folder)
+    prepared = _built(config, splits, watchers, initial)
     with ExitStack() as held, peer_failures():
         if prepared.is_main_process:
-            held.enter_context(run.held())
-            if accept_changed_data:
-                run.save_data(splits.train, config.data.root)
+            held.enter_context(folder.held())
+            if run.accept_changed_data:
+                folder.save_data(splits.train, config.data.root)
             if prepared.initial is not initial:  # it was killed before it could keep them
-                prepared.save_start(run)
-        if epochs is not None:
-            _change_length(run, own, epochs, prepared.is_main_process)
-        return prepared.fit(run, told)
-
-
-def _read(config: RunConfig, told: Sequence[Watcher]) -> Splits:
-    with phase(told, "reading the pictures"):
-        return open_splits(build_data_set(config))
+                prepared.save_start(folder)
+        if run.epochs is not None:
+            _change_length(folder, run.own, run.epochs, prepared.is_main_process)
+        return prepared.fit(folder, watchers)
 
 
 def _built(

@@ -193,7 +193,7 @@ class RunFolder:
         return self._with_data_found(read_complete(self.config_file))
 
     def _with_data_found(self, config: RunConfig) -> RunConfig:
-        """The config. If the data's folder is gone, and another has its place as seen from the run, the config names that."""
+        """The config. If the data's folder is gone, but is there as seen from the run, it names that."""
         root = config.data.root
         if root is None or os.path.exists(root) or not self.data_file.is_file():
             return config

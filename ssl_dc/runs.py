@@ -80,6 +80,27 @@ class Run:
         return as_html([ReportTable(f"Run {self.folder}", ("", ""), rows), *self.outcome.tables()])
 
 
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that is to go on, with its data set open, so that planning and training need not open it twice.
+
+    Attributes:
+        folder: The run's folder.
+        own: Its config, of the length that is asked for.
+        config: The same, with what this call says of the data.
+        splits: Its images.
+        epochs: The length that is asked for; None for that of the run's config.
+        accept_changed_data: Whether to go on with images that are not those that the run began with.
+    """
+
+    folder: RunFolder
+    own: RunConfig
+    config: RunConfig
+    splits: Splits
+    epochs: int | None
+    accept_changed_data: bool
+
+
 class PreparedRun:
     """A run whose parts are all built. Whatever is wrong with its config shows here, before a folder is made.
 

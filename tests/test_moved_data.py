@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 import ssl_dc
-from helpers.command_line import call, done, message, successful
+from helpers.command_line import call, done, message, parsed, successful
 from helpers.settings import SHORT, as_options
 
+SMALL = ["--budget=0.5", *as_options({key: value for key, value in SHORT.items() if key != "data.limit"})]
 FEW = ["--images", "8", "--projection", "pca"]
 
 
@@ -26,10 +27,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(40):
         pixels = noise.integers(0, 256, (12, 12, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(project / "pics" / f"{number}.png")
-    small = as_options({key: value for key, value in SHORT.items() if key != "data.limit"})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        done("train", "--data", "folder", "--data-root", "pics", "--budget", "0.5", *small, "--output", "run")
+        done("train", "--data", "folder", "--data-root", "pics", *SMALL, "--output", "run")
     return project
 
 
@@ -65,6 +65,26 @@ def test_a_run_whose_data_is_gone_names_the_folder_that_it_was_trained_on(projec
     shutil.rmtree(project / "pics")
     said = message("evaluate", project / "run", "--protocol", "gates")
     assert f"folder {tmp_path / 'was' / 'project' / 'pics'} (--data-root) is not there" in said
+
+
+def test_a_training_that_goes_on_looks_for_its_data_before_it_plans(project: Path) -> None:
+    shutil.rmtree(project / "pics")
+    for words in (["--dry-run"], []):
+        said = message("train", "--resume", project / "run", *words, "--epochs", "2")
+        assert "is not there" in said
+
+
+def test_the_plan_of_the_rest_counts_the_pictures_as_the_first_plan_did(made: Path) -> None:
+    rest = parsed("train", "--resume", made / "run", "--dry-run", "--epochs", "2")
+    whole = parsed("train", "--data", "folder", "--data-root", made / "pics", *SMALL, "--dry-run")
+    assert rest["pictures"] == whole["pictures"]
+    assert "40 pictures, no labels; 8 of them are held out" in rest["pictures"]["summary"]
+
+
+def test_the_data_of_a_training_that_goes_on_may_be_elsewhere(project: Path, tmp_path: Path) -> None:
+    moved = shutil.move(project / "pics", tmp_path / "elsewhere")
+    rest = parsed("train", "--resume", project / "run", "--dry-run", "--epochs", "2", "--data-root", moved)
+    assert rest["pictures"]["train"] == 32
 
 
 def test_a_damaged_record_of_the_data_moves_nothing(project: Path, tmp_path: Path) -> None:
