@@ -32,7 +32,7 @@ from ssl_dc.gating.cost import CostModel
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
-from ssl_dc.run_records import logged_steps
+from ssl_dc.run_records import json_lines, logged_steps
 from ssl_dc.trackers.base import Guarded, Watcher, phase
 from ssl_dc.training.best_model import BestModel
 from ssl_dc.training.checkpoint import CheckpointStore
@@ -67,7 +67,7 @@ class Run:
             ConfigError: If pandas is not installed.
             RunError: If they cannot be read.
         """
-        return frame(logged_steps(RunFolder(self.folder).metrics_file))
+        return frame(logged_steps(json_lines(RunFolder(self.folder).metrics_file)))
 
     def _repr_html_(self) -> str:
         """The run as a notebook shows it: what it is, and what was reached."""
