@@ -71,6 +71,8 @@ from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
 
+TRAINING_ALONE = ("objective", "views", "optimizer", "tracker")
+"""Kinds of part that only a training uses."""
 WAY_TO_DATA = "root_from_run"
 """The key of ``data.json`` that holds the path of the data's folder as seen from the run's folder."""
 
@@ -192,6 +194,14 @@ class RunFolder:
         """
         return self._with_data_found(read_complete(self.config_file))
 
+    def config_of_network(self) -> RunConfig:
+        """The run's config, for those who do not train: the parts that only a training uses need not be installed.
+
+        Raises:
+            ConfigError: As :meth:`config` does.
+        """
+        return self._with_data_found(read_complete(self.config_file, may_be_absent=TRAINING_ALONE))
+
     def _with_data_found(self, config: RunConfig) -> RunConfig:
         """The config. If the data's folder is gone, but is there as seen from the run, it names that."""
         root = config.data.root
@@ -290,7 +300,7 @@ class RunFolder:
             ConfigError: If the config is not valid.
             RunError: If the weights are missing, damaged, or those of another network than the config's.
         """
-        config = self.config()
+        config = self.config_of_network()
         if not self.model_file.is_file():
             raise RunError(
                 f"{self.path} has no {self.model_file.name}: its training has not ended; go on with"

@@ -87,6 +87,20 @@ def test_the_data_of_a_training_that_goes_on_may_be_elsewhere(project: Path, tmp
     assert rest["pictures"]["train"] == 32
 
 
+def test_the_cost_of_a_run_needs_no_pictures(project: Path) -> None:
+    shutil.rmtree(project / "pics")
+    result = successful(call("cost", project / "run", "--json"))
+    table, recorded = json.loads(result.stdout), json.loads((project / "run" / "result.json").read_text())
+    assert table["dense_macs"] == recorded["dense_macs"]
+    assert table["gated_macs"] < recorded["routes"]["gated"]["macs"], "the least possible"
+    assert f"images paid {recorded['routes']['gated']['ratio']:.4f} of the dense cost" in table["gated_is"]
+    assert result.stderr.startswith(f"{project / 'run'}: what images pay is not measured: folder ")
+    assert "is not there" in message("cost", project / "run", "--data-root", "nowhere")
+    assert "is not there" in message("cost", project / "run", "--budget", "0.9")
+    (project / "run" / "result.json").unlink()
+    assert parsed("cost", project / "run")["gated_is"] == "the least possible: every gate shut"
+
+
 def test_a_damaged_record_of_the_data_moves_nothing(project: Path, tmp_path: Path) -> None:
     for way in (3, "nowhere", None, "\0"):
         (project / "run" / "data.json").write_text(json.dumps({"images": 32, "root_from_run": way}))

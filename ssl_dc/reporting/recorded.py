@@ -110,7 +110,7 @@ def _recorded(folder: RunFolder, label: str) -> RecordedRun:
     return RecordedRun(
         folder=folder,
         label=label,
-        config=folder.config(),
+        config=folder.config_of_network(),
         metrics=logged_steps(metrics),
         result=json_object(folder.result_file),
         begun=history.objects[-1] if history.objects else {},
