@@ -116,3 +116,6 @@ def test_a_report_says_what_it_leaves_out_without_the_data(project: Path, tmp_pa
     assert line.startswith("run: the page does not show what the network does with images: folder ")
     assert "is not there" in line
     assert (tmp_path / "report.html").stat().st_size > 1000
+    wrong = call("report", project / "run", "-o", tmp_path / "wrong.html", *FEW, "--data-root", "wrong")
+    assert wrong.exit_code == 2, "what the user names must be there"
+    assert not (tmp_path / "wrong.html").exists()

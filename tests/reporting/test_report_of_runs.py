@@ -183,6 +183,19 @@ def test_images_without_labels_are_shown_without_accuracy(tmp_path: Path, pictur
     assert str(pictures) not in report.as_html().replace(str(pictures), "", 1)  # only the config names the folder
 
 
+def test_another_data_set_can_be_looked_at(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
+    few = ["--images", "20", "--projection", "pca", "-o", tmp_path / "report.html"]
+    chosen = ["--eval-data", "digits", "--eval-data-set", "test_limit=30"]
+    successful(call("report", finished_run.folder, *few, *chosen))
+    assert "20 of 30 held-out images of digits" in (tmp_path / "report.html").read_text()
+    gone = ["--eval-data", "folder", "--eval-data-root", tmp_path / "gone"]
+    result = call("report", finished_run.folder, *few, *gone)
+    assert result.exit_code == 2
+    assert "(--eval-data-root) is not there" in result.stderr
+    assert "belong to --eval-data" in message("report", finished_run.folder, "--eval-data-root", "somewhere")
+    assert "give one of them" in message("report", finished_run.folder, *chosen, "--data-root", "somewhere")
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of pictures without labels."""
