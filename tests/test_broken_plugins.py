@@ -10,9 +10,10 @@ import pytest
 from click.testing import Result
 
 import ssl_dc
-from helpers.command_line import call, parsed, refused
+from helpers.command_line import call, message, parsed, refused
 from helpers.settings import SHORT, as_options
 from helpers.training import assert_same_files
+from ssl_dc.plugins import discovery
 from ssl_dc.plugins.discovery import Plugin, installed_plugins
 from ssl_dc.plugins.registry import Registry, registry
 
@@ -198,3 +199,17 @@ def test_a_training_needs_them_and_says_which(without_its_plugins: Path) -> None
     said = refused("train", "--resume", without_its_plugins)
     for kind in ("objective", "optimizer", "views", "tracker"):
         assert f"'their-{kind}'" in said
+
+
+@pytest.mark.parametrize("words", [["train", "--dry-run"], ["config", "show"], ["--version"], ["evaluate", "nowhere"]])
+def test_a_checkout_that_is_not_installed_says_so_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(discovery, "installed_plugins", list)
+    registry.cache_clear()
+    said = message(*words)
+    with pytest.raises(ssl_dc.PluginError) as caught:
+        ssl_dc.train({"budget.target": 0.3})
+    registry.cache_clear()
+    assert said == f"ssl-dc: {caught.value}\n"
+    assert "is not installed: run python -m pip install " in said

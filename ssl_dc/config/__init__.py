@@ -26,6 +26,7 @@ from ssl_dc.config.messages import readable
 from ssl_dc.config.renamed import by_new_names
 from ssl_dc.config.schema import MAY_BE_ABSENT, BudgetConfig, RunConfig, TrainingConfig, absent_parts
 from ssl_dc.errors import ConfigError, OldNameWarning
+from ssl_dc.plugins.installed import check_installed
 from ssl_dc.plugins.kinds import config_sections, default_part
 from ssl_dc.plugins.registry import registry
 
@@ -85,7 +86,9 @@ def resolve(
 
     Raises:
         ConfigError: If the config is not valid. The message names every error.
+        PluginError: If ssl-dc is not installed, so that there are no parts.
     """
+    check_installed()
     everything = merged([by_new_names(normalised(layer)) for layer in layers])
     said, recipe = _without_recipe(everything)
     without_data = not unnamed_data_recipe and "data.name" not in said.values
@@ -157,6 +160,7 @@ def read_complete(path: Path, may_be_absent: Collection[str] = ()) -> RunConfig:
     Raises:
         ConfigError: If it cannot be read, is not valid, or lacks a whole section.
     """
+    check_installed()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OldNameWarning)
         layer = by_new_names(file_layer(path))
