@@ -50,6 +50,9 @@ from ssl_dc.training.length import with_length
 from ssl_dc.training.rehearsal import Timer
 from ssl_dc.training_plan import Counts, Plan, make_plan
 
+PLACES = frozenset({"data.root", "training.init", "training.watch_root"})
+"""Settings that may differ between the machines of a launch: where files are."""
+
 
 def train(
     settings: Mapping[str, Any] | RunConfig | Fitted | None = None,
@@ -121,7 +124,8 @@ def _check_same(config: RunConfig, of_main_process: str) -> None:
         ConfigError: If they do not.
     """
     ours, theirs = (flattened(json.loads(text)) for text in (dump(config), of_main_process))
-    if others := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+    keys = (ours.keys() | theirs.keys()) - PLACES
+    if others := sorted(key for key in keys if ours.get(key) != theirs.get(key)):
         raise ConfigError(
             f"the processes of this launch have chosen different recipes, in {', '.join(others)}: set these yourself, or"
             " ask for --recipe paper"

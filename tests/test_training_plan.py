@@ -144,7 +144,8 @@ def test_pictures_that_are_not_here_are_planned_by_their_number(here: Path) -> N
     said = refused("train", "--dry-run", "--data", "folder")
     assert "--data-root" in said
     assert "--pictures N plans for so many" in said
-    assert "belongs to --dry-run" in refused("train", "--pictures", "10")
+    for words in ([], ["--dry-run", "--resume", "run"]):
+        assert "belongs to --dry-run of a new run" in refused("train", "--pictures", "10", *words)
 
 
 def test_what_is_left_of_a_run_is_planned(copied_run: Path) -> None:

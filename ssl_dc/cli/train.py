@@ -55,8 +55,8 @@ def command(
     """
     if accept_changed_data and resume is None:
         raise ConfigError("--accept-changed-data: a new run has no data to compare with; it belongs to --resume")
-    if pictures is not None and not dry_run:
-        raise ConfigError("--pictures: a training counts its pictures itself; it belongs to --dry-run")
+    if pictures is not None and (resume or not dry_run):
+        raise ConfigError("--pictures: a training counts its pictures itself; it belongs to --dry-run of a new run")
     if dry_run:
         _print_plan(layers, output, resume, accept_changed_data, pictures, as_json)
         return
