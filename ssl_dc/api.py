@@ -25,11 +25,11 @@ from ssl_dc.distributed import peer_failures, rank
 from ssl_dc.embedding.embed import SHARD, Embedding, write_embedding
 from ssl_dc.embedding.which_data import embedded_data
 from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
-from ssl_dc.evaluation import drawing
+from ssl_dc.evaluation import drawing, other_data
 from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
-from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, told_by
+from ssl_dc.evaluation.other_data import moved_data, on_other_data, told_by
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
@@ -41,7 +41,7 @@ from ssl_dc.plugins.registry import registry
 from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder, outline
-from ssl_dc.runs import PreparedRun, Run
+from ssl_dc.runs import OpenedRun, PreparedRun, Run
 from ssl_dc.tensor_files import check_fit
 from ssl_dc.trackers.base import Watcher, phase
 from ssl_dc.training.checkpoint import CheckpointStore
@@ -49,6 +49,9 @@ from ssl_dc.training.initial_weights import InitialWeights, initial_weights
 from ssl_dc.training.length import with_length
 from ssl_dc.training.rehearsal import Timer
 from ssl_dc.training_plan import Counts, Plan, make_plan
+
+PLACES = frozenset({"data.root", "training.init", "training.watch_root"})
+"""Settings that may differ between the machines of a launch: where files are."""
 
 
 def train(
@@ -121,7 +124,8 @@ def _check_same(config: RunConfig, of_main_process: str) -> None:
         ConfigError: If they do not.
     """
     ours, theirs = (flattened(json.loads(text)) for text in (dump(config), of_main_process))
-    if others := sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)):
+    keys = (ours.keys() | theirs.keys()) - PLACES
+    if others := sorted(key for key in keys if ours.get(key) != theirs.get(key)):
         raise ConfigError(
             f"the processes of this launch have chosen different recipes, in {', '.join(others)}: set these yourself, or"
             " ask for --recipe paper"
@@ -157,21 +161,42 @@ def plan(
     return replace(made, weights=weights)
 
 
-def plan_of_rest(folder: str | Path, *, epochs: int | None = None, timer: Timer = perf_counter) -> Plan:
-    """What is left to do of a run that stopped, and what it takes. The images are not read.
+def opened_again(
+    folder: str | Path,
+    *,
+    epochs: int | None = None,
+    data_root: str | Path | None = None,
+    bad_images: str | None = None,
+    accept_changed_data: bool = False,
+) -> OpenedRun:
+    """A run that is to go on, with its data set open. The arguments are those of :func:`resume`.
+
+    Raises:
+        ConfigError: If there is no run, no more epochs are asked for than are done, or its training images are not those
+            that it began with.
+        DataError: If the data set cannot be opened.
+    """
+    run = RunFolder.existing(Path(folder))
+    own = run.config() if epochs is None else _with_length(run, epochs)
+    config = with_data(own, "resume", root=data_root, bad_images=bad_images)
+    splits = open_splits(build_data_set(config))
+    if not accept_changed_data:
+        run.check_data(splits.train)
+    return OpenedRun(run, own, config, splits, epochs, accept_changed_data)
+
+
+def plan_of_rest(run: OpenedRun, *, timer: Timer = perf_counter) -> Plan:
+    """What is left to do of a run that stopped, and what it takes.
 
     Args:
-        folder: The run's folder.
-        epochs: As for :func:`resume`.
+        run: The run.
         timer: The clock by which trial steps are timed, in seconds.
 
     Raises:
-        ConfigError: If there is no run.
+        ConfigError: If the config cannot be trained on so many images.
     """
-    run = RunFolder.existing(Path(folder))
-    done = CheckpointStore(run.checkpoints).newest_step()
-    config = run.config() if epochs is None else _with_length(run, epochs)
-    return make_plan(config, Counts(train=run.recorded_images()), run.path, steps_done=done, timer=timer)
+    done = CheckpointStore(run.folder.checkpoints).newest_step()
+    return make_plan(run.config, run.splits, run.folder.path, steps_done=done, timer=timer)
 
 
 def _splits_or_counts(config: RunConfig, pictures: int | None) -> Splits | Counts:
@@ -217,30 +242,38 @@ def resume(
         RunError: If training fails.
         Stopped: If SIGTERM or SIGINT asked for it.
     """
-    run = RunFolder.existing(Path(folder))
-    own = run.config() if epochs is None else _with_length(run, epochs)
-    config = with_data(own, "resume", root=data_root, bad_images=bad_images)
     told = [*watchers, *progress_watchers(progress)]
-    splits = _read(config, told)
-    if not accept_changed_data:
-        run.check_data(splits.train)
-    initial = None if config.training.init is None else InitialWeights.kept_in(run)
-    prepared = _built(config, splits, told, initial)
+    with phase(told, "reading the pictures"):
+        run = opened_again(
+            folder,
+            epochs=epochs,
+            data_root=data_root,
+            bad_images=bad_images,
+            accept_changed_data=accept_changed_data,
+        )
+    return resume_opened(run, told)
+
+
+def resume_opened(run: OpenedRun, watchers: Sequence[Watcher]) -> Run:
+    """Continue a run whose data set is open, as :func:`resume` does.
+
+    Args:
+        run: The run.
+        watchers: Told of what happens.
+    """
+    folder, config, splits = run.folder, run.config, run.splits
+    initial = None if config.training.init is None else InitialWeights.kept_in(folder)
+    prepared = _built(config, splits, watchers, initial)
     with ExitStack() as held, peer_failures():
         if prepared.is_main_process:
-            held.enter_context(run.held())
-            if accept_changed_data:
-                run.save_data(splits.train)
+            held.enter_context(folder.held())
+            if run.accept_changed_data:
+                folder.save_data(splits.train, config.data.root)
             if prepared.initial is not initial:  # it was killed before it could keep them
-                prepared.save_start(run)
-        if epochs is not None:
-            _change_length(run, own, epochs, prepared.is_main_process)
-        return prepared.fit(run, told)
-
-
-def _read(config: RunConfig, told: Sequence[Watcher]) -> Splits:
-    with phase(told, "reading the pictures"):
-        return open_splits(build_data_set(config))
+                prepared.save_start(folder)
+        if run.epochs is not None:
+            _change_length(folder, run.own, run.epochs, prepared.is_main_process)
+        return prepared.fit(folder, watchers)
 
 
 def _built(
@@ -411,17 +444,10 @@ def evaluate(
     """
     picture = None if output is None else Path(output)
     checked = protocol_options(protocol, options, drawn=picture is not None)
+    other = other_data.eval_data(eval_data, eval_data_root, eval_data_set, data_root)
     model = load(folder, device=device)
-    if eval_data is None:
-        if eval_data_root is not None or eval_data_set:
-            raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
+    if other is None:
         return run_protocol(_at(moved_data(model, data_root), budget), checked, output=picture)
-    if data_root is not None:
-        raise ConfigError(
-            "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
-        )
-    root = None if eval_data_root is None else Path(eval_data_root)
-    other = other_data("--eval-data", eval_data, root=root, settings=eval_data_set)
     with told_by("--eval-data"):
         return run_protocol(on_other_data(_at(model, budget), other), checked, output=picture)
 

@@ -128,8 +128,9 @@ def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Opti
 
 
 def registered_parts(config: RunConfig) -> dict[str, Registered]:
-    """The records of the parts that a config names, by kind."""
-    return {kind: registry().find(kind, getattr(config, kind).name) for kind in KINDS if hasattr(config, kind)}
+    """The records of the parts that a config names, by kind, as far as they are installed."""
+    named = {kind: getattr(config, kind).name for kind in KINDS if hasattr(config, kind)}
+    return {kind: registry().find(kind, name) for kind, name in named.items() if registry().has(kind, name)}
 
 
 def peak_lr(config: RunConfig) -> float:

@@ -5,7 +5,7 @@
 ``model.safetensors``
     The trained encoder. With ``config.json`` beside it, :func:`ssl_dc.load` needs nothing else.
 ``data.json``
-    The number of training images when the run began, and their fingerprint.
+    The number of training images when the run began, their fingerprint, and the way from the run's folder to the data's.
 ``bad_images.json``
     The images that could not be read, if there were any and ``data.bad_images`` is ``skip``.
 ``left_out.json``
@@ -70,6 +70,11 @@ from ssl_dc.run_lock import LOCK_FILE, check_not_held, sole_writer
 from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
 
 _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic", "safetensors")
+
+TRAINING_ALONE = ("objective", "views", "optimizer", "tracker")
+"""Kinds of part that only a training uses."""
+WAY_TO_DATA = "root_from_run"
+"""The key of ``data.json`` that holds the path of the data's folder as seen from the run's folder."""
 
 
 class RunFolder:
@@ -182,12 +187,34 @@ class RunFolder:
                 )
 
     def config(self) -> RunConfig:
-        """The run's config.
+        """The run's config. If the run was moved together with its data, the config names the data's folder of today.
 
         Raises:
             ConfigError: If it is not valid, or lacks a whole section. Missing sections are not guessed from defaults.
         """
-        return read_complete(self.config_file)
+        return self._with_data_found(read_complete(self.config_file))
+
+    def config_of_network(self) -> RunConfig:
+        """The run's config, for those who do not train: the parts that only a training uses need not be installed.
+
+        Raises:
+            ConfigError: As :meth:`config` does.
+        """
+        return self._with_data_found(read_complete(self.config_file, may_be_absent=TRAINING_ALONE))
+
+    def _with_data_found(self, config: RunConfig) -> RunConfig:
+        """The config. If the data's folder is gone, but is there as seen from the run, it names that."""
+        root = config.data.root
+        if root is None or os.path.exists(root) or not self.data_file.is_file():
+            return config
+        try:
+            way = read_record(self.data_file).get(WAY_TO_DATA)
+        except (OSError, ValueError):  # whoever needs the record says that it is damaged
+            return config
+        there = os.path.normpath(os.path.join(os.path.realpath(self.path), way)) if isinstance(way, str) else ""
+        if not os.path.exists(there):
+            return config
+        return config.model_copy(update={"data": config.data.model_copy(update={"root": Path(there)})})
 
     def change_length(self, config: RunConfig) -> None:
         """Give the run a config of another length. A model that is trained already is kept in ``earlier/N-epochs``.
@@ -214,9 +241,10 @@ class RunFolder:
                 raise RunError(f"cannot keep the model of {trained} epochs in {kept}: {error.strerror or error}") from error
         write_text(self.config_file, dump(config))
 
-    def save_data(self, images: ImageSet) -> None:
-        """Record the number and the fingerprint of the training images."""
-        write_text(self.data_file, json.dumps(_recorded(images), indent=2) + "\n")
+    def save_data(self, images: ImageSet, root: Path | None) -> None:
+        """Record the number and the fingerprint of the training images, and the way from here to their folder."""
+        way = {} if root is None else {WAY_TO_DATA: os.path.relpath(os.path.realpath(root), os.path.realpath(self.path))}
+        write_text(self.data_file, json.dumps({**_recorded(images), **way}, indent=2) + "\n")
 
     def check_data(self, images: ImageSet) -> None:
         """Check that the training images are those that the run began with, if that was recorded.
@@ -230,7 +258,7 @@ class RunFolder:
             before, now = read_record(self.data_file), _recorded(images)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self.data_file} cannot be read: {name_of(str(error))}") from error
-        if before != now:
+        if {key: value for key, value in before.items() if key != WAY_TO_DATA} != now:
             count = f"it had {name_of(str(before.get('images')))} images, and has {now['images']} now"
             raise ConfigError(
                 f"the training images of {self.path} are not those that it began with: {count}. Give it the same ones"
@@ -272,7 +300,7 @@ class RunFolder:
             ConfigError: If the config is not valid.
             RunError: If the weights are missing, damaged, or those of another network than the config's.
         """
-        config = self.config()
+        config = self.config_of_network()
         if not self.model_file.is_file():
             raise RunError(
                 f"{self.path} has no {self.model_file.name}: its training has not ended; go on with"

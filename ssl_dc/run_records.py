@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_dc.atomic_files import read_bytes
 from ssl_dc.errors import RunError
@@ -15,22 +15,34 @@ LoggedStep = Mapping[str, float]
 """The numbers of one line of ``metrics.jsonl``, by name; ``step`` is among them."""
 
 
-def logged_steps(path: Path) -> list[LoggedStep]:
-    """The lines of ``metrics.jsonl``, in order, with their finite numbers.
+class JsonLines(NamedTuple):
+    """The lines of a file that has a JSON object in each.
+
+    Attributes:
+        objects: The objects, in order.
+        damaged: The numbers, from 1, of the lines that hold something else, such as a line that was half written.
+        total: How many lines there are.
+    """
+
+    objects: Sequence[dict[str, Any]]
+    damaged: Sequence[int]
+    total: int
+
+
+def logged_steps(lines: JsonLines) -> list[LoggedStep]:
+    """The lines of ``metrics.jsonl``, in order, with their finite numbers."""
+    return [logged for line in lines.objects if "step" in (logged := _numbers(line))]
+
+
+def json_lines(path: Path) -> JsonLines:
+    """The lines of a file that has a JSON object in each; none if there is no file.
 
     Raises:
         RunError: If the file cannot be read.
     """
-    return [logged for line in json_lines(path) if "step" in (logged := _numbers(line))]
-
-
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file that has one in each line; none if there is no file.
-
-    Raises:
-        RunError: If the file cannot be read.
-    """
-    return _objects(_text(path).splitlines())
+    values = [_object(text) for text in _text(path).splitlines()]
+    damaged = [number for number, value in enumerate(values, start=1) if value is None]
+    return JsonLines([value for value in values if value is not None], damaged, len(values))
 
 
 def json_object(path: Path) -> dict[str, Any] | None:
@@ -39,8 +51,7 @@ def json_object(path: Path) -> dict[str, Any] | None:
     Raises:
         RunError: If the file cannot be read.
     """
-    found = _objects([_text(path)])
-    return found[0] if found else None
+    return _object(_text(path))
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
@@ -51,16 +62,13 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _objects(texts: Sequence[str]) -> list[dict[str, Any]]:
-    found = []
-    for text in texts:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text holds; None if it holds something else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _text(path: Path) -> str:

@@ -32,7 +32,7 @@ from ssl_dc.gating.cost import CostModel
 from ssl_dc.model import Model
 from ssl_dc.plugins.registry import registry
 from ssl_dc.run_folder import RunFolder
-from ssl_dc.run_records import logged_steps
+from ssl_dc.run_records import json_lines, logged_steps
 from ssl_dc.trackers.base import Guarded, Watcher, phase
 from ssl_dc.training.best_model import BestModel
 from ssl_dc.training.checkpoint import CheckpointStore
@@ -67,7 +67,7 @@ class Run:
             ConfigError: If pandas is not installed.
             RunError: If they cannot be read.
         """
-        return frame(logged_steps(RunFolder(self.folder).metrics_file))
+        return frame(logged_steps(json_lines(RunFolder(self.folder).metrics_file)))
 
     def _repr_html_(self) -> str:
         """The run as a notebook shows it: what it is, and what was reached."""
@@ -78,6 +78,27 @@ class Run:
             ("epochs", f"{config.training.epochs:,}"),
         ]
         return as_html([ReportTable(f"Run {self.folder}", ("", ""), rows), *self.outcome.tables()])
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run that is to go on, with its data set open, so that planning and training need not open it twice.
+
+    Attributes:
+        folder: The run's folder.
+        own: Its config, of the length that is asked for.
+        config: The same, with what this call says of the data.
+        splits: Its images.
+        epochs: The length that is asked for; None for that of the run's config.
+        accept_changed_data: Whether to go on with images that are not those that the run began with.
+    """
+
+    folder: RunFolder
+    own: RunConfig
+    config: RunConfig
+    splits: Splits
+    epochs: int | None
+    accept_changed_data: bool
 
 
 class PreparedRun:
@@ -111,7 +132,7 @@ class PreparedRun:
 
     def save_start(self, folder: RunFolder) -> None:
         """Write into the run's folder what the training starts from: which images, and which weights."""
-        folder.save_data(self.splits.train)
+        folder.save_data(self.splits.train, self.config.data.root)
         if self.initial is not None:
             folder.save_initial(self.initial.tensors, self.initial.record())
 

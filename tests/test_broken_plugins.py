@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from helpers.command_line import call
+import ssl_dc
+from helpers.command_line import call, message, parsed, refused
 from helpers.settings import SHORT, as_options
 from helpers.training import assert_same_files
+from ssl_dc.plugins import discovery
 from ssl_dc.plugins.discovery import Plugin, installed_plugins
 from ssl_dc.plugins.registry import Registry, registry
 
@@ -138,11 +140,11 @@ def test_every_other_command_works(broken: None, words: list[str]) -> None:
 
 def test_a_run_of_a_part_that_is_gone_says_so(copied_run: Path) -> None:
     config = json.loads((copied_run / "config.json").read_text())
-    config["objective"]["name"] = "acme"
+    config["gating"]["name"] = "acme"
     (copied_run / "config.json").write_text(json.dumps(config))
     result = call("evaluate", copied_run)
     assert result.exit_code == 2
-    assert "unknown objective 'acme'" in result.stderr
+    assert "unknown gating scheme 'acme'" in result.stderr
 
 
 def test_a_list_of_entry_points_that_cannot_be_read_is_named(install: Callable[..., list[Plugin]], tmp_path: Path) -> None:
@@ -167,3 +169,47 @@ def test_a_list_of_entry_points_that_cannot_be_read_is_named(install: Callable[.
 def test_a_plugin_that_brings_nothing_says_so(install: Callable[..., list[Plugin]], source: str, reason: str) -> None:
     registry = Registry(install({"empty": {"it": source}}))
     assert [reason in broken.reason for broken in registry.broken if broken.distribution == "empty"] == [True]
+
+
+@pytest.fixture
+def without_its_plugins(copied_run: Path) -> Path:
+    """A run whose objective, optimiser, views and tracker come from plugins that are not installed."""
+    config = json.loads((copied_run / "config.json").read_text())
+    for kind in ("objective", "optimizer", "views", "tracker"):
+        config[kind] |= {"name": f"their-{kind}", "a_setting_of_theirs": [1, 2]}
+    (copied_run / "config.json").write_text(json.dumps(config))
+    return copied_run
+
+
+def test_what_only_a_training_uses_need_not_be_installed_to_use_the_model(
+    finished_run: ssl_dc.Run, without_its_plugins: Path
+) -> None:
+    run = without_its_plugins
+    assert parsed("cost", run) == parsed("cost", finished_run.folder)
+    for words in ([], ["--budget", "0.4"], ["--data-root", run]):  # digits need no folder
+        assert parsed("evaluate", run, *words) == parsed("evaluate", finished_run.folder, *words)
+    settings = parsed("compare", finished_run.folder, run)["settings"]
+    assert settings["objective.name"] == {"run": "vicreg", "copied": "their-objective"}
+    assert settings["views.a_setting_of_theirs"] == {"run": None, "copied": [1, 2]}
+    kept = ssl_dc.load(run)
+    assert ssl_dc.load(ssl_dc.save(kept, run.parent / "saved")).config == kept.config
+
+
+def test_a_training_needs_them_and_says_which(without_its_plugins: Path) -> None:
+    said = refused("train", "--resume", without_its_plugins)
+    for kind in ("objective", "optimizer", "views", "tracker"):
+        assert f"'their-{kind}'" in said
+
+
+@pytest.mark.parametrize("words", [["train", "--dry-run"], ["config", "show"], ["--version"], ["evaluate", "nowhere"]])
+def test_a_checkout_that_is_not_installed_says_so_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setattr(discovery, "installed_plugins", list)
+    registry.cache_clear()
+    said = message(*words)
+    with pytest.raises(ssl_dc.PluginError) as caught:
+        ssl_dc.train({"budget.target": 0.3})
+    registry.cache_clear()
+    assert said == f"ssl-dc: {caught.value}\n"
+    assert "is not installed: run python -m pip install " in said

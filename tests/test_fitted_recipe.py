@@ -178,6 +178,7 @@ def test_processes_that_chose_differently_are_told(here: Path) -> None:
     settings = [uniform_layer({**SMALL, "data.root": "photos"}, "test")]
     ours, theirs = (fit(settings, machine=Machine(cores)).resolved.config for cores in (2, 8))
     api._check_same(ours, dump(ours))
+    api._check_same(ours, dump(ours.model_copy(update={"data": ours.data.model_copy(update={"root": Path("/elsewhere")})})))
     with pytest.raises(ConfigError, match=r"have chosen different recipes, in training\.workers: set"):
         api._check_same(ours, dump(theirs))
 

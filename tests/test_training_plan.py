@@ -17,7 +17,7 @@ import ssl_dc
 from helpers.command_line import call, done, parsed, refused
 from helpers.settings import SHORT, TINY, as_options, config_of
 from ssl_dc import training_plan
-from ssl_dc.api import plan_of_rest
+from ssl_dc.api import opened_again, plan_of_rest
 from ssl_dc.errors import ConfigError
 from ssl_dc.fitted_recipe import Machine
 from ssl_dc.training.rehearsal import Rehearsal, rehearse
@@ -144,15 +144,16 @@ def test_pictures_that_are_not_here_are_planned_by_their_number(here: Path) -> N
     said = refused("train", "--dry-run", "--data", "folder")
     assert "--data-root" in said
     assert "--pictures N plans for so many" in said
-    assert "belongs to --dry-run" in refused("train", "--pictures", "10")
+    for words in ([], ["--dry-run", "--resume", "run"]):
+        assert "belongs to --dry-run of a new run" in refused("train", "--pictures", "10", *words)
 
 
-def test_what_is_left_of_a_run_is_planned_without_its_images(copied_run: Path) -> None:
-    rest = plan_of_rest(copied_run)
+def test_what_is_left_of_a_run_is_planned(copied_run: Path) -> None:
+    rest = plan_of_rest(opened_again(copied_run))
     assert (rest.steps, rest.pictures.train) == (0, 32)
     for folder in (copied_run / "checkpoints").iterdir():
         folder.rename(folder.with_name("step-00000001"))
-    assert plan_of_rest(copied_run).steps == 1
+    assert plan_of_rest(opened_again(copied_run)).steps == 1
     (copied_run / "model.safetensors").unlink()  # a run that is trained and has no whole resume point is refused
     document = parsed("train", "--resume", copied_run, "--dry-run", "--epochs", "5")
     assert (document["epochs"], document["steps"]) == (5, 9)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssl_dc.cli.eval_data import eval_data_options
 from ssl_dc.cli.launched import progress_from_the_start
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     "--every", type=FiniteRange(1.0), default=30.0, show_default=True, help="With --live: seconds between two pages."
 )
 @data_root_option
+@eval_data_options
 @device_option
 def command(
     runs: tuple[Path, ...],
@@ -59,6 +61,9 @@ def command(
     live: bool,
     every: float,
     data_root: Path | None,
+    eval_data: str | None,
+    eval_data_root: Path | None,
+    eval_data_set: dict[str, Any] | None,
     device: str | None,
 ) -> None:
     """Show RUNs on one page: how they trained, what they reach and cost, what their networks do with images.
@@ -67,13 +72,15 @@ def command(
     that still trains, the page says. With --live an opened page loads itself again while a run trains.
     """
     progress = progress_from_the_start()
+    from ssl_dc.evaluation import other_data
     from ssl_dc.reporting.live import follow
     from ssl_dc.reporting.measured import ReportOptions
     from ssl_dc.reporting.recorded import recorded_runs
     from ssl_dc.reporting.report import check_report, page_of
 
     place = output or runs[0] / "report.html"
-    options = ReportOptions(images, time, seconds, device or "auto", data_root, projection)
+    other = other_data.eval_data(eval_data, eval_data_root, eval_data_set, data_root)
+    options = ReportOptions(images, time, seconds, device or "auto", data_root, projection, other)
     check_report(options, output)
     if live:
         follow(runs, place, options, every=every, watchers=[progress])

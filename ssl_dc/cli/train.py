@@ -55,10 +55,10 @@ def command(
     """
     if accept_changed_data and resume is None:
         raise ConfigError("--accept-changed-data: a new run has no data to compare with; it belongs to --resume")
-    if pictures is not None and not dry_run:
-        raise ConfigError("--pictures: a training counts its pictures itself; it belongs to --dry-run")
+    if pictures is not None and (resume or not dry_run):
+        raise ConfigError("--pictures: a training counts its pictures itself; it belongs to --dry-run of a new run")
     if dry_run:
-        _print_plan(layers, output, resume, pictures, as_json)
+        _print_plan(layers, output, resume, accept_changed_data, pictures, as_json)
         return
     run = _resumed(resume, layers, output, accept_changed_data) if resume else _trained(layers, output)
     from ssl_dc.cli.tables import print_report
@@ -97,14 +97,22 @@ def _trained(layers: list[Layer], output: Path | None) -> Run:
     return api.train(opened, output=output, watchers=[progress], progress=False)
 
 
-def _print_plan(layers: list[Layer], output: Path | None, resume: Path | None, pictures: int | None, as_json: bool) -> None:
+def _print_plan(
+    layers: list[Layer],
+    output: Path | None,
+    resume: Path | None,
+    accept_changed_data: bool,
+    pictures: int | None,
+    as_json: bool,
+) -> None:
     """Print the plan of a training, or of what is left of one, to standard output."""
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
     from ssl_dc.fitted_recipe import fit
 
     if resume is not None:
-        plan = api.plan_of_rest(resume, epochs=_said_anew(layers, output).get("epochs"))
+        said = _said_anew(layers, output)
+        plan = api.plan_of_rest(api.opened_again(resume, accept_changed_data=accept_changed_data, **said))
     else:
         try:
             plan = api.plan(fit(layers, pictures=pictures), output=output, pictures=pictures)
@@ -127,12 +135,14 @@ def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_chan
     from ssl_dc.distributed import rank
     from ssl_dc.trackers.base import phase
 
+    with phase([progress], "reading the pictures"):
+        opened = api.opened_again(folder, accept_changed_data=accept_changed_data, **anew)
     with suppress(SslDcError):  # what is wrong with the run, the run itself says
         with phase([progress], "planning"):
-            plan = api.plan_of_rest(folder, epochs=anew.get("epochs"))
+            plan = api.plan_of_rest(opened)
         if rank() == 0 and plan.steps:
             click.echo(printable(plan.brief()), err=True)
-    return api.resume(folder, accept_changed_data=accept_changed_data, watchers=[progress], progress=False, **anew)
+    return api.resume_opened(opened, [progress])
 
 
 def _said_anew(layers: list[Layer], output: Path | None) -> dict[str, Any]:

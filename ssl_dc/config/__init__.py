@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,8 +24,9 @@ from ssl_dc.config.layers import (
 )
 from ssl_dc.config.messages import readable
 from ssl_dc.config.renamed import by_new_names
-from ssl_dc.config.schema import BudgetConfig, RunConfig, TrainingConfig
+from ssl_dc.config.schema import MAY_BE_ABSENT, BudgetConfig, RunConfig, TrainingConfig, absent_parts
 from ssl_dc.errors import ConfigError, OldNameWarning
+from ssl_dc.plugins.installed import check_installed
 from ssl_dc.plugins.kinds import config_sections, default_part
 from ssl_dc.plugins.registry import registry
 
@@ -68,7 +69,11 @@ class Resolved:
 
 
 def resolve(
-    layers: Sequence[Layer] = (), *, unnamed_data_recipe: bool = True, data_recipe: Layer | None = None
+    layers: Sequence[Layer] = (),
+    *,
+    unnamed_data_recipe: bool = True,
+    data_recipe: Layer | None = None,
+    may_be_absent: Collection[str] = (),
 ) -> Resolved:
     """The complete config of a call: defaults, then the recipes of the chosen parts, then the layers in order.
 
@@ -77,17 +82,20 @@ def resolve(
         unnamed_data_recipe: Whether the recipe of the default data set counts when no data set is named. It does not where
             only the network matters.
         data_recipe: Settings in place of the recipe of the data set.
+        may_be_absent: Kinds of part that need not be installed.
 
     Raises:
         ConfigError: If the config is not valid. The message names every error.
+        PluginError: If ssl-dc is not installed, so that there are no parts.
     """
+    check_installed()
     everything = merged([by_new_names(normalised(layer)) for layer in layers])
     said, recipe = _without_recipe(everything)
     without_data = not unnamed_data_recipe and "data.name" not in said.values
     kinds = [kind for kind in config_sections() if not (kind == "data" and without_data)]
     whole = stacked([*_recipes(said, kinds, data_recipe), said])
     try:
-        config = RunConfig.model_validate(nested(whole.values))
+        config = RunConfig.model_validate(nested(whole.values), context={MAY_BE_ABSENT: may_be_absent})
     except ValidationError as error:
         raise ConfigError(readable(error, whole.values, whole.sources)) from error
     provenance = {key: whole.sources.get(key, "default") for key in flattened(config.model_dump(mode="json"))}
@@ -122,7 +130,8 @@ def with_settings(config: RunConfig, source: str, settings: Mapping[str, Any]) -
     if not settings:
         return config
     whole = flattened(config.model_dump(mode="json"))
-    return resolve([uniform_layer(whole, "the run"), uniform_layer(settings, source)]).config
+    layers = [uniform_layer(whole, "the run"), uniform_layer(settings, source)]
+    return resolve(layers, may_be_absent=absent_parts(config)).config
 
 
 def dump(config: RunConfig) -> str:
@@ -139,14 +148,19 @@ def read(path: Path) -> RunConfig:
     return resolve([file_layer(path)]).config
 
 
-def read_complete(path: Path) -> RunConfig:
+def read_complete(path: Path, may_be_absent: Collection[str] = ()) -> RunConfig:
     """The config that a run was made with. It must name every section, so that no default of today fills a gap.
 
     Old names of settings are read for good, without a warning.
 
+    Args:
+        path: The file.
+        may_be_absent: Kinds of part that need not be installed.
+
     Raises:
         ConfigError: If it cannot be read, is not valid, or lacks a whole section.
     """
+    check_installed()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OldNameWarning)
         layer = by_new_names(file_layer(path))
@@ -155,7 +169,8 @@ def read_complete(path: Path) -> RunConfig:
     if missing:
         raise ConfigError(f"{path} is not the complete config of a run; it lacks: {', '.join(missing)}")
     try:
-        return RunConfig.model_validate(nested(layer.values))  # no recipe of today fills a gap either
+        context = {MAY_BE_ABSENT: may_be_absent}
+        return RunConfig.model_validate(nested(layer.values), context=context)  # no recipe of today fills a gap either
     except ValidationError as error:
         raise ConfigError(readable(error, layer.values, layer.sources)) from error
 

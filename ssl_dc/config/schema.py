@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -12,6 +13,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializeAsAny,
+    ValidationInfo,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -25,6 +27,25 @@ from ssl_dc.plugins.parts import import_string
 from ssl_dc.plugins.registry import registry
 from ssl_dc.routes import Route
 
+MAY_BE_ABSENT = "may_be_absent"
+"""Key of the context of a validation: the kinds of part that need not be installed."""
+
+
+class AbsentPart(PartOptions):
+    """The options of a part that is not installed, as they were written. They are not checked."""
+
+
+@cache
+def _absent_part(kind: str) -> type[PartOptions]:
+    """What stands for the options of a part of a kind that is not installed."""
+    bases = (AbsentPart, import_string(KINDS[kind].options or ""))
+    return create_model(f"Absent{kind.capitalize()}", __base__=bases, __cls_kwargs__={"extra": "allow"})
+
+
+def absent_parts(config: RunConfig) -> frozenset[str]:
+    """The kinds of part whose part is not installed. Only a config that was read for its network alone has any."""
+    return frozenset(kind for kind in config_sections() if isinstance(getattr(config, kind), AbsentPart))
+
 
 def _slot(kind: str) -> BeforeValidator:
     """Validates a section by the options of the part that it names, and imports these options only then.
@@ -32,7 +53,7 @@ def _slot(kind: str) -> BeforeValidator:
     A qualified name, ``package:name``, is kept, so that the saved config finds the same part again.
     """
 
-    def check(section: Any) -> Any:
+    def check(section: Any, info: ValidationInfo) -> Any:
         if isinstance(section, PartOptions):
             return section
         section = dict(section) if isinstance(section, Mapping) else {"name": section}
@@ -41,6 +62,8 @@ def _slot(kind: str) -> BeforeValidator:
             registered = registry().find(kind, name)
             model = registered.options_model()
         except PluginError as error:
+            if kind in (info.context or {}).get(MAY_BE_ABSENT, ()):
+                return _absent_part(kind).model_validate(section)
             raise PydanticCustomError("unknown_part", "{message}", {"message": str(error)}) from error
         options = model.model_validate({**section, "name": registered.part.name})
         return options if name == registered.part.name else options.model_copy(update={"name": name})

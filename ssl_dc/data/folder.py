@@ -106,8 +106,8 @@ class Folder(DataSet):
     def _labelled(self, root: Path, train: Path) -> Splits | None:
         """The splits of a root whose folder ``train`` has classes; None if it has none."""
         left_out = LeftOut()
-        of_class, loose = _by_class(train, left_out)
-        held_out, where = _held_out_by_class(root, left_out)
+        held_out, where = _held_out_by_class(root, left_out, train)
+        of_class, loose = _by_class(train, left_out, apart_from=[str(root / where)] if where else [])
         if len(of_class) < 2 or (loose and not held_out):
             return None
         for path in loose:
@@ -130,14 +130,16 @@ class Folder(DataSet):
     def _unlabelled(self, place: Path, beside: Path | None) -> Splits:
         """The splits of a folder without classes, and of the one beside it that holds images out."""
         left_out = LeftOut()
-        pictures = pictures_below(str(place), left_out)
+        pictures = pictures_below(str(place), left_out, apart_from=[str(beside)] if beside else [])
         broken = left_out.reasons.get("broken", {})
         if not pictures:
             raise DataError(f"folder {place} holds no pictures{_in_brackets(left_out)}; it should hold {_LAYOUT}.")
         if broken and self.options.bad_images == "stop":
             path, reason = next(iter(broken.items()))
             raise DataError(f"image {path} cannot be read: {reason}. With --bad-images skip, it is left out.")
-        held_out = FolderImages(pictures_below(str(beside), left_out), None) if beside else None
+        held_out = None
+        if beside:
+            held_out = FolderImages(pictures_below(str(beside), left_out, apart_from=[str(place)]), None)
         splits = unlabelled_splits(FolderImages(pictures, None), held_out, self.options.hold_out, f"folder {place}")
         return splits._replace(found=Found(f"{place}: {described(splits)}", left_out))
 
@@ -157,12 +159,12 @@ def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
-def _held_out_by_class(root: Path, left_out: LeftOut) -> tuple[dict[str, list[str]], str]:
+def _held_out_by_class(root: Path, left_out: LeftOut, train: Path) -> tuple[dict[str, list[str]], str]:
     """The images held out, by class, and the name of their folder: the first that has classes, if any has."""
     for name in _HELD_OUT:
         if (root / name).is_dir():
             of_folder = LeftOut()
-            of_class, loose = _by_class(root / name, of_folder)
+            of_class, loose = _by_class(root / name, of_folder, apart_from=[str(train)])
             if of_class:
                 for path in loose:
                     of_folder.add("beside the classes", path, f"it is in none of the class folders of {root / name}")
@@ -171,11 +173,11 @@ def _held_out_by_class(root: Path, left_out: LeftOut) -> tuple[dict[str, list[st
     return {}, ""
 
 
-def _by_class(split: Path, left_out: LeftOut) -> tuple[dict[str, list[str]], list[str]]:
+def _by_class(split: Path, left_out: LeftOut, apart_from: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The paths of the images in each class folder of a split, in the order of the names, and of those in none."""
     of_class: dict[str, list[str]] = {}
     loose = []
-    for path in pictures_below(str(split), left_out, trust_endings=True):
+    for path in pictures_below(str(split), left_out, trust_endings=True, apart_from=apart_from):
         name, inside, _ = os.path.relpath(path, split).partition(os.sep)
         if inside:
             of_class.setdefault(name, []).append(path)

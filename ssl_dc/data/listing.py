@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ssl_dc.data.base import LeftOut
 from ssl_dc.data.pictures import CAMERA_ENDINGS, PICTURE_ENDINGS, PictureError, fault_of
@@ -12,34 +13,67 @@ _HIDDEN_FOLDERS = ("@eaDir", "$RECYCLE.BIN")
 """Folders that hold no pictures of the user's own: thumbnails of a network drive, what was deleted."""
 
 
-def pictures_below(folder: str, left_out: LeftOut, *, trust_endings: bool = False) -> list[str]:
-    """The pictures in a folder and in the folders below it.
+class File(NamedTuple):
+    """A regular file below a folder, or a link to one.
 
-    Links are followed. Each folder is listed once, so links that lead round in a circle do no harm. Hidden files and
-    folders (a dot begins their names) are left out.
+    Attributes:
+        path: Its path, below the folder.
+        name: Its name.
+        is_link: Whether it is a link.
+    """
+
+    path: str
+    name: str
+    is_link: bool
+
+
+def pictures_below(
+    folder: str, left_out: LeftOut, *, trust_endings: bool = False, apart_from: Sequence[str] = ()
+) -> list[str]:
+    """The pictures in a folder and in the folders below it, each once.
+
+    Links are followed, as :func:`files_below` says. A link to a picture that is listed by its own name is left out, and so
+    is a second link to the same file. Hidden files and folders (a dot begins their names) are left out.
 
     Args:
         folder: The folder.
         left_out: Takes up each file that is no picture, with the reason.
         trust_endings: Take a file whose ending is that of a picture for one, without opening it.
+        apart_from: Folders of other parts of the data set. A link that leads into one of them is left out.
 
     Returns:
         Their paths, sorted.
     """
-    pictures = []
-    for path, name in files_below(folder, left_out):
+    pictures, links = list[str](), list[str]()
+    for path, name, is_link in files_below(folder, left_out, apart_from):
         hidden, ending = name.startswith("."), os.path.splitext(name)[1].lower()
         if ending in CAMERA_ENDINGS:
             left_out.add("raw camera files", path, "raw camera files are not read; export it as JPEG")
         elif trust_endings and ending in PICTURE_ENDINGS and not hidden:
-            pictures.append(path)
+            (links if is_link else pictures).append(path)
         elif fault := fault_of(path):
             left_out.add(_kind(fault, ending, hidden), path, str(fault))
         elif hidden:
             left_out.add("hidden", path, "a dot begins its name")
         else:
-            pictures.append(path)
-    return sorted(pictures)
+            (links if is_link else pictures).append(path)
+    return sorted([*pictures, *_new(links, pictures, left_out)])
+
+
+def _new(links: Iterable[str], pictures: Iterable[str], left_out: LeftOut) -> Iterator[str]:
+    """The links that lead to none of the pictures, and to what no earlier link leads to."""
+    links = sorted(links)
+    if not links:
+        return
+    real_folders = {place: os.path.realpath(place) for place in {os.path.dirname(path) for path in pictures}}
+    listed = {os.path.join(real_folders[os.path.dirname(path)], os.path.basename(path)) for path in pictures}
+    for link in links:
+        target = os.path.realpath(link)
+        if target in listed:
+            left_out.add("pictures listed already", link, f"a link leads to {target}, which is listed under another path")
+        else:
+            listed.add(target)
+            yield link
 
 
 def _kind(fault: PictureError, ending: str, hidden: bool) -> str:
@@ -48,8 +82,19 @@ def _kind(fault: PictureError, ending: str, hidden: bool) -> str:
     return "broken" if meant and fault.kind == "not pictures" else fault.kind
 
 
-def files_below(folder: str, left_out: LeftOut) -> Iterator[tuple[str, str]]:
-    """The path and name of each regular file below a folder; folders that links lead to come last."""
+def files_below(folder: str, left_out: LeftOut, apart_from: Sequence[str] = ()) -> Iterator[File]:
+    """Each regular file below a folder; those in folders that links lead to come last.
+
+    Links are followed, also out of the folder: a data set may be put together from links. Each folder is listed once. A
+    link to a folder that holds the folder itself is not followed, because everything beside it would be listed too.
+
+    Args:
+        folder: The folder.
+        left_out: Takes up each folder and link that is not followed, with the reason.
+        apart_from: Folders that no link is followed into, nor to what holds them.
+    """
+    apart = [os.path.realpath(place) for place in apart_from]
+    own = [os.path.realpath(folder), *apart]
     listed: set[tuple[int, int]] = set()
     folders, links = [folder], list[str]()
     while folders or links:
@@ -67,14 +112,24 @@ def files_below(folder: str, left_out: LeftOut) -> Iterator[tuple[str, str]]:
             continue
         for entry in entries:
             kind = _kind_of_entry(entry)
-            if kind == "file":
-                yield entry.path, entry.name
+            target = os.path.realpath(entry.path) if entry.is_symlink() else None
+            if target is not None and any(_holds(place, target) for place in apart):
+                left_out.add("links into another split", entry.path, f"it leads to {target}, in another part of the data")
+            elif kind == "file":
+                yield File(entry.path, entry.name, target is not None)
             elif kind == "hidden folder":
                 left_out.add("hidden folders", entry.path, "it is hidden")
+            elif target is not None and kind == "folder" and any(_holds(target, place) for place in own if place != target):
+                left_out.add("folders above the data", entry.path, f"it leads to {target}, which holds the data itself")
             elif kind == "folder":
                 (links if entry.is_symlink() else folders).append(entry.path)
             else:
                 left_out.add(kind, entry.path, "only regular files are opened")
+
+
+def _holds(folder: str, path: str) -> bool:
+    """Whether a path is a folder or lies below it. Both are real paths."""
+    return path == folder or path.startswith(os.path.join(folder, ""))
 
 
 def _kind_of_entry(entry: os.DirEntry[str]) -> str:

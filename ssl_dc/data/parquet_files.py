@@ -34,7 +34,7 @@ _MOST_EXPANSION = 100_000
 
 def holds_parquet(place: Path) -> bool:
     """Whether a place is a file, or a folder with parquet files anywhere below it."""
-    return place.is_file() or any(name.endswith(".parquet") for _, name in files_below(str(place), LeftOut()))
+    return place.is_file() or any(name.endswith(".parquet") for _, name, _ in files_below(str(place), LeftOut()))
 
 
 def find_splits(root: Path) -> dict[str, tuple[Path, ...]]:
@@ -50,7 +50,7 @@ def find_splits(root: Path) -> dict[str, tuple[Path, ...]]:
     if root.is_file():
         return {TRAIN: (root.absolute(),)}
     by_base: dict[Path, dict[str, list[Path]]] = {}
-    for path, name in files_below(str(root), LeftOut()):
+    for path, name, _ in files_below(str(root), LeftOut()):
         if name.endswith(".parquet") and not name.startswith("."):
             base, split = _base_and_split(Path(path), root)
             by_base.setdefault(base, {}).setdefault(split, []).append(Path(path))

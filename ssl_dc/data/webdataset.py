@@ -182,7 +182,7 @@ def holds_tars(place: Path) -> bool:
     """Whether a place is a tar file, or a folder with tar files and neither pictures nor parquet files beside them."""
     if place.is_file():
         return place.suffix == ".tar"
-    endings = {os.path.splitext(name)[1].lower() for _, name in files_below(str(place), LeftOut())}
+    endings = {os.path.splitext(name)[1].lower() for _, name, _ in files_below(str(place), LeftOut())}
     return ".tar" in endings and not endings & (PICTURE_ENDINGS | {".parquet"})
 
 
@@ -195,7 +195,7 @@ def _splits_below(root: Path) -> dict[str, tuple[Path, ...]]:
     if root.is_file():
         return {TRAIN: (root,)}
     found: dict[str, list[Path]] = {}
-    for path, name in files_below(str(root), LeftOut()):
+    for path, name, _ in files_below(str(root), LeftOut()):
         if name.endswith(".tar") and not name.startswith("."):
             split = split_in(name.removesuffix(".tar")) or split_in(os.path.relpath(os.path.dirname(path), root))
             found.setdefault(split, []).append(Path(path))

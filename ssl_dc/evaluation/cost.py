@@ -15,12 +15,16 @@ from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.devices import AUTO, device_named
+from ssl_dc.errors import DataError
 from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.features import extract
 from ssl_dc.evaluation.other_data import moved_data
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.gating.cost import CostModel
+from ssl_dc.model import Model
+from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
+from ssl_dc.run_records import json_object
 
 TRAINING_IMAGES = 1024
 """Number of training images that the cost is measured on if no images are held out."""
@@ -74,6 +78,7 @@ class CostTable(Report):
         dense_macs: MACs of the dense route.
         gated_macs: Mean MACs of the gated route.
         sites: The gate sites that have a gate.
+        not_measured: Why the gated cost is not what images pay, where it should be; empty otherwise.
     """
 
     network: str
@@ -82,6 +87,7 @@ class CostTable(Report):
     dense_macs: int
     gated_macs: float
     sites: Sequence[SiteRow] = ()
+    not_measured: str = ""
 
     @property
     def ratio(self) -> float:
@@ -141,6 +147,10 @@ class CostTable(Report):
 def cost_of_network(config: RunConfig) -> CostTable:
     """The cost of the network that a config names. Its gated cost is the lowest possible one, with every gate shut."""
     cost = build_network(config).cost
+    return _least_cost(config, cost)
+
+
+def _least_cost(config: RunConfig, cost: CostModel) -> CostTable:
     shut = {site: np.zeros(entries) for site, entries in cost.channels.items()}
     return cost_table(config, cost, shut, "the least possible: every gate shut")
 
@@ -150,6 +160,9 @@ def cost_of_run(
 ) -> CostTable:
     """The cost of a trained run. The gated cost is what its held-out images pay, or training images if none are held out.
 
+    If the images are gone, the gated cost is the least possible one, and the table says what the images paid when the
+    training ended.
+
     Args:
         folder: The run's folder.
         device: Where the gates decide, by name; the best device there is by default.
@@ -158,6 +171,7 @@ def cost_of_run(
 
     Raises:
         ConfigError: If there is no run, or this machine has no such device.
+        DataError: If ``data_root`` is given and the images are not there, or ``budget`` needs images to be calibrated on.
         RunError: If the run's training has not ended.
     """
     model = moved_data(RunFolder.existing(folder).load_model(device_named(device)), data_root)
@@ -165,13 +179,34 @@ def cost_of_run(
         model = dialled(model, budget)
     if not model.has_gates:
         return cost_table(model.config, model.cost, {}, "the dense cost: this network has no gates")
-    images, described = cost_images(open_splits(build_data_set(model.config)))
+    try:
+        images, described = cost_images(open_splits(build_data_set(model.config)))
+    except DataError as error:
+        if data_root is not None:
+            raise
+        return _without_images(model, RunFolder(folder), error)
     route = model.gated_route
     gated = extract(model, images, [route], workers=model.config.training.workers, keep_masks=True)[route]
     shares = {site: mask.mean(axis=0) for site, mask in gated.masks.items()}
     at = "" if model.gated_route.budget is None else f", at a budget of {model.gated_route.budget:g}"
     table = cost_table(model.config, model.cost, shares, f"the mean over {described}{at}")
     return replace(table, gated_macs=float(gated.macs.mean()))
+
+
+def _without_images(model: Model, run: RunFolder, error: DataError) -> CostTable:
+    """The cost of a run whose images cannot be opened."""
+    table = _least_cost(model.config, model.cost)
+    paid = _recorded_ratio(run, model.gated_route)
+    at_end = f"; images paid {paid:.4f} of the dense cost when the training ended" if paid is not None else ""
+    return replace(table, gated_is=f"{table.gated_is}{at_end}", not_measured=f"what images pay is not measured: {error}")
+
+
+def _recorded_ratio(run: RunFolder, route: Route) -> float | None:
+    """What images paid on a route when the training ended, as a share of the dense cost; None if it was not recorded."""
+    routes = (json_object(run.result_file) or {}).get("routes")
+    reached = routes.get(str(route)) if isinstance(routes, dict) else None
+    ratio = reached.get("ratio") if isinstance(reached, dict) else None
+    return float(ratio) if isinstance(ratio, (int, float)) else None
 
 
 def cost_images(splits: Splits) -> tuple[ImageSet, str]:

@@ -47,6 +47,31 @@ def other_data(
     return resolve([Layer(values, sources)]).config.data
 
 
+def eval_data(
+    name: str | None, root: str | Path | None, settings: Mapping[str, Any] | None, data_root: str | Path | None
+) -> DataOptions | None:
+    """The options of the data set that ``--eval-data`` names; None if it names none.
+
+    Args:
+        name: The data set.
+        root: Folder that holds it.
+        settings: Its other options.
+        data_root: Where the run's own data is now, which must not be said as well.
+
+    Raises:
+        ConfigError: As :func:`other_data` does, or if these do not belong together.
+    """
+    if name is None:
+        if root is not None or settings:
+            raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
+        return None
+    if data_root is not None:
+        raise ConfigError(
+            "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
+        )
+    return other_data("--eval-data", name, root=None if root is None else Path(root), settings=settings)
+
+
 def refuse_preparation(flag: str, settings: Mapping[str, Any]) -> None:
     """Refuse options that are the model's to decide.
 

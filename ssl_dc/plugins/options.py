@@ -21,18 +21,21 @@ LARGEST_NUMBER = 1e30
 
 
 def _path_of_user(path: Any) -> Any:
-    """Refuse what is no path; ``~`` is the user's home, as in a shell."""
+    """The absolute path that a user means. ``~`` is the user's home, as in a shell.
+
+    A config that is kept must mean the same folder wherever it is read again.
+    """
     if not isinstance(path, (str, Path)):
         return path
     if not str(path):
         raise ValueError("is empty; name a folder or file")
     if "\0" in str(path):
         raise ValueError("holds a NUL character, which no path may")
-    return os.path.expanduser(path)
+    return Path(os.path.expanduser(path)).absolute()
 
 
 UserPath = Annotated[Path, BeforeValidator(_path_of_user)]
-"""A path as users write it."""
+"""A path as users write it, kept as an absolute path."""
 
 
 class Strict(BaseModel):

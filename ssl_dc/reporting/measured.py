@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +23,10 @@ from ssl_dc.evaluation.features import Features, check_finite, extract, extract_
 from ssl_dc.evaluation.gate_statistics import GateStatistics, gate_statistics
 from ssl_dc.evaluation.neighbours import nearest
 from ssl_dc.evaluation.options import CurveOptions
-from ssl_dc.evaluation.other_data import moved_data
+from ssl_dc.evaluation.other_data import moved_data, on_other_data, told_by
 from ssl_dc.evaluation.scores import FeatureSets, own_splits
 from ssl_dc.model import Model
+from ssl_dc.plugins.options import DataOptions
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.trackers.base import Watcher, phase
@@ -45,6 +47,7 @@ class ReportOptions:
         seconds: How long each run is timed.
         device: Where features are computed.
         data_root: Where the runs' data is now, if it has moved.
+        eval_data: Another data set to look at in place of the runs' own.
         projection: How features are laid out in the plane; ``auto`` is UMAP where it is installed.
     """
 
@@ -54,6 +57,12 @@ class ReportOptions:
     device: str | torch.device = AUTO
     data_root: str | Path | None = None
     projection: Projector = "auto"
+    eval_data: DataOptions | None = None
+
+    @property
+    def names_data(self) -> bool:
+        """Whether the caller says where the images are."""
+        return self.data_root is not None or self.eval_data is not None
 
 
 @dataclass(frozen=True)
@@ -156,8 +165,9 @@ def measure(folder: RunFolder, options: ReportOptions, watchers: Sequence[Watche
         RunError: If there is no trained model, or its features are not finite.
     """
     with phase(watchers, "reading the pictures"):
-        model = at_trained_budgets(moved_data(folder.load_model(device_named(options.device)), options.data_root))
-        splits = own_splits(model)
+        model = at_trained_budgets(_on_chosen_data(folder.load_model(device_named(options.device)), options))
+        with told_by("--eval-data") if options.eval_data else nullcontext():
+            splits = own_splits(model)
         there, _ = cost_images(splits)
         images = sample(there, options.images)
         held_out = "held-out images" if len(splits.test) > 0 else "training images (none are held out)"
@@ -165,7 +175,8 @@ def measure(folder: RunFolder, options: ReportOptions, watchers: Sequence[Watche
         labels, classes = labels_and_classes(images, splits)
     with phase(watchers, f"computing features of {len(images):,} images, on {len(model.routes)} routes"):
         features = _features(model, images)
-    measured_on = f"{len(images):,}{of} {held_out}"
+    other = f" of {options.eval_data.name}" if options.eval_data else ""
+    measured_on = f"{len(images):,}{of} {held_out}{other}"
     learned_from, points, why = 0, [], ""
     try:
         with phase(watchers, "accuracy and cost of each route"):
@@ -176,6 +187,12 @@ def measure(folder: RunFolder, options: ReportOptions, watchers: Sequence[Watche
     except SslDcError as error:
         why = str(error)
     return MeasuredRun(model, images, measured_on, labels, classes, features, learned_from, points, why)
+
+
+def _on_chosen_data(model: Model, options: ReportOptions) -> Model:
+    if options.eval_data is not None:
+        return on_other_data(model, options.eval_data)
+    return moved_data(model, options.data_root)
 
 
 def _features(model: Model, images: ImageSet) -> dict[Route, Features]:

@@ -10,8 +10,9 @@ from typing import Any
 from ssl_dc.config import RunConfig
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.run_lock import is_held
-from ssl_dc.run_records import LoggedStep, json_lines, json_object, logged_steps
+from ssl_dc.run_records import JsonLines, LoggedStep, json_lines, json_object, logged_steps
 from ssl_dc.runs import Run
+from ssl_dc.training.checkpoint import CheckpointStore
 
 RunLike = str | Path | Run
 """A run: its folder, or the run itself."""
@@ -26,9 +27,11 @@ class RecordedRun:
         label: What the run is called in a report.
         config: Its config.
         metrics: The logged steps, in order.
-        result: ``result.json``; None if the run has none yet.
+        result: ``result.json``; None if the run has none, or something else is in the file.
         begun: The last line of ``history.jsonl``: the newest start of the training; empty if there is none.
         trains: Whether a process trains in the folder now.
+        damage: A sentence for each file that has damaged lines, which are left out. Empty for a run that trains: its last
+            line may be in the writing.
     """
 
     folder: RunFolder
@@ -38,6 +41,7 @@ class RecordedRun:
     result: Mapping[str, Any] | None
     begun: Mapping[str, Any]
     trains: bool
+    damage: Sequence[str] = ()
 
     @property
     def state(self) -> str:
@@ -49,10 +53,23 @@ class RecordedRun:
             return f"The run trains now. The last logged step is {reached}."
         if self.result is not None:
             return f"The training has ended, at {reached}."
+        if self.lost_result:
+            return f"The run has a trained model, and the last logged step is {reached}, but {self.lost_result}"
         return (
             f"The training was interrupted. The last logged step is {reached}. It goes on with:"
             f" ssl-dc train --resume {self.folder.path}"
         )
+
+    @property
+    def lost_result(self) -> str:
+        """What is wrong with the result of a run that was trained to its end, in words; empty if nothing is."""
+        file = self.folder.result_file
+        if self.trains or self.result is not None or not (self.folder.model_file.is_file() or file.is_file()):
+            return ""
+        wrong = "is damaged: it does not hold a JSON object" if file.is_file() else "is not there"
+        if CheckpointStore(self.folder.checkpoints).newest() is None:
+            return f"{file} {wrong}."
+        return f"{file} {wrong}. This evaluates the model and writes it: ssl-dc train --resume {self.folder.path}"
 
     @property
     def routes(self) -> Mapping[str, Mapping[str, Any]]:
@@ -88,13 +105,23 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 def _recorded(folder: RunFolder, label: str) -> RecordedRun:
     trains = is_held(folder.path)  # before the result is read: a run that ends in this moment counts as one that trains
-    history = json_lines(folder.history_file)
+    history, metrics = json_lines(folder.history_file), json_lines(folder.metrics_file)
+    files = {folder.history_file: history, folder.metrics_file: metrics}
     return RecordedRun(
         folder=folder,
         label=label,
-        config=folder.config(),
-        metrics=logged_steps(folder.metrics_file),
+        config=folder.config_of_network(),
+        metrics=logged_steps(metrics),
         result=json_object(folder.result_file),
-        begun=history[-1] if history else {},
+        begun=history.objects[-1] if history.objects else {},
         trains=trains,
+        damage=() if trains else [_damage(file, lines) for file, lines in files.items() if lines.damaged],
     )
+
+
+def _damage(file: Path, lines: JsonLines) -> str:
+    """Which lines of a file are damaged, in a sentence."""
+    if list(lines.damaged) == [lines.total]:
+        return f"{file}: the last line, {lines.total}, was written only in part and is left out."
+    more = f" and {len(lines.damaged) - 1} more" if len(lines.damaged) > 1 else ""
+    return f"{file}: line {lines.damaged[0]}{more} of {lines.total} hold no JSON object and are left out."

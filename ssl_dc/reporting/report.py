@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
 from ssl_dc.devices import AUTO
 from ssl_dc.errors import ConfigError, DataError, RunError
+from ssl_dc.evaluation import other_data
 from ssl_dc.evaluation.projection import umap_module
 from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.reporting.measured import MeasuredRun, Projector, ReportOptions, measure
@@ -30,6 +31,9 @@ def report(
     projection: Projector = "auto",
     device: str | torch.device = AUTO,
     data_root: str | Path | None = None,
+    eval_data: str | None = None,
+    eval_data_root: str | Path | None = None,
+    eval_data_set: Mapping[str, Any] | None = None,
     watchers: Sequence[Watcher] = (),
     progress: bool | Literal["auto"] = "auto",
 ) -> ReportPage:
@@ -47,14 +51,19 @@ def report(
         projection: How features are laid out in the plane: ``umap``, ``pca``, or ``auto`` for UMAP where it is installed.
         device: Where features are computed; by default on the best device there is.
         data_root: Where the runs' data is now, if it has moved.
-        watchers: Told of phases.
+        eval_data: Another data set to look at in place of the runs' own, by its name.
+        eval_data_root: Folder that holds it.
+        eval_data_set: Its other options, such as ``{"test_limit": 1000}``.
+        watchers: Told of phases, and of what the page leaves out because it cannot be read.
         progress: Whether to show progress, as in :func:`ssl_dc.train`.
 
     Raises:
         ConfigError: If there is no run, something that the page needs is not installed, or an argument is wrong.
+        DataError: If ``data_root`` or ``eval_data`` is given, and the images cannot be opened.
         RunError: If a file of a run cannot be read, or the page cannot be written.
     """
-    options = ReportOptions(images, time, seconds, device, data_root, projection)
+    other = other_data.eval_data(eval_data, eval_data_root, eval_data_set, data_root)
+    options = ReportOptions(images, time, seconds, device, data_root, projection, other)
     check_report(options, None if output is None else Path(output))
     page = page_of(recorded_runs(runs), options, [*watchers, *progress_watchers(progress)])
     if output is not None:
@@ -94,8 +103,11 @@ def page_of(
     Args:
         runs: The runs.
         options: What is measured, and how.
-        watchers: Told of phases.
+        watchers: Told of phases, and of what the page leaves out because it cannot be read.
         refresh_seconds: After so many seconds an opened page loads itself again; None for never.
+
+    Raises:
+        DataError: If the options name data that cannot be opened.
     """
     # Imported here: they need altair, which may not be installed.
     from ssl_dc.reporting import run_sections
@@ -105,11 +117,18 @@ def page_of(
     measured: dict[str, MeasuredRun] = {}
     missing: dict[str, str] = {}
     for run in runs:
+        for fault in filter(None, (*run.damage, run.lost_result)):
+            _say(watchers, f"{run.label}: {fault}")
+        if waits_for := _why_not_yet(run, following=refresh_seconds is not None):
+            missing[run.label] = waits_for
+            continue
         try:
-            _check_trained(run, following=refresh_seconds is not None)
             measured[run.label] = measure(run.folder, options, watchers)
         except (DataError, RunError) as error:
+            if isinstance(error, DataError) and options.names_data:
+                raise
             missing[run.label] = str(error)
+            _say(watchers, f"{run.label}: the page does not show what the network does with images: {error}")
     thumbnails: dict[str, str] = {}
     accuracy = accuracy_section(measured)
     not_measured = [Text(f"{label}: {why}") for label, why in missing.items()]
@@ -132,16 +151,18 @@ def page_of(
     return ReportPage(_title(runs), made, sections, thumbnails, refresh_seconds)
 
 
-def _check_trained(run: RecordedRun, *, following: bool) -> None:
-    """Check that there is a model to look at, and that it is time to.
-
-    Raises:
-        RunError: If not.
-    """
+def _why_not_yet(run: RecordedRun, *, following: bool) -> str:
+    """Why there is no model to look at, or it is not time to; empty if there is one."""
     if run.trains or following:
-        raise RunError("What the network does with images is shown when no run trains any more.")
+        return "What the network does with images is shown when no run trains any more."
     if not run.folder.model_file.is_file():
-        raise RunError("The run has no trained model, so nothing is shown of what its network does with images.")
+        return "The run has no trained model, so nothing is shown of what its network does with images."
+    return ""
+
+
+def _say(watchers: Sequence[Watcher], text: str) -> None:
+    for watcher in watchers:
+        watcher.on_message(text)
 
 
 def _title(runs: Sequence[RecordedRun]) -> str:

@@ -53,8 +53,9 @@ def what_was_run(run: RecordedRun) -> Section:
     blocks: list[Block] = [Tables([ReportTable("", ("", ""), rows)])]
     if run.routes:
         blocks.append(Tables([_reached(run)]))
-    else:
+    elif not run.lost_result:  # which the state says
         blocks.append(Text("The run has no result yet: it is evaluated when its training ends."))
+    blocks += [Text(fault) for fault in run.damage]
     blocks.append(Details("The whole config", dump(config)))
     return Section(f"Run {run.label}", blocks)
 

@@ -54,7 +54,7 @@ def read_weights(path: Path) -> WeightFile:
     Raises:
         ConfigError: If there are no weights, or the file cannot be read without executing what it holds.
     """
-    config = RunFolder.existing(path).config() if path.is_dir() else None
+    config = RunFolder.existing(path).config_of_network() if path.is_dir() else None
     file = path / "model.safetensors" if path.is_dir() else path
     try:
         content = read_bytes(file)

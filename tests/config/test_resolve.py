@@ -208,7 +208,7 @@ def test_shown_yaml_says_where_each_setting_comes_from() -> None:
 
 def test_a_data_folder_named_by_a_date_can_be_given_in_a_file(tmp_path: Path) -> None:
     config = in_file(tmp_path, "data:\n  name: folder\n  root: 2026-07-28\n").config
-    assert config.data.root == Path("2026-07-28")
+    assert config.data.root == Path("2026-07-28").absolute()
 
 
 def test_a_saved_config_does_not_change_with_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def test_test_folder_goes_before_val_if_it_has_classes(root: Path) -> None:
 
 def test_extensions_in_capitals_links_and_deeper_folders_count_and_hidden_files_do_not(root: Path) -> None:
     save(root / "train" / "cat" / "more" / "3.png").rename(root / "train" / "cat" / "more" / "3.PNG")
-    (root / "train" / "cat" / "link.png").symlink_to(root / "val" / "cat" / "0.png")
+    (root / "train" / "cat" / "link.png").symlink_to(save(root.parent / "of another set.png"))
     (root / "train" / "cat" / "._0.png").write_bytes(b"a Mac's")
     (root / "train" / "cat" / "notes.txt").write_text("no image")
     (root / "train" / ".cache").mkdir()
@@ -219,6 +219,69 @@ def test_hidden_folders_and_circles_of_links_do_not_multiply_images(root: Path) 
         "folders listed already": 1,
         "links that lead nowhere": 2,
     }
+
+
+def left_out_of(splits: Splits) -> dict[str, set[str]]:
+    """The names of what is left out, by the kind of reason."""
+    assert splits.found is not None
+    reasons = splits.found.left_out.reasons
+    return {kind: {os.path.basename(path) for path in paths} for kind, paths in reasons.items()}
+
+
+def test_a_link_to_a_picture_that_is_listed_is_not_a_second_picture(tmp_path: Path) -> None:
+    one, folder = save(tmp_path / "set" / "more" / "1.png"), tmp_path / "set"
+    save(folder / ".store" / "3.png")
+    outside = save(tmp_path / "outside.png")
+    (folder / "a link.png").symlink_to(one)  # sorted before what it leads to
+    (folder / "more" / "link.png").symlink_to("1.png")
+    (folder / "out.png").symlink_to(outside)
+    (folder / "out again.png").symlink_to(outside)
+    (folder / "hidden.png").symlink_to(folder / ".store" / "3.png")  # as git-annex and DVC keep pictures
+    (tmp_path / "by a link").symlink_to(folder)
+    for root in (folder, tmp_path / "by a link"):
+        splits = open_folder(root)
+        names = [os.path.relpath(splits.train.name(number), root) for number in range(len(splits.train))]
+        assert names == ["hidden.png", "more/1.png", "out again.png"]
+        assert left_out_of(splits)["pictures listed already"] == {"a link.png", "link.png", "out.png"}
+
+
+@pytest.mark.parametrize("above", ["..", "../..", "/"])
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path: Path, above: str) -> None:
+    save(tmp_path / "not of the set.png")
+    save(tmp_path / "set" / "in" / "1.png")
+    (tmp_path / "set" / "in" / "up").symlink_to(above)
+    splits = open_folder(tmp_path / "set")
+    assert len(splits.train) == 1
+    kind = "folders listed already" if above == ".." else "folders above the data"
+    assert left_out_of(splits) == {kind: {"up"}}
+
+
+def test_a_link_out_of_the_folder_is_followed(tmp_path: Path) -> None:
+    save(tmp_path / "store" / "2021" / "1.png")
+    save(tmp_path / "store" / "2.png")
+    save(tmp_path / "set" / "3.png")
+    (tmp_path / "store" / "round").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "stored").symlink_to(tmp_path / "store")
+    splits = open_folder(tmp_path / "set")
+    assert len(splits.train) == 3
+    assert left_out_of(splits) == {"folders listed already": {"round"}}
+
+
+def test_no_link_brings_held_out_pictures_into_training_or_the_reverse(root: Path) -> None:
+    before = open_folder(root)
+    (root / "train" / "cat" / "of val.png").symlink_to(root / "val" / "cat" / "0.png")
+    (root / "train" / "cat" / "all of val").symlink_to(root / "val")
+    (root / "train" / "cat" / "root").symlink_to(root)
+    (root / "val" / "cat" / "of train.png").symlink_to(root / "train" / "cat" / "0.png")
+    splits = open_folder(root)
+    assert (len(splits.train), len(splits.test)) == (len(before.train), len(before.test))
+    assert left_out_of(splits) == {
+        "links into another split": {"of val.png", "all of val", "of train.png"},
+        "folders above the data": {"root"},
+    }
+    for picture in (root / "train").glob("*/*.png"):
+        picture.rename(root / "train" / picture.name)  # now without labels
+    assert left_out_of(open_folder(root))["links into another split"] >= {"of val.png", "of train.png"}
 
 
 @pytest.mark.parametrize("labelled", [True, False])

@@ -81,7 +81,7 @@ def test_a_run_can_be_told_where_its_data_is(run: Path, labelled: Path, tmp_path
     moved = shutil.copytree(labelled, tmp_path / "elsewhere")
     assert parsed("evaluate", run, "--data-root", moved) == found
     assert ssl_dc.evaluate(run, data_root=moved).as_json() == found
-    assert ssl_dc.load(run).config.data.root == Path("pics"), "the run itself is not changed"
+    assert ssl_dc.load(run).config.data.root == Path("pics").absolute(), "the run itself is not changed"
 
 
 def test_the_cost_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> None:

@@ -183,6 +183,19 @@ def test_images_without_labels_are_shown_without_accuracy(tmp_path: Path, pictur
     assert str(pictures) not in report.as_html().replace(str(pictures), "", 1)  # only the config names the folder
 
 
+def test_another_data_set_can_be_looked_at(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
+    few = ["--images", "20", "--projection", "pca", "-o", tmp_path / "report.html"]
+    chosen = ["--eval-data", "digits", "--eval-data-set", "test_limit=30"]
+    successful(call("report", finished_run.folder, *few, *chosen))
+    assert "20 of 30 held-out images of digits" in (tmp_path / "report.html").read_text()
+    gone = ["--eval-data", "folder", "--eval-data-root", tmp_path / "gone"]
+    result = call("report", finished_run.folder, *few, *gone)
+    assert result.exit_code == 2
+    assert "(--eval-data-root) is not there" in result.stderr
+    assert "belong to --eval-data" in message("report", finished_run.folder, "--eval-data-root", "somewhere")
+    assert "give one of them" in message("report", finished_run.folder, *chosen, "--data-root", "somewhere")
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A folder of pictures without labels."""
@@ -222,6 +235,24 @@ def test_images_that_have_gone_are_said(copied_run: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(measured, "own_splits", gone)
     assert "copied: there is no folder gone" in text_of(page(copied_run))
+
+
+def test_a_line_that_is_half_written_is_told_once(copied_run: Path, tmp_path: Path) -> None:
+    metrics = copied_run / "metrics.jsonl"
+    lines = metrics.read_text().splitlines()
+    metrics.write_text(f"{lines[0]}\n{lines[1][:20]}")
+    (copied_run / "result.json").write_text("{")
+    few = ["--images", "8", "--projection", "pca"]
+    said = successful(call("report", copied_run, "-o", tmp_path / "report.html", *few)).stderr
+    assert said.count(f"copied: {metrics}: the last line, 2, was written only in part and is left out.") == 1
+    assert said.count(f"{copied_run / 'result.json'} is damaged") == 1
+    assert "the last line, 2, was written only in part" in text_of(page(copied_run))
+    metrics.write_text(f"[]\n{lines[0]}\nx\n{lines[1]}\n")
+    (run,) = recorded_runs([copied_run])
+    assert run.damage == [f"{metrics}: line 1 and 1 more of 4 hold no JSON object and are left out."]
+    assert [logged["step"] for logged in run.metrics] == [1, 2]
+    with sole_writer(copied_run):  # while it trains, the last line may be in the writing
+        assert recorded_runs([copied_run])[0].damage == ()
 
 
 class Outline(HTMLParser):

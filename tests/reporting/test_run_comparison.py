@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,27 @@ def test_runs_of_the_same_name_are_told_apart_by_their_paths(finished_run: ssl_d
     assert comparison.tables()[1].note == "no setting differs"
 
 
-def test_a_run_that_has_no_result_is_named(finished_run: ssl_dc.Run, copied_run: Path) -> None:
-    (copied_run / "result.json").unlink()
+def test_a_run_that_was_interrupted_is_named(finished_run: ssl_dc.Run, copied_run: Path) -> None:
+    for name in ("result.json", "model.safetensors"):
+        (copied_run / name).unlink()
     comparison = ssl_dc.compare([finished_run, copied_run])
     assert {route.run for route in comparison.routes} == {"run"}
     assert comparison.tables()[0].note.startswith("copied: The training was interrupted.")
+
+
+@pytest.mark.parametrize("content", [None, "", '{"routes": {"dense"', "[]", "\0"])
+def test_a_result_that_is_lost_is_told_with_its_place(
+    finished_run: ssl_dc.Run, copied_run: Path, content: str | None
+) -> None:
+    path = copied_run / "result.json"
+    path.unlink() if content is None else path.write_text(content)
+    wrong = "is not there" if content is None else "is damaged: it does not hold a JSON object"
+    printed = " ".join(done("compare", finished_run.folder, copied_run).split())
+    assert f"copied: The run has a trained model, and the last logged step is step 2 of 2, but {path} {wrong}." in printed
+    assert "interrupted" not in printed
+    assert f"ssl-dc train --resume {copied_run}" in printed
+    shutil.rmtree(copied_run / "checkpoints")  # to resume it would train it anew
+    assert "--resume" not in done("compare", finished_run.folder, copied_run)
 
 
 def test_times_are_measured_where_they_are_asked_for(finished_run: ssl_dc.Run) -> None:
