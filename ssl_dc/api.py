@@ -29,7 +29,7 @@ from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
-from ssl_dc.evaluation.other_data import moved_data, on_other_data, other_data, told_by
+from ssl_dc.evaluation.other_data import evaluation_data, moved_data, on_other_data, told_by
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
@@ -412,18 +412,12 @@ def evaluate(
     picture = None if output is None else Path(output)
     checked = protocol_options(protocol, options, drawn=picture is not None)
     model = load(folder, device=device)
-    if eval_data is None:
-        if eval_data_root is not None or eval_data_set:
-            raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
-        return run_protocol(_at(moved_data(model, data_root), budget), checked, output=picture)
-    if data_root is not None:
-        raise ConfigError(
-            "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
-        )
-    root = None if eval_data_root is None else Path(eval_data_root)
-    other = other_data("--eval-data", eval_data, root=root, settings=eval_data_set)
+    other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
+    model = _at(moved_data(model, data_root), budget)
+    if other is None:
+        return run_protocol(model, checked, output=picture)
     with told_by("--eval-data"):
-        return run_protocol(on_other_data(_at(model, budget), other), checked, output=picture)
+        return run_protocol(on_other_data(model, other), checked, output=picture)
 
 
 def _at(model: Model, budget: Budgets | None) -> Model:

@@ -10,7 +10,15 @@ from click.exceptions import NoSuchOption
 
 from ssl_dc.cli.launched import device_of_launch
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.options import Assignments, Number, PartOption, data_root_option, device_option, json_option, print_json
+from ssl_dc.cli.options import (
+    Number,
+    PartOption,
+    data_root_option,
+    device_option,
+    eval_data_options,
+    json_option,
+    print_json,
+)
 from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
@@ -65,15 +73,7 @@ class ProtocolCommand(click.Command):
     help="Share of the dense cost for the gated route, in place of that of training: 0.25, or several: 0.1:0.9.",
 )
 @data_root_option
-@click.option("--eval-data", cls=PartOption, kind="data", metavar="NAME", help="Another data set to evaluate on.")
-@click.option("--eval-data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder that holds it.")
-@click.option(
-    "--eval-data-set",
-    multiple=True,
-    callback=Assignments("--eval-data-set"),
-    metavar="KEY=VALUE",
-    help="Any other option of it, such as test_limit=1000.",
-)
+@eval_data_options
 @device_option
 @json_option
 def command(

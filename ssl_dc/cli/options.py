@@ -226,6 +226,23 @@ data_root_option = click.option(
 )
 
 
+def eval_data_options(command: F) -> F:
+    """Give a command that looks at held-out images the options ``--eval-data``, ``--eval-data-root`` and ``-set``."""
+    for option in (
+        click.option(
+            "--eval-data-set",
+            multiple=True,
+            callback=Assignments("--eval-data-set"),
+            metavar="KEY=VALUE",
+            help="Any other option of it, such as test_limit=1000.",
+        ),
+        click.option("--eval-data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder that holds it."),
+        click.option("--eval-data", cls=PartOption, kind="data", metavar="NAME", help="Another data set to evaluate on."),
+    ):
+        command = option(command)
+    return command
+
+
 budget_option = click.option(
     "--budget",
     type=Number(),
