@@ -80,6 +80,7 @@ IMAGES_FOR_GATES = 8
 )
 @click.option("--profile", "by_layer", is_flag=True, help="Show the executor's time layer by layer instead.")
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",

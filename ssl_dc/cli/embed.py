@@ -31,6 +31,7 @@ from ssl_dc.printable import printable
 @click.option("--route", type=click.Choice(("dense", "gated")), default="dense", show_default=True, help="The route.")
 @budget_option
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",

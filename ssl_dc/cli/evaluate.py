@@ -61,6 +61,7 @@ class ProtocolCommand(click.Command):
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--protocol", cls=PartOption, kind="protocol", default=DEFAULT, show_default=True, help="How, see below.")
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
