@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -293,7 +294,12 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", revision: st
         ConfigError: If there is no run and no such model on the Hub, its config is not valid, or this machine has no such
             device.
         RunError: If the weights are missing, damaged, or not those of the config's network, or the Hub cannot be reached.
+        TypeError: If the folder is neither a text nor a path.
     """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(
+            f"load takes a run's folder, or owner/name of a model on the Hub, as text or a path, not {folder!r}"
+        )
     if isinstance(folder, str) and is_hub_name(folder) and not Path(folder).exists():
         from ssl_dc.hub.download import downloaded
 

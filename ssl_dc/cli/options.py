@@ -144,7 +144,11 @@ SETTINGS = [
     Setting("--data-root", "data.root", "Folder that holds the data."),
     Setting("--download", "data.download", "Download the data if it is not there.", flag_only=True),
     Setting("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
-    Setting("--bad-images", "data.bad_images", "An image that cannot be read: stop, or skip, counted and listed."),
+    Setting(
+        "--bad-images",
+        "data.bad_images",
+        "An image that cannot be read: stop, or skip it, counted.  [default: stop; skip without labels]",
+    ),
     Setting("--recipe", "recipe", "fitted to pictures and machine, or paper: the data set's fixed one."),
     Setting("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
     Setting("--epochs", "training.epochs", "Passes over the training images.", Number()),
