@@ -5,7 +5,8 @@
 DIR holds train.parquet and test.parquet. Each system is trained on all 50,000 images, calibrated on 2,000 of them, and
 evaluated on the 10,000 test images at its last epoch: kNN-1, and one linear classifier a route (100 epochs), dense and at
 each budget, with the cost that is paid in evaluation mode. One JSON file a run goes to the output folder; a run whose file
-is there is not made again. With --show the files are printed as one table.
+is there is not made again. The trained encoder is kept beside it until then, so that a call that was ended may go on with
+the evaluation, also on another machine. With --show the files are printed as one table.
 
 Systems: plain (dense alone); SCHEME-BUDGET, such as dgnet-0.3, ordered-0.1:0.9, prefix-0.3, random-0.3; a scheme with
 ``+dense`` takes a quarter of its steps dense, dense.
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ssl_dc
@@ -58,6 +61,10 @@ def settings_of(system: str, seed: int, arguments: argparse.Namespace) -> dict[s
         "training.log_every": 100,
         "training.checkpoint_minutes": 60,
     }
+    for name, value in (word.partition("=")[::2] for word in arguments.set):
+        settings[name] = YAML(typ="safe").load(value)
+    if "backbone.name" in settings:  # the others are options of the ResNets
+        del settings["backbone.width"], settings["backbone.stem"]
     if system == "plain":
         return settings | {"gating.name": "none"}
     scheme, _, budget = system.partition("-")
@@ -148,16 +155,24 @@ class Progress(ssl_dc.Watcher):
             print(f"{self.system}: step {metrics.step}/{metrics.total_steps} loss {values['loss']:.2f}{cost}", flush=True)
 
 
-def made(system: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train and evaluate one system."""
+def made(system: str, seed: int, weights: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train one system, unless its weights are there, and evaluate it."""
     settings = settings_of(system, seed, arguments)
     config = resolve([uniform_layer(settings, "benchmark")]).config
     splits = ssl_dc.open_splits(ssl_dc.build_data_set(config))
     trainer = trainer_from_config(config, splits.train)
-    start = time.time()
-    trainer.fit(watchers=[Progress(system)])
-    seconds = time.time() - start
-    model = ssl_dc.Model(config, trainer.learner.encoder, trainer.cost)
+    encoder = trainer.learner.encoder
+    if weights.exists():
+        kept = load_file(weights)
+        seconds = float(kept.pop("seconds"))
+        encoder.load_state_dict(kept)
+    else:
+        start = time.time()
+        trainer.fit(watchers=[Progress(system)])
+        seconds = time.time() - start
+        state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+        save_file(state | {"seconds": torch.tensor(seconds)}, weights)
+    model = ssl_dc.Model(config, encoder, trainer.cost)
     train, labels = pixels_of(splits.evaluation_train, model.device)
     test, test_labels = pixels_of(splits.test, model.device)
     if model.has_gates:
@@ -210,6 +225,7 @@ def main() -> None:
     parser.add_argument("--stem", default="strided")
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting of all systems")
     parser.add_argument("--show", action="store_true")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -218,7 +234,9 @@ def main() -> None:
         file = arguments.output / f"{system.replace(':', 'to')}-seed{seed}.json"
         if file.exists():
             continue
-        file.write_text(json.dumps(made(system, int(seed), arguments), indent=1) + "\n")
+        weights = file.with_suffix(".safetensors")
+        file.write_text(json.dumps(made(system, int(seed), weights, arguments), indent=1) + "\n")
+        weights.unlink()
     if arguments.show:
         show(arguments.output)
 

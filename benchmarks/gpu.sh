@@ -15,7 +15,7 @@ PYTHON
 timeout 110 python3 -m pytest -m cuda -q -p no:cacheprovider tests/test_cuda.py tests/views tests/test_model.py 2>&1 \
   | tail -40 | tee "$output/tests.txt"
 for precision in ${PRECISIONS:-bf16 no}; do
-  timeout 75 python3 benchmarks/training.py --cifar10 "$data" --device cuda --precision "$precision" --no-views \
-    --widths 64 --batch 512 --images 20480 --rounds 1 --workers 14 --json "$output/training-$precision.json" \
-    2>&1 | grep -v "USDT\|profiler" | tail -12 | tee "$output/training-$precision.txt"
+  timeout 120 python3 benchmarks/training.py --cifar10 "$data" --device cuda --precision "$precision" --no-views \
+    --widths 64 --batch 512 --images 20480 --rounds 1 --workers 14 --compile --json "$output/training-$precision.json" \
+    2>&1 | grep -v "USDT\|profiler" | tail -14 | tee "$output/training-$precision.txt"
 done

@@ -219,9 +219,9 @@ def time_views(size: int, images: Callable[[], Iterator[Image.Image]], rounds: i
 
 
 def config_of(
-    width: int, batch: int, device: str, precision: str, routes: str = "dense,dense", epochs: int = 1
+    width: int, batch: int, device: str, precision: str, workers: int, routes: str = "dense,dense", epochs: int = 1
 ) -> RunConfig:
-    """An epoch of CIFAR-sized images; the network of the paper, or a small one."""
+    """An epoch of CIFAR-sized images; the network of the paper, or a small one. ``workers`` threads draw a GPU's views."""
     gated = "gated" in routes
     settings: dict[str, Any] = {
         "data.name": "digits",
@@ -241,7 +241,7 @@ def config_of(
         "training.batch_size": batch,
         "training.precision": precision,
         "training.log_every": 50,
-        "training.workers": 0 if device == "cuda" else 2,
+        "training.workers": workers if device == "cuda" else 2,
     }
     for key in ("crop_scale", "jitter_p", "flip_p", "solarize_p"):
         settings[f"views.{key}"] = StandardViewsOptions.model_fields[key].default
@@ -338,12 +338,12 @@ def time_training(
     width: int, batch: int, pixels: np.ndarray, device: str, precision: str, workers: int, rounds: int
 ) -> dict[str, Any]:
     """Images a second of each way, and the ratio of ours to it, by the clock and by processor time."""
-    config = config_of(width, batch, device, precision)
+    config = config_of(width, batch, device, precision, workers)
     steps = len(pixels) // batch
     ways: dict[str, Callable[[], Took]] = {
         "ssl-dc": partial(ours, config, pixels),
         "plain": partial(loop, config, pixels, partial(twice, torchvision_transform(32)), vicreg, device, workers),
-        "ssl-dc dual": partial(ours, config_of(width, batch, device, precision, "gated,dense"), pixels),
+        "ssl-dc dual": partial(ours, config_of(width, batch, device, precision, workers, "gated,dense"), pixels),
     }
     if installed("lightly"):
         from lightly.loss import VICRegLoss
@@ -367,13 +367,21 @@ def time_training(
     }
 
 
-def profile_step(width: int, batch: int, pixels: np.ndarray, device: str, precision: str) -> dict[str, Any]:
+PROFILED = 20
+"""Most steps at the end of a training that are profiled: to read what was recorded takes seconds for each ten."""
+
+
+def profile_step(
+    width: int, batch: int, pixels: np.ndarray, device: str, precision: str, workers: int, compiled: bool
+) -> dict[str, Any]:
     """Shares of the time of our dual step by kind of work, and the share in which a GPU waits."""
-    config = config_of(width, batch, device, precision, "gated,dense", epochs=4)
+    config = config_of(width, batch, device, precision, workers, "gated,dense", epochs=4)
+    training = config.training.model_copy(update={"compile": compiled})
+    config = config.model_copy(update={"training": training})
     trainer = trainer_from_config(config, Pictures(pixels))
     # On a GPU, to record what the CPU does as well would slow the CPU down, and the GPU would wait for it.
     recorded = profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU])
-    recorder = Recorder(recorded, trainer.total_steps // 4, trainer.total_steps // 2)
+    recorder = Recorder(recorded, trainer.total_steps // 4, max(trainer.total_steps // 2, trainer.total_steps - PROFILED))
     trainer.fit(watchers=[recorder])
     on_device = [event for event in recorded.events() if str(event.device_type).endswith("CUDA")]
     kind = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
@@ -457,8 +465,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2560, help="images of an epoch")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--widths", type=int, nargs="*", default=[16, 64])
-    parser.add_argument("--workers", type=int, default=2, help="of the plain loop and lightly")
+    parser.add_argument("--workers", type=int, default=2, help="of the plain loop and lightly; threads of ours on a GPU")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="profile a compiled training, too")
     parser.add_argument("--no-views", action="store_true", help="leave the views' tables out")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -485,13 +494,15 @@ def main() -> None:
             width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, arguments.rounds
         )
         table(name, result[name])
-        result[f"profile, width {width}"] = profile_step(
-            width, arguments.batch, pixels, arguments.device, arguments.precision
-        )
-        print(f"a warm dual training: {result[f'profile, width {width}']['warm_images_per_second']:.0f} images/s")
-        waits = result[f"profile, width {width}"].get("gpu_waits")
-        if waits is not None:
-            print(f"the GPU waits {100 * waits:.1f} % of the time")
+        for compiled in (False, True) if arguments.compile else (False,):
+            way = "compiled" if compiled else "uncompiled"
+            profiled = profile_step(
+                width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, compiled
+            )
+            result[f"profile, width {width}, {way}"] = profiled
+            print(f"a warm dual training, {way}: {profiled['warm_images_per_second']:.0f} images/s")
+            if "gpu_waits" in profiled:
+                print(f"the GPU waits {100 * profiled['gpu_waits']:.1f} % of the time")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -49,8 +49,12 @@ def in_float64(tensor: Tensor) -> Tensor:
 
 def without_wait(values: Tensor, device: torch.device) -> Tensor:
     """Values of the CPU, brought to a device without waiting for what the device still has to do."""
-    pinned = values.pin_memory() if device.type == "cuda" else values  # from other memory, a copy may wait
-    return pinned.to(device, non_blocking=True)
+    return pinned(values, device).to(device, non_blocking=True)
+
+
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the CPU, in memory from which a copy to the device does not wait."""
+    return values.pin_memory() if device.type == "cuda" else values
 
 
 class Readback:

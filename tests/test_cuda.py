@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import ssl_dc
+from helpers.gradients import compare_gradients
 from ssl_dc.config import resolve, uniform_layer
 
 pytestmark = pytest.mark.cuda
@@ -112,6 +113,31 @@ def test_one_network_for_many_budgets(tmp_path: Path) -> None:
     x = images(run.model, 64)
     ratios = [float(run.model.gated(x, budget).ratio.mean()) for budget in (0.2, 0.4, 0.6)]
     assert ratios == sorted(ratios)
+
+
+def test_a_compiled_training_learns_what_the_uncompiled_one_learns(tmp_path: Path) -> None:
+    """The loss of the first compiled step, up to rounding. No gate draws noise. AdamW makes rounding a difference soon."""
+    settings = {"gating.noise": 0.0}
+    plain = losses(trained(tmp_path / "plain", **settings).folder)
+    compiled = losses(trained(tmp_path / "compiled", **settings, **{"training.compile": True}).folder)
+    assert compiled[:2] == pytest.approx(plain[:2], rel=2e-4)
+    assert np.isfinite(compiled).all()
+    assert len(compiled) == len(plain)
+
+
+def test_the_gradients_of_a_compiled_pass_are_those_of_the_uncompiled_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three times: CUDA graphs are recorded in the second pass, and replayed in the third."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    compare_gradients({**TINY, "gating.noise": 0.0}, passes=3, graphs=True)
+
+
+def test_views_drawn_by_threads_train_as_those_drawn_on_the_gpu(tmp_path: Path) -> None:
+    """The first loss; a pixel may fall on the other side of solarisation's threshold."""
+    by_gpu = losses(trained(tmp_path / "gpu").folder)
+    by_threads = losses(trained(tmp_path / "threads", **{"training.workers": 2}).folder)
+    assert by_threads[0] == pytest.approx(by_gpu[0], rel=5e-3)
+    assert len(by_threads) == len(by_gpu)
 
 
 def test_two_objectives_and_gatings_take_steps(tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ def small_training(draw: Draw) -> dict[str, Any]:
     if draw.random() < 0.4:
         settings["backbone.stem_padding"] = draw.randrange(7)
     if settings["data.image_size"] * settings["backbone.width"] > 1000:  # what is valid must not take a minute
-        settings |= {"data.limit": 4, "training.batch_size": 2, "data.test_limit": 2}
+        side = max(16, 1000 // settings["backbone.width"])
+        settings |= {"data.image_size": side, "data.limit": 4, "training.batch_size": 2, "data.test_limit": 2}
     if settings["gating.name"] == "none":
         settings.pop("budget.target")
     return settings
@@ -139,6 +140,7 @@ def small_training(draw: Draw) -> dict[str, Any]:
 
 LONG = {
     "training.epochs",
+    "training.compile",
     "data.limit",
     "data.image_size",
     "backbone.width",

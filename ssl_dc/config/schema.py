@@ -201,7 +201,17 @@ class TrainingConfig(Strict):
         0.0, ge=0, lt=1, description="Share of the steps, drawn at random, in which every view is dense."
     )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
-    workers: int = Field(2, ge=0, description="Processes that prepare images; 0 prepares them in the training process.")
+    compile: bool = Field(
+        False,
+        description="Compile the network by torch.compile, on a GPU with CUDA graphs. It takes minutes at the start, again"
+        " for each of several budgets. Steps then take less time. What torch cannot compile runs uncompiled.",
+    )
+    workers: int = Field(
+        2,
+        ge=0,
+        description="Processes that prepare images; 0 prepares them in the training process. If a GPU trains on images of"
+        " one size with batched views: threads of the training process that draw them; 0 draws them on the GPU.",
+    )
     log_every: int = Field(10, ge=1, description="Steps between two lines of metrics.")
     checkpoint_every: int | None = Field(
         None, ge=1, description="Steps between two resume points, besides the one at the end of each epoch."

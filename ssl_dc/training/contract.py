@@ -123,6 +123,11 @@ class Contract:
 
     # a step
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether a step is being checked."""
+        return self._active
+
     @contextmanager
     def watched(self, step: int, routes: tuple[Route, ...], images: Tensor) -> Iterator[None]:
         """Check a step that is taken here, unless one with the same views gated was checked before.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.data.base import ImageSet, spread
 from ssl_dc.data.pictures import decoded_smaller
 from ssl_dc.data.workers import loaded, prepare_worker
-from ssl_dc.devices import without_wait
+from ssl_dc.devices import pinned, without_wait
 from ssl_dc.training.batches import Batches, BatchViews, RestOfRun, check_local_batch
 from ssl_dc.training.sampling import GlobalBatches
 from ssl_dc.views.base import BatchedViews
@@ -26,15 +27,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 RESIDENT_BYTES = 2**30
-"""Images of one size that take at most this much are kept on the device, as uint8."""
+"""Images of one size that take at most this much are kept in memory, as uint8, where their views are drawn."""
+
+AHEAD = 2
+"""How many batches are drawn before a GPU needs them."""
 
 
 class DeviceBatches(Batches):
     """Batches of a recipe that draws the views of a whole batch.
 
-    Images of one size that fit are kept on the device and cropped there; no process but the training's own is needed.
-    Others are read and cropped by worker processes, once for all their views, and moved as uint8. A JPEG file is decoded at
-    a reduced size if no crop would have to be enlarged for it. Either way the views of an image depend on the
+    Images of one size that fit are kept in memory, and no process but the training's own is needed. If a GPU trains, CPU
+    threads draw their views, two batches ahead: to draw them on the GPU takes hundreds of small launches for a batch, and
+    the GPU waits for these. Without workers, or with a recipe that is not fast on a CPU, the device that trains draws them.
+
+    Other images are read and cropped by worker processes, once for all their views, and moved as uint8. A JPEG file is
+    decoded at a reduced size if no crop would have to be enlarged for it. Either way the views of an image depend on the
     run's seed, the epoch and the image alone.
 
     Args:
@@ -79,16 +86,41 @@ class DeviceBatches(Batches):
     def rest(self, first_step: int) -> Iterator[BatchViews]:
         """The micro-batches from an optimiser step on."""
         keys = RestOfRun(self.images, self.training, self.seed, first_step)
-        pixels = resident(self.images, self.device)
-        return self._cropped_in_workers(keys) if pixels is None else self._cropped_on_device(keys, pixels)
+        ahead = self.device.type == "cuda" and self.training.workers > 0 and self.views.fast_on_cpu
+        pixels = resident(self.images, torch.device("cpu") if ahead else self.device)
+        if pixels is None:
+            return self._cropped_in_workers(keys)
+        return self._drawn_ahead(keys, pixels) if ahead else (self._drawn(batch, pixels) for batch in keys)
 
-    def _cropped_on_device(self, keys: RestOfRun, pixels: Tensor) -> Iterator[BatchViews]:
-        for batch in keys:
-            epoch, indices = batch[0][0], [index for _, index in batch]
-            images = pixels[without_wait(torch.tensor(indices), self.device)]
-            yield [
-                self.views.view_batch(images, number, drawn) for number, drawn in enumerate(self._chances(epoch, indices))
-            ]
+    def _drawn(self, batch: Sequence[tuple[int, int]], pixels: Tensor) -> list[Tensor]:
+        """The views of a batch of ``(epoch, index)``, drawn where the pixels are."""
+        epoch, indices = batch[0][0], [index for _, index in batch]
+        images = pixels[without_wait(torch.tensor(indices), pixels.device)]
+        return [self.views.view_batch(images, number, drawn) for number, drawn in enumerate(self._chances(epoch, indices))]
+
+    def _drawn_ahead(self, keys: RestOfRun, pixels: Tensor) -> Generator[BatchViews, None, None]:
+        """Views that a thread draws on the CPU, with ``training.workers`` threads, while the device trains."""
+
+        def draw(batch: Sequence[tuple[int, int]]) -> list[Tensor]:
+            return [pinned(view, self.device) for view in self._drawn(batch, pixels)]
+
+        drawn: deque[Future[list[Tensor]]] = deque()
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(self.training.workers,))
+        try:
+            for batch in keys:
+                drawn.append(pool.submit(draw, batch))
+                if len(drawn) > AHEAD:
+                    yield self._moved(drawn.popleft().result())
+            while drawn:
+                yield self._moved(drawn.popleft().result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # part of what the thread has set is of the whole process
+
+    def _moved(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """Views, brought to the device without waiting."""
+        return [view.to(self.device, non_blocking=True) for view in views]
 
     def _cropped_in_workers(self, keys: RestOfRun) -> Iterator[BatchViews]:
         self.views.prepare()

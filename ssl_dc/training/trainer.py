@@ -39,6 +39,7 @@ from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher, phase
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
+from ssl_dc.training.compiled_forward import CompiledForward
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
@@ -140,6 +141,7 @@ class Trainer:
         for group in bare_optimizer.param_groups:
             group["peak_lr"] = group["lr"]
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
+        self._forward: Callable[..., LearnerOutput] = self.wrapped
         self.step = 0
         self._saved_step, self._last_save = -1, time.monotonic()
         on_gpu, scaled = self.accelerator.device.type == "cuda", self.accelerator.scaler is not None
@@ -177,6 +179,8 @@ class Trainer:
             if change := self.lengths.change_at(self.step):
                 self._tell("on_message", change)
             self._tell("on_start", self.step, self.total_steps)
+            if self.training.compile:
+                self._compile()
             try:
                 self._run(stop)
                 self._agree_on_buffers()
@@ -191,6 +195,15 @@ class Trainer:
         """
         self._take_step([views], measure=False)
         self.step += 1
+
+    def _compile(self) -> None:
+        """Let the forward pass be compiled. Several processes exchange what they compute inside it, and run it as it is."""
+        if self.accelerator.num_processes > 1:
+            self._tell("on_message", "training.compile is for one process: this launch trains uncompiled")
+            return
+        graphs = self.accelerator.device.type == "cuda" and self.training.accumulation == 1
+        self._forward = CompiledForward(self.wrapped, graphs, partial(self._tell, "on_message"))
+        self._tell("on_message", "torch compiles the network in the second step, which may take minutes")
 
     def _run(self, stop: StopSignals) -> None:
         watch, begun_at = Stopwatch(), self.step
@@ -262,10 +275,11 @@ class Trainer:
         self.learner.train()
         before = self._buffers() if self.training.on_not_finite == "skip" else {}
         losses = []
+        forward = self.wrapped if self.contract.is_watching else self._forward  # its hooks are not to be compiled
         for number, views in enumerate(micro_batches, start=1):
             last = number == len(micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                output = self.wrapped(views, routes)
+                output = forward(views, routes)
                 terms = self._terms(output, routes, budget)
                 loss = sum(terms.values(), start=torch.zeros((), device=self.accelerator.device))
                 losses.append((loss, terms))

@@ -52,6 +52,11 @@ class BatchedViews(Views):
     chances: int
     least_size: LeastSize | None = None
 
+    @property
+    def fast_on_cpu(self) -> bool:
+        """Whether :meth:`view_batch` is fast on a CPU, and lets other threads run. CPU threads then draw for a GPU."""
+        return False
+
     @abstractmethod
     def crop(self, image: Image, number: int, chances: Tensor) -> Tensor:
         """Part of an RGB image for view ``number``: uint8 (3, image_size, image_size); ``chances`` is (chances,)."""

@@ -97,6 +97,11 @@ class BatchedStandardViews(BatchedViews):
         self._scale = 1 / (255 * deviation)
         self._shift = -torch.tensor(mean).view(3, 1) / deviation
 
+    @property
+    def fast_on_cpu(self) -> bool:
+        """Whether there is a kernel."""
+        return kernel() is not None
+
     def prepare(self) -> None:
         """Let the kernel be compiled, if it is not yet: once, and not in each process that crops."""
         kernel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import hashlib
 import os
-import re
 import resource
 import signal
 import sys
@@ -22,9 +21,6 @@ PROCESSOR_SECONDS = 60
 """Time of one processor that a call may take."""
 IDLE_SECONDS = 60
 """Seconds without a moment of work, after which a call waits for something that does not come."""
-TOLD_TO_BE_LONG = re.compile(r"^time +about \d+ (min|h)\b", re.MULTILINE)
-"""How a plan says that a training takes longer than that. A valid training of a large network may, and is ended without
-blame."""
 MEMORY = 24 * 2**30
 """Bytes of address space that a call may take."""
 
@@ -133,9 +129,9 @@ def faults(ended: Ended) -> list[str]:
     found = []
     if ended.hung:
         found.append("it hung")
-    if ended.status < 0 and not (ended.status == -signal.SIGXCPU and TOLD_TO_BE_LONG.search(ended.err)):
+    if ended.status < 0:
         found.append(f"signal {signal.Signals(-ended.status).name}")
-    elif ended.status not in (0, 1, 2, -signal.SIGXCPU):
+    elif ended.status not in (0, 1, 2):
         found.append(f"status {ended.status}")
     said = ended.out + ended.err
     if "Traceback (most recent call last)" in said or UNEXPECTED in said:

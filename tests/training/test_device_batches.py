@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.data.folder import FolderImages
 from ssl_dc.errors import ConfigError
 from ssl_dc.training import device_batches
+from ssl_dc.training.batches import RestOfRun
 from ssl_dc.training.device_batches import DeviceBatches, resident
 from ssl_dc.views.batched import BatchedStandardViews
 from ssl_dc.views.options import BatchedStandardViewsOptions
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig(epochs=2, batch_size=8, workers=0)
+WITH_THREADS = TRAINING.model_copy(update={"workers": 2})
 
 
 class Noise(ImageSet):
@@ -65,6 +68,41 @@ def test_a_step_s_views_are_the_same_wherever_the_run_begins() -> None:
     for first in (1, 3):
         for views, again in zip(whole[first:], batches(Noise()).rest(first), strict=True):
             assert all(torch.equal(a, b) for a, b in zip(views, again, strict=True))
+
+
+def test_views_drawn_ahead_for_a_gpu_are_those_drawn_when_they_are_needed() -> None:
+    when_needed, ahead = batches(Noise()), batches(Noise(), WITH_THREADS)
+    pixels = resident(Noise(), CPU)
+    assert pixels is not None
+    threads = torch.get_num_threads()
+    drawn = ahead._drawn_ahead(RestOfRun(Noise(), TRAINING, 3, 0), pixels)
+    for views, again in zip(when_needed.rest(0), drawn, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(views, again, strict=True))
+    assert torch.get_num_threads() == threads
+
+
+def test_views_are_not_drawn_ahead_any_more_when_a_training_ends_or_they_fail() -> None:
+    class Failing(BatchedStandardViews):
+        calls = 0
+
+        def view_batch(self, images: Tensor, number: int, chances: Tensor) -> Tensor:
+            self.calls += 1
+            if self.calls > 4:
+                raise ValueError("no more views")
+            return super().view_batch(images, number, chances)
+
+    views = Failing(BatchedStandardViewsOptions(), 8, (0.5,) * 3, (0.25,) * 3)
+    pixels = resident(Noise(), CPU)
+    assert pixels is not None
+    drawn = DeviceBatches(Noise(), views, 2, WITH_THREADS, 3, CPU)._drawn_ahead(RestOfRun(Noise(), TRAINING, 3, 0), pixels)
+    assert len([next(drawn), next(drawn)]) == 2
+    with pytest.raises(ValueError, match="no more views"):
+        next(drawn)
+    before = threading.active_count()
+    ended = batches(Noise(), WITH_THREADS)._drawn_ahead(RestOfRun(Noise(), TRAINING, 3, 0), pixels)
+    next(ended)
+    ended.close()
+    assert threading.active_count() == before
 
 
 def test_views_cropped_in_workers_are_those_cropped_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
