@@ -112,7 +112,7 @@ def command(
 ) -> None:
     """Time the routes of a RUN on this CPU: the speed-up by its gates, beside the one that the MACs promise.
 
-    Measured are the latency of single images, with one thread and with all, and the throughput of batches. The dense route
+    It measures the latency of single images, with one thread and with all, and the throughput of batches. The dense route
     runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, OpenVINO, the executor),
     and in int8 and bf16 where a runtime has them. The gated route runs as in training, where every channel is computed, and
     in the executor in float32 and int8, which computes only the channels that the masks keep. All ways take turns.

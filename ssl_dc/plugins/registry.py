@@ -102,6 +102,8 @@ class Registry:
         for plugin in plugins:
             try:
                 self._add(plugin)
+            except PluginError as error:  # says all that there is to say
+                self._leave_out(plugin, str(error))
             except (Exception, SystemExit) as error:  # a plugin may raise anything, and the others must load
                 self._leave_out(plugin, f"{type(error).__name__}: {error}")
 
