@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,11 +26,11 @@ from ssl_dc.distributed import peer_failures, rank
 from ssl_dc.embedding.embed import SHARD, Embedding, write_embedding
 from ssl_dc.embedding.which_data import embedded_data
 from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
-from ssl_dc.evaluation import drawing, other_data
+from ssl_dc.evaluation import drawing
 from ssl_dc.evaluation.dialled import Budgets, dialled
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
-from ssl_dc.evaluation.other_data import moved_data, on_other_data, told_by
+from ssl_dc.evaluation.other_data import evaluation_data, moved_data, on_other_data, told_by
 from ssl_dc.evaluation.projection import Projection
 from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
@@ -326,7 +327,12 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", revision: st
         ConfigError: If there is no run and no such model on the Hub, its config is not valid, or this machine has no such
             device.
         RunError: If the weights are missing, damaged, or not those of the config's network, or the Hub cannot be reached.
+        TypeError: If the folder is neither a text nor a path.
     """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(
+            f"load takes a run's folder, or owner/name of a model on the Hub, as text or a path, not {folder!r}"
+        )
     if isinstance(folder, str) and is_hub_name(folder) and not Path(folder).exists():
         from ssl_dc.hub.download import downloaded
 
@@ -444,12 +450,13 @@ def evaluate(
     """
     picture = None if output is None else Path(output)
     checked = protocol_options(protocol, options, drawn=picture is not None)
-    other = other_data.eval_data(eval_data, eval_data_root, eval_data_set, data_root)
+    other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
     model = load(folder, device=device)
+    model = _at(moved_data(model, data_root), budget)
     if other is None:
-        return run_protocol(_at(moved_data(model, data_root), budget), checked, output=picture)
+        return run_protocol(model, checked, output=picture)
     with told_by("--eval-data"):
-        return run_protocol(on_other_data(_at(model, budget), other), checked, output=picture)
+        return run_protocol(on_other_data(model, other), checked, output=picture)
 
 
 def _at(model: Model, budget: Budgets | None) -> Model:

@@ -18,6 +18,7 @@ from ssl_dc.errors import DialledWarning, RunError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import beyond_budgets, gates_of
 from ssl_dc.gating.cost import CostModel, ImageSize, Trace, image_size_of
+from ssl_dc.image_batches import check_images
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
 
@@ -51,7 +52,7 @@ class Model(nn.Module):
     features in evaluation mode, without a gradient, whatever mode the model is in. Calling the model itself is for further
     training: it gives features with a gradient, in the model's own mode.
 
-    Images may be on any device and of any floating dtype; they are brought to the model's.
+    Images are float32, or of the model's own dtype if it was moved to another. They may be on any device.
 
     Args:
         config: The config that the encoder was built from.
@@ -154,10 +155,13 @@ class Model(nn.Module):
 
         Raises:
             RunError: If the route is gated and the model has no gates.
+            TypeError: If the images are no tensor, or neither float32 nor of the model's dtype.
+            ValueError: If they have another shape.
         """
         if route.gated:
             self._need_gates()
-        encoded: Encoded = self.encoder(_checked(images).to(self.device, self.dtype), route)
+        check_images(images, (torch.float32, self.dtype))
+        encoded: Encoded = self.encoder(images.to(self.device, self.dtype), route)
         return encoded
 
     def dense(self, images: Tensor) -> Tensor:
@@ -190,7 +194,7 @@ class Model(nn.Module):
 
         Args:
             pictures: A path, a PIL image, an array or a tensor, or a list of them (:func:`ssl_dc.data.inputs.pictures_of`).
-                Of a folder the pictures are taken in the order of :func:`ssl_dc.pictures_in`. A tensor of floats
+                Of a folder the pictures are taken in the order of :func:`ssl_dc.pictures_in`. A float32 tensor
                 (N, 3, H, W) is taken as :attr:`transform` gives it.
             route: The route, or its name, such as ``gated``.
             batch_size: Pictures that are computed at once.
@@ -208,6 +212,7 @@ class Model(nn.Module):
     def compile_gated(
         self,
         *,
+        budget: float | None = None,
         threads: int | None = None,
         backend: str = "auto",
         precision: str = "float32",
@@ -216,13 +221,15 @@ class Model(nn.Module):
         """Compile the gated route for this machine's CPU: only what the masks keep is computed.
 
         ``compiled(images)`` gives features, masks, macs and ratio, equal to :meth:`gated` within float32 rounding;
-        ``compiled(images, 0.25)`` does so at another budget, and compiles nothing again. The weights are copied, in
-        float32, to the CPU; the model stays where it is.
+        ``compiled(images, 0.25)`` does so at another budget, and compiles nothing again. Images are float32, on the CPU.
+        The weights are copied, in float32, to the CPU; the model stays where it is.
 
         With ``precision="int8"`` the network multiplies bytes, which is faster and less exact. What weights and activations
         are like is measured on images, so this takes seconds, and up to minutes for large images.
 
         Args:
+            budget: What images may cost where a call names no budget, as a share of the dense cost in (0, 1]. By default
+                that of :meth:`gated`.
             threads: How many threads work at once; by default as many as torch uses.
             backend: ``native`` (compiled on first use by the machine's C compiler), ``torch`` (slower, float32 only), or
                 ``auto``: native where that can be had.
@@ -233,10 +240,18 @@ class Model(nn.Module):
         Raises:
             DataError: If the config's data set is needed for int8 and cannot be opened.
             RunError: If the model has no gates, or cannot be compiled; with the reason.
-            ValueError: If there is no such precision or backend, or the calibration images are not such.
+            TypeError: If the calibration images are not such.
+            ValueError: If there is no such precision or backend, the budget is not one number in (0, 1], or the calibration
+                images are not such.
         """
         self._need_gates()
-        return self._compiled(self.gated_route, threads, backend, precision, calibration)
+        if isinstance(budget, Sequence):
+            raise ValueError(f"compile_gated takes one budget, not {budget}; a call takes one for each image")
+        if budget is None:
+            return self._compiled(self.gated_route, threads, backend, precision, calibration)
+        route = Route.at(budget)
+        self._warn_beyond(route)
+        return self._compiled(route, threads, backend, precision, calibration)
 
     def compile_dense(
         self,
@@ -290,9 +305,10 @@ class Model(nn.Module):
             from ssl_dc.training_images import INT8_IMAGES, training_images
 
             calibration = training_images(self.config, self.transform, INT8_IMAGES)
-        return compiled(
-            self._on_the_cpu(route), route, threads=threads, backend=backend, calibration=_as_float32(calibration)
-        )
+        if calibration is not None:
+            check_images(calibration, (torch.float32, self.dtype))
+            calibration = calibration.to("cpu", torch.float32)
+        return compiled(self._on_the_cpu(route), route, threads=threads, backend=backend, calibration=calibration)
 
     def _on_the_cpu(self, route: Route) -> Backbone:
         """The backbone of a route in float32 on the CPU: itself if it is that already, else a copy."""
@@ -316,19 +332,6 @@ class Model(nn.Module):
     def _need_gates(self) -> None:
         if not self.has_gates:
             raise RunError(f"this model has no gated route: it was trained with gating {self.config.gating.name!r}")
-
-
-def _checked(images: Tensor) -> Tensor:
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"images must be a tensor of floats (N, 3, H, W), each as Model.transform gives it, not {given}")
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-        raise ValueError(f"images must have the shape (N, 3, H, W), not {tuple(images.shape)}")
-    return images
-
-
-def _as_float32(images: Tensor | None) -> Tensor | None:
-    return None if images is None else _checked(images).to("cpu", torch.float32)
 
 
 def _short(dtype: torch.dtype) -> str:

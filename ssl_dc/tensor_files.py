@@ -143,11 +143,15 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -
     module.load_state_dict(dict(tensors))
 
 
+SHOWN = 3
+"""How many tensors that do not fit a message names."""
+
+
 def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
     """Check that tensors are those of a module, as :func:`fill` does.
 
     Raises:
-        RunError: If names, shapes or dtypes differ; the message says which, at most eight of them.
+        RunError: If names, shapes or dtypes differ; the message names the first of them, and the likely cause.
     """
     own = module.state_dict()
     problems = [f"missing {name} {tuple(own[name].shape)}" for name in own if name not in tensors]
@@ -158,9 +162,28 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: Path | s
         if name in tensors and (tensors[name].shape, tensors[name].dtype) != (value.shape, value.dtype)
     ]
     if problems:
-        shown = "".join(f"\n  {problem}" for problem in problems[:8])
-        more = f"\n  and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise RunError(f"{source} does not hold the weights of the network in config.json:{shown}{more}")
+        shown = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        cause = _likely_cause(own, tensors)
+        raise RunError(f"{source} does not hold the weights of the network in config.json:{shown}{more}{cause}")
+
+
+def _likely_cause(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """Why the tensors of a file may not be those of a network, as a line; empty if they say nothing of it."""
+    shared = [name for name in own if name in tensors]
+    if not shared:
+        return "\nThe file is of another kind of network: no name fits."
+    if len(shared) < len(own) or len(shared) < len(tensors):
+        return "\nPerhaps config.json names other parts than the training had: backbone, encoder, norm or gating."
+    kernels = [name for name in shared if name.endswith(".weight") and own[name].ndim == tensors[name].ndim == 4]
+    wider = [name for name in kernels if own[name].shape[0] != tensors[name].shape[0]]
+    if wider:
+        there, here = tensors[wider[0]].shape[0], own[wider[0]].shape[0]
+        return (
+            f"\nThe weights are of a network of another width: {wider[0]} has {there} output channels in the file, and"
+            f" {here} by config.json. Is its backbone.width that of the training?"
+        )
+    return ""
 
 
 def _described(tensor: Tensor) -> str:

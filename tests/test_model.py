@@ -17,6 +17,7 @@ from PIL import Image
 import ssl_dc
 from helpers.settings import SHORT, config_of
 from ssl_dc import ConfigError, Model, RunError
+from ssl_dc.gating.base import set_threshold
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
 
@@ -172,7 +173,9 @@ def test_a_model_is_in_evaluation_mode() -> None:
 )
 def test_what_is_no_tensor_of_floats_is_refused_in_words(given: Any) -> None:
     for verb in (model().dense, model().gated):
-        with pytest.raises(TypeError, match=r"a tensor of floats \(N, 3, H, W\), each as Model.transform gives it, not "):
+        with pytest.raises(
+            TypeError, match=r"images must be float32 \(N, 3, H, W\), each as model.transform gives it, not "
+        ):
             verb(given)
 
 
@@ -199,11 +202,39 @@ def test_a_model_computes_in_the_dtype_it_is_moved_to(dtype: torch.dtype) -> Non
         assert set(torch.cat([mask.flatten() for mask in gated.masks.values()]).tolist()) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_float32_model_takes_images_of_any_floating_dtype(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.uint8], ids=str)
+def test_a_float32_model_takes_images_in_float32_only_by_every_path(dtype: torch.dtype) -> None:
     it, given = model(), images().to(dtype)
-    assert torch.equal(it.dense(given), it.dense(given.float()))
-    assert torch.equal(it.gated(given).features, it.gated(given.float()).features)
+    paths = (it, it.dense, it.gated, it.compile_gated(), it.compile_dense())
+    said = set()
+    for path in paths:
+        with pytest.raises(TypeError, match=r"images must be float32 \(N, 3, H, W\)") as caught:
+            path(given)
+        said.add(str(caught.value).replace(" on the CPU", "").replace(" on cpu", ""))
+    (message,) = said
+    assert f"not {str(dtype).removeprefix('torch.')} {tuple(given.shape)}" in message
+    assert ("take pictures in uint8" in message) == (dtype is torch.uint8)
+
+
+def test_a_compiled_route_has_the_budget_that_it_is_given() -> None:
+    it = model(budget__target="0.2,0.4,0.9")
+    for row, budget in enumerate(it.config.budget.budgets):
+        set_threshold(it.encoder, 0.2 - 0.4 * budget, row)
+    fast = it.compile_gated(budget=0.4)
+    assert torch.equal(fast(images()).macs, it.gated(images(), 0.4).macs)
+    assert torch.equal(fast(images(), 0.9).macs, it.gated(images(), 0.9).macs)
+    assert fast(images()).macs.mean() < fast(images(), 0.9).macs.mean()
+    for wrong in (0.0, 1.5, [0.4, 0.5]):
+        with pytest.raises(ValueError, match="budget"):
+            it.compile_gated(budget=wrong)  # type: ignore[arg-type]
+
+
+def test_what_a_compiled_call_gives_says_what_it_is() -> None:
+    it = model()
+    done = it.compile_gated()(images())
+    cost = f"mean ratio {float(done.ratio.mean()):.4f}"
+    assert repr(done) == f"Executed({len(images())} images, {it.feature_dim} features, {len(done.masks)} masks, {cost})"
+    assert repr(it.compile_dense()(images()[:0])) == f"Executed(0 images, {it.feature_dim} features, dense)"
 
 
 def test_a_model_can_be_moved_to_a_device_without_memory() -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,7 +147,25 @@ def test_many_wrong_weights_are_not_all_listed(copied_run: Path) -> None:
     save_file({"fc.weight": torch.zeros(1)}, copied_run / "model.safetensors")
     with pytest.raises(RunError, match=r"and \d+ more") as caught:
         ssl_dc.load(copied_run)
-    assert len(str(caught.value).splitlines()) < 12
+    assert len(str(caught.value).splitlines()) == 6
+    assert str(caught.value).endswith("The file is of another kind of network: no name fits.")
+
+
+def test_weights_of_another_width_name_the_width(copied_run: Path) -> None:
+    config = json.loads((copied_run / "config.json").read_text())
+    config["backbone"]["width"] *= 2
+    (copied_run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        RunError, match=r"both.conv1.weight has 4 output channels in the file, and 8 by config.json"
+    ) as caught:
+        ssl_dc.load(copied_run)
+    assert len(str(caught.value).splitlines()) == 6
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"runs"])
+def test_a_folder_that_is_no_path_is_told_what_is_taken(folder: Any) -> None:
+    with pytest.raises(TypeError, match="load takes a run's folder, or owner/name of a model on the Hub"):
+        ssl_dc.load(folder)
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, -1])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_dc.backbones.attention import AttentionProducts
-from ssl_dc.errors import ConfigError
+from ssl_dc.errors import ConfigError, PluginError
 from ssl_dc.gating.base import Gate, GateFactory
 from ssl_dc.gating.cost import CostModel, ImageSize, LayerCost, height_and_width
 from ssl_dc.gating.sites import GateSite, Granularity, masked, positions_in_cells
@@ -67,12 +67,23 @@ class GatePoint(nn.Module):
             block_input: What the gate decides on, (N, in_channels, H', W'). Tokens (N, T, C) come as (N, C, T, 1).
             route: A dense route does not run the gate. A gated one gives the gate the thresholds of its budget.
             masks: The mask is added to it.
+
+        Raises:
+            PluginError: If the gate gives a mask of another shape than (N, channels).
         """
         if not route.gated or self.gate is None:
             return activation
         if self.site.name not in masks:
-            masks[self.site.name] = self.gate(block_input, self.gate.threshold_for(route.budget))
+            mask = self.gate(block_input, self.gate.threshold_for(route.budget))
+            if mask.ndim != 2 or mask.shape[1] != self.site.channels:
+                raise PluginError(_wrong_mask(self.gate, mask))
+            masks[self.site.name] = mask
         return masked(activation, masks[self.site.name], self.site)
+
+
+def _wrong_mask(gate: Gate, mask: Tensor) -> str:
+    name = f"{type(gate).__module__}.{type(gate).__qualname__}"
+    return f"the gate at {gate.site.name} ({name}) must give a mask (N, {gate.site.channels}), not {tuple(mask.shape)}"
 
 
 class Backbone(nn.Module, ABC):

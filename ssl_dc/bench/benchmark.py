@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ssl_dc.bench.measure import Measured
@@ -36,9 +36,22 @@ class Benchmark(Report):
         }
 
     def tables(self) -> Sequence[ReportTable]:
-        """A table for each situation, one of the gates that cost more time than they save, one of what each way gives."""
+        """A table for each situation, one of the gates that cost more time than they save, one of what each way gives.
+
+        What was not measured is said once, below the last situation.
+        """
         times = [table for measured in self.situations for table in measured.tables()]
+        if times:
+            times[-1] = replace(times[-1], note="\n".join((times[-1].note, *self._not_measured())))
         return [*times, *self._losing_gates(), *(self.qualities.tables() if self.qualities is not None else ())]
+
+    def _not_measured(self) -> Iterator[str]:
+        """A line for each reason, with the names of the runtimes that are missing for it."""
+        names: dict[str, list[str]] = {}
+        for name, reason in {pair: None for measured in self.situations for pair in measured.unavailable.items()}:
+            names.setdefault(reason, []).append(name)
+        for reason, missing in names.items():
+            yield f"not measured: {', '.join(missing)}: {reason}"
 
     def _losing_gates(self) -> Iterator[ReportTable]:
         if self.profile is None or not self.profile.losing_gates:

@@ -151,8 +151,6 @@ class Measured(Report):
             if way in self.times.milliseconds and precision_of(dense) != "float32":
                 ratio = self.times.ratio(dense, way)
                 yield f"{dense!r}, the fastest dense way of all, takes {ratio:.2f} times as long as {way!r}."
-        for name, reason in self.unavailable.items():
-            yield f"not measured: {name}: {reason}"
 
 
 def precision_of(way: str) -> Precision:

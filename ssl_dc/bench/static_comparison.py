@@ -16,9 +16,10 @@ from ssl_dc.bench.timing import in_turns
 from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.compiled.plan_size import macs_of, parameters_of
+from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.prepared import Prepared
-from ssl_dc.data.subsets import open_splits
+from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.errors import DataError
 from ssl_dc.evaluation.features import labels_of
 from ssl_dc.evaluation.knn import knn_accuracy
@@ -29,6 +30,8 @@ from ssl_dc.routes import Route
 
 SECONDS = 3
 """How long the networks are timed."""
+TIMED_IMAGES = 32
+"""Held-out images that are timed, one after another: what the gates leave out depends on the image."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,17 @@ class Variant:
         top1: kNN-1 accuracy in percent on held-out images; None without labels.
         macs: Mean MACs of an image.
         parameters: Number of weights and biases of its convolutions.
-        milliseconds: Median time of one image by the executor.
+        milliseconds: Median time of a single image in the executor with one thread, in float32.
+        p10: A tenth of the calls took less.
+        p90: A tenth of the calls took longer.
     """
 
     top1: float | None
     macs: float
     parameters: int
     milliseconds: float
+    p10: float
+    p90: float
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,13 @@ class StaticComparison(Report):
         network: The static network.
         min_open_share: What was open for a smaller share of the training images was removed.
         variants: ``dense``, ``gated`` and ``static``.
+        timed_images: How many images were timed, the same for all of them.
     """
 
     network: PlanNetwork
     min_open_share: float
     variants: dict[str, Variant]
+    timed_images: int
 
     def as_json(self) -> dict[str, Any]:
         """The share, and the variants by name."""
@@ -75,12 +84,18 @@ class StaticComparison(Report):
                 "-" if variant.top1 is None else f"{variant.top1:.2f}",
                 f"{variant.macs:,.0f}",
                 f"{variant.parameters:,}",
-                f"{variant.milliseconds:.3f}",
+                *(f"{time:.3f}" for time in (variant.milliseconds, variant.p10, variant.p90)),
             )
             for name, variant in self.variants.items()
         ]
         title = f"static: without what is open for less than {100 * self.min_open_share:g} % of the training images"
-        return [ReportTable(title, ("network", "kNN-1 %", "MACs an image", "weights", "ms an image"), rows)]
+        columns = ("network", "kNN-1 %", "MACs an image", "weights", "ms an image", "p10", "p90")
+        note = (
+            f"ms: the median for single images, with p10 and p90, over {self.timed_images} held-out images, the same for"
+            " all networks: float32, one thread, ssl-dc's own executor on this machine. Medians whose p10 to p90 overlap"
+            " may change places in another call."
+        )
+        return [ReportTable(title, columns, rows, note=note)]
 
 
 def compare_static(model: Model, min_open_share: float, *, multiple: int = 1) -> StaticComparison:
@@ -119,13 +134,19 @@ def compare_static_on(
     }
     macs = {"dense": model.cost.dense_macs, "static": macs_of(static.plan, model.config.data.image_size)}
     parameters = {name: parameters_of(static.plan if name == "static" else static.gated) for name in executors}
-    image = Prepared(splits.test, model.transform)[0][None]
-    times = in_turns({name: _way(executor, image) for name, executor in executors.items()}, seconds=SECONDS)
+    prepared = Prepared(sample(splits.test, TIMED_IMAGES), model.transform)
+    singles = [prepared[number][None] for number in range(len(prepared))]
+    with torch_threads(1):
+        ways = {name: _way(executor.with_threads(1), singles) for name, executor in executors.items()}
+        times = in_turns(ways, seconds=SECONDS)
     variants = {}
     for name, executor in executors.items():
         top1, paid = _accuracy(executor, model, splits, workers)
-        variants[name] = Variant(top1, macs.get(name, paid), parameters[name], times.timing(name).median)
-    return StaticComparison(PlanNetwork(static.plan).eval(), min_open_share, variants)
+        timing = times.timing(name)
+        variants[name] = Variant(
+            top1, macs.get(name, paid), parameters[name], timing.median, p10=timing.p10, p90=timing.p90
+        )
+    return StaticComparison(PlanNetwork(static.plan).eval(), min_open_share, variants, len(singles))
 
 
 def _accuracy(executor: Executor, model: Model, splits: Splits, workers: int) -> tuple[float | None, float]:
@@ -151,5 +172,5 @@ def _features(executor: Executor, model: Model, images: ImageSet, workers: int) 
     return features, float(torch.cat([out.macs for out in outs]).mean())
 
 
-def _way(executor: Executor, image: Tensor) -> Callable[[int], Any]:
-    return lambda _number: executor(image)
+def _way(executor: Executor, singles: Sequence[Tensor]) -> Callable[[int], Any]:
+    return lambda number: executor(singles[number % len(singles)])

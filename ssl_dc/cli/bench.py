@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange, Milliseconds
-from ssl_dc.cli.options import budget_option, cpu_option, data_root_option, json_option, only_cpu, print_json
+from ssl_dc.cli.options import (
+    budget_option,
+    cpu_option,
+    data_root_option,
+    eval_data_options,
+    json_option,
+    only_cpu,
+    print_json,
+)
 from ssl_dc.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,6 +80,7 @@ IMAGES_FOR_GATES = 8
 )
 @click.option("--profile", "by_layer", is_flag=True, help="Show the executor's time layer by layer instead.")
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -77,6 +88,7 @@ IMAGES_FOR_GATES = 8
 )
 @budget_option
 @data_root_option
+@eval_data_options
 @cpu_option
 @json_option
 def command(
@@ -92,17 +104,23 @@ def command(
     output: Path | None,
     budget: float | str | None,
     data_root: Path | None,
+    eval_data: str | None,
+    eval_data_root: Path | None,
+    eval_data_set: dict[str, Any] | None,
     device: str | None,
     as_json: bool,
 ) -> None:
     """Time the routes of a RUN on this CPU: the speed-up by its gates, beside the one that the MACs promise.
 
-    Measured are the latency of single images, with one thread and with all, and the throughput of batches. The dense route
+    It measures the latency of single images, with one thread and with all, and the throughput of batches. The dense route
     runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, OpenVINO, the executor),
     and in int8 and bf16 where a runtime has them. The gated route runs as in training, where every channel is computed, and
     in the executor in float32 and int8, which computes only the channels that the masks keep. All ways take turns.
     Speed-ups are over the fastest dense way in float32. Gates that cost more time than they save are listed. A last table
     has the accuracy of each way beside its time, and says which to deploy. Measure on a machine that does nothing else.
+
+    The images are those of the run's own data set, or of the one that --eval-data names, such as a labelled one for a run
+    on unlabelled images. int8 is calibrated on the training images of that data set.
     """
     only_cpu(device, "bench times what runs on this machine's CPU")
     if output is not None and not by_layer:
@@ -111,34 +129,43 @@ def command(
         raise ConfigError("--at-most finds a budget; leave out --profile and --budget")
     import torch
 
+    # Of a machine with CUDA's compiler and no GPU torch says so when it compiles. Nothing here uses CUDA. The level is set
+    # after the import, which resets it.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+
     from ssl_dc.evaluation import drawing
     from ssl_dc.evaluation.dialled import dialled
-    from ssl_dc.evaluation.other_data import moved_data
+    from ssl_dc.evaluation.other_data import evaluation_data, moved_data, on_other_data, told_by
     from ssl_dc.run_folder import RunFolder
 
     if output is not None:
         drawing.check_drawable(output)
-    model = moved_data(RunFolder.existing(run).load_model(), data_root)
+    model = RunFolder.existing(run).load_model()
+    other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
+    model = moved_data(model, data_root)
     if budget is not None:
         model = dialled(model, budget)
+    if other is not None:
+        model = on_other_data(model, other)
     from ssl_dc.bench.examples import example_images
     from ssl_dc.bench.profile import profile
 
-    chosen = example_images(model, images)
     every = torch.get_num_threads()
     report: Report
-    if at_most is not None:
-        from ssl_dc.bench.at_most import at_most as largest_budget
+    with told_by("--eval-data") if other is not None else nullcontext():
+        chosen = example_images(model, images)
+        if at_most is not None:
+            from ssl_dc.bench.at_most import at_most as largest_budget
 
-        report = largest_budget(model, chosen, at_most, threads=threads[0] if threads else 1, seconds=seconds)
-    elif by_layer:
-        report = profile(model, chosen, threads=threads[0] if threads else every)
-        if output is not None:
-            drawing.save(report.draw(), output)
-    else:
-        report = _benchmark(
-            model, chosen, threads or (1, every), batch, seconds, runtimes or RUNTIMES, accuracy_images=accuracy_images
-        )
+            report = largest_budget(model, chosen, at_most, threads=threads[0] if threads else 1, seconds=seconds)
+        elif by_layer:
+            report = profile(model, chosen, threads=threads[0] if threads else every)
+            if output is not None:
+                drawing.save(report.draw(), output)
+        else:
+            report = _benchmark(
+                model, chosen, threads or (1, every), batch, seconds, runtimes or RUNTIMES, accuracy_images=accuracy_images
+            )
     if as_json:
         print_json(report.as_json())
     else:

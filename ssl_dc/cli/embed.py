@@ -9,7 +9,7 @@ import click
 
 from ssl_dc.cli.launched import device_of_launch, progress_from_the_start
 from ssl_dc.cli.messages import readable_errors
-from ssl_dc.cli.options import Assignments, budget_option, device_option, json_option, print_json
+from ssl_dc.cli.options import assignments_option, budget_option, device_option, json_option, print_json
 from ssl_dc.printable import printable
 
 
@@ -18,19 +18,14 @@ from ssl_dc.printable import printable
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("data", required=False)
 @click.option("--data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder that holds the data set.")
-@click.option(
-    "--data-set",
-    multiple=True,
-    callback=Assignments("--data-set"),
-    metavar="KEY=VALUE",
-    help="Any other option of the data set, such as image_column=img.",
-)
+@assignments_option("--data-set", "Any other option of the data set, such as image_column=img.")
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME", help="Only this part of it, such as test.  [default: all]"
 )
 @click.option("--route", type=click.Choice(("dense", "gated")), default="dense", show_default=True, help="The route.")
 @budget_option
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",

@@ -8,10 +8,17 @@ from typing import Any
 import click
 from click.exceptions import NoSuchOption
 
-from ssl_dc.cli.eval_data import eval_data_options
 from ssl_dc.cli.launched import device_of_launch
 from ssl_dc.cli.messages import readable_errors, reported
-from ssl_dc.cli.options import Number, PartOption, data_root_option, device_option, json_option, print_json
+from ssl_dc.cli.options import (
+    Number,
+    PartOption,
+    data_root_option,
+    device_option,
+    eval_data_options,
+    json_option,
+    print_json,
+)
 from ssl_dc.cli.part_options import part_options
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.options import not_an_option, options_model, protocol_options
@@ -54,6 +61,7 @@ class ProtocolCommand(click.Command):
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--protocol", cls=PartOption, kind="protocol", default=DEFAULT, show_default=True, help="How, see below.")
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",

@@ -64,7 +64,11 @@ COMPARED_IMAGES = 64
     help="With --static: keep multiples of this many channels, such as a runtime's vectors of 16.",
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="The file.  [default: RUN/ROUTE with its ending]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The file.  [default: RUN/ROUTE with its ending]",
 )
 @budget_option
 @data_root_option
@@ -88,9 +92,9 @@ def command(
     The dense route is an ordinary network with its norms folded (for torchvision and timm with its norms). The gated route
     returns its masks beside the features, and computes every channel. With --static it becomes an ordinary smaller network
     without gates: channels and branches that are seldom open are removed, the others always run. Its accuracy (kNN-1 on
-    held-out images), MACs, size and latency are shown beside those of the dense and the gated network. An int8 file is run
-    and compared with the float32 network. Each file says which images it takes: size, mean, standard deviation, how to
-    resize.
+    held-out images), MACs, size and time (single images, float32, one thread) are shown beside those of the dense and the
+    gated network. An int8 file is run and compared with the float32 network. Each file says which images it takes: size,
+    mean, standard deviation, how to resize.
     """
     only_cpu(device, "export computes what it shows on this machine's CPU, and the file runs anywhere")
     if min_open_share is not None and (file_format in ("torchvision", "timm") or route != "gated"):

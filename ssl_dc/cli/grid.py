@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("grid", short_help="Train the runs of many config files, here or through SLURM.")
 @readable_errors
 @click.argument("configs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CONFIG...")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of all runs.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of all runs.")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Train each config N times, with the seeds from 0 on.")
 @jobs_options
 @json_option

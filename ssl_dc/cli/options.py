@@ -76,6 +76,11 @@ class Assignments:
         return {key: json_or_text(text) for key, _, text in (word.partition("=") for word in words)} or None
 
 
+def assignments_option(flag: str, help: str) -> Callable[[F], F]:  # noqa: A002  # as click calls it
+    """An option that takes ``KEY=VALUE`` any number of times, as a mapping or None."""
+    return click.option(flag, multiple=True, callback=Assignments(flag), metavar="KEY=VALUE", help=help)
+
+
 class ConfigCommand(click.Command):
     """A command that takes any setting as ``--section.key VALUE``. The options of the chosen part check it."""
 
@@ -144,7 +149,11 @@ SETTINGS = [
     Setting("--data-root", "data.root", "Folder that holds the data."),
     Setting("--download", "data.download", "Download the data if it is not there.", flag_only=True),
     Setting("--limit", "data.limit", "Use only this many training images, balanced over classes.", Number()),
-    Setting("--bad-images", "data.bad_images", "An image that cannot be read: stop, or skip, counted and listed."),
+    Setting(
+        "--bad-images",
+        "data.bad_images",
+        "An image that cannot be read: stop, or skip it, counted.  [default: stop; skip without labels]",
+    ),
     Setting("--recipe", "recipe", "fitted to pictures and machine, or paper: the data set's fixed one."),
     Setting("--image-size", "data.image_size", "Side of the images, in pixels.", Number()),
     Setting("--epochs", "training.epochs", "Passes over the training images.", Number()),
@@ -226,6 +235,16 @@ data_root_option = click.option(
 )
 
 
+def eval_data_options(command: F) -> F:
+    """Give a command that looks at held-out images the options ``--eval-data``, ``--eval-data-root`` and ``-set``."""
+    return _with_options(
+        command,
+        click.option("--eval-data", cls=PartOption, kind="data", metavar="NAME", help="Another data set to evaluate on."),
+        click.option("--eval-data-root", type=click.Path(path_type=Path), metavar="DIR", help="Folder that holds it."),
+        assignments_option("--eval-data-set", "Any other option of it, such as test_limit=1000."),
+    )
+
+
 budget_option = click.option(
     "--budget",
     type=Number(),
@@ -248,16 +267,18 @@ seconds_option = click.option(
 
 def jobs_options(command: F) -> F:
     """Give a command that trains many runs the options ``--jobs`` and ``--slurm``."""
-    for option in (
-        click.option(
-            "--slurm",
-            multiple=True,
-            callback=Assignments("--slurm"),
-            metavar="KEY=VALUE",
-            help="Put the workers into SLURM's queue: partition=gpu, gpus_per_node=1, timeout_min=600, ...",
-        ),
+    return _with_options(
+        command,
         click.option("--jobs", type=click.IntRange(1), metavar="N", help="Workers that share the runs."),
-    ):
+        assignments_option(
+            "--slurm", "Put the workers into SLURM's queue: partition=gpu, gpus_per_node=1, timeout_min=600, ..."
+        ),
+    )
+
+
+def _with_options(command: F, *options: Callable[[F], F]) -> F:
+    """The command with some options, which help lists in this order."""
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -64,7 +64,10 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 @readable_errors
 @json_option
 def show(name: str, kind: str | None, as_json: bool) -> None:
-    """Show the options of each part of that NAME: default, range, meaning. A run sets them by --KIND.OPTION VALUE."""
+    """Show the options of each part of that NAME: default, range, meaning. A run sets them by --KIND.OPTION VALUE.
+
+    A part that has none is said to have none.
+    """
     parts = [part for each in ([kind] if kind else KINDS) for part in registry().meant(each, name)]
     if not parts and kind:
         registry().find(kind, name)  # raises, and says which there are
@@ -83,7 +86,10 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         title = (
             f"{KINDS[part['kind']].label} {part['name']}, of {part['distribution']} {part['version']}: {part['summary']}"
         )
-        print_columns(title, ["option", "default", "allowed", "meaning"], part["options"])
+        if part["options"]:
+            print_columns(title, ["option", "default", "allowed", "meaning"], part["options"])
+        else:
+            click.echo(printable(f"{title}\nIt has no options."))
 
 
 @command.command("hooks")

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssl_dc.cli.eval_data import eval_data_options
 from ssl_dc.cli.launched import progress_from_the_start
 from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.numbers import FiniteRange
-from ssl_dc.cli.options import data_root_option, device_option, runs_argument, seconds_option, time_option
+from ssl_dc.cli.options import (
+    data_root_option,
+    device_option,
+    eval_data_options,
+    runs_argument,
+    seconds_option,
+    time_option,
+)
 from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
@@ -79,7 +85,7 @@ def command(
     from ssl_dc.reporting.report import check_report, page_of
 
     place = output or runs[0] / "report.html"
-    other = other_data.eval_data(eval_data, eval_data_root, eval_data_set, data_root)
+    other = other_data.evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
     options = ReportOptions(images, time, seconds, device or "auto", data_root, projection, other)
     check_report(options, output)
     if live:

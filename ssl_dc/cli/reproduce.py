@@ -46,6 +46,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> list[flo
     help="Runs of each system. A figure shows seed 0 only.",
 )
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     default=Path("reproduction"),

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @click.command("train", cls=ConfigCommand, short_help="Pre-train an encoder that is dense and gated at once.")
 @readable_errors
 @config_options
-@click.option("--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder of the run; a new one under runs/ by default."
+)
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),

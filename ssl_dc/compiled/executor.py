@@ -24,6 +24,7 @@ from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
 from ssl_dc.gating.sites import GateSite
+from ssl_dc.image_batches import check_images
 from ssl_dc.native.fork_safe import ForkSafeLock
 from ssl_dc.routes import Route
 
@@ -57,6 +58,14 @@ class Executed:
     def ratio(self) -> Tensor:
         """The same as a share of the dense cost, (N,) float64."""
         return self.macs / self._cost.dense_macs
+
+    def __repr__(self) -> str:
+        """How many images, how wide the features, how many masks and, with gates, the mean cost."""
+        images, width = self.features.shape
+        if not self._sites:
+            return f"Executed({images} images, {width} features, dense)"
+        cost = f", mean ratio {float(self.ratio.mean()):.4f}" if images else ""
+        return f"Executed({images} images, {width} features, {len(self._sites)} masks{cost})"
 
 
 class Executor:
@@ -120,10 +129,10 @@ class Executor:
                 default the budget that was compiled. Nothing is compiled again.
 
         Raises:
-            TypeError: If the images are not a tensor.
-            ValueError: If they have another shape, dtype or device, or a budget is not such, or the route is dense.
+            TypeError: If the images are not a tensor, or not float32.
+            ValueError: If they have another shape or device, or a budget is not such, or the route is dense.
         """
-        _check_images(images, self._device)
+        check_images(images, device=self._device)
         budgets = self._budgets(budget, len(images))
         with self._one_call_at_a_time:
             if os.getpid() == self._process:
@@ -245,7 +254,7 @@ def compiled(
 
 def _in_int8(plan: Plan, calibration: Tensor) -> Plan:
     """The plan in int8, calibrated at the budget of the route and at all others that the gates have thresholds for."""
-    _check_images(calibration, "cpu")
+    check_images(calibration, device="cpu")
     if not len(calibration) or not bool(calibration.isfinite().all()):
         raise ValueError("int8 is calibrated on at least one image, and on finite ones")
     return quantise(plan, calibration, budgets_of(plan))
@@ -270,18 +279,6 @@ def _without_memory(backbone: Backbone) -> Backbone:
         id(parameter): nn.Parameter(empty[id(parameter)], requires_grad=False) for parameter in backbone.parameters()
     }
     return copy.deepcopy(backbone, empty | parameters).to("meta")
-
-
-def _check_images(images: Tensor, device: str) -> None:
-    """Refuse images that no network takes."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch tensor, float32 (N, 3, H, W), not {type(images).__name__}")
-    shaped = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] > 0 and images.shape[3] > 0
-    if not shaped or images.dtype is not torch.float32 or images.device.type != device:
-        where = "the CPU" if device == "cpu" else device
-        raise ValueError(
-            f"images must be float32 (N, 3, H, W) on {where}, not {images.dtype} {tuple(images.shape)} on {images.device}"
-        )
 
 
 def _check(backbone: Backbone) -> None:

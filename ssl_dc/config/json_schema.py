@@ -32,6 +32,12 @@ def json_schema() -> dict[str, Any]:
             "description": properties[kind]["description"],
             "anyOf": [{"enum": names, "description": f"The {KINDS[kind].label}, with its defaults."}, *choices],
         }
+    number = next(one for one in definitions["BudgetConfig"]["properties"]["target"]["anyOf"] if one["type"] == "number")
+    section = properties["budget"]
+    properties["budget"] = {
+        "description": section["description"],
+        "anyOf": [{**number, "description": "The target."}, section],
+    }
     properties[RECIPE] = {
         "description": "Which recipe fills in what is not set: fitted to the pictures and the machine, or the fixed one.",
         "enum": list(get_args(Recipe)),

@@ -84,13 +84,14 @@ def json_or_text(text: str) -> Any:
 def normalised(layer: Layer) -> Layer:
     """The layer with ``objective: vicreg`` written out as ``objective.name: vicreg``, and so for every kind of part.
 
-    A section with nothing in it (``training:``) sets nothing.
+    ``budget: 0.3`` is written out as ``budget.target: 0.3``. A section with nothing in it (``training:``) sets nothing.
     """
-    shorthand = {kind for kind in config_sections() if layer.values.get(kind, {}) != {}}
+    meant = {**dict.fromkeys(config_sections(), "name"), "budget": "target"}
+    shorthand = {section: key for section, key in meant.items() if layer.values.get(section, {}) != {}}
     empty = {section for section in (*config_sections(), "budget", "training") if layer.values.get(section, {}) is None}
 
     def full(key: str) -> str:
-        return f"{key}.name" if key in shorthand else key
+        return f"{key}.{shorthand[key]}" if key in shorthand else key
 
     return Layer(
         {full(key): value for key, value in layer.values.items() if key not in empty},

@@ -55,6 +55,10 @@ def _option_line(detail: ErrorDetails, model: type[BaseModel], flag: Callable[[s
 
 def _line(detail: ErrorDetails, values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     location = [str(part) for part in detail["loc"]]
+    message, given_value = _own_words(detail), detail["input"]
+    setting, colon, rest = message.partition(": ")
+    if colon and isinstance(given_value, Mapping) and setting in given_value:  # a section's own check names the setting
+        location, message, given_value = [*location, setting], rest, given_value[setting]
     key = ".".join(location)
     given = next((k for k in (key, f"{key}.name", ".".join(location[:-1])) if k in sources), None)
     given = given or next((k for k in sources if k.startswith(f"{key}.name.")), None)
@@ -62,11 +66,10 @@ def _line(detail: ErrorDetails, values: Mapping[str, Any], sources: Mapping[str,
     where = f"{sources[given]}: " if given else ""
     if detail["type"] == "extra_forbidden":
         return f"{where}unknown key {key!r}{_nearest(location, values)}"
-    message = _own_words(detail)
     if not location or detail["type"] == "unknown_part":
         return f"{where}{message}"
-    allowed = _allowed(location, values)
-    return f"{where}{key} = {detail['input']!r}: {message}{f'; allowed: {allowed}' if allowed else ''}"
+    allowed = "" if "allowed: " in message else _allowed(location, values)
+    return f"{where}{key} = {given_value!r}: {message}{f'; allowed: {allowed}' if allowed else ''}"
 
 
 def _own_words(detail: ErrorDetails) -> str:
@@ -146,11 +149,15 @@ def _in_words(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
+def _number(value: Any) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 def bounds(field: FieldInfo) -> str:
     """The range of a field, in words; empty if it has no bounds."""
     words = []
     for constraint in field.metadata:
         for bound, (word, attribute) in _BOUND_WORDS.items():
             if isinstance(constraint, bound):
-                words.append(f"{word} {getattr(constraint, attribute):g}")
+                words.append(f"{word} {_number(getattr(constraint, attribute))}")
     return ", ".join(words)

@@ -120,6 +120,8 @@ def budget_grid(text: str | Sequence[Any]) -> tuple[float, ...]:
         low, high = numbers
         steps = max(1, round((high - low) / GRID_STEP)) if 0 < low < high <= 1 else 0
         numbers = [round(low + (high - low) * step / steps, 6) for step in range(steps + 1)] if steps else []
+        if 0 < high < low <= 1:
+            raise ValueError(f"target: the range {text} is reversed; write {words[1].strip()}:{words[0].strip()}")
     grid = tuple(sorted(set(numbers)))
     if len(grid) < 2 or not (grid[0] > 0 and grid[-1] <= 1) or (isinstance(text, str) and text.count(":") > 1):
         raise ValueError(

@@ -47,29 +47,33 @@ def other_data(
     return resolve([Layer(values, sources)]).config.data
 
 
-def eval_data(
-    name: str | None, root: str | Path | None, settings: Mapping[str, Any] | None, data_root: str | Path | None
+def evaluation_data(
+    data_root: str | Path | None,
+    eval_data: str | None,
+    eval_data_root: str | Path | None,
+    eval_data_set: Mapping[str, Any] | None,
 ) -> DataOptions | None:
-    """The options of the data set that ``--eval-data`` names; None if it names none.
+    """The options of the data set that a call evaluates on; None for the run's own.
 
     Args:
-        name: The data set.
-        root: Folder that holds it.
-        settings: Its other options.
-        data_root: Where the run's own data is now, which must not be said as well.
+        data_root: What ``--data-root`` says: where the run's own data is.
+        eval_data: The other data set, by its name.
+        eval_data_root: Folder that holds it.
+        eval_data_set: Its other options.
 
     Raises:
-        ConfigError: As :func:`other_data` does, or if these do not belong together.
+        ConfigError: If these do not go together, or there is no such data set or option.
     """
-    if name is None:
-        if root is not None or settings:
+    if eval_data is None:
+        if eval_data_root is not None or eval_data_set:
             raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
         return None
     if data_root is not None:
         raise ConfigError(
             "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
         )
-    return other_data("--eval-data", name, root=None if root is None else Path(root), settings=settings)
+    root = None if eval_data_root is None else Path(eval_data_root)
+    return other_data("--eval-data", eval_data, root=root, settings=eval_data_set)
 
 
 def refuse_preparation(flag: str, settings: Mapping[str, Any]) -> None:

@@ -37,8 +37,8 @@ class Gate(nn.Module, ABC):
     """Decides, for each image, which entries of one site's mask are open.
 
     An entry is open when its logit reaches its threshold, so a larger threshold makes the network cheaper. A gate keeps
-    thresholds for a set of budgets. When it is called, it is given those of the route's budget. A gate may ignore them; its
-    budget then cannot be steered.
+    thresholds for a set of budgets. When it is called, it is given those of the route's budget. A gate that ignores them
+    says so by ``heeds_threshold = False``; its budget then cannot be steered.
 
     Args:
         site: The site that the gate acts on.
@@ -49,8 +49,10 @@ class Gate(nn.Module, ABC):
         usual: The row of the budget that is meant where none is named.
         thresholds: Buffer (B, channels) float32: the thresholds of each budget. They are 0 until the budget control moves
             them.
+        heeds_threshold: Whether the mask depends on the threshold in evaluation mode.
     """
 
+    heeds_threshold: bool = True
     budgets: Tensor
     thresholds: Tensor
 
@@ -168,6 +170,34 @@ def set_budgets(module: nn.Module, budgets: Sequence[float], usual: float | None
         gate.thresholds = gate.threshold_for(tuple(budgets))
         gate.budgets = gate.budgets.new_tensor(budgets)
         gate.usual = row
+
+
+FAR = 1e4
+"""A threshold that no logit reaches; minus this, one that each logit does."""
+
+
+@torch.no_grad()
+def threshold_fault(gate: Gate, x: Tensor) -> str:
+    """How a gate fails to follow its threshold, as the end of a sentence; empty if it follows it, or says that it does not.
+
+    Args:
+        gate: In evaluation mode.
+        x: Inputs of its block, (N, in_channels, H, W).
+    """
+    if not gate.heeds_threshold:
+        return ""
+    lowest, highest = (gate.forward(x, torch.full_like(gate.thresholds[0], threshold)) for threshold in (-FAR, FAR))
+    if not bool(lowest.any()):
+        return (
+            f"shuts every entry of its mask for each of {len(x)} images, even at the threshold {-FAR:,.0f}; an entry must"
+            " be 1 where its logit reaches the threshold"
+        )
+    if torch.equal(lowest, highest):
+        return (
+            f"gives the same mask at the thresholds {-FAR:,.0f} and {FAR:,.0f}, so that its budget cannot be met; an entry"
+            " must be 1 where its logit reaches the threshold, else 0 (or the gate says heeds_threshold = False)"
+        )
+    return ""
 
 
 TIE_BREAK = 1e-3

@@ -102,6 +102,8 @@ class Registry:
         for plugin in plugins:
             try:
                 self._add(plugin)
+            except PluginError as error:  # says all that there is to say
+                self._leave_out(plugin, str(error))
             except (Exception, SystemExit) as error:  # a plugin may raise anything, and the others must load
                 self._leave_out(plugin, f"{type(error).__name__}: {error}")
 
@@ -168,13 +170,13 @@ class Registry:
     def _add(self, plugin: Plugin) -> None:
         namespace = plugin.load()
         _check_interface(getattr(namespace, "SSL_DC_INTERFACE", INTERFACE))
-        self._manager.register(namespace, name=f"{plugin.distribution}:{plugin.name}")
         try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError:
-            # otherwise the unknown hook would be held against every later plugin too
+            self._manager.register(namespace, name=f"{plugin.distribution}:{plugin.name}")
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"hooks are called without arguments; {' '.join(str(error).split())}") from error
+        if unknown := self._unknown_hooks(namespace):
             self._manager.unregister(namespace)
-            raise
+            raise PluginError("; ".join(map(_no_such_hook, unknown)))
         silent = True
         for kind in KINDS.values():
             for implementation in getattr(self._manager.hook, kind.hook).get_hookimpls():
@@ -187,6 +189,16 @@ class Registry:
                         self._add_part(plugin, kind, part)
         if silent:
             raise PluginError("it brings nothing: no function in it is marked @ssl_dc.hookimpl and has the name of a hook")
+
+    def _unknown_hooks(self, namespace: Any) -> list[str]:
+        """The names of hooks that a plugin implements and that do not exist. pluggy lets them pass."""
+        callers = self._manager.get_hookcallers(namespace) or []
+        return [
+            caller.name
+            for caller in callers
+            if not caller.has_spec()
+            and any(hook.plugin is namespace and not hook.optionalhook for hook in caller.get_hookimpls())
+        ]
 
     def _add_part(self, plugin: Plugin, kind: Kind, part: Part) -> None:
         if not isinstance(part, Part):
@@ -212,6 +224,13 @@ def registry() -> Registry:
         PluginError: If the environment asks for a plugin that is not installed.
     """
     return Registry(chosen_plugins())
+
+
+def _no_such_hook(name: str) -> str:
+    hooks = [kind.hook for kind in KINDS.values()]
+    near = difflib.get_close_matches(name, hooks, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(hooks)}"
+    return f"it implements the hook {name}, which does not exist; {hint}"
 
 
 def _check_interface(declared: Any) -> None:

@@ -62,7 +62,7 @@ def report(
         DataError: If ``data_root`` or ``eval_data`` is given, and the images cannot be opened.
         RunError: If a file of a run cannot be read, or the page cannot be written.
     """
-    other = other_data.eval_data(eval_data, eval_data_root, eval_data_set, data_root)
+    other = other_data.evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
     options = ReportOptions(images, time, seconds, device, data_root, projection, other)
     check_report(options, None if output is None else Path(output))
     page = page_of(recorded_runs(runs), options, [*watchers, *progress_watchers(progress)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_dc.backbones.base import Backbone
-from ssl_dc.gating.base import Gate, GatingScheme, set_threshold
+from ssl_dc.gating.base import Gate, GatingScheme, set_threshold, threshold_fault
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.counting import counted_macs
 from ssl_dc.gating.sites import GateSite, Granularity
@@ -164,6 +164,17 @@ def each_image_may_have_thresholds_of_its_own(subject: Subject) -> None:
             f"expected the masks of images one by one, each with its own thresholds, saw {int((seen != alone).sum())} of"
             f" {alone.numel()} entries differ",
         )
+
+
+def the_threshold_has_an_effect(subject: Subject) -> None:
+    """A very low threshold opens entries that a very high one shuts, unless the gates say `heeds_threshold = False`."""
+    applies = False
+    for gate, site in _gates(subject):
+        fault = threshold_fault(gate.eval(), _block_input(site, 64))
+        expect(not fault, f"expected gates that follow their threshold, saw one that {fault}")
+        applies |= gate.heeds_threshold
+    if not applies:
+        raise DoesNotApplyError("its gates say that they ignore the threshold")
 
 
 def a_higher_threshold_shuts_more(subject: Subject) -> None:
@@ -381,6 +392,7 @@ CHECKS = (
     declared_cost_is_the_counted_cost,
     a_pooled_rule_decides_as_the_gate_does,
     each_image_may_have_thresholds_of_its_own,
+    the_threshold_has_an_effect,
     a_higher_threshold_shuts_more,
     losses_are_finite_scalars_with_a_gradient_to_every_mask,
     it_can_be_held_to_a_budget,

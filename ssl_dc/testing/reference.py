@@ -59,6 +59,8 @@ for outcome in run_checks(registry().find("objective", "vicreg"), settings={"exp
 - `trained_views = (0,)` on an objective: only the features of the first view get a gradient. Those of the second view are a
   target. Without it, the features of all views must get one. A momentum copy that is a target encodes the images itself,
   and requires no gradient.
+- `heeds_threshold = False` on a gate: its mask does not depend on the threshold, so only the losses hold its budget.
+  Without the claim, a gate that ignores its threshold is refused in the first step of a training.
 - `least_batch = 128` on an objective: it needs so many images at once. The kit's batches, else of 8 images, are then of
   128, and a run with a smaller batch is refused before its first step.
 """

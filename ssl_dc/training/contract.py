@@ -21,7 +21,7 @@ from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import DataError, PluginError
 from ssl_dc.evaluation_mode import evaluation_mode
-from ssl_dc.gating.base import Gate
+from ssl_dc.gating.base import Gate, threshold_fault
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.gating.counting import counted_macs
 from ssl_dc.named_parts import NamedParts
@@ -324,8 +324,11 @@ class Contract:
         rows = [each[:1] if each.ndim == 2 else each for each in thresholds]
         with evaluation_mode(gate), _kept_random_state(x):
             counted = counted_macs(gate.forward, x[:1].detach(), *rows)
+            fault = threshold_fault(gate, x.detach())
         if not isinstance(gate.macs, int) or gate.macs < counted:
             self._breach("gating", gate, f"the gate at {site} says macs = {gate.macs!r}, and torch counts {counted:,}")
+        if fault:
+            self._breach("gating", gate, f"the gate at {site} {fault}")
 
     def _breach(self, kind: str, part: object, text: str) -> NoReturn:
         self._fail(self._parts.name(kind, part), text)

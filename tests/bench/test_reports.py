@@ -66,6 +66,17 @@ def test_a_gated_route_that_is_slower_than_the_dense_one_is_said_to_be() -> None
     assert "The gates cost more time than they save: the executor takes" in measured.tables()[0].note
 
 
+def test_a_missing_runtime_is_told_once_for_all_its_precisions_and_situations() -> None:
+    missing = dict.fromkeys(("openvino", "openvino-bf16", "openvino-int8"), "OpenVINO is not installed: pip install x")
+    times = times_of(dense_eager=4.0, gated_executor=1.0)
+    situations = [Measured(Situation(batch, 1), times, 0.5, {**missing, "inductor": "no compiler"}) for batch in (1, 2, 4)]
+    notes = [line for table in Benchmark(situations, None).tables() for line in table.note.splitlines()]
+    assert [line for line in notes if "not measured" in line] == [
+        "not measured: openvino, openvino-bf16, openvino-int8: OpenVINO is not installed: pip install x",
+        "not measured: inductor: no compiler",
+    ]
+
+
 def test_gates_that_save_are_not_accused() -> None:
     times = times_of(dense_executor=4.0, dense_eager=8.0, gated_masked=9.0, gated_executor=1.0)
     measured = Measured(Situation(1, 2), times, cost_ratio=0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_bench_shows_the_accuracy_of_each_way_beside_its_time(gated_run: Path) -
     assert 0 < measured["quality"]["test_images"] <= measured["quality"]["train_images"] <= 300
     assert all(0 < way["knn"] <= 100 for way in ways.values())
     assert measured["quality"]["recommended"] in ways
+
+
+def test_bench_on_another_data_set(gated_run: Path) -> None:
+    others = ("--eval-data", "digits", "--eval-data-set", "test_limit=20")
+    measured = parsed("bench", gated_run, *QUICK[:-1], "300", *others)
+    assert measured["quality"]["test_images"] == 20
+    assert "belong to --eval-data" in refused("bench", gated_run, "--eval-data-root", "x")
+    gone = refused("bench", gated_run, "--eval-data", "folder", "--eval-data-root", "gone")
+    assert "--eval-data-root" in gone
+
+
+def test_torch_is_silent_about_cuda_that_nothing_uses(gated_run: Path) -> None:
+    logger = logging.getLogger("torch.utils.cpp_extension")  # warns of a CUDA_HOME without a GPU, and of nothing else
+    logger.setLevel(logging.WARNING)
+    done("bench", gated_run, "--profile", "--images", "1")
+    assert not logger.isEnabledFor(logging.WARNING)
 
 
 def test_bench_as_a_table(gated_run: Path) -> None:

@@ -405,7 +405,7 @@ def test_calibration_images_are_for_int8() -> None:
     [
         (torch.zeros(0, 3, 32, 32), "at least one image"),
         (torch.full((1, 3, 32, 32), torch.nan), "finite ones"),
-        (torch.zeros(3, 32, 32), r"must have the shape \(N, 3, H, W\)"),
+        (torch.zeros(3, 32, 32), r"must be float32 \(N, 3, H, W\).*, not float32 \(3, 32, 32\)"),
     ],
 )
 def test_wrong_calibration_images_are_refused(images: Tensor, reason: str) -> None:

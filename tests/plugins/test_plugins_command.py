@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command_line import call, parsed
+from helpers.command_line import call, done, parsed
 from helpers.start_up import start_up
 from ssl_dc.plugins.discovery import Plugin
 from ssl_dc.plugins.registry import registry
@@ -72,6 +72,12 @@ def test_a_name_that_nothing_brings_is_an_error_that_lists_the_names(words: list
     answered = call("plugins", "show", *words)
     assert answered.exit_code == 2
     assert answered.stderr.startswith(said)
+
+
+def test_a_part_without_options_is_said_to_have_none() -> None:
+    said = done("plugins", "show", "separate")
+    assert said.endswith("It has no options.\n")
+    assert "allowed" not in said
 
 
 @pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["show", "vicreg"]], ids=" ".join)

@@ -118,6 +118,7 @@ def ssl_dc_objectives():
     raise ZeroDivisionError("division by zero in the hook")
 """
 MISSPELT_HOOK = GOOD.format(name="never").replace("def ssl_dc_objectives", "def ssl_dc_objektives")
+FOREIGN_HOOK = GOOD.format(name="never").replace("def ssl_dc_objectives", "def pytest_addoption")
 UNEXPECTED_ARGUMENT = GOOD.format(name="never").replace("ssl_dc_objectives()", "ssl_dc_objectives(config)")
 NOT_A_PART = """
 from ssl_dc import hookimpl
@@ -136,8 +137,13 @@ RETURNS_NOTHING = NOT_A_PART.replace('return [("acme", "json:JSONDecoder")]', "r
         pytest.param(MISSING_DEPENDENCY, "a_package_that_is_not_there", id="missing dependency"),
         pytest.param("def broken(:", "SyntaxError", id="syntax error"),
         pytest.param(RAISES_IN_HOOK, "division by zero in the hook", id="raises in hook"),
-        pytest.param(MISSPELT_HOOK, "ssl_dc_objektives", id="misspelt hook"),
-        pytest.param(UNEXPECTED_ARGUMENT, "config", id="argument that the hook has not"),
+        pytest.param(
+            MISSPELT_HOOK,
+            "it implements the hook ssl_dc_objektives, which does not exist; did you mean ssl_dc_objectives?",
+            id="misspelt hook",
+        ),
+        pytest.param(FOREIGN_HOOK, "the hook pytest_addoption, which does not exist; there are: ssl_dc_", id="no hook"),
+        pytest.param(UNEXPECTED_ARGUMENT, "hooks are called without arguments", id="argument that the hook has not"),
         pytest.param(NOT_A_PART, "tuple", id="not a part"),
         pytest.param(RETURNS_NOTHING, "NoneType", id="returns nothing"),
     ],

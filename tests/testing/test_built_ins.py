@@ -43,6 +43,7 @@ NEEDS_IMAGES = {
 NEEDS_PARAMETERS = "training_masks_carry_a_gradient_to_every_parameter"
 NEEDS_RULE = "a_pooled_rule_decides_as_the_gate_does"
 NEEDS_GATES = {
+    "the_threshold_has_an_effect",
     "masks_are_0_or_1",
     "masks_are_0_or_1_under_bf16",
     "evaluation_masks_are_deterministic_and_without_gradient",

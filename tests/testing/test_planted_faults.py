@@ -34,6 +34,7 @@ WITHOUT = {
     "ruled": {"without_gates_there_is_no_loss"},
     "top_k": {
         "without_gates_there_is_no_loss",
+        "the_threshold_has_an_effect",
         "a_higher_threshold_shuts_more",
         "a_pooled_rule_decides_as_the_gate_does",
     },
@@ -132,7 +133,7 @@ FAULTS = [
         "one_mask_for_all_channels",
         "masks_are_0_or_1",
         "the shape (8, 12) in training mode, saw (8, 1)",
-        also("masks_are_0_or_1_under_bf16", OWN_THRESHOLDS),
+        also("masks_are_0_or_1_under_bf16", OWN_THRESHOLDS, "it_trains_in_a_network", "state_is_saved_whole"),
     ),
     Fault(
         "gating", "masks_in_float32", "masks_are_0_or_1_under_bf16", "torch.bfloat16 in training mode, saw torch.float32"
@@ -149,7 +150,7 @@ FAULTS = [
         "batch_in_evaluation",
         "evaluation_masks_are_deterministic_and_without_gradient",
         "of images one by one",
-        also(OWN_THRESHOLDS),
+        also(OWN_THRESHOLDS, "the_threshold_has_an_effect"),
     ),
     Fault(
         "gating",
@@ -160,7 +161,13 @@ FAULTS = [
     ),
     Fault("gating", "rule_without_threshold", "a_pooled_rule_decides_as_the_gate_does", "differ at the threshold"),
     Fault("gating", "half_the_cost", "declared_cost_is_the_counted_cost", "macs = 96, as counted"),
-    Fault("gating", "upside_down_threshold", "a_higher_threshold_shuts_more", "no more to be open at the threshold"),
+    Fault(
+        "gating",
+        "upside_down_threshold",
+        "a_higher_threshold_shuts_more",
+        "no more to be open at the threshold",
+        also("the_threshold_has_an_effect"),
+    ),
     Fault("gating", "opens_above_budget", "it_can_be_held_to_a_budget", "saw the slope -0."),
     Fault(
         "gating",
@@ -178,6 +185,23 @@ FAULTS = [
         also("options_survive_a_config_file"),
     ),
     Fault("gating", "same_gate_twice", "each_site_of_its_granularity_gets_a_gate", "saw the same one twice"),
+    Fault(
+        "gating", "ignores_the_threshold", "the_threshold_has_an_effect", "gives the same mask at the thresholds -10,000"
+    ),
+    Fault(
+        "gating",
+        "always_shut",
+        "the_threshold_has_an_effect",
+        "shuts every entry of its mask",
+        also("training_masks_carry_a_gradient_to_every_parameter"),
+    ),
+    Fault(
+        "gating",
+        "one_entry_too_many",
+        "it_trains_in_a_network",
+        "PluginError: the gate at blocks.0.hidden (strangers.gating.WideGate) must give a mask (N, 8), not (8, 9)",
+        also("masks_are_0_or_1", "masks_are_0_or_1_under_bf16", OWN_THRESHOLDS, "state_is_saved_whole"),
+    ),
     # encoders
     Fault(
         "encoder",

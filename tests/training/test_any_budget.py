@@ -41,7 +41,7 @@ def test_a_budget_is_a_number_a_range_or_a_list(said: Any, grid: tuple[float, ..
     assert BudgetConfig.model_validate(budget.model_dump(mode="json")) == budget
 
 
-@pytest.mark.parametrize("said", ["0.9:0.1", "0.1:x", "0.1:0.2:0.3", "nan:1", "0:0.5", "0.5:1.5", [0.1], [], "0.1,"])
+@pytest.mark.parametrize("said", ["0.1:x", "0.1:0.2:0.3", "nan:1", "0:0.5", "0.5:1.5", [0.1], [], "0.1,"])
 def test_what_is_no_budget_is_refused(said: Any) -> None:
     with pytest.raises(ConfigError, match=r"is no budget; allowed: a number above 0, at most 1; a range such as"):
         config_of({"budget.target": said})

@@ -181,6 +181,25 @@ BREACHES = {
         "gating",
         "the gate at hidden says macs = 0, and torch counts 48",
     ),
+    "masks that ignore the threshold": Breach(
+        "(x.mean(dim=(2, 3))) - threshold)",
+        "(x.mean(dim=(2, 3))))",
+        "gating",
+        "the gate at hidden gives the same mask at the thresholds -10,000 and 10,000",
+    ),
+    "masks that are always shut": Breach(
+        "(soft >= 0.5).to(x.dtype)",
+        "torch.zeros_like(soft)",
+        "gating",
+        "the gate at hidden shuts every entry of its mask for each of 8 images",
+    ),
+    "masks of one entry more": Breach(
+        MASK,
+        "        mask = torch.cat([mask, mask[:, :1]], dim=1)\n        soft = torch.cat([soft, soft[:, :1]], dim=1)\n"
+        + MASK,
+        "gating",
+        "the mask at hidden must be floats (8, 8), not float32 (8, 9)",
+    ),
     "losses in a list": Breach(
         LOSSES, "        return [distance]\n", "gating", "losses must be a dict of terms, not a list of 1"
     ),

@@ -57,6 +57,9 @@ FAULTY = {
         "NeitherLossNorThreshold",
         "SaysItHasNoGates",
         "SameGateTwice",
+        "IgnoresTheThreshold",
+        "AlwaysShut",
+        "OneEntryTooMany",
     ),
     "encoder": ("AlwaysGated", "NotRegistered", "WideFeatures", "CostOfTheOther"),
     "backbone": (

@@ -46,6 +46,8 @@ class Thresholded(GatingScheme):
 class TopKGate(ThresholdedGate):
     """Opens the third of the channels with the largest saliency, whatever the threshold."""
 
+    heeds_threshold = False
+
     def forward(self, x, threshold):
         saliency = self.layer(x.mean(dim=(2, 3))).float().sigmoid()
         chosen = saliency.topk(max(1, saliency.shape[1] // 3), dim=1).indices
@@ -189,3 +191,31 @@ class SameGateTwice(Thresholded):
 
     def gate(self, site):
         return self.made.setdefault((site.in_channels, site.channels), super().gate(site))
+
+
+class DeafGate(ThresholdedGate):
+    def logits(self, x, threshold):
+        return super().logits(x, torch.zeros_like(threshold))
+
+
+class IgnoresTheThreshold(Thresholded):
+    gate_class = DeafGate
+
+
+class ShutGate(ThresholdedGate):
+    def forward(self, x, threshold):
+        return 0 * super().forward(x, threshold)
+
+
+class AlwaysShut(Thresholded):
+    gate_class = ShutGate
+
+
+class WideGate(ThresholdedGate):
+    def forward(self, x, threshold):
+        mask = super().forward(x, threshold)
+        return torch.cat([mask, mask[:, :1]], dim=1)
+
+
+class OneEntryTooMany(Thresholded):
+    gate_class = WideGate

@@ -1,0 +1,38 @@
+"""What every network takes: one rule for batches of images, and one message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_images(images: Tensor, dtypes: Sequence[torch.dtype] = (torch.float32,), *, device: str | None = None) -> None:
+    """Refuse what is no batch of images as ``Model.transform`` gives them.
+
+    Args:
+        images: The images, (N, 3, H, W).
+        dtypes: The dtypes that they may have.
+        device: The type of the device that they must be on; None for any.
+
+    Raises:
+        TypeError: If they are no tensor, or have another dtype.
+        ValueError: If they have another shape, or are on another device.
+    """
+    allowed = " or ".join(dict.fromkeys(map(_short, dtypes)))
+    where = "" if device is None else f" on {'the CPU' if device == 'cpu' else device}"
+    wanted = f"images must be {allowed} (N, 3, H, W){where}, each as model.transform gives it"
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{wanted}, not {type(images).__name__}")
+    seen = f"{_short(images.dtype)} {tuple(images.shape)}" + ("" if device is None else f" on {images.device}")
+    if images.dtype not in dtypes:
+        uint8 = "; model.features and model.transform take pictures in uint8" if images.dtype is torch.uint8 else ""
+        raise TypeError(f"{wanted}, not {seen}{uint8}")
+    shaped = images.ndim == 4 and images.shape[1] == 3 and 0 not in images.shape[2:]
+    if not shaped or (device is not None and images.device.type != device):
+        raise ValueError(f"{wanted}, not {seen}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
