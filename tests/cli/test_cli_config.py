@@ -43,7 +43,7 @@ def test_a_part_named_in_any_way_keeps_the_options_of_the_same_call(folder: list
     assert parsed("config", "show", *words)["data"]["bad_images"] == "skip"
 
 
-def test_every_named_option_sets_its_key() -> None:
+def test_every_named_option_sets_its_key(here: Path) -> None:
     words: dict[str, tuple[str, Any]] = {
         "--objective": ("barlow_twins", "barlow_twins"),
         "--gating": ("convnet_aig", "convnet_aig"),
@@ -59,15 +59,15 @@ def test_every_named_option_sets_its_key() -> None:
         "--routes": ("gated,gated", ["gated", "gated"]),
         "--gate-warmup": ("1", 1),
         "--data": ("folder", "folder"),
-        "--data-root": ("pictures", "pictures"),
+        "--data-root": ("pictures", str(here / "pictures")),
         "--limit": ("64", 64),
         "--bad-images": ("skip", "skip"),
         "--image-size": ("24", 24),
         "--epochs": ("7", 7),
-        "--init": ("runs/first", "runs/first"),
+        "--init": ("runs/first", str(here / "runs/first")),
         "--watch-every": ("50", 50),
         "--watch-data": ("cifar10", "cifar10"),
-        "--watch-root": ("there", "there"),
+        "--watch-root": ("there", str(here / "there")),
         "--keep-best": ("rankme/dense", "rankme/dense"),
         "--batch-size": ("96", 96),
         "--lr": ("1e-3", 0.001),
