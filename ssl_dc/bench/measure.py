@@ -136,10 +136,12 @@ class Measured(Report):
     def _notes(self) -> Iterator[str]:
         yield f"Speed-ups are over {self.fastest_dense!r}, the fastest dense way in float32, in the same rounds."
         if self.kept is not None and self.promise is not None and self.cost_ratio is not None:
-            yield (
-                f"The gated route costs {self.cost_ratio:.4f} of the dense MACs, which promises {self.promise:.2f};"
-                f" the executor keeps {100 * self.kept:.0f} % of that."
+            outcome = (
+                f"the executor keeps {100 * self.kept:.0f} % of that."
+                if self.kept <= 1
+                else f"the executor is faster than that, since {self.fastest_dense!r} is slow: measure faster dense ways too."
             )
+            yield f"The gated route costs {self.cost_ratio:.4f} of the dense MACs, which promises {self.promise:.2f}; {outcome}"
         if self.gates_save is False:
             slower = 1 / self.times.ratio(DENSE_EXECUTOR, EXECUTOR)
             yield (

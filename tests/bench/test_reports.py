@@ -93,6 +93,11 @@ def test_gates_that_save_are_not_accused() -> None:
     assert Benchmark([measured], saving).tables() == [table]
 
 
+def test_more_than_the_promise_is_laid_on_the_slow_dense_way() -> None:
+    (table,) = Measured(Situation(1, 1), times_of(dense_eager=8.0, gated_executor=1.0), 0.5).tables()
+    assert "promises 2.00; the executor is faster than that, since 'dense: eager' is slow" in table.note
+
+
 def test_whether_gates_save_is_open_where_the_executor_did_not_run_the_dense_route() -> None:
     assert Measured(Situation(1, 1), times_of(dense_eager=4.0, gated_executor=1.0), 0.5).gates_save is None
     assert Measured(Situation(1, 1), times_of(dense_executor=4.0), None).gates_save is None
