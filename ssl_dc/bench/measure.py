@@ -139,9 +139,10 @@ class Measured(Report):
             outcome = (
                 f"the executor keeps {100 * self.kept:.0f} % of that."
                 if self.kept <= 1
-                else f"the executor is faster than that, since {self.fastest_dense!r} is slow: measure faster dense ways too."
+                else f"the executor is faster than that, since {self.fastest_dense!r} is slow: measure faster dense ways."
             )
-            yield f"The gated route costs {self.cost_ratio:.4f} of the dense MACs, which promises {self.promise:.2f}; {outcome}"
+            promised = f"costs {self.cost_ratio:.4f} of the dense MACs, which promises {self.promise:.2f}"
+            yield f"The gated route {promised}; {outcome}"
         if self.gates_save is False:
             slower = 1 / self.times.ratio(DENSE_EXECUTOR, EXECUTOR)
             yield (
