@@ -54,6 +54,7 @@ def test_onnx_files_run_in_onnxruntime(gating: str, tmp_path: Path) -> None:
                 assert names == ["features"]
                 assert_close(outs["features"], model.dense(images))
             else:
+                assert (described(path)["route"], described(path)["budget"]) == ("gated", 0.9)
                 gated = model.gated(images)
                 assert names == ["features", *(f"mask.{site}" for site in gated.masks)]
                 assert_close(outs["features"], gated.features)
@@ -117,10 +118,9 @@ def test_every_file_says_which_images_it_takes(tmp_path: Path) -> None:
         (table,) = file.tables()
         assert ("ssl_dc.route", '"dense"') in table.rows
         assert table.note.startswith(f"written: {path} (")
-    for file_format in ("onnx", "torch"):
-        path = tmp_path / f"gated{FORMATS[file_format]}"
-        export(model, Route.GATED, file_format, path)
-        assert described(path) == {**images, "route": "gated", "budget": 0.9}
+    path = tmp_path / f"gated{FORMATS['torch']}"
+    export(model, Route.GATED, "torch", path)
+    assert described(path) == {**images, "route": "gated", "budget": 0.9}
 
 
 def test_the_reader_of_the_docs_reads_as_the_model_does(tmp_path: Path) -> None:

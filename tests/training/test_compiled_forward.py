@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-import ssl_dc
 from helpers.gradients import compare_gradients
 from helpers.settings import TINY
-from helpers.training import Told
+from helpers.training import Told, trainer_of
 
-SETTINGS = {**TINY, "training.epochs": 1, "training.log_every": 1, "training.checkpoint_every": None}
+SETTINGS = {**TINY, "training.epochs": 1, "training.log_every": 1}
 
 
-def trained(folder: Path, **settings: Any) -> Told:
+def trained(**settings: Any) -> Told:
     told = Told()
-    ssl_dc.train({**SETTINGS, **settings}, output=folder, watchers=[told])
+    trainer_of({**SETTINGS, **settings}).fit(watchers=[told])
     return told
 
 
@@ -36,24 +34,24 @@ def compile_by(monkeypatch: pytest.MonkeyPatch, backend: str | Callable[..., Any
     monkeypatch.setattr(torch, "compile", functools.wraps(compile_)(quickly))
 
 
-def test_a_compiled_training_is_the_uncompiled_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_training_is_the_uncompiled_one(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_by(monkeypatch, "eager")
     settings = {"budget.target": "0.3,0.6"}
-    plain = trained(tmp_path / "plain", **settings)
-    compiled = trained(tmp_path / "compiled", **settings, **{"training.compile": True})
+    plain = trained(**settings)
+    compiled = trained(**settings, **{"training.compile": True})
     assert len(plain.values("loss")) > 2
     assert compiled.values("loss") == plain.values("loss")
     assert any("torch compiles the network" in text for text in compiled.messages)
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
 
 
-def test_what_torch_cannot_compile_trains_uncompiled_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_torch_cannot_compile_trains_uncompiled_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
         raise RuntimeError("no compiler here")
 
-    plain = trained(tmp_path / "plain")
+    plain = trained()
     compile_by(monkeypatch, refuses)
-    refused = trained(tmp_path / "refused", **{"training.compile": True})
+    refused = trained(**{"training.compile": True})
     assert refused.values("loss") == plain.values("loss")
     told = [text for text in refused.messages if "cannot compile" in text]
     assert len(told) == 1
