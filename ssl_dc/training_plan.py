@@ -60,6 +60,7 @@ class Counts:
         calibration: Held out, to calibrate gates on; 0 where training images are used.
         left_out: Files that are not used.
         summary: What was understood of the user's files, in words; may be empty.
+        limited: Whether limits of the config leave out some of what the summary counts.
     """
 
     train: int
@@ -68,15 +69,18 @@ class Counts:
     calibration: int = 0
     left_out: int = 0
     summary: str = ""
+    limited: bool = False
 
     @classmethod
-    def of(cls, splits: Splits) -> Counts:
+    def of(cls, splits: Splits, limited: bool) -> Counts:
         """Those of a data set that is open."""
         labelled = len(splits.evaluation_train) if splits.classes else 0
         calibration = 0 if splits.calibration is None else len(splits.calibration)
         found = splits.found
         left_out = sum(map(len, found.left_out.reasons.values())) if found else 0
-        return cls(len(splits.train), labelled, len(splits.test), calibration, left_out, found.summary if found else "")
+        return cls(
+            len(splits.train), labelled, len(splits.test), calibration, left_out, found.summary if found else "", limited
+        )
 
     @classmethod
     def published(cls, known: PublishedSet, config: RunConfig) -> Counts:
@@ -247,7 +251,8 @@ def make_plan(
         ConfigError: If the config cannot be trained on so many images.
     """
     machine = machine or this_machine()
-    counts = Counts.of(splits) if isinstance(splits, Splits) else splits
+    limited = any(limit is not None for limit in (config.data.limit, config.data.test_limit))
+    counts = Counts.of(splits, limited) if isinstance(splits, Splits) else splits
     images = splits.train if isinstance(splits, Splits) else Noise(counts.train, config.data.image_size)
     training = config.training
     steps_per_epoch = GlobalBatches.steps_per_epoch(counts.train, training.batch_size)
@@ -447,12 +452,11 @@ def _width(config: RunConfig) -> str:
 
 
 def _pictures(counts: Counts) -> str:
-    if counts.summary and not counts.left_out:
-        return counts.summary
-    if counts.summary:
-        return f"{counts.summary}; {_counted(counts.left_out, 'file')} left out"
-    held_out = counts.held_out + counts.calibration
-    return f"{counts.train:,} to train on, {held_out:,} held out"
+    used = f"{counts.train:,} to train on, {counts.held_out + counts.calibration:,} held out"
+    if not counts.summary:
+        return used
+    left_out = f"; {_counted(counts.left_out, 'file')} left out" if counts.left_out else ""
+    return f"{counts.summary}{left_out}{f'; within the limits {used}' if counts.limited else ''}"
 
 
 def _counted(count: int, what: str) -> str:

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ssl_dc.api import opened_again, plan_of_rest
 from ssl_dc.errors import ConfigError
 from ssl_dc.fitted_recipe import Machine
 from ssl_dc.training.rehearsal import Rehearsal, rehearse
-from ssl_dc.training_plan import Counts, Noise, disk, evaluation_seconds, memory, step_seconds
+from ssl_dc.training_plan import Counts, Noise, _pictures, disk, evaluation_seconds, memory, step_seconds
 
 LAPTOP = Machine(cores=2)
 MIB = 2**20
@@ -117,6 +118,13 @@ def test_a_training_with_a_plan_is_the_one_without_to_the_bit(here: Path) -> Non
     )
     assert without == with_plan
     assert (here / "without" / "model.safetensors").read_bytes() == (here / "with" / "model.safetensors").read_bytes()
+
+
+def test_the_plan_says_how_many_pictures_the_limits_leave() -> None:
+    whole = Counts(train=50, held_out=10, summary="here: 50 pictures to train on, 10 held out")
+    assert _pictures(whole) == whole.summary
+    limited = replace(whole, train=20, held_out=3, calibration=1, left_out=1, limited=True)
+    assert _pictures(limited) == f"{whole.summary}; 1 file left out; within the limits 20 to train on, 4 held out"
 
 
 def test_dry_run_prints_the_plan_and_stops(here: Path) -> None:
