@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from ssl_dc.assemble import build_encoder, build_network
 from ssl_dc.config import RunConfig
 from ssl_dc.data.inputs import Pictures, batches_of, transformed
-from ssl_dc.errors import DialledWarning, RunError
+from ssl_dc.errors import RunError
 from ssl_dc.evaluation_mode import evaluation_mode
-from ssl_dc.gating.base import beyond_budgets, gates_of
+from ssl_dc.gating.base import check_budgets, gates_of, warn_beyond
 from ssl_dc.gating.cost import CostModel, ImageSize, Trace, image_size_of
 from ssl_dc.image_batches import check_images
 from ssl_dc.routes import Route
@@ -181,9 +180,11 @@ class Model(nn.Module):
 
         Raises:
             RunError: If the model has no gates.
-            ValueError: If a budget is outside (0, 1].
+            TypeError: If a budget is not a number.
+            ValueError: If a budget is outside (0, 1], or there are not as many as images.
         """
         route = self.gated_route if budget is None else Route.at(budget)
+        check_budgets(route.budget, images)
         self._warn_beyond(route)
         features, masks = self._evaluated(images, route)
         trace = Trace(masks, self._cost_at(image_size_of(images)))
@@ -319,15 +320,7 @@ class Model(nn.Module):
 
     def _warn_beyond(self, route: Route) -> None:
         """Warn of budgets that the gates have no thresholds for."""
-        beyond = beyond_budgets(gates_of(self.encoder.backbone(route)), route.budget)
-        if beyond:
-            named = ", ".join(f"{budget:g}" for budget in beyond)
-            warnings.warn(
-                f"the gates have no thresholds for a budget of {named}, and take those of the nearest budget of training;"
-                " ssl_dc.dialled calibrates thresholds for any budget",
-                DialledWarning,
-                stacklevel=3,
-            )
+        warn_beyond(gates_of(self.encoder.backbone(route)), route.budget, stacklevel=4)
 
     def _need_gates(self) -> None:
         if not self.has_gates:

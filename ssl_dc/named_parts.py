@@ -95,13 +95,13 @@ class NamedParts:
             yield
         except SslDcError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a part that calls sys.exit would end the training as if all were well
             said = None if is_lack_of_memory(error) else self._said(error)
             if said is None:
                 raise
             raise PartError(f"{when()}: {said}") from error
 
-    def _said(self, error: Exception) -> str | None:
+    def _said(self, error: BaseException) -> str | None:
         """What an exception says, and which part raised it; None if no part of a stranger did."""
         found = self._in_worker(str(error)) or self._in_traceback(error)
         if found is None:
@@ -110,7 +110,7 @@ class NamedParts:
         kind, text = _kind_and_text(error)
         return f"{name} raised {kind}: {text} ({place})" if text else f"{name} raised {kind} ({place})"
 
-    def _in_traceback(self, error: Exception) -> tuple[str, _Place] | None:
+    def _in_traceback(self, error: BaseException) -> tuple[str, _Place] | None:
         """The part that raised an exception of this process, and where: the innermost one that is a stranger's."""
         frames = [(_top(frame.f_globals.get("__name__", "")), frame, line) for frame, line in _innermost_first(error)]
         owners = self._owners()
@@ -182,7 +182,7 @@ def _add_modules(module: nn.Module, owner: tuple[str, object], owners: dict[int,
         _add_modules(child, owner, owners)
 
 
-def _innermost_first(error: Exception) -> list[tuple[FrameType, int]]:
+def _innermost_first(error: BaseException) -> list[tuple[FrameType, int]]:
     return list(reversed(list(traceback.walk_tb(error.__traceback__))))
 
 
@@ -192,7 +192,7 @@ def _place(frames: Sequence[tuple[str, FrameType, int]], package: str) -> _Place
     return _Place(frame.f_code.co_filename, line, frame.f_code.co_name)
 
 
-def _kind_and_text(error: Exception) -> tuple[str, str]:
+def _kind_and_text(error: BaseException) -> tuple[str, str]:
     """The type of an exception, and the first line of what it says; those of the worker's, if it comes from one."""
     text = str(error).strip()
     if text.startswith("Caught ") and _WORKER_FRAME.search(text):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 Budget = float | tuple[float, ...] | None
 """A share of the dense cost in (0, 1], one such share for each image of a batch, or the budget of the training."""
@@ -51,9 +51,18 @@ class Route:
         """The gated route at a budget, or at one budget for each image of a batch.
 
         Raises:
+            TypeError: If it is neither a number nor several numbers.
             ValueError: If a budget is outside (0, 1].
         """
-        return cls(gated=True, budget=float(budget) if isinstance(budget, (int, float)) else tuple(map(float, budget)))
+        try:
+            if isinstance(budget, str):
+                raise TypeError
+            # A tensor is iterable, and may hold a single number.
+            one = getattr(budget, "ndim", None) == 0 or not isinstance(budget, Iterable)
+            shares: Budget = float(cast(float, budget)) if one else tuple(map(float, cast(Iterable[float], budget)))
+        except (TypeError, ValueError):
+            raise TypeError(f"a budget is a number, or a list with one for each image, not {budget!r}") from None
+        return cls(gated=True, budget=shares)
 
     @classmethod
     def parse(cls, text: str) -> Route:

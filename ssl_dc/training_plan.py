@@ -381,7 +381,7 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
         yield _lack_of_memory(needs.memory, plan.memory_there, config)
     if needs.disk > plan.disk_free:
         yield (
-            f"the disk has {_gib(plan.disk_free)} free and the run takes {_gib(needs.disk)}: name an --output elsewhere, or"
+            f"the disk has {_mib(plan.disk_free)} free and the run takes {_mib(needs.disk)}: name an --output elsewhere, or"
             f" --training.keep_checkpoints 1 (now {training.keep_checkpoints})."
         )
     if needs.seconds > LONG and not machine.gpus:
@@ -390,7 +390,9 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
 
 
 def _lack_of_memory(needed: int, there: int, config: RunConfig) -> str:
-    batch = config.training.batch_size
+    batch, workers = config.training.batch_size, config.training.workers
+    if workers * WORKER_BYTES > needed / 2:
+        return f"this needs about {_gib(needed)} of memory, and there are {_gib(there)}: lower --workers (now {workers})."
     fits = 2 ** max(1, int(np.log2(max(2.0, batch * there / needed))))
     smaller = f"; {fits} may fit" if fits < batch else ""
     return (
@@ -461,6 +463,10 @@ def _pictures(counts: Counts) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def _gib(size: float) -> str:

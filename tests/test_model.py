@@ -393,3 +393,22 @@ def test_a_run_is_loaded_evaluated_and_compiled_on_cuda(run: Path) -> None:
     for route, score in on_cpu.routes.items():
         assert on_cuda.routes[route].macs == pytest.approx(score.macs, rel=1e-3)
         assert on_cuda.routes[route].top1 == pytest.approx(score.top1, abs=10)
+
+
+def test_budgets_of_a_wrong_kind_or_number_are_one_message(run: Path) -> None:
+    x, gated_model = torch.randn(2, 3, 8, 8), ssl_dc.load(run)
+    for model in (gated_model.gated, gated_model.compile_gated()):
+        for wrong in ("0.25", "x", [[0.2]], object()):
+            with pytest.raises(TypeError, match="a budget is a number, or a list with one for each image, not"):
+                model(x, wrong)
+        with pytest.raises(ValueError, match="there are 3 budgets for 2 images"):
+            model(x, [0.2, 0.3, 0.4])
+        assert model(x, torch.tensor(0.3)).features.shape == model(x, torch.tensor([0.3, 0.3])).features.shape
+
+
+def test_a_compiled_network_warns_of_budgets_without_thresholds_as_the_model_does(run: Path) -> None:
+    x, gated_model = torch.randn(1, 3, 8, 8), ssl_dc.load(run)
+    compiled = gated_model.compile_gated()
+    for network in (gated_model.gated, compiled):
+        with pytest.warns(ssl_dc.DialledWarning, match=r"no thresholds for a budget of 0\.05"):
+            network(x, 0.05)

@@ -207,7 +207,7 @@ def test_memory_and_disk_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             10**12,
             ["this needs about 1.5 GiB of memory, and there are 1.7 GiB: lower --batch-size (now 16)"],
         ),
-        ({}, {}, 50 * MIB, ["the disk has 0.0 GiB free and the run takes 0.2 GiB: name an --output elsewhere"]),
+        ({}, {}, 50 * MIB, ["the disk has 50 MiB free and the run takes 190 MiB: name an --output elsewhere"]),
         ({}, {"step_seconds": 20_000.0}, 10**12, ["takes about 1 d 20 h here: lower --epochs (now 2)"]),
     ],
 )

@@ -35,6 +35,10 @@ class LazyGroup(click.Group):
         chosen = {NO_PLUGINS: "1" if none else None, PLUGIN_FILES: os.pathsep.join(files) or None}
         _set_environment(ctx, {name: value for name, value in chosen.items() if value is not None})
         check_installed()
+        if files:  # the user named them: to pass over one in silence would hide its fault
+            for each in registry().broken:
+                if each.distribution in files:
+                    click.echo(f"ssl-dc: left out: {printable(f'{each.distribution}: {each.reason}')}", err=True)
         return super().parse_args(ctx, rest)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

@@ -75,7 +75,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         known = sorted({written for each in KINDS for written in registry().names(each)})
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise PluginError(f"unknown part {name!r}; there are: {', '.join(known)}.{hint}")
+        raise PluginError(f"unknown part {name!r}; there are: {', '.join(known)}.{hint}{registry().left_out}")
     shown = [_described(part) for part in parts]
     if as_json:
         print_json(shown)
@@ -131,9 +131,10 @@ def check(package: str, as_json: bool) -> None:
     """
     parts = [registered for registered in registry().all() if _is_of(registered, package)]
     if not parts:
-        reasons = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in registry().broken)
         packages = sorted({registered.distribution for registered in registry().all()})
-        raise PluginError(f"no part comes from {package!r}; packages that bring parts: {', '.join(packages)}{reasons}")
+        raise PluginError(
+            f"no part comes from {package!r}; packages that bring parts: {', '.join(packages)}{registry().left_out}"
+        )
     from ssl_dc.testing import run_checks
 
     rows = [

@@ -17,16 +17,17 @@ from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.int8_plan import Int8Plan
-from ssl_dc.compiled.plan import Conv, Dial, Mask, Plan, Step
+from ssl_dc.compiled.plan import Conv, Decide, Dial, Mask, Plan, Step
 from ssl_dc.compiled.precisions import FLOAT32, INT8
 from ssl_dc.compiled.quantise import budgets_of, quantise
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
+from ssl_dc.gating.base import check_budgets, warn_beyond
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
 from ssl_dc.gating.sites import GateSite
 from ssl_dc.image_batches import check_images
 from ssl_dc.native.fork_safe import ForkSafeLock
-from ssl_dc.routes import Route
+from ssl_dc.routes import Budget, Route
 
 
 class Executed:
@@ -102,6 +103,8 @@ class Executor:
         self._compiled_budget = None if plan.dial is None else plan.dial.budget
         self._dial = None if plan.dial is None else Dial(self._compiled_budget)
         own = plan if self._dial is None else plan.with_dial(self._dial)
+        self._gates = [step.gate for step in plan.steps if isinstance(step, Decide)]
+        self._last_asked: Budget = None
         self._runner = chosen.build(own, self.threads)
         self._cost_model = cost_model
         self._costs: dict[ImageSize, CostModel] = {}
@@ -133,7 +136,7 @@ class Executor:
             ValueError: If they have another shape or device, or a budget is not such, or the route is dense.
         """
         check_images(images, device=self._device)
-        budgets = self._budgets(budget, len(images))
+        budgets = self._budgets(budget, images)
         with self._one_call_at_a_time:
             if os.getpid() == self._process:
                 features, opened = self._run(images, budgets)
@@ -142,15 +145,17 @@ class Executor:
                     features, opened = self._run(images, budgets)
         return Executed(features, opened, self.plan.sites, self._cost(image_size_of(images)))
 
-    def _budgets(self, budget: float | Sequence[float] | None, images: int) -> float | tuple[float, ...] | None:
+    def _budgets(self, budget: float | Sequence[float] | None, images: Tensor) -> float | tuple[float, ...] | None:
         """The budget of all images, or one for each."""
-        if budget is None or not images:
+        if budget is None or not len(images):
             return self._compiled_budget
         if self._dial is None:
             raise ValueError("a network without gates has no budget")
         asked = Route.at(budget).budget
-        if isinstance(asked, tuple) and len(asked) != images:
-            raise ValueError(f"there are {len(asked)} budgets for {images} images")
+        check_budgets(asked, images)
+        if asked != self._last_asked:
+            self._last_asked = asked
+            warn_beyond(self._gates, asked, stacklevel=4)
         return asked
 
     def _run(self, images: Tensor, budgets: float | tuple[float, ...] | None) -> tuple[Tensor, Tensor]:

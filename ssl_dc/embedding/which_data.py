@@ -56,7 +56,9 @@ def _kind_of(place: Path) -> str:
     """
     if not place.exists():
         names = ", ".join(registry().names("data"))
-        raise ConfigError(f"data {name_of(str(place))}: neither is it there, nor a data set; data sets are {names}")
+        raise ConfigError(
+            f"data {name_of(str(place))}: there is no such file or folder, and no data set of that name; there are {names}"
+        )
     if place.is_dir() and any((place / name).is_file() for name in _SAVED_BY_DATASETS):
         return "arrow"
     if holds_tars(place):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ssl_dc.errors import DialledWarning
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.routes import Budget
@@ -228,6 +230,34 @@ def beyond_budgets(gates: Sequence[Gate], budget: Budget) -> list[float]:
     stored = gates[0].budgets
     low, high = float(stored[0]) - NEAR, float(stored[-1]) + NEAR
     return sorted({each for each in (budget if isinstance(budget, tuple) else (budget,)) if not low <= each <= high})
+
+
+def check_budgets(budget: Budget, images: Sized) -> None:
+    """Check that there is one budget for all images of a batch, or one for each.
+
+    Raises:
+        ValueError: If it is not so.
+    """
+    if isinstance(budget, tuple) and len(budget) != len(images):
+        raise ValueError(f"there are {len(budget)} budgets for {len(images)} images")
+
+
+def warn_beyond(gates: Sequence[Gate], budget: Budget, stacklevel: int) -> None:
+    """Warn of budgets that gates have no thresholds for (:class:`DialledWarning`).
+
+    Args:
+        gates: Those of a network.
+        budget: The budget of a call.
+        stacklevel: That of ``warnings.warn``, seen from here.
+    """
+    if beyond := beyond_budgets(gates, budget):
+        named = ", ".join(f"{each:g}" for each in beyond)
+        warnings.warn(
+            f"the gates have no thresholds for a budget of {named}, and take those of the nearest budget of training;"
+            " ssl_dc.dialled calibrates thresholds for any budget",
+            DialledWarning,
+            stacklevel=stacklevel,
+        )
 
 
 NEAR = 1e-6

@@ -31,7 +31,9 @@ def _path_of_user(path: Any) -> Any:
         raise ValueError("is empty; name a folder or file")
     if "\0" in str(path):
         raise ValueError("holds a NUL character, which no path may")
-    return Path(os.path.expanduser(path)).absolute()
+    named = Path(os.path.expanduser(path)).absolute()
+    # With its ".." a path would depend on folders that hold nothing of it.
+    return named.resolve() if ".." in named.parts else named
 
 
 UserPath = Annotated[Path, BeforeValidator(_path_of_user)]

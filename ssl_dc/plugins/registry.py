@@ -146,8 +146,12 @@ class Registry:
         names = self.names(kind)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        out = "".join(f"\n  left out: {b.plugin} of {b.distribution}: {b.reason}" for b in self.broken)
-        raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{out}")
+        raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{self.left_out}")
+
+    @property
+    def left_out(self) -> str:
+        """The plugins that were left out, for the end of a message: a line for each, or nothing."""
+        return "".join(f"\n  left out: {each.plugin} of {each.distribution}: {each.reason}" for each in self.broken)
 
     def meant(self, kind: str, name: str) -> list[Registered]:
         """Every part that a name may mean: the one that :meth:`find` finds, or else all that packages bring."""

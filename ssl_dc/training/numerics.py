@@ -39,12 +39,17 @@ class NumericsWatch:
         training: Says which trouble ends the run.
         tell: Tells the user.
         resume_point: Returns the newest resume point for messages, or None.
+        part_of: Says for messages which part a loss term comes from.
     """
 
     def __init__(
-        self, training: TrainingConfig, tell: Callable[[str], None], resume_point: Callable[[], Path | None]
+        self,
+        training: TrainingConfig,
+        tell: Callable[[str], None],
+        resume_point: Callable[[], Path | None],
+        part_of: Callable[[str], str],
     ) -> None:
-        self._training = training
+        self._training, self._part_of = training, part_of
         self._tell, self._resume_point = tell, resume_point
         self._told: set[str] = set()
         self._late: _LateStep | None = None
@@ -57,7 +62,7 @@ class NumericsWatch:
         """
         if math.isfinite(loss.item()):
             return True
-        bad = [name for name, value in terms.items() if not math.isfinite(value.item())]
+        bad = [f"{name} of {self._part_of(name)}" for name, value in terms.items() if not math.isfinite(value.item())]
         self._not_finite(step, f"the loss is {loss.item()}; not finite: {', '.join(bad) or 'the sum'}")
         return False
 
@@ -139,7 +144,9 @@ class NumericsWatch:
             self._report("open", step, "every gate is open, for every image", self._training.on_stuck_gates)
 
     def _not_finite(self, step: int, text: str) -> None:
-        self._report("not finite", step, text, self._training.on_not_finite, advice=" A lower optimizer.lr often helps.")
+        # The first step has no update before it, so its learning rate is not the reason.
+        advice = " A lower optimizer.lr often helps." if step > 1 else ""
+        self._report("not finite", step, text, self._training.on_not_finite, advice)
 
     def _report(self, kind: str, step: int, text: str, action: str, advice: str = "") -> None:
         if action == "stop":

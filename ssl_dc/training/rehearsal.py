@@ -129,7 +129,7 @@ def _trial(but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
         yield
     except but:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TrialError(f"the trial step before training: {type(error).__name__}: {error}") from error
 
 

@@ -146,7 +146,8 @@ class Trainer:
         self._saved_step, self._last_save = -1, time.monotonic()
         on_gpu, scaled = self.accelerator.device.type == "cuda", self.accelerator.scaler is not None
         self._checks_late = on_gpu and not scaled and training.on_not_finite == "stop"
-        self.numerics = NumericsWatch(training, partial(self._tell, "on_message"), self._newest_resume_point)
+        tell = partial(self._tell, "on_message")
+        self.numerics = NumericsWatch(training, tell, self._newest_resume_point, self._part_of_term)
 
     def fit(
         self,
@@ -369,6 +370,9 @@ class Trainer:
     def _buffers(self) -> dict[str, Tensor]:
         """Copies of the buffers, which a forward pass changes: batch statistics."""
         return {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
+
+    def _part_of_term(self, term: str) -> str:
+        return self.parts.name("objective" if term in self.learner.objective.weights else "gating")
 
     def _newest_resume_point(self) -> Path | None:
         return self._checkpoints.newest() if self._checkpoints else None

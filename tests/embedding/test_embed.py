@@ -279,7 +279,7 @@ def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path) -> None:
         (["--output", "f.npy", "--budget", "0.5"], "--budget is for the gated route"),
         (["--output", "f.npy", "--route", "gated", "--budget", "0.3:0.6"], "one budget"),
         (["--output", "f.npy", "--split", "val"], "--split val: this data set has train, test"),
-        (["nowhere", "--output", "f.npy"], "data nowhere: neither is it there, nor a data set"),
+        (["nowhere", "--output", "f.npy"], "data nowhere: there is no such file or folder, and no data set"),
         ([".", "--data-root", "x", "--output", "f.npy"], "--data-root belongs to a data set that is named"),
         (["digits", "--data-set", "image_size=32", "--output", "f.npy"], "the model's own size"),
         (["--data-set", "image_size=32", "--output", "f.npy"], "the model's own size"),

@@ -411,6 +411,9 @@ RAISING = {
         "step 2: {} raised RuntimeError: mat1 and mat2 shapes cannot be multiplied (8x4 and 8x4)",
         "forward",
     ),
+    "an objective that ends the program": Raising(
+        TERMS, "        raise SystemExit(0)\n", "objective", "step 1: {} raised SystemExit: 0", "forward"
+    ),
     "an objective when it is bound": Raising(
         "        self.bound = True\n",
         '        raise ValueError("no such encoder")\n',

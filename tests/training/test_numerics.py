@@ -30,7 +30,7 @@ def started(**settings: Any) -> tuple[Trainer, Told]:
 
 def watch(**training: Any) -> tuple[NumericsWatch, list[str]]:
     said: list[str] = []
-    return NumericsWatch(TrainingConfig(**training), said.append, lambda: Path("runs/a/step-2")), said
+    return NumericsWatch(TrainingConfig(**training), said.append, lambda: Path("runs/a/step-2"), lambda _term: "it"), said
 
 
 def spoil_loss(made: Trainer, steps: set[int]) -> None:
