@@ -206,6 +206,7 @@ def test_a_checkout_that_is_not_installed_says_so_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.setattr(discovery, "installed_plugins", list)
+    monkeypatch.setattr("ssl_dc.cli.is_distribution", lambda: False)
     registry.cache_clear()
     said = message(*words)
     with pytest.raises(ssl_dc.PluginError) as caught:

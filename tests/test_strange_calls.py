@@ -87,7 +87,7 @@ def test_each_training_of_a_process_has_its_own_precision(here: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("export", "run", "\x1bP"), ("\x1b[2J",), ("train", "--\x1b[2J")])
-def test_words_of_a_wrong_call_cannot_reach_the_terminal_as_an_escape(words: tuple[str, ...]) -> None:
+def test_words_of_a_wrong_call_cannot_reach_the_terminal_as_an_escape(here: Path, words: tuple[str, ...]) -> None:
     said = refused(*words)
     assert "\x1b" not in said
     assert "\\x1b" in said

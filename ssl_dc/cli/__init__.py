@@ -12,7 +12,7 @@ import click
 from ssl_dc.cli.messages import end_at_signals, end_quickly, keep_standard_streams, reported
 from ssl_dc.errors import DialledWarning, OldNameWarning, PluginError, SlowerWarning
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
-from ssl_dc.plugins.installed import check_installed
+from ssl_dc.plugins.installed import check_installed, is_distribution
 from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
 
@@ -34,7 +34,8 @@ class LazyGroup(click.Group):
         files, none, rest = _plugin_choice(args, ctx)
         chosen = {NO_PLUGINS: "1" if none else None, PLUGIN_FILES: os.pathsep.join(files) or None}
         _set_environment(ctx, {name: value for name, value in chosen.items() if value is not None})
-        check_installed()
+        if rest != ["--version"] or not is_distribution():  # the version needs no part, and is to answer at once
+            check_installed()
         if files:  # the user named them: to pass over one in silence would hide its fault
             for each in registry().broken:
                 if each.distribution in files:

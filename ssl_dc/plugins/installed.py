@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from ssl_dc.errors import PluginError
 from ssl_dc.plugins.discovery import BUILT_IN
 from ssl_dc.plugins.registry import registry
+
+
+def is_distribution() -> bool:
+    """Whether Python knows a distribution of ssl-dc, without a look at its parts."""
+    try:
+        distribution(BUILT_IN)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def check_installed() -> None:
