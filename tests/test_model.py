@@ -406,6 +406,12 @@ def test_budgets_of_a_wrong_kind_or_number_are_one_message(run: Path) -> None:
         assert model(x, torch.tensor(0.3)).features.shape == model(x, torch.tensor([0.3, 0.3])).features.shape
 
 
+def test_a_budget_may_be_a_whole_number(run: Path) -> None:
+    x, model = torch.randn(2, 3, 8, 8), ssl_dc.load(run)
+    whole = model.encoder(x, Route(gated=True, budget=1)).features
+    assert torch.equal(whole, model.encoder(x, Route.at(1.0)).features)
+
+
 def test_a_compiled_network_warns_of_budgets_without_thresholds_as_the_model_does(run: Path) -> None:
     x, gated_model = torch.randn(1, 3, 8, 8), ssl_dc.load(run)
     compiled = gated_model.compile_gated()

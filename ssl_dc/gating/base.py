@@ -106,7 +106,7 @@ class Gate(nn.Module, ABC):
         if budget is None:
             return self.thresholds[self.usual]
         # A GPU makes a single number itself: it would wait for a copy.
-        asked = self.budgets.new_full((1,), budget) if isinstance(budget, float) else self.budgets.new_tensor(budget)
+        asked = self.budgets.new_tensor(budget) if isinstance(budget, tuple) else self.budgets.new_full((1,), budget)
         upper = (self.budgets < asked[:, None]).sum(dim=1).clamp(max=len(self.budgets) - 1)
         lower = (upper - 1).clamp(min=0)
         low, high = self.budgets[lower], self.budgets[upper]
