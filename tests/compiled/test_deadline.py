@@ -12,16 +12,27 @@ import ssl_dc
 
 
 class Machine:
-    """Stands for an executor and a clock: a call takes time in proportion to its budget, to the load, and to chance."""
+    """Stands for an executor and a clock: a call takes time in proportion to its budget, to the load, and to chance.
+
+    Attributes:
+        held_up: Share of the calls that another process holds up for 3 ms.
+    """
 
     def __init__(self, seed: int) -> None:
         self.now, self.load = 0.0, 1.0
         self.draw = np.random.default_rng(seed)
         self.took: list[float] = []
         self.budgets: list[float] = []
+        self.prepared: list[float] = []
+        self.held_up = 0.0
+
+    def prepare(self, budgets: list[float]) -> None:
+        """Remember them."""
+        self.prepared += budgets
 
     def __call__(self, _images: torch.Tensor, budget: float) -> str:
         seconds = 0.004 * (0.1 + 0.9 * budget) * self.load * self.draw.lognormal(0, 0.1)
+        seconds += 0.003 * (self.draw.random() < self.held_up)
         self.now += seconds
         self.took.append(1000 * seconds)
         self.budgets.append(budget)
@@ -38,6 +49,36 @@ def test_nine_calls_of_ten_are_in_time_under_a_changing_load(seed: int) -> None:
             assert held(torch.zeros(1)) == "result"
         settled = machine.took[200:]
         assert np.percentile(settled, 90) == pytest.approx(2.0, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_deadline_is_kept_where_another_process_holds_up_some_calls(seed: int) -> None:
+    machine = Machine(seed)
+    machine.held_up = 0.06
+    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    for _ in range(2000):
+        held(torch.zeros(1))
+    assert np.percentile(machine.took[200:], 90) == pytest.approx(2.0, rel=0.1)
+
+
+def test_every_budget_is_prepared() -> None:
+    machine = Machine(0)
+    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    for _ in range(1000):
+        held(torch.zeros(1))
+    assert len(machine.prepared) == 64
+    assert machine.prepared[0] == pytest.approx(0.05)
+    assert machine.prepared[-1] == pytest.approx(1.0)
+    assert set(machine.budgets) <= set(machine.prepared)
+    assert len(set(machine.budgets)) > 10
+
+
+def test_there_may_be_one_budget_only() -> None:
+    machine = Machine(0)
+    held = ssl_dc.Deadline(machine, 2.0, least=0.3, largest=0.3, clock=lambda: machine.now)  # type: ignore[arg-type]
+    for _ in range(20):
+        held(torch.zeros(1))
+    assert set(machine.budgets) == {held.budget} == {pytest.approx(0.3)}
 
 
 def test_the_budget_stays_between_its_ends() -> None:
