@@ -1,17 +1,17 @@
 """One compiled executor at many budgets: is it right at each, and does it keep a deadline while the machine's load changes?
 
-    python benchmarks/dialling.py RUN [--budgets 200] [--calls 2000] [--target 0.3] [--json FILE]
+    python benchmarks/dialling.py RUN [--budgets 200] [--calls 20000] [--target 0.3] [--json FILE]
 
 RUN was trained for several budgets (``ssl-dc train --budget 0.1:0.9``). First the executor is called at budgets drawn at
 random, on held-out images, and its features are compared with those of the network in torch. What it compiles is counted.
 Then the change to another budget is timed, for a new budget and for one that was used before.
 
 Last :class:`ssl_dc.Deadline` calls the executor with one image after another, on one thread. In turn the machine is left
-alone, one other process works all the time, and as many as there are cores. In each part the calls take turns with calls at the
-least and at the largest budget. Their 90th percentiles are the ends of what the deadline can be: no budget keeps a shorter one,
-and every budget keeps a longer one. By default the deadline lies in the middle (by ratio) between the least budget beside one
-other process and the largest budget alone. For each part the 90th percentile of the settled calls is told, which
-are those of the last three quarters. It is to be within a tenth of the deadline.
+alone, one other process works all the time, and as many as there are cores. In each part these calls take turns with calls
+at the least and at the largest budget. The 90th percentiles of the latter are the ends of what can be asked for: no budget
+keeps a shorter deadline, and every budget keeps a longer one. By default the deadline lies in the middle (by ratio) between
+the least budget beside one other process and the largest budget alone. For each part the 90th percentile of the settled
+calls is told, which are those of the last three quarters. It is to be within a tenth of the deadline.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--budgets", type=int, default=200)
     parser.add_argument("--images", type=int, default=16, help="held-out images at each budget")
-    parser.add_argument("--calls", type=int, default=2000, help="calls in each part")
+    parser.add_argument("--calls", type=int, default=20000, help="calls in each part")
     parser.add_argument("--target", type=float, help="the deadline in milliseconds")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -23,15 +23,15 @@ PLACES = 64
 class Deadline:
     """Calls an executor, and moves its budget between calls so that nine calls of ten are in time.
 
-    The rule steers the 90th percentile of the time of a call, not its mean. After a call that was late the budget falls by a
-    factor of exp(-0.18). After one that was in time it rises by a factor of exp(0.02). The two balance when a tenth of the
-    calls is late, whatever makes them late (the stochastic approximation of a quantile, Robbins and Monro 1951). The time of a
-    call is all that the caller waits for. A call uses the largest of 64 budgets, evenly spaced by their ratio, that is
-    not above the budget of this rule. All of them are prepared at once, so that no call lays out thresholds.
+    The rule steers the 90th percentile of the time of a call, not its mean. After a late call the budget falls by a factor
+    of exp(-0.18). After a call in time it rises by a factor of exp(0.02). The two balance when a tenth of the calls is late,
+    whatever makes them late (the stochastic approximation of a quantile, Robbins and Monro 1951). The time of a call is all
+    that the caller waits for. A call uses one of 64 budgets, evenly spaced by their ratio: the largest that is not above the
+    budget of the rule. All 64 are prepared at the beginning, so that no call has to lay out thresholds.
 
-    It starts at the least budget. From one end to the other a range of 0.1 to 0.9 takes 12 late calls, or 110 calls in time. The
-    budget stays between the least and the largest one. If the least budget is late in more than a tenth of the calls, the
-    deadline is missed. If the largest is late in fewer, time is left over.
+    It starts at the least budget. From 0.1 to 0.9 it takes 110 calls in time, and back 12 late calls. The budget stays
+    between the least and the largest one. If the least budget is late in more than a tenth of the calls, the deadline is
+    missed. If the largest one is late in fewer, time is left over.
 
     Args:
         executor: A compiled gated route.

@@ -196,8 +196,8 @@ class Executor:
     def prepare(self, budgets: Sequence[float]) -> None:
         """Lay out the thresholds of budgets now, so that no later call has to do it. Results do not change.
 
-        Otherwise the first call at a budget does it, in about the time of a small network. The thresholds of the latest budgets
-        are kept, up to 1 MiB for each gate. That is 512 budgets of a gate of 512 channels.
+        Otherwise the first call at a budget does it, in about the time of a small network. The thresholds of the latest
+        budgets are kept, up to 1 MiB for each gate. That is 512 budgets of a gate of 512 channels.
 
         Args:
             budgets: Shares of the dense cost, each in (0, 1].

@@ -50,9 +50,9 @@ class Laid:
 class RuleWeights:
     """The weights of a gate that has a pooled rule, as the kernel reads them, at one budget at a time.
 
-    The kernel keeps the addresses of the tensors. Another budget is written into the same memory, and the values at the
-    budgets of the latest calls are kept: a budget that is asked for again costs a copy. Most rules differ in their last bias
-    only, so only what differs from the first budget is kept for each.
+    The kernel keeps the addresses of the tensors, so the values at another budget are copied into the same memory. Those of
+    the latest budgets are kept, so that a budget that is asked for again costs only the copy. Of each budget only the
+    tensors are kept that differ from those of the first one. In most rules that is the last bias alone.
 
     Args:
         step: The decision of the gate, its dial at the first budget.
