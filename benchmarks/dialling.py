@@ -113,22 +113,23 @@ def milliseconds(call: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def spin() -> None:
-    """Work until the parent ends it."""
+def work() -> None:
+    """Compute on more memory than the caches hold, until the parent ends it."""
+    numbers = np.ones(2**23)
     while True:
-        pass
+        numbers *= 1.0000001
 
 
 @contextmanager
 def load(processes: int) -> Iterator[None]:
     """Other processes that work all the time."""
-    spinning = [multiprocessing.Process(target=spin, daemon=True) for _ in range(processes)]
-    for each in spinning:
+    working = [multiprocessing.Process(target=work, daemon=True) for _ in range(processes)]
+    for each in working:
         each.start()
     try:
         yield
     finally:
-        for each in spinning:
+        for each in working:
             each.terminate()
             each.join()
 

@@ -24,10 +24,10 @@ class Deadline:
     """Calls an executor, and moves its budget between calls so that nine calls of ten are in time.
 
     The rule steers the 90th percentile of the time of a call, not its mean. After a late call the budget falls by a factor
-    of exp(-0.18). After a call in time it rises by a factor of exp(0.02). The two balance when a tenth of the calls is late,
-    whatever makes them late (the stochastic approximation of a quantile, Robbins and Monro 1951). The time of a call is all
-    that the caller waits for. A call uses one of 64 budgets, evenly spaced by their ratio: the largest that is not above the
-    budget of the rule. All 64 are prepared at the beginning, so that no call has to lay out thresholds.
+    of exp(-0.18). After a call in time it rises by a factor of exp(0.02). The two balance when a tenth of the calls is
+    late, whatever makes them late (the stochastic approximation of a quantile, Robbins and Monro 1951). The time of a call
+    is all that the caller waits for. A call uses one of 64 budgets, evenly spaced by their ratio: the largest that is not
+    above the budget of the rule. All 64 are prepared at the beginning, so that no call has to lay out thresholds.
 
     It starts at the least budget. From 0.1 to 0.9 it takes 110 calls in time, and back 12 late calls. The budget stays
     between the least and the largest one. If the least budget is late in more than a tenth of the calls, the deadline is
