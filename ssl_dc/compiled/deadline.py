@@ -16,6 +16,8 @@ MISSED = 0.1
 """Share of the calls that may take longer than the deadline: the deadline is held at the 90th percentile."""
 STEP = 0.2
 """How far the logarithm of the budget moves when every call is late. Smaller steps follow a change of load more slowly."""
+REMEMBERED = 20
+"""How many late calls at the least budget are remembered at most, to be made up for by 180 calls in time."""
 PLACES = 64
 """Budgets to choose from. From 0.1 to 0.9 they are 3.5 % apart."""
 
@@ -30,8 +32,10 @@ class Deadline:
     above the budget of the rule. All 64 are prepared at the beginning, so that no call has to lay out thresholds.
 
     It starts at the least budget. From 0.1 to 0.9 it takes 110 calls in time, and back 12 late calls. The budget stays
-    between the least and the largest one. If the least budget is late in more than a tenth of the calls, the deadline is
-    missed. If the largest one is late in fewer, time is left over.
+    between the least and the largest one. Late calls at the least budget are remembered, up to 20: each is made up for by
+    nine calls in time before the budget rises. So short bursts of load do not add up to more than a tenth of late calls.
+    If the least budget is late in more than a tenth of the calls for long, the deadline is missed. If the largest one is
+    late in fewer, time is left over.
 
     Args:
         executor: A compiled gated route.
@@ -69,13 +73,13 @@ class Deadline:
     @property
     def budget(self) -> float:
         """The budget of the next call."""
-        return self._budgets[bisect_right(self._places, self._place) - 1]
+        return self._budgets[max(0, bisect_right(self._places, self._place) - 1)]
 
     def __call__(self, images: Tensor) -> Executed:
         """Features and masks of images (N, 3, H, W); see :meth:`ssl_dc.compiled.executor.Executor.__call__`."""
         start = self._clock()
         result = self._executor(images, self.budget)
         late = self._clock() - start > self._seconds
-        low, high = self._places[0], self._places[-1]
-        self._place = min(high, max(low, self._place + STEP * (MISSED - late)))
+        lowest, highest = self._places[0] - REMEMBERED * STEP * (1 - MISSED), self._places[-1]
+        self._place = min(highest, max(lowest, self._place + STEP * (MISSED - late)))
         return result

@@ -61,6 +61,32 @@ def test_the_deadline_is_kept_where_another_process_holds_up_some_calls(seed: in
     assert np.percentile(machine.took[200:], 90) == pytest.approx(2.0, rel=0.1)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_bursts_in_which_no_budget_is_in_time_are_made_up_for(seed: int) -> None:
+    machine = Machine(seed)
+    held = ssl_dc.Deadline(machine, 1.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    for _ in range(20):
+        for machine.load, calls in ((10.0, 15), (1.0, 285)):
+            for _ in range(calls):
+                held(torch.zeros(1))
+    assert np.mean(np.array(machine.took[200:]) > 1.0) == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_long_overload_is_forgotten_in_time() -> None:
+    machine = Machine(0)
+    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    machine.load = 100.0
+    for _ in range(1000):
+        held(torch.zeros(1))
+    machine.load = 0.1
+    for _ in range(180 + 2):
+        assert held.budget == pytest.approx(0.05)
+        held(torch.zeros(1))
+    for _ in range(150):
+        held(torch.zeros(1))
+    assert held.budget == pytest.approx(1.0)
+
+
 def test_every_budget_is_prepared() -> None:
     machine = Machine(0)
     held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
