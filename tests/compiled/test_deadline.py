@@ -39,10 +39,19 @@ class Machine:
         return "result"
 
 
+def deadline(machine: Machine, milliseconds: float, least: float = 0.05, largest: float = 1.0) -> ssl_dc.Deadline:
+    return ssl_dc.Deadline(machine, milliseconds, least=least, largest=largest, clock=lambda: machine.now)  # type: ignore[arg-type]
+
+
+def call(held: ssl_dc.Deadline, times: int) -> None:
+    for _ in range(times):
+        held(torch.zeros(1))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_nine_calls_of_ten_are_in_time_under_a_changing_load(seed: int) -> None:
     machine = Machine(seed)
-    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    held = deadline(machine, 2.0)
     for load in (1.0, 2.0, 0.8, 3.0):
         machine.load, machine.took = load, []
         for _ in range(1000):
@@ -55,43 +64,38 @@ def test_nine_calls_of_ten_are_in_time_under_a_changing_load(seed: int) -> None:
 def test_the_deadline_is_kept_where_another_process_holds_up_some_calls(seed: int) -> None:
     machine = Machine(seed)
     machine.held_up = 0.06
-    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
-    for _ in range(2000):
-        held(torch.zeros(1))
+    held = deadline(machine, 2.0)
+    call(held, 2000)
     assert np.percentile(machine.took[200:], 90) == pytest.approx(2.0, rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_bursts_in_which_no_budget_is_in_time_are_made_up_for(seed: int) -> None:
     machine = Machine(seed)
-    held = ssl_dc.Deadline(machine, 1.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    held = deadline(machine, 1.0)
     for _ in range(20):
         for machine.load, calls in ((10.0, 15), (1.0, 285)):
-            for _ in range(calls):
-                held(torch.zeros(1))
+            call(held, calls)
     assert np.mean(np.array(machine.took[200:]) > 1.0) == pytest.approx(0.1, abs=0.01)
 
 
 def test_a_long_overload_is_forgotten_in_time() -> None:
     machine = Machine(0)
-    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
+    held = deadline(machine, 2.0)
     machine.load = 100.0
-    for _ in range(1000):
-        held(torch.zeros(1))
+    call(held, 1000)
     machine.load = 0.1
     for _ in range(180 + 2):
         assert held.budget == pytest.approx(0.05)
         held(torch.zeros(1))
-    for _ in range(150):
-        held(torch.zeros(1))
+    call(held, 150)
     assert held.budget == pytest.approx(1.0)
 
 
 def test_every_budget_is_prepared() -> None:
     machine = Machine(0)
-    held = ssl_dc.Deadline(machine, 2.0, least=0.05, largest=1.0, clock=lambda: machine.now)  # type: ignore[arg-type]
-    for _ in range(1000):
-        held(torch.zeros(1))
+    held = deadline(machine, 2.0)
+    call(held, 1000)
     assert len(machine.prepared) == 64
     assert machine.prepared[0] == pytest.approx(0.05)
     assert machine.prepared[-1] == pytest.approx(1.0)
@@ -101,22 +105,19 @@ def test_every_budget_is_prepared() -> None:
 
 def test_there_may_be_one_budget_only() -> None:
     machine = Machine(0)
-    held = ssl_dc.Deadline(machine, 2.0, least=0.3, largest=0.3, clock=lambda: machine.now)  # type: ignore[arg-type]
-    for _ in range(20):
-        held(torch.zeros(1))
+    held = deadline(machine, 2.0, 0.3, 0.3)
+    call(held, 20)
     assert set(machine.budgets) == {held.budget}
     assert held.budget == pytest.approx(0.3)
 
 
 def test_the_budget_stays_between_its_ends() -> None:
     machine = Machine(0)
-    held = ssl_dc.Deadline(machine, 1e-6, least=0.2, largest=0.7, clock=lambda: machine.now)  # type: ignore[arg-type]
-    for _ in range(50):
-        held(torch.zeros(1))
+    held = deadline(machine, 1e-6, 0.2, 0.7)
+    call(held, 50)
     assert held.budget == pytest.approx(0.2)
-    easy = ssl_dc.Deadline(machine, 1e6, least=0.2, largest=0.7, clock=lambda: machine.now)  # type: ignore[arg-type]
-    for _ in range(100):
-        easy(torch.zeros(1))
+    easy = deadline(machine, 1e6, 0.2, 0.7)
+    call(easy, 100)
     assert easy.budget == pytest.approx(0.7)
     assert all(0.19 < budget < 0.71 for budget in machine.budgets)
 
