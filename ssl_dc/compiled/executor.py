@@ -139,13 +139,11 @@ class Executor:
         with self._one_call_at_a_time:
             budgets = self._budgets(budget, images)
             if os.getpid() == self._process:
-                features, opened = self._run(images, budgets)
+                features, opened, faulty = self._run(images, budgets)
             else:  # torch's own threads did not survive the fork; torch would wait for them for ever
                 with torch_threads(1):
-                    features, opened = self._run(images, budgets)
-        if faulty := not_finite(images):  # a NaN may lie where nothing is computed, so the features would not show it
-            features[faulty] = torch.nan
-            warn_not_finite(faulty, len(images), stacklevel=3)
+                    features, opened, faulty = self._run(images, budgets)
+        warn_not_finite(faulty, len(images), stacklevel=3)
         return Executed(features, opened, self.plan.sites, self._cost(image_size_of(images)))
 
     def _budgets(self, budget: float | Sequence[float] | None, images: Tensor) -> float | tuple[float, ...] | None:
@@ -161,10 +159,19 @@ class Executor:
             warn_beyond(self._gates, asked, stacklevel=4)
         return asked
 
-    def _run(self, images: Tensor, budgets: float | tuple[float, ...] | None) -> tuple[Tensor, Tensor]:
-        """Features and open entries of images, each at its budget: images of one budget are run together."""
-        if not isinstance(budgets, tuple):
-            return self._run_at(images, budgets)
+    def _run(self, images: Tensor, budgets: float | tuple[float, ...] | None) -> tuple[Tensor, Tensor, list[int]]:
+        """Features and open entries of images, each at its budget, and the numbers of the images that are not finite."""
+        if isinstance(budgets, tuple):
+            features, opened = self._run_each_at(images, budgets)
+        else:
+            features, opened = self._run_at(images, budgets)
+        faulty = not_finite(images)
+        if faulty:
+            features[faulty] = torch.nan  # a NaN may lie where nothing is computed, so the features would not show it
+        return features, opened, faulty
+
+    def _run_each_at(self, images: Tensor, budgets: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        """Features and open entries of images, each at its own budget: images of one budget are run together."""
         features = torch.empty(len(images), 0)
         opened = torch.empty(len(images), 0, dtype=torch.uint8)
         for number, budget in enumerate(sorted(set(budgets))):
