@@ -28,6 +28,8 @@ from ssl_dc.image_batches import check_images, not_finite, warn_not_finite
 from ssl_dc.native.fork_safe import ForkSafeLock
 from ssl_dc.routes import Budget, Route
 
+DENSE_HAS_NO_BUDGET = "a network without gates has no budget"
+
 
 class Executed:
     """The results of a compiled network for a batch.
@@ -151,7 +153,7 @@ class Executor:
         if budget is None or not len(images):
             return self._compiled_budget
         if self._dial is None:
-            raise ValueError("a network without gates has no budget")
+            raise ValueError(DENSE_HAS_NO_BUDGET)
         asked = Route.at(budget).budget
         check_budgets(asked, images)
         if asked != self._last_asked:
@@ -183,10 +185,39 @@ class Executor:
         return features, opened
 
     def _run_at(self, images: Tensor, budget: float | None) -> tuple[Tensor, Tensor]:
-        if self._dial is not None and self._dial.budget != budget:
-            self._dial.budget = budget
-            self._runner.budget_changed()
+        self._turn(budget)
         return self._runner(images)
+
+    def _turn(self, budget: float | None) -> None:
+        """Turn the dial to a budget, if it is elsewhere."""
+        if self._dial is None or self._dial.budget == budget:
+            return
+        self._dial.budget = budget
+        try:
+            self._runner.budget_changed()
+        except BaseException:
+            self._dial.budget = math.nan  # equals no budget, so that the next call turns the dial again
+            raise
+
+    def prepare(self, budgets: Sequence[float]) -> None:
+        """Lay out the thresholds of budgets now, so that no later call has to do it. Results do not change.
+
+        Otherwise the first call at a budget does it, in about the time of a small network. The thresholds of the latest
+        budgets are kept, up to 1 MiB for each gate. That is 512 budgets of a gate of 512 channels.
+
+        Args:
+            budgets: Shares of the dense cost, each in (0, 1].
+
+        Raises:
+            TypeError: If they are not numbers.
+            ValueError: If a budget is not such, or the route is dense.
+        """
+        if self._dial is None:
+            raise ValueError(DENSE_HAS_NO_BUDGET)
+        asked = Route.at(budgets).budget
+        with self._one_call_at_a_time:
+            for budget in asked if isinstance(asked, tuple) else (asked,):
+                self._turn(budget)
 
     def seconds_of_steps(self, image: Tensor) -> Tensor:
         """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that is not run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
@@ -15,6 +16,8 @@ from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, RELU_OF, HOST = range(8)
 """The kinds of operation, in the order of ``enum kind`` in program.h."""
+KEPT_BYTES = 2**20
+"""Memory for the rules of one gate at the budgets of the latest calls: enough for 512 budgets of a gate of 512 channels."""
 
 
 def in_kernel(step: Step) -> TypeGuard[Conv]:
@@ -44,18 +47,67 @@ class Laid:
     scale: Tensor | None = None
 
 
-@dataclass(frozen=True)
 class RuleWeights:
-    """The weights of a gate that has a pooled rule, as the kernel reads them.
+    """The weights of a gate that has a pooled rule, as the kernel reads them, at one budget at a time.
+
+    The kernel keeps the addresses of the tensors, so the values at another budget are copied into the same memory. Those of
+    the latest budgets are kept, so that a budget that is asked for again costs only the copy. Of each budget only the
+    tensors are kept that differ from those of the first one. In most rules that is the last bias alone.
+
+    Args:
+        step: The decision of the gate, its dial at the first budget.
+        rule: The rule at this budget.
+        kernel: Gives the width of a vector.
 
     Attributes:
         hidden: Number of hidden units.
         tensors: Weight (hidden, in), bias (hidden,), weight (channels, hidden), bias (channels,); rows are padded to whole
-            vectors.
+            vectors. They hold the values at the budget of the latest :meth:`turn`.
     """
 
-    hidden: int
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor]
+    def __init__(self, step: Decide, rule: PooledRule, kernel: Kernel) -> None:
+        self._step, self._kernel = step, kernel
+        self.hidden = len(rule.hidden_bias)
+        self._first = _laid_rule(rule, kernel)
+        self.tensors = tuple(values.clone() for values in self._first)
+        self._in_place = list(self._first)
+        self._kept = OrderedDict({step.dial.budget: self._first})
+        self._kept_bytes = 0
+
+    def turn(self) -> None:
+        """Put the values at the budget of the dial in place.
+
+        Raises:
+            RunError: If the gate has no pooled rule at this budget.
+        """
+        budget = self._step.dial.budget
+        if budget not in self._kept:
+            self._keep(budget, self._lay_out())
+        self._kept.move_to_end(budget)
+        for number, values in enumerate(self._kept[budget]):
+            if self._in_place[number] is not values:
+                self.tensors[number].copy_(values)
+                self._in_place[number] = values
+
+    def _lay_out(self) -> tuple[Tensor, ...]:
+        """The values at the budget of the dial. A tensor that is as at the first budget is the same object."""
+        rule = self._step.rule
+        if rule is None:
+            raise RunError(f"the gate at {self._step.site.name} has a pooled rule at one budget and none at another")
+        laid = _laid_rule(rule, self._kernel)
+        return tuple(first if torch.equal(first, new) else new for first, new in zip(self._first, laid, strict=True))
+
+    def _keep(self, budget: float | None, values: tuple[Tensor, ...]) -> None:
+        """Keep the values at a budget, and forget those that were not used for longest if there are too many."""
+        self._kept[budget] = values
+        self._kept_bytes += self._own_bytes(values)
+        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= self._own_bytes(oldest)
+
+    def _own_bytes(self, values: tuple[Tensor, ...]) -> int:
+        """Memory of the values that are not those of the first budget."""
+        return sum(new.nbytes for first, new in zip(self._first, values, strict=True) if new is not first)
 
 
 class Weights:
@@ -75,7 +127,7 @@ class Weights:
                 self._convolutions[step.output] = self._laid(step)
             elif isinstance(step, Decide):
                 rule = step.rule
-                self._rules[step.site.name] = None if rule is None else _rule_weights(rule, kernel)
+                self._rules[step.site.name] = None if rule is None else RuleWeights(step, rule, kernel)
 
     def convolution(self, step: Conv) -> Laid:
         """The weights of a convolution, laid out."""
@@ -85,17 +137,15 @@ class Weights:
         """The weights of a gate's pooled rule; None for a gate that has none."""
         return self._rules[step.site.name]
 
-    def decide_anew(self, plan: Plan) -> None:
-        """Lay out the rules of the gates again, in the same memory, for the budget that the plan's dial now has."""
-        for step in plan.steps:
-            laid = self._rules.get(step.output) if isinstance(step, Decide) else None
-            if laid is None or not isinstance(step, Decide):
-                continue
-            rule = step.rule
-            if rule is None:
-                raise RunError(f"the gate at {step.site.name} has a pooled rule at one budget and none at another")
-            for old, new in zip(laid.tensors, _rule_weights(rule, self._kernel).tensors, strict=True):
-                old.copy_(new)
+    def turn(self) -> None:
+        """Put the rules of the gates at the budget of the plan's dial in place, in the same memory.
+
+        Raises:
+            RunError: If a gate has a pooled rule at one budget and none at another.
+        """
+        for rule in self._rules.values():
+            if rule is not None:
+                rule.turn()
 
     def plan_with(self, plan: Plan) -> Plan:
         """The plan with weights (out, in, h, w) again, after :func:`without_weights`."""
@@ -141,15 +191,15 @@ def columns(weight: Tensor, kernel: Kernel) -> Tensor:
     return torch.cat([block.flatten() for block in turned.split(kernel.block, dim=3)])
 
 
-def _rule_weights(rule: PooledRule, kernel: Kernel) -> RuleWeights:
+def _laid_rule(rule: PooledRule, kernel: Kernel) -> tuple[Tensor, ...]:
+    """The tensors of a rule, float32; rows are padded to whole vectors."""
     tensors = (
-        pad(rule.hidden_weight, 1, kernel.vector).contiguous(),
-        rule.hidden_bias.contiguous(),
-        pad(rule.weight, 1, kernel.vector).contiguous(),
-        rule.bias.contiguous(),
+        pad(rule.hidden_weight, 1, kernel.vector),
+        rule.hidden_bias,
+        pad(rule.weight, 1, kernel.vector),
+        rule.bias,
     )
-    first, second, third, fourth = (tensor.detach().float() for tensor in tensors)
-    return RuleWeights(len(rule.hidden_bias), (first, second, third, fourth))
+    return tuple(tensor.detach().float().contiguous() for tensor in tensors)
 
 
 def pad(tensor: Tensor, dim: int, multiple: int) -> Tensor:

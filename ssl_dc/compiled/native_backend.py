@@ -66,7 +66,7 @@ class NativeRunner:
 
     def budget_changed(self) -> None:
         """Give the kernel the thresholds of the new budget."""
-        self._weights.decide_anew(self.plan)
+        self._weights.turn()
 
     def seconds(self, image: Tensor) -> Tensor:
         """Seconds of each step of the plan for an image (3, H, W), float64; 0 for a step that is not run."""
