@@ -333,6 +333,8 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu", revision: st
         raise TypeError(
             f"load takes a run's folder, or owner/name of a model on the Hub, as text or a path, not {folder!r}"
         )
+    if folder == "":
+        raise ConfigError("load takes a run's folder, or owner/name of a model on the Hub, not an empty text")
     if isinstance(folder, str) and is_hub_name(folder) and not Path(folder).exists():
         from ssl_dc.hub.download import downloaded
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -32,6 +34,42 @@ def check_images(images: Tensor, dtypes: Sequence[torch.dtype] = (torch.float32,
     shaped = images.ndim == 4 and images.shape[1] == 3 and 0 not in images.shape[2:]
     if not shaped or (device is not None and images.device.type != device):
         raise ValueError(f"{wanted}, not {seen}")
+
+
+def not_finite(images: Tensor) -> list[int]:
+    """The numbers of the images (N, 3, H, W) that hold NaN or infinity. On a GPU the program waits for the answer."""
+    if math.isfinite(float(images.sum())):  # one quick pass is enough for the usual batch
+        return []
+    numbers: list[int] = (~images.flatten(1).isfinite().all(dim=1)).nonzero().flatten().tolist()
+    return numbers
+
+
+SHOWN = 10
+"""How many images that are not finite a warning names."""
+
+
+def warn_not_finite(numbers: Sequence[int], total: int, stacklevel: int) -> None:
+    """Warn of images that are not finite (:class:`RuntimeWarning`), if there are any.
+
+    Args:
+        numbers: Their numbers, from 0.
+        total: How many images there are.
+        stacklevel: That of ``warnings.warn``, seen from here.
+    """
+    if not numbers:
+        return
+    what, label = (
+        ("holds", "its features mean nothing: number")
+        if len(numbers) == 1
+        else ("hold", "their features mean nothing: numbers")
+    )
+    more = f" and {len(numbers) - SHOWN:,} more" if len(numbers) > SHOWN else ""
+    named = ", ".join(map(str, numbers[:SHOWN]))
+    warnings.warn(
+        f"of {total:,} images {len(numbers):,} {what} NaN or infinity, and {label} {named}{more}",
+        RuntimeWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -17,7 +17,7 @@ from ssl_dc.errors import RunError
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import check_budgets, gates_of, warn_beyond
 from ssl_dc.gating.cost import CostModel, ImageSize, Trace, image_size_of
-from ssl_dc.image_batches import check_images
+from ssl_dc.image_batches import check_images, not_finite, warn_not_finite
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
 
@@ -51,7 +51,9 @@ class Model(nn.Module):
     features in evaluation mode, without a gradient, whatever mode the model is in. Calling the model itself is for further
     training: it gives features with a gradient, in the model's own mode.
 
-    Images are float32, or of the model's own dtype if it was moved to another. They may be on any device.
+    Images are float32, or of the model's own dtype if it was moved to another. They may be on any device. A
+    :class:`RuntimeWarning` names images that hold NaN or infinity. Images on a GPU are not looked at for this, because the
+    program would have to wait.
 
     Args:
         config: The config that the encoder was built from.
@@ -157,15 +159,15 @@ class Model(nn.Module):
             TypeError: If the images are no tensor, or neither float32 nor of the model's dtype.
             ValueError: If they have another shape.
         """
-        if route.gated:
-            self._need_gates()
-        check_images(images, (torch.float32, self.dtype))
-        encoded: Encoded = self.encoder(images.to(self.device, self.dtype), route)
+        encoded = self._encoded(images, route)
+        warn_not_finite(_visibly_not_finite(images), len(images), stacklevel=5)  # torch's own calls stand between
         return encoded
 
     def dense(self, images: Tensor) -> Tensor:
         """Features (N, feature_dim) of images (N, 3, H, W) by the dense route; each image as :attr:`transform` gives it."""
-        return self._evaluated(images, Route.DENSE).features
+        features = self._evaluated(images, Route.DENSE).features
+        warn_not_finite(_visibly_not_finite(images), len(images), stacklevel=3)
+        return features
 
     def gated(self, images: Tensor, budget: float | Sequence[float] | None = None) -> GatedFeatures:
         """Features and cost of images (N, 3, H, W) by the gated route; each image as :attr:`transform` gives it.
@@ -187,6 +189,7 @@ class Model(nn.Module):
         check_budgets(route.budget, images)
         self._warn_beyond(route)
         features, masks = self._evaluated(images, route)
+        warn_not_finite(_visibly_not_finite(images), len(images), stacklevel=3)
         trace = Trace(masks, self._cost_at(image_size_of(images)))
         return GatedFeatures(features, trace.macs(), trace.ratio(), masks)
 
@@ -207,8 +210,15 @@ class Model(nn.Module):
             ValueError: If an array or tensor has the shape or the values of none, there are no pictures, or no such route.
         """
         way = Route.parse(route) if isinstance(route, str) else route
-        batches = batches_of(pictures, self.transform, batch_size)
-        return torch.cat([self._evaluated(batch, way).features for batch in batches])
+        features: list[Tensor] = []
+        faulty: list[int] = []
+        done = 0
+        for batch in batches_of(pictures, self.transform, batch_size):
+            features.append(self._evaluated(batch, way).features)
+            faulty += [done + number for number in _visibly_not_finite(batch)]
+            done += len(batch)
+        warn_not_finite(faulty, done, stacklevel=3)
+        return torch.cat(features)
 
     def compile_gated(
         self,
@@ -269,7 +279,8 @@ class Model(nn.Module):
         """What a user asks a model: its network, routes, size and cost."""
         config, backbone = self.config, self.config.backbone
         width = f", width {backbone.width}" if hasattr(backbone, "width") else ""
-        gating = f" ({config.gating.name}, budget {config.budget.target:g})" if config.budget.target is not None else ""
+        budgets = ", ".join(f"{budget:g}" for budget in config.budget.budgets)
+        gating = f" ({config.gating.name}, trained for budget {budgets})" if budgets else ""
         least = f", at least {self.cost.floor_macs:,} gated" if self.has_gates else ""
         lines = (
             f"network: {backbone.name}{width}, {config.data.image_size} px, encoder {config.encoder.name}",
@@ -282,9 +293,16 @@ class Model(nn.Module):
     @torch.no_grad()
     def _evaluated(self, images: Tensor, route: Route) -> Encoded:
         if not self.training:
-            return self.forward(images, route)
+            return self._encoded(images, route)
         with evaluation_mode(self):
-            return self.forward(images, route)
+            return self._encoded(images, route)
+
+    def _encoded(self, images: Tensor, route: Route) -> Encoded:
+        if route.gated:
+            self._need_gates()
+        check_images(images, (torch.float32, self.dtype))
+        encoded: Encoded = self.encoder(images.to(self.device, self.dtype), route)
+        return encoded
 
     def _cost_at(self, size: ImageSize) -> CostModel:
         """The cost model at an image size, counted when it is first asked for."""
@@ -325,6 +343,16 @@ class Model(nn.Module):
     def _need_gates(self) -> None:
         if not self.has_gates:
             raise RunError(f"this model has no gated route: it was trained with gating {self.config.gating.name!r}")
+
+
+def _visibly_not_finite(images: Tensor) -> list[int]:
+    """The numbers of the images that hold NaN or infinity, where it takes no waiting to see that: on the CPU."""
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return []
+    try:
+        return not_finite(images)
+    except RuntimeError:  # torch traces, or maps over images, and there are no values to see
+        return []
 
 
 def _short(dtype: torch.dtype) -> str:

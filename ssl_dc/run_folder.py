@@ -55,7 +55,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_dc.assemble import build_encoder, build_network
+from ssl_dc.assemble import Network, build_encoder, build_network
 from ssl_dc.atomic_files import is_partial, read_bytes, remove_tree, write_bytes, write_text
 from ssl_dc.config import RunConfig, dump, read_complete
 from ssl_dc.data.base import ImageSet
@@ -309,9 +309,20 @@ class RunFolder:
         tensors = read_tensors(self.model_file)
         if network_outline := outline(config):
             check_fit(network_outline, tensors, self.model_file)
-        network = build_network(config)
+        network = self._built(config)
         fill(network.encoder, tensors, self.model_file)
         return Model(config, network.encoder, network.cost).to(device)
+
+    def _built(self, config: RunConfig) -> Network:
+        """The network of the run's config.
+
+        Raises:
+            ConfigError: If it cannot be built. The message names the file of the config.
+        """
+        try:
+            return build_network(config)
+        except ConfigError as error:
+            raise type(error)(f"{self.config_file}: {error}") from error
 
     def save_traceback(self, error: BaseException) -> Path:
         """Write the traceback of an exception. Returns the file; each process of a launch has its own."""

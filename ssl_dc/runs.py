@@ -77,7 +77,7 @@ class Run:
             ("network", f"{config.backbone.name}, {config.data.image_size} px, {cost.dense_macs:,} MACs an image"),
             ("epochs", f"{config.training.epochs:,}"),
         ]
-        return as_html([ReportTable(f"Run {self.folder}", ("", ""), rows), *self.outcome.tables()])
+        return as_html([ReportTable(f"Run {self.folder}", ("", ""), rows), *self.outcome.at(self.folder).tables()])
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,12 @@ class PreparedRun:
         if found and self.is_main_process:
             folder.save_bad_images(found)
             count = sum(map(len, found.values()))
-            self._say(told, f"{count} images could not be read, and others stood in: {folder.bad_images_file}")
+            said = (
+                "1 image could not be read, and another"
+                if count == 1
+                else f"{count:,} images could not be read, and others"
+            )
+            self._say(told, f"{said} stood in: {folder.bad_images_file}")
 
     def _watchers(self, folder: RunFolder, watchers: Sequence[Watcher]) -> list[Watcher]:
         """The watchers of the run. Only the main process has any.

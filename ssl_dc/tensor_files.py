@@ -73,7 +73,7 @@ def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
         tensors = load_tensors(content)
         recorded = _metadata(content).get(CHECKSUM)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
-        raise RunError(f"{path} is not a whole safetensors file: {name_of(str(error))}") from error
+        raise _not_safetensors(path, content, error) from error
     if recorded is not None and recorded != checksum(tensors):
         raise RunError(f"{path} is damaged: its tensors are not those whose checksum it was written with")
     return tensors
@@ -81,6 +81,7 @@ def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 def _read_whole(path: Path) -> bytes:
     """The content of a safetensors file, once its size is what its header says, so that no more memory is taken."""
+    start = b""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -93,7 +94,26 @@ def _read_whole(path: Path) -> bytes:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
-        raise RunError(f"{path} is not a whole safetensors file: {name_of(str(error))}") from error
+        raise _not_safetensors(path, start, error) from error
+
+
+ARCHIVE = b"PK\x03\x04"
+"""How files begin that ``torch.save`` writes: archives with a pickle in them. Long ago they were pickles alone."""
+
+
+def _not_safetensors(path: Path, start: bytes, error: BaseException) -> RunError:
+    """What is wrong with a file that cannot be parsed as safetensors, from how it begins."""
+    if start.startswith(ARCHIVE) or _is_pickle(start):
+        return RunError(
+            f"{path} is a pickle, as torch.save writes it, and no safetensors file. A pickle can run code, so it is not"
+            " opened. Allowed is a safetensors file: save_file of safetensors.torch writes one of a state_dict"
+        )
+    return RunError(f"{path} is not a whole safetensors file: {name_of(str(error))}")
+
+
+def _is_pickle(start: bytes) -> bool:
+    """Whether a file begins as a pickle, and its first eight bytes are no length of a header that can be."""
+    return start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") and any(start[4:8])
 
 
 def _data_size(header: bytes) -> int:

@@ -6,6 +6,7 @@ import copy
 import io
 import multiprocessing
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -319,11 +320,14 @@ def test_it_says_what_it_is_in_a_few_lines() -> None:
     assert repr(it).splitlines() == [
         "Model(",
         "  network: resnet18, width 4, 8 px, encoder shared",
-        "  routes: dense, gated (dgnet, budget 0.3)",
+        "  routes: dense, gated (dgnet, trained for budget 0.3)",
         f"  parameters: {parameters:,}, float32 on cpu",
         f"  MACs an image: {it.cost.dense_macs:,} dense, at least {it.cost.floor_macs:,} gated",
         ")",
     ]
+    with pytest.warns(ssl_dc.DialledWarning):
+        asked = repr(it.at_budget(0.25, 0.4))
+    assert "  routes: dense, gated@0.25, gated@0.4 (dgnet, trained for budget 0.3)\n" in asked
     bare = repr(model(gating__name="none").to(torch.bfloat16))
     assert "routes: dense\n" in bare
     assert "bfloat16 on cpu" in bare
@@ -352,6 +356,43 @@ def test_calling_the_model_gives_features_to_train_on(route: Route) -> None:
     assert it.encoder.backbone(route).get_parameter("conv1.weight").grad.abs().sum() > 0
     with pytest.raises(RunError, match="'none'"):
         model(gating__name="none")(images(), Route.GATED)
+
+
+# images that are not finite
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda it, x: it.dense(x),
+        lambda it, x: it.gated(x).features,
+        lambda it, x: it(x).features,
+        lambda it, x: it.features(x, batch_size=2),
+        lambda it, x: it.compile_gated()(x).features,
+    ],
+    ids=["dense", "gated", "call", "features", "compiled"],
+)
+def test_images_that_are_not_finite_are_named_once(way: Any, value: float) -> None:
+    it, x = model(), images(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        way(it, x)
+    x[4, 1, 2, 3] = value
+    said = "of 6 images 1 holds NaN or infinity, and its features mean nothing: number 4"
+    with pytest.warns(RuntimeWarning, match=f"^{said}$") as caught:
+        features = way(it, x)
+    assert [Path(each.filename) for each in caught] == [Path(__file__)]
+    assert features[[0, 1, 2, 3, 5]].isfinite().all()
+    x[:, 0, 0, 0] = value
+    with pytest.warns(RuntimeWarning, match="of 6 images 6 hold NaN .* their .*: numbers 0, 1, 2, 3, 4, 5$"):
+        way(it, x)
+
+
+def test_images_whose_values_torch_does_not_show_are_not_looked_at() -> None:
+    it = model()
+    mapped = torch.func.vmap(lambda x: it(x[None]).features[0])(images())
+    assert torch.allclose(mapped, it.dense(images()), atol=1e-5)
 
 
 # loaded onto a device

@@ -168,6 +168,11 @@ def test_a_folder_that_is_no_path_is_told_what_is_taken(folder: Any) -> None:
         ssl_dc.load(folder)
 
 
+def test_an_empty_text_is_told_what_is_taken() -> None:
+    with pytest.raises(ConfigError, match="load takes a run's folder, or owner/name of a model on the Hub, not an empty"):
+        ssl_dc.load("")
+
+
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
 def test_a_truncated_file_of_weights_is_refused(copied_run: Path, size: int) -> None:
     path = copied_run / "model.safetensors"
@@ -181,9 +186,14 @@ def test_a_pickle_in_the_place_of_the_weights_is_not_opened(copied_run: Path, tm
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.mkdir, (tmp_path / "made",)  # type: ignore[return-value]
 
-    torch.save(Evil(), copied_run / "model.safetensors")
-    with pytest.raises(RunError):
-        ssl_dc.load(copied_run)
+    path = copied_run / "model.safetensors"
+    for zipped in (True, False):
+        torch.save(Evil(), path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(RunError) as caught:
+            ssl_dc.load(copied_run)
+        said = f"{path} is a pickle, as torch.save writes it, and no safetensors file. A pickle can run code"
+        assert str(caught.value).startswith(said)
+        assert "Allowed is a safetensors file" in str(caught.value)
     assert not (tmp_path / "made").exists()
 
 
@@ -203,6 +213,23 @@ def test_a_config_that_is_not_valid_is_refused_with_its_line(copied_run: Path) -
         ssl_dc.load(copied_run)
     (copied_run / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json"):
+        ssl_dc.load(copied_run)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "said"),
+    [
+        ("budget", {"target": None}, r"config\.json:\d+: budget\.target: gating 'dgnet' needs a budget"),
+        ("budget", {"target": 1e-6}, r"config\.json: .*1e-06"),
+        ("routes", ["gated"], r"config\.json:\d+: "),
+        ("training", {"batch_size": 7, "accumulation": 2}, r"config\.json:\d+: "),
+    ],
+)
+def test_what_the_whole_config_lacks_is_told_with_its_file(copied_run: Path, section: str, value: Any, said: str) -> None:
+    config = json.loads((copied_run / "config.json").read_text())
+    config[section] = {**config[section], **value} if isinstance(value, dict) else value
+    (copied_run / "config.json").write_text(json.dumps(config, indent=2))
+    with pytest.raises(ConfigError, match=said):
         ssl_dc.load(copied_run)
 
 

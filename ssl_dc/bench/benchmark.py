@@ -20,16 +20,19 @@ class Benchmark(Report):
         situations: The times in each situation.
         profile: The time of each layer and gate for single images; None without gates or without the compiled kernel.
         qualities: What each way gives for its time; None if that was not measured.
+        images: How many images were timed; None if that is not known.
     """
 
     situations: Sequence[Measured]
     profile: Profile | None
     qualities: Qualities | None = None
+    images: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The situations, the gates that cost more time than they save, and what each way gives."""
         losing = [] if self.profile is None else self.profile.losing_gates
         return {
+            "images": self.images,
             "situations": [measured.as_json() for measured in self.situations],
             "losing_gates": [vars(gate) for gate in losing],
             "quality": None if self.qualities is None else self.qualities.as_json(),
@@ -38,12 +41,25 @@ class Benchmark(Report):
     def tables(self) -> Sequence[ReportTable]:
         """A table for each situation, one of the gates that cost more time than they save, one of what each way gives.
 
-        What was not measured is said once, below the last situation.
+        What holds for all situations is said once, below the last one: how speed-ups are taken, of which images the cost
+        is, and what was not measured.
         """
         times = [table for measured in self.situations for table in measured.tables()]
         if times:
-            times[-1] = replace(times[-1], note="\n".join((times[-1].note, *self._not_measured())))
+            times[-1] = replace(times[-1], note="\n".join((times[-1].note, *self._how(), *self._not_measured())))
         return [*times, *self._losing_gates(), *(self.qualities.tables() if self.qualities is not None else ())]
+
+    def _how(self) -> Iterator[str]:
+        """How the numbers of all situations were taken, a line each."""
+        yield (
+            "A speed-up is the median of ratios: each call is compared with the call of the other way on the same images in"
+            " the same round. The ratio of two medians may differ from it, most of all on a busy machine."
+        )
+        if self.images is not None and any(measured.cost_ratio is not None for measured in self.situations):
+            yield (
+                f"The cost is that of the {self.images:,} images that were timed (--images). The end of the training and"
+                " ssl-dc cost take all held-out images, ssl-dc report takes up to 2,000, so their cost differs a little."
+            )
 
     def _not_measured(self) -> Iterator[str]:
         """A line for each reason, with the names of the runtimes that are missing for it."""

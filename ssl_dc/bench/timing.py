@@ -26,6 +26,10 @@ CALLS = 3
 """Timed calls in a turn. An untimed call precedes them: it wakes the processor and fills its caches."""
 
 
+MIN_ROUNDS = 10
+"""Rounds that are timed however long they take."""
+
+
 @dataclass(frozen=True)
 class Timing:
     """The time of one way, in milliseconds.
@@ -61,7 +65,12 @@ class Times:
         return float(np.median(np.array(self.milliseconds[slow]) / np.array(self.milliseconds[fast])))
 
 
-def in_turns(ways: Mapping[str, Way], *, seconds: float, min_rounds: int = 10) -> Times:
+def seconds_of(ways: int, seconds: float) -> float:
+    """How long :func:`in_turns` takes at least: the time asked for, or the pauses of the rounds that it does anyway."""
+    return max(seconds, MIN_ROUNDS * ways * PAUSE)
+
+
+def in_turns(ways: Mapping[str, Way], *, seconds: float, min_rounds: int = MIN_ROUNDS) -> Times:
     """Time a few calls of each way in every round, for as many rounds as fit into the time.
 
     The garbage collector is off meanwhile.

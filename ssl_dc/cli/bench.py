@@ -149,6 +149,7 @@ def command(
         model = on_other_data(model, other)
     from ssl_dc.bench.examples import example_images
     from ssl_dc.bench.profile import profile
+    from ssl_dc.printable import in_words
 
     every = torch.get_num_threads()
     report: Report
@@ -157,6 +158,7 @@ def command(
         if at_most is not None:
             from ssl_dc.bench.at_most import at_most as largest_budget
 
+            click.echo(f"Timing takes about {in_words(seconds)}, after the network is compiled.", err=True)
             report = largest_budget(model, chosen, at_most, threads=threads[0] if threads else 1, seconds=seconds)
         elif by_layer:
             report = profile(model, chosen, threads=threads[0] if threads else every)
@@ -188,17 +190,27 @@ def _benchmark(
     from ssl_dc.bench.benchmark import Benchmark
     from ssl_dc.bench.measure import Situation, measure
     from ssl_dc.bench.runtimes import DenseNetwork
+    from ssl_dc.bench.timing import seconds_of
+    from ssl_dc.printable import in_words
     from ssl_dc.training_images import INT8_IMAGES, training_images
 
     network = DenseNetwork(model, lambda: training_images(model.config, model.transform, INT8_IMAGES))
     situations = [Situation(1, number) for number in dict.fromkeys(threads)]
     situations.append(Situation(batch, max(threads)))
+    gated = 3 if model.has_gates else 0  # as trained, and in the executor in float32 and int8
+    least = len(situations) * seconds_of(len(runtimes) + gated, seconds)
+    accuracy = ", and measuring accuracy," if accuracy_images else ""
+    click.echo(
+        f"Timing takes at least {in_words(least)}. Compiling the network for each runtime{accuracy} comes on top, and may"
+        " take minutes for a large network.",
+        err=True,
+    )
     results = []
     for number, situation in enumerate(situations, start=1):
         click.echo(f"measuring {situation} ({number} of {len(situations)})", err=True)
         results.append(measure(network, images, situation, seconds=seconds, runtimes=runtimes))
     profiled = _gates(model, images[:IMAGES_FOR_GATES], threads[0])
-    return Benchmark(results, profiled, _qualities(network, results[0], accuracy_images))
+    return Benchmark(results, profiled, _qualities(network, results[0], accuracy_images), len(images))
 
 
 def _qualities(network: DenseNetwork, measured: Measured, images: int) -> Qualities | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import PluginError, RunError
 from ssl_dc.plugins.kinds import KINDS
-from ssl_dc.plugins.registry import Registered, registry
+from ssl_dc.plugins.registry import Registered, did_you_mean, registry
 from ssl_dc.printable import printable
 
 READY = "ready"
@@ -73,8 +72,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         registry().find(kind, name)  # raises, and says which there are
     if not parts:
         known = sorted({written for each in KINDS for written in registry().names(each)})
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, known)
         raise PluginError(f"unknown part {name!r}; there are: {', '.join(known)}.{hint}{registry().left_out}")
     shown = [_described(part) for part in parts]
     if as_json:

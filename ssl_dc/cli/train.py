@@ -71,7 +71,7 @@ def command(
     if as_json:
         print_json({"run": str(run.folder), **run.outcome.as_json()})
     else:
-        print_report(run.outcome)
+        print_report(run.outcome.at(run.folder))
         click.echo(f"run: {printable(str(run.folder))}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from ssl_dc.errors import RunError
 from ssl_dc.gating.base import check_budgets, warn_beyond
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
 from ssl_dc.gating.sites import GateSite
-from ssl_dc.image_batches import check_images
+from ssl_dc.image_batches import check_images, not_finite, warn_not_finite
 from ssl_dc.native.fork_safe import ForkSafeLock
 from ssl_dc.routes import Budget, Route
 
@@ -124,9 +123,10 @@ class Executor:
         return list(dict.fromkeys(step.site.name for step in self.plan.steps if isinstance(step, Mask)))
 
     def __call__(self, images: Tensor, budget: float | Sequence[float] | None = None) -> Executed:
-        """Features and masks of images (N, 3, H, W), float32. The features of an image that is not finite are NaN.
+        """Features and masks of images (N, 3, H, W), float32.
 
-        Several Python threads may call it; they take turns. A forked child may call it, too.
+        The features of an image that is not finite are NaN, and a :class:`RuntimeWarning` names it. Several Python threads
+        may call it; they take turns. A forked child may call it, too.
 
         Args:
             images: The images.
@@ -138,13 +138,14 @@ class Executor:
             ValueError: If they have another shape or device, or a budget is not such, or the route is dense.
         """
         check_images(images, device=self._device)
-        budgets = self._budgets(budget, images)
         with self._one_call_at_a_time:
+            budgets = self._budgets(budget, images)
             if os.getpid() == self._process:
-                features, opened = self._run(images, budgets)
+                features, opened, faulty = self._run(images, budgets)
             else:  # torch's own threads did not survive the fork; torch would wait for them for ever
                 with torch_threads(1):
-                    features, opened = self._run(images, budgets)
+                    features, opened, faulty = self._run(images, budgets)
+        warn_not_finite(faulty, len(images), stacklevel=3)
         return Executed(features, opened, self.plan.sites, self._cost(image_size_of(images)))
 
     def _budgets(self, budget: float | Sequence[float] | None, images: Tensor) -> float | tuple[float, ...] | None:
@@ -160,10 +161,19 @@ class Executor:
             warn_beyond(self._gates, asked, stacklevel=4)
         return asked
 
-    def _run(self, images: Tensor, budgets: float | tuple[float, ...] | None) -> tuple[Tensor, Tensor]:
-        """Features and open entries of images, each at its budget: images of one budget are run together."""
-        if not isinstance(budgets, tuple):
-            return self._run_at(images, budgets)
+    def _run(self, images: Tensor, budgets: float | tuple[float, ...] | None) -> tuple[Tensor, Tensor, list[int]]:
+        """Features and open entries of images, each at its budget, and the numbers of the images that are not finite."""
+        if isinstance(budgets, tuple):
+            features, opened = self._run_each_at(images, budgets)
+        else:
+            features, opened = self._run_at(images, budgets)
+        faulty = not_finite(images)
+        if faulty:
+            features[faulty] = torch.nan  # a NaN may lie where nothing is computed, so the features would not show it
+        return features, opened, faulty
+
+    def _run_each_at(self, images: Tensor, budgets: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        """Features and open entries of images, each at its own budget: images of one budget are run together."""
         features = torch.empty(len(images), 0)
         opened = torch.empty(len(images), 0, dtype=torch.uint8)
         for number, budget in enumerate(sorted(set(budgets))):
@@ -176,11 +186,7 @@ class Executor:
 
     def _run_at(self, images: Tensor, budget: float | None) -> tuple[Tensor, Tensor]:
         self._turn(budget)
-        features, opened = self._runner(images)
-        if not math.isfinite(float(images.sum())):
-            # a NaN may lie where nothing is computed, so the features would not show it
-            features[~images.flatten(1).isfinite().all(dim=1).cpu()] = torch.nan
-        return features, opened
+        return self._runner(images)
 
     def _turn(self, budget: float | None) -> None:
         """Turn the dial to a budget, if it is elsewhere."""

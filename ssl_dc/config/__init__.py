@@ -172,7 +172,8 @@ def read_complete(path: Path, may_be_absent: Collection[str] = ()) -> RunConfig:
         context = {MAY_BE_ABSENT: may_be_absent}
         return RunConfig.model_validate(nested(layer.values), context=context)  # no recipe of today fills a gap either
     except ValidationError as error:
-        raise ConfigError(readable(error, layer.values, layer.sources)) from error
+        text = readable(error, layer.values, layer.sources)
+        raise ConfigError(text if str(path) in text else f"{path}: {text}") from error
 
 
 def _without_recipe(said: Layer) -> tuple[Layer, Recipe | None]:

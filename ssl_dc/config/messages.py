@@ -63,6 +63,8 @@ def _line(detail: ErrorDetails, values: Mapping[str, Any], sources: Mapping[str,
     given = next((k for k in (key, f"{key}.name", ".".join(location[:-1])) if k in sources), None)
     given = given or next((k for k in sources if k.startswith(f"{key}.name.")), None)
     given = given or next((k for k in sources if k.startswith(f"{key}.")), None)
+    if not location:  # a check of the whole config names the setting that it is about
+        given = setting if setting in sources else None
     where = f"{sources[given]}: " if given else ""
     if detail["type"] == "extra_forbidden":
         return f"{where}unknown key {key!r}{_nearest(location, values)}"

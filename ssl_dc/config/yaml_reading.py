@@ -45,10 +45,12 @@ def read_yaml(path: Path) -> Any:
         return YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        reason = " ".join(str(error.problem or error.context or "not valid YAML").split())
-        raise ConfigError(f"{path}{line}: {reason}") from error
+        reason = " ".join(str(error.problem or error.context or "").split())
+        raise ConfigError(f"{path}{line}: not valid YAML or JSON{reason and f': {reason}'}") from error
     except (YAMLError, ValueError, TypeError, RecursionError, AttributeError) as error:  # what its constructors may raise
-        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}") from error
+        raise ConfigError(
+            f"{path}: not valid YAML or JSON: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error
 
 
 def _count(node: Node, path: Path, known: dict[int, int], above: set[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -133,6 +134,21 @@ def spread(count: int) -> list[int]:
     return [round(number) for number in np.linspace(0, max(0, count - 1), min(count, 64))]
 
 
+ONE_OF = {
+    "not pictures": "not a picture",
+    "raw camera files": "raw camera file",
+    "hidden folders": "hidden folder",
+    "pipes, devices or sockets": "pipe, device or socket",
+    "links that lead nowhere": "link that leads nowhere",
+    "links into another split": "link into another split",
+    "pictures listed already": "picture listed already",
+    "folders listed already": "folder listed already",
+    "folders above the data": "folder above the data",
+    "folders that cannot be opened": "folder that cannot be opened",
+}
+"""What a single file or folder of a kind is called, where that differs from the kind."""
+
+
 class LeftOut:
     """Files that a data set does not use, by the kind of reason.
 
@@ -155,11 +171,15 @@ class LeftOut:
     def __str__(self) -> str:
         """How many there are, such as "31 files left out: 22 not pictures, 9 broken"; empty if there are none."""
         counts = sorted(((len(paths), kind) for kind, paths in self.reasons.items()), reverse=True)
-        of_files = [(count, kind) for count, kind in counts if "folders" not in kind]
-        total = sum(count for count, _ in of_files)
-        kinds = ", ".join(f"{count:,} {kind}" for count, kind in of_files)
-        files = [f"{total:,} {'file' if total == 1 else 'files'} left out: {kinds}"] if of_files else []
-        return "; ".join([*files, *(f"left out: {kind} ({count:,})" for count, kind in counts if "folders" in kind)])
+        files = [(count, kind) for count, kind in counts if "folders" not in kind]
+        folders = [(count, kind) for count, kind in counts if "folders" in kind]
+        return "; ".join(_counted(some, what) for some, what in ((files, "file"), (folders, "folder")) if some)
+
+
+def _counted(kinds: Sequence[tuple[int, str]], what: str) -> str:
+    total = sum(count for count, _ in kinds)
+    named = ", ".join(f"{count:,} {ONE_OF.get(kind, kind) if count == 1 else kind}" for count, kind in kinds)
+    return f"{total:,} {what}{'' if total == 1 else 's'} left out: {named}"
 
 
 class Found(NamedTuple):

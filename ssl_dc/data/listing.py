@@ -7,10 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ssl_dc.data.base import LeftOut
-from ssl_dc.data.pictures import CAMERA_ENDINGS, PICTURE_ENDINGS, PictureError, fault_of
+from ssl_dc.data.pictures import CAMERA_ENDINGS, NOT_A_FILE, PICTURE_ENDINGS, PictureError, fault_of
 
 _HIDDEN_FOLDERS = ("@eaDir", "$RECYCLE.BIN")
 """Folders that hold no pictures of the user's own: thumbnails of a network drive, what was deleted."""
+
+
+NOWHERE = "links that lead nowhere"
+_NOT_FILES = {
+    NOWHERE: "it is a link to something that is not there",
+    NOT_A_FILE: "it is a pipe, device or socket, which is never opened",
+}
+"""Why an entry of a folder that is neither a file nor a folder is left out, by its kind."""
 
 
 class File(NamedTuple):
@@ -48,7 +56,7 @@ def pictures_below(
     for path, name, is_link in files_below(folder, left_out, apart_from):
         hidden, ending = name.startswith("."), os.path.splitext(name)[1].lower()
         if ending in CAMERA_ENDINGS:
-            left_out.add("raw camera files", path, "raw camera files are not read; export it as JPEG")
+            left_out.add("raw camera files", path, "it is a raw camera file, which is not read; export it as JPEG")
         elif trust_endings and ending in PICTURE_ENDINGS and not hidden:
             (links if is_link else pictures).append(path)
         elif fault := fault_of(path):
@@ -70,7 +78,7 @@ def _new(links: Iterable[str], pictures: Iterable[str], left_out: LeftOut) -> It
     for link in links:
         target = os.path.realpath(link)
         if target in listed:
-            left_out.add("pictures listed already", link, f"a link leads to {target}, which is listed under another path")
+            left_out.add("pictures listed already", link, f"it leads to {target}, which is listed under another path")
         else:
             listed.add(target)
             yield link
@@ -102,7 +110,7 @@ def files_below(folder: str, left_out: LeftOut, apart_from: Sequence[str] = ()) 
         try:
             identity = os.stat(place)
             if (identity.st_dev, identity.st_ino) in listed:
-                left_out.add("folders listed already", place, "a link leads to a folder that is listed under another path")
+                left_out.add("folders listed already", place, "it leads to a folder that is listed under another path")
                 continue
             listed.add((identity.st_dev, identity.st_ino))
             with os.scandir(place) as scan:
@@ -124,7 +132,7 @@ def files_below(folder: str, left_out: LeftOut, apart_from: Sequence[str] = ()) 
             elif kind == "folder":
                 (links if entry.is_symlink() else folders).append(entry.path)
             else:
-                left_out.add(kind, entry.path, "only regular files are opened")
+                left_out.add(kind, entry.path, _NOT_FILES[kind])
 
 
 def _holds(folder: str, path: str) -> bool:
@@ -139,6 +147,6 @@ def _kind_of_entry(entry: os.DirEntry[str]) -> str:
             return "hidden folder" if entry.name.startswith(".") or entry.name in _HIDDEN_FOLDERS else "folder"
         if entry.is_file():
             return "file"
-        return "links that lead nowhere" if entry.is_symlink() and not os.path.exists(entry.path) else "not regular files"
+        return NOWHERE if entry.is_symlink() and not os.path.exists(entry.path) else NOT_A_FILE
     except OSError:  # a link that leads round in a circle
-        return "links that lead nowhere"
+        return NOWHERE

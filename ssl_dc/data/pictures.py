@@ -46,6 +46,8 @@ _UPRIGHT = {
 """How to turn a picture with each EXIF orientation."""
 _COLOUR_SPACES = {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}
 """The colour space that a profile must have for each mode."""
+NOT_A_FILE = "pipes, devices or sockets"
+"""The kind of fault of what is neither a file nor a folder: to open it could wait for ever."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF files
 
 
@@ -151,7 +153,7 @@ def open_regular(path: str) -> BinaryIO:
         raise PictureError("cannot be opened", getattr(error, "strerror", None) or str(error)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise PictureError("not regular files", "it is not a regular file")
+        raise PictureError(NOT_A_FILE, "it is a pipe, device or socket, which is never opened")
     return os.fdopen(descriptor, "rb")
 
 

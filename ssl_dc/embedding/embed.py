@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ssl_dc.atomic_files import remove_partials
@@ -25,6 +27,7 @@ from ssl_dc.errors import ConfigError, DataError
 from ssl_dc.evaluation.features import BATCH, Features, check_finite, extractor
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
+from ssl_dc.printable import name_of
 from ssl_dc.routes import Route
 from ssl_dc.run_lock import sole_writer
 from ssl_dc.tensor_files import checksum
@@ -92,7 +95,12 @@ class Embedding(Report):
         if self.computed < sum(self.sizes.values()):
             notes.append(f"An earlier call had computed {sum(self.sizes.values()) - self.computed:,} of them.")
         if self.left_out:
-            notes.append(f"{len(self.left_out):,} images could not be read, and have no row:")
+            count = len(self.left_out)
+            notes.append(
+                "1 image could not be read, and has no row:"
+                if count == 1
+                else f"{count:,} images could not be read, and have no row:"
+            )
             notes += [f"  {reason}" for reason in self.left_out[:SHOWN]]
             notes += [f"  and {len(self.left_out) - SHOWN:,} more"] if len(self.left_out) > SHOWN else []
         columns = ("route", "rows", "features", "MACs an image", "share of dense cost", "images/s")
@@ -234,13 +242,19 @@ def _compute(
         for step, ((number, part), (found, images)) in enumerate(zip(batches, prepared, strict=True), start=1):
             if len(found):
                 features = take(images.to(model.device, memory_format=torch.channels_last))
-                check_finite(features.features, f"the features of the {route} route")
+                names = partial(_name, rows, found)
+                check_finite(features.features, f"the features of the {route} route", names)
                 parts.append(Shard(found, features))
             if part.stop == job.rows_of(number).stop:
                 job.save(number, _joined(parts, model.feature_dim))
                 parts = []
             for watcher in told:
                 watcher.on_step_end(step)
+
+
+def _name(rows: Rows, numbers: Tensor, place: int) -> str:
+    """What the image at a place of a batch is called, by the numbers of the batch's rows."""
+    return name_of(rows[int(numbers[place])].name)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from ssl_dc.gating.cost import CostModel
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder
-from ssl_dc.run_records import json_object
+from ssl_dc.run_records import as_number, json_object
 
 TRAINING_IMAGES = 1024
 """Number of training images that the cost is measured on if no images are held out."""
@@ -58,13 +58,13 @@ class SiteRow:
         site: The site's name.
         entries: Width of its mask.
         dense_macs: MACs of the layers whose cost the mask scales, on the dense route.
-        open_share: Mean share of the mask that is open on the gated route.
+        open_share: Mean share of the mask that is open on the gated route; None if no images were looked at.
     """
 
     site: str
     entries: int
     dense_macs: int
-    open_share: float
+    open_share: float | None
 
 
 @dataclass(frozen=True)
@@ -132,16 +132,16 @@ class CostTable(Report):
                 f"{site.entries:,}",
                 f"{site.dense_macs:,}",
                 f"{site.dense_macs / self.dense_macs:.3f}",
-                f"{site.open_share:.3f}",
+                *(() if site.open_share is None else (f"{site.open_share:.3f}",)),
             )
             for site in self.sites
         ]
-        return ReportTable(
-            f"Gate sites: {len(rows)}",
-            ("site", "mask", "dense MACs", "of all", "open"),
-            rows,
-            note="mask: its width; dense MACs: those of the layers whose cost the open share of the mask scales",
-        )
+        columns: Sequence[str] = ("site", "mask", "dense MACs", "of all", "open")
+        note = "mask: its width; dense MACs: those of the layers whose cost the open share of the mask scales"
+        if any(site.open_share is None for site in self.sites):
+            columns = columns[:-1]
+            note += "\nHow often gates are open depends on pictures: ssl-dc cost of a trained run shows it."
+        return ReportTable(f"Gate sites: {len(rows)}", columns, rows, note=note)
 
 
 def cost_of_network(config: RunConfig) -> CostTable:
@@ -152,7 +152,8 @@ def cost_of_network(config: RunConfig) -> CostTable:
 
 def _least_cost(config: RunConfig, cost: CostModel) -> CostTable:
     shut = {site: np.zeros(entries) for site, entries in cost.channels.items()}
-    return cost_table(config, cost, shut, "the least possible: every gate shut")
+    table = cost_table(config, cost, shut, "the least possible: every gate shut")
+    return replace(table, sites=[replace(site, open_share=None) for site in table.sites])
 
 
 def cost_of_run(
@@ -205,8 +206,7 @@ def _recorded_ratio(run: RunFolder, route: Route) -> float | None:
     """What images paid on a route when the training ended, as a share of the dense cost; None if it was not recorded."""
     routes = (json_object(run.result_file) or {}).get("routes")
     reached = routes.get(str(route)) if isinstance(routes, dict) else None
-    ratio = reached.get("ratio") if isinstance(reached, dict) else None
-    return float(ratio) if isinstance(ratio, (int, float)) else None
+    return as_number(reached.get("ratio")) if isinstance(reached, dict) else None
 
 
 def cost_images(splits: Splits) -> tuple[ImageSet, str]:

@@ -164,21 +164,28 @@ def extract_with(
     return {name: _gathered(_joined(some), rows) for name, some in parts.items()}
 
 
-def check_finite(features: FeatureArray, what: str) -> None:
+SHOWN = 3
+"""How many images whose features are not finite a message names."""
+
+
+def check_finite(features: FeatureArray, what: str, name: Callable[[int], str] | None = None) -> None:
     """Refuse features that nothing can be learned from.
 
     Args:
         features: (n, d).
         what: What they are, for the message.
+        name: What an image is called, by its number among these; without it the message names none.
 
     Raises:
         RunError: If some are not finite.
     """
-    bad = int((~np.isfinite(features).all(axis=1)).sum())
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1)).tolist()
     if bad:
+        more = ", ..." if len(bad) > SHOWN else ""
+        named = "" if name is None else f" ({', '.join(map(name, bad[:SHOWN]))}{more})"
         raise RunError(
-            f"{what} are not finite, for {bad:,} of {len(features):,} images: the network's weights are of no use. A lower"
-            " optimizer.lr often helps."
+            f"{what} are not finite, for {len(bad):,} of {len(features):,} images{named}: the network's weights are of no"
+            " use. A lower optimizer.lr often helps."
         )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +38,8 @@ THAN_PIXELS = {1: "better than", 0: "not clearly other than", -1: "WORSE than"}
 """What the verdict of a difference is called."""
 
 
+RUN = "RUN"
+"""Stands for the folder of the run in the advice, which ``result.json`` keeps: a run may be moved."""
 DIFFERENCES = ("over_untrained", "over_pixels")
 """The attributes of a route's outcome that are differences."""
 
@@ -74,10 +79,18 @@ class RouteOutcome:
         points = {name: None if (by := getattr(self, name)) is None else by.points for name in DIFFERENCES}
         return {**vars(self), **points}
 
-    def cells(self) -> tuple[str, ...]:
-        """The cells of a table's row, after the route."""
-        accuracies = ("-" if top1 is None else f"{top1:.2f}" for top1 in (self.knn1, self.knn1_untrained))
-        return (*accuracies, f"{self.macs:,.0f}", f"{self.ratio:.4f}")
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether there were labelled images to measure accuracy on."""
+        return self.knn1 is not None
+
+    def accuracies(self) -> tuple[str, ...]:
+        """The cells of a table's row that tell of accuracy."""
+        return tuple("-" if top1 is None else f"{top1:.2f}" for top1 in (self.knn1, self.knn1_untrained))
+
+    def costs(self) -> tuple[str, ...]:
+        """The cells of a table's row that tell of cost."""
+        return (f"{self.macs:,.0f}", f"{self.ratio:.4f}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,8 @@ class Outcome(Report):
         dense_macs: Cost of the dense route, for one image.
         budget: The budget asked for, as a share of the dense cost; None without gates.
         knn1_pixels: kNN-1 top-1 accuracy of raw pixels in percent; None without labelled images.
-        advice: What to try next, a sentence each.
+        advice: What to try next, a sentence each. In its commands ``RUN`` stands for the folder of the run: see
+            :meth:`at`.
         started_from: What training started from: ``untrained``, or ``initial`` if it was given weights.
     """
 
@@ -149,17 +163,31 @@ class Outcome(Report):
         """A row for each route: its accuracies in percent, what training added to them in points, and its cost."""
         return [{"route": str(route), **reached.record()} for route, reached in self.routes.items()]
 
+    def at(self, folder: Path) -> Outcome:
+        """The same with the folder of the run in the commands of the advice, so that they can be pasted into a shell."""
+        return replace(self, advice=tuple(with_folder(sentence, folder) for sentence in self.advice))
+
     def tables(self) -> Sequence[ReportTable]:
-        """What each route reaches and costs, what that says, and what to try next."""
+        """What each route reaches and costs, what that says, and what to try next.
+
+        Without labels there are no columns of accuracy.
+        """
         advice = [f"Next: {sentence}" for sentence in self.advice]
-        return [
-            ReportTable(
-                f"kNN-1 and cost, on {self.measured_on}",
-                ("route", "top-1 %", f"{self.started_from} %", "MACs an image", "share of dense cost"),
-                [(str(route), *reached.cells()) for route, reached in self.routes.items()],
-                note="\n".join([*self.findings, *advice]),
-            )
-        ]
+        note = "\n".join([*self.findings, *advice])
+        if not any(reached.has_accuracy for reached in self.routes.values()):
+            rows = [(str(route), *reached.costs()) for route, reached in self.routes.items()]
+            return [ReportTable(f"cost, on {self.measured_on}", ("route", *COST_COLUMNS), rows, note=note)]
+        columns = ("route", "top-1 %", f"{self.started_from} %", *COST_COLUMNS)
+        rows = [(str(route), *reached.accuracies(), *reached.costs()) for route, reached in self.routes.items()]
+        return [ReportTable(f"kNN-1 and cost, on {self.measured_on}", columns, rows, note=note)]
+
+
+COST_COLUMNS = ("MACs an image", "share of dense cost")
+
+
+def with_folder(sentence: str, folder: Path) -> str:
+    """A sentence of the advice with the folder of the run in the place of ``RUN``, quoted for a shell."""
+    return re.sub(rf"\b{RUN}\b", lambda _: shlex.quote(str(folder)), sentence)
 
 
 def outcome(config: RunConfig, model: Model, splits: Splits, initial: Model | None = None) -> Outcome:
@@ -195,10 +223,12 @@ def advice(found: Outcome, config: RunConfig, steps: int) -> tuple[str, ...]:
     verdicts = {route: reached.over_untrained.verdict for route, reached in found.routes.items() if reached.over_untrained}
     said = []
     if not verdicts:
-        said.append("evaluate on a labelled data set: ssl-dc evaluate RUN --eval-data NAME --eval-data-root FOLDER.")
-        said.append("ssl-dc report RUN shows what it learned; ssl-dc embed RUN FOLDER and ssl-dc export RUN use it.")
+        said.append(f"see what it learned: ssl-dc report {RUN}")
+        said.append(f"evaluate it on a labelled data set: ssl-dc evaluate {RUN} --eval-data NAME --eval-data-root FOLDER")
+        said.append(f"write the features of pictures to a file: ssl-dc embed {RUN} FOLDER -o features.parquet")
+        said.append(f"write the network to a file for other programs: ssl-dc export {RUN}")
     elif min(verdicts.values()) > 0:
-        said.append("ssl-dc evaluate RUN --protocol linear says more; more epochs may add to it.")
+        said.append(f"more epochs may add to it; a linear classifier says more: ssl-dc evaluate {RUN} --protocol linear")
     if any(verdict <= 0 for verdict in verdicts.values()) and steps < FEW_STEPS:
         training = config.training
         said.append(

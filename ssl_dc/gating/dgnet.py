@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -108,12 +109,27 @@ class DGNet(GatingScheme):
 
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
         """The budget penalty (equation 3) and the bound term that the paper leaves out, around d* = sqrt(t_d)."""
-        p = math.exp(-self.options.bound_decay * progress)
-        densities = torch.stack(list(trace.densities().values()))
         return {
-            "budget": self.options.penalty * (trace.ratio().mean() - budget).square(),
-            "bound": self.options.bound * bound(densities, math.sqrt(budget), p),
+            "budget": budget_penalty(self.options, trace, budget),
+            "bound": bound_term(self.options, trace.densities().values(), math.sqrt(budget), progress),
         }
+
+
+def budget_penalty(options: DGNetLossOptions, trace: Trace, budget: float) -> Tensor:
+    """The weighted square of how far the mean cost of a batch is from the budget (equation 3)."""
+    return options.penalty * (trace.ratio().mean() - budget).square()
+
+
+def bound_term(options: DGNetLossOptions, densities: Iterable[Tensor], target: float, progress: float) -> Tensor:
+    """The weighted :func:`bound`, which is relaxed as the training goes on.
+
+    Args:
+        options: Weight and decay.
+        densities: Open share of each block's mask.
+        target: d*, in (0, 1].
+        progress: Share of the training that is done, in [0, 1].
+    """
+    return options.bound * bound(torch.stack(list(densities)), target, math.exp(-options.bound_decay * progress))
 
 
 def bound(densities: Tensor, target: float, p: float) -> Tensor:

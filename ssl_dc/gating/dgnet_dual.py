@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from ssl_dc.gating.base import Gate, GatingScheme
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.dgnet import DGNetGate, bound
+from ssl_dc.gating.dgnet import DGNetGate, bound_term, budget_penalty
 from ssl_dc.gating.dgnet_spatial import DGNetSpatialGate
 from ssl_dc.gating.options import DGNetDualOptions
 from ssl_dc.gating.sites import GateSite, Granularity
@@ -36,14 +35,13 @@ class DGNetDual(GatingScheme):
 
         The bounds are around sqrt(t_d): where both gates of a block open that share, the block costs t_d.
         """
-        p = math.exp(-self.options.bound_decay * progress)
         target = math.sqrt(budget)
         spatial = trace.cost.position_sites
         densities = trace.densities()
-        channels = torch.stack([share for site, share in densities.items() if site not in spatial])
-        positions = torch.stack([share for site, share in densities.items() if site in spatial])
+        channels = [share for site, share in densities.items() if site not in spatial]
+        positions = [share for site, share in densities.items() if site in spatial]
         return {
-            "budget": self.options.penalty * (trace.ratio().mean() - budget).square(),
-            "bound_channels": self.options.bound * bound(channels, target, p),
-            "bound_positions": self.options.bound * bound(positions, target, p),
+            "budget": budget_penalty(self.options, trace, budget),
+            "bound_channels": bound_term(self.options, channels, target, progress),
+            "bound_positions": bound_term(self.options, positions, target, progress),
         }

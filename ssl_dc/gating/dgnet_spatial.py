@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dc.gating.base import GatingScheme
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.dgnet import SampledGate, bound
+from ssl_dc.gating.dgnet import SampledGate, bound_term, budget_penalty
 from ssl_dc.gating.options import DGNetSpatialOptions
 from ssl_dc.gating.sites import GateSite, Granularity
 
@@ -58,8 +55,7 @@ class DGNetSpatial(GatingScheme):
         The bound is around t_d itself, since one gate a block has to save the whole budget. DGNet's is around sqrt(t_d),
         because there a channel gate saves the other half.
         """
-        p = math.exp(-self.options.bound_decay * progress)
         return {
-            "budget": self.options.penalty * (trace.ratio().mean() - budget).square(),
-            "bound": self.options.bound * bound(torch.stack(list(trace.densities().values())), budget, p),
+            "budget": budget_penalty(self.options, trace, budget),
+            "bound": bound_term(self.options, trace.densities().values(), budget, progress),
         }

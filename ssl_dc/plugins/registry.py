@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ssl_dc.plugins.options import PartOptions
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
+MOST_SUGGESTED = 3
+"""How many names a message suggests for a wrong one."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,9 @@ class Registry:
             choices = " or ".join(each.qualified_name for each in clashing)
             raise PluginError(f"{label} {name!r} is brought by {packages}; say which: {choices}")
         names = self.names(kind)
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{self.left_out}")
+        raise PluginError(
+            f"unknown {label} {name!r}; there are: {', '.join(names)}.{did_you_mean(name, names)}{self.left_out}"
+        )
 
     @property
     def left_out(self) -> str:
@@ -218,6 +220,27 @@ class Registry:
 
     def _leave_out(self, plugin: Plugin, reason: str) -> None:
         self.broken.append(Broken(plugin.name, plugin.distribution, plugin.version, reason))
+
+
+def did_you_mean(wrong: str, names: Sequence[str]) -> str:
+    """A question that suggests names for a wrong one: those that begin with it, or else the nearest ones.
+
+    Args:
+        wrong: The wrong name.
+        names: The names that there are, in the order in which equally near ones are suggested.
+
+    Returns:
+        The question, with a space before it; nothing if no name is near.
+    """
+    near = [name for name in names if wrong and name.startswith(wrong)]
+    if not near:
+        close = difflib.get_close_matches(wrong, names, n=len(names) or 1)
+        likeness = {name: difflib.SequenceMatcher(None, name, wrong).ratio() for name in close}
+        near = [name for name in names if name in likeness and likeness[name] == max(likeness.values())]
+    quoted = [repr(name) for name in near[:MOST_SUGGESTED]]
+    if not quoted:
+        return ""
+    return f" Did you mean {' or '.join(filter(None, (', '.join(quoted[:-1]), quoted[-1])))}?"
 
 
 @cache

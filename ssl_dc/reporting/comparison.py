@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ from ssl_dc.model import Model
 from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.reporting.recorded import RecordedRun, RunLike, recorded_runs
 from ssl_dc.routes import Route
+from ssl_dc.run_records import as_number
 from ssl_dc.trackers.base import Watcher, phase
 
 if TYPE_CHECKING:
@@ -68,16 +69,20 @@ class RunComparison(Report):
         routes: What each route of each run reaches and costs.
         states: How far each run has come, in a sentence, by its label.
         settings: The settings that differ: for each dotted key the value of each run, in the order of the runs.
+        damage: Which fields of a run's result are damaged, in a sentence, by its label; nothing of runs that have none.
     """
 
     routes: Sequence[ComparedRoute]
     states: Mapping[str, str]
     settings: Mapping[str, Sequence[Any]]
+    damage: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as plain values."""
         return {
-            "runs": [{"run": label, "state": state} for label, state in self.states.items()],
+            "runs": [
+                {"run": label, "state": state, "damage": self.damage.get(label, "")} for label, state in self.states.items()
+            ],
             "routes": [asdict(route) for route in self.routes],
             "settings": {key: dict(zip(self.states, values, strict=True)) for key, values in self.settings.items()},
         }
@@ -92,11 +97,16 @@ class RunComparison(Report):
 
     def tables(self) -> Sequence[ReportTable]:
         """What the runs reach and cost, and the settings that differ."""
-        timed = any(route.milliseconds is not None for route in self.routes)
-        kept = len(COLUMNS) if timed else len(COLUMNS) - 1
-        rows = [route.cells()[:kept] for route in self.routes]
+        empty = {
+            "kNN-1 %": not self.damage and all(route.knn1 is None for route in self.routes),
+            "ms an image": all(route.milliseconds is None for route in self.routes),
+        }
+        kept = [number for number, column in enumerate(COLUMNS) if not empty.get(column, False)]
+        columns = [COLUMNS[number] for number in kept]
+        rows = [[route.cells()[number] for number in kept] for route in self.routes]
         waiting = [f"{label}: {state}" for label, state in self.states.items() if label not in {r.run for r in self.routes}]
-        reached = ReportTable("What the runs reach and cost", COLUMNS[:kept], rows, note="\n".join(waiting))
+        damaged = [f"{label}: {damage}" for label, damage in self.damage.items()]
+        reached = ReportTable("What the runs reach and cost", columns, rows, note="\n".join([*waiting, *damaged]))
         if len(self.states) == 1:
             return [reached]
         settings = [(key, *map(_text, values)) for key, values in self.settings.items()]
@@ -176,7 +186,8 @@ def compare(
             with phase(told, f"measuring the time of {run.label}"):
                 times = _times(moved_data(run.folder.load_model(), data_root), seconds)
         routes += [_compared(run, route, times.get(route)) for route in run.routes]
-    return RunComparison(routes, {run.label: run.state for run in recorded}, _that_differ(recorded))
+    damage = {run.label: run.damaged_result for run in recorded if run.damaged_result}
+    return RunComparison(routes, {run.label: run.state for run in recorded}, _that_differ(recorded), damage)
 
 
 def _times(model: Model, seconds: float) -> dict[str, float]:
@@ -187,12 +198,8 @@ def _times(model: Model, seconds: float) -> dict[str, float]:
 
 def _compared(run: RecordedRun, route: str, took: float | None) -> ComparedRoute:
     found = run.routes[route]
-    knn1, ratio, macs = (_number(found.get(name)) for name in ("knn1", "ratio", "macs"))
+    knn1, ratio, macs = (as_number(found.get(name)) for name in ("knn1", "ratio", "macs"))
     return ComparedRoute(run.label, route, knn1, ratio, macs, took)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _that_differ(runs: Sequence[RecordedRun]) -> dict[str, list[Any]]:

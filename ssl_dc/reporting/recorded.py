@@ -10,7 +10,7 @@ from typing import Any
 from ssl_dc.config import RunConfig
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.run_lock import is_held
-from ssl_dc.run_records import JsonLines, LoggedStep, json_lines, json_object, logged_steps
+from ssl_dc.run_records import JsonLines, LoggedStep, json_lines, json_object, logged_steps, result_faults
 from ssl_dc.runs import Run
 from ssl_dc.training.checkpoint import CheckpointStore
 
@@ -70,6 +70,16 @@ class RecordedRun:
         if CheckpointStore(self.folder.checkpoints).newest() is None:
             return f"{file} {wrong}."
         return f"{file} {wrong}. This evaluates the model and writes it: ssl-dc train --resume {self.folder.path}"
+
+    @property
+    def damaged_result(self) -> str:
+        """Which fields of the result are damaged, in a sentence; empty if none is. Tables show them as ``-``."""
+        faults = result_faults(self.result or {})
+        if not faults:
+            return ""
+        return (
+            f"{self.folder.result_file} is damaged: {'; '.join(faults)}. What cannot be read is shown as '-' or left out."
+        )
 
     @property
     def routes(self) -> Mapping[str, Mapping[str, Any]]:

@@ -117,7 +117,7 @@ def page_of(
     measured: dict[str, MeasuredRun] = {}
     missing: dict[str, str] = {}
     for run in runs:
-        for fault in filter(None, (*run.damage, run.lost_result)):
+        for fault in filter(None, (*run.damage, run.lost_result, run.damaged_result)):
             _say(watchers, f"{run.label}: {fault}")
         if waits_for := _why_not_yet(run, following=refresh_seconds is not None):
             missing[run.label] = waits_for

@@ -12,6 +12,7 @@ from ssl_dc.config import dump
 from ssl_dc.errors import ConfigError
 from ssl_dc.evaluation.drawing import NAMED_CLASSES
 from ssl_dc.evaluation.features import FeatureArray
+from ssl_dc.evaluation.outcome import with_folder
 from ssl_dc.evaluation.projection import LEAST_IMAGES, NAMES, Points, collapsed, embedded, umap_module
 from ssl_dc.evaluation.report import ReportTable
 from ssl_dc.reporting.charts import Point, bars, heat_map, scatter
@@ -20,6 +21,7 @@ from ssl_dc.reporting.measured import ALL_IMAGES, MeasuredRun, Projector
 from ssl_dc.reporting.page import Block, Chart, Charts, Details, Gallery, Picture, Section, Tables, Text
 from ssl_dc.reporting.recorded import RecordedRun
 from ssl_dc.routes import Route
+from ssl_dc.run_records import as_number
 
 MAP_IMAGES = 500
 """Images on the map of features, at most: each brings its thumbnail."""
@@ -53,9 +55,9 @@ def what_was_run(run: RecordedRun) -> Section:
     blocks: list[Block] = [Tables([ReportTable("", ("", ""), rows)])]
     if run.routes:
         blocks.append(Tables([_reached(run)]))
-    elif not run.lost_result:  # which the state says
+    elif not run.lost_result and not run.damaged_result:  # which are said elsewhere
         blocks.append(Text("The run has no result yet: it is evaluated when its training ends."))
-    blocks += [Text(fault) for fault in run.damage]
+    blocks += [Text(fault) for fault in (*run.damage, run.damaged_result) if fault]
     blocks.append(Details("The whole config", dump(config)))
     return Section(f"Run {run.label}", blocks)
 
@@ -70,26 +72,30 @@ def _ran_on(environment: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _reached(run: RecordedRun) -> ReportTable:
     result = run.result or {}
+    some = any(found.get(name) is not None for found in run.routes.values() for name in ACCURACIES)
+    accuracies = ACCURACIES if some else {}
     rows = [
-        (route, _percent(found.get("knn1")), _percent(found.get("knn1_untrained")), *_cost(found))
-        for route, found in run.routes.items()
+        (route, *(_percent(found.get(name)) for name in accuracies), *_cost(found)) for route, found in run.routes.items()
     ]
-    said = [*run.sentences("findings"), *(f"Next: {text}" for text in run.sentences("advice"))]
-    columns = ("route", "kNN-1 %", "before training %", "MACs an image", "share of dense cost")
+    columns = ("route", *accuracies.values(), "MACs an image", "share of dense cost")
+    advice = (with_folder(text, run.folder.path) for text in run.sentences("advice"))
+    said = [*run.sentences("findings"), *(f"Next: {text}" for text in advice)]
     title = f"What the training reports, on {result.get('measured_on', 'its images')}"
     return ReportTable(title, columns, rows, note="\n".join(said))
 
 
+ACCURACIES = {"knn1": "kNN-1 %", "knn1_untrained": "before training %"}
+"""The fields of a route's result that are accuracies, and their columns. Without labels they hold nothing."""
+
+
 def _percent(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, (int, float)) else "-"
+    found = as_number(value)
+    return "-" if found is None else f"{found:.2f}"
 
 
 def _cost(found: Any) -> tuple[str, str]:
-    macs, ratio = found.get("macs"), found.get("ratio")
-    return (
-        f"{macs:,.0f}" if isinstance(macs, (int, float)) else "-",
-        f"{ratio:.4f}" if isinstance(ratio, (int, float)) else "-",
-    )
+    macs, ratio = as_number(found.get("macs")), as_number(found.get("ratio"))
+    return ("-" if macs is None else f"{macs:,.0f}", "-" if ratio is None else f"{ratio:.4f}")
 
 
 def cost_section(measured: MeasuredRun) -> Section:

@@ -90,7 +90,20 @@ def test_gates_that_save_are_not_accused() -> None:
     assert "cost more" not in table.note
     saving = Profile([LayerTime("conv", 9.0, 3.0, 0.3)], [GateTime("site", 1.0, 6.0, in_torch=True)], 1, 4)
     assert saving.losing_gates == []
-    assert Benchmark([measured], saving).tables() == [table]
+    (whole,) = Benchmark([measured], saving).tables()
+    assert (whole.title, whole.rows) == (table.title, table.rows)
+    assert whole.note.startswith(table.note)
+
+
+def test_what_holds_for_all_situations_is_said_once() -> None:
+    times = times_of(dense_executor=4.0, gated_executor=1.0)
+    situations = [Measured(Situation(batch, 1), times, cost_ratio=0.2) for batch in (1, 2)]
+    first, last = Benchmark(situations, None, images=32).tables()
+    for words in ("A speed-up is the median of ratios", "The cost is that of the 32 images that were timed"):
+        assert words not in first.note
+        assert last.note.count(words) == 1
+    (ungated,) = Benchmark([Measured(Situation(1, 1), times_of(dense_executor=4.0), None)], None, images=32).tables()
+    assert "The cost is" not in ungated.note
 
 
 def test_more_than_the_promise_is_laid_on_the_slow_dense_way() -> None:

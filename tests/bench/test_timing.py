@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from helpers.clock import StoppedClock
-from ssl_dc.bench.timing import CALLS, WARM_UP, Times, in_turns
+from ssl_dc.bench import timing
+from ssl_dc.bench.timing import CALLS, WARM_UP, Times, in_turns, seconds_of
 
 
 def test_every_way_has_its_turn_in_every_round() -> None:
@@ -19,6 +20,15 @@ def test_a_way_is_told_the_call() -> None:
     seen: list[int] = []
     in_turns({"a": seen.append}, seconds=0, min_rounds=2)
     assert seen[WARM_UP:] == list(range(2 * (CALLS + 1)))
+
+
+def test_the_pauses_of_many_ways_take_longer_than_the_time_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = StoppedClock(monkeypatch, "ssl_dc.bench.timing")
+    monkeypatch.setattr(timing, "PAUSE", 0.5)
+    for ways, seconds in ((2, 1.0), (2, 30.0)):
+        since = clock.seconds
+        in_turns(dict.fromkeys(map(str, range(ways)), lambda _: None), seconds=seconds)
+        assert clock.seconds - since >= seconds_of(ways, seconds) == max(seconds, 10.0)
 
 
 def test_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:

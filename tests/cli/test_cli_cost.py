@@ -53,10 +53,14 @@ def test_cost_shows_the_gate_sites_and_what_their_masks_scale() -> None:
         f"stages.layer{stage}.{block}.hidden" for stage in range(1, 5) for block in range(2)
     ]
     assert [site["entries"] for site in table["sites"]] == [64, 64, 128, 128, 256, 256, 512, 512]
-    assert all(site["open_share"] == 0 for site in table["sites"])
+    assert all(site["open_share"] is None for site in table["sites"])
     convolutions = sum(layer["dense_macs"] for layer in table["layers"] if layer["layer"].endswith((".conv1", ".conv2")))
     assert sum(site["dense_macs"] for site in table["sites"]) == convolutions
-    assert "Gate sites: 8" in done("cost", "--data", "cifar10")
+    text = done("cost", "--data", "cifar10")
+    assert "Gate sites: 8" in text
+    assert "How often gates are open depends on pictures" in text
+    (heading,) = [line for line in text.splitlines() if line.startswith("site ")]
+    assert heading.split() == ["site", "mask", "dense", "MACs", "of", "all"]
     assert "Gate sites" not in done("cost", "--data", "cifar10", "--gating", "none")
 
 

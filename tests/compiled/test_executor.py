@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import ssl_dc
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
+from ssl_dc.compiled import executor as executor_module
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.fuse import fuse
@@ -160,9 +161,27 @@ def test_what_is_not_finite_stays_so(backend: str, route: Route, value: float) -
     encoder = random_encoder()
     images = torch.randn(2, 3, 32, 32)
     images[0, 0, 3, 3] = value
-    features = compiled(encoder.backbone(route), route, backend=backend)(images).features
+    executor = compiled(encoder.backbone(route), route, backend=backend)
+    with pytest.warns(RuntimeWarning, match="of 2 images 1 holds NaN or infinity"):
+        features = executor(images).features
     assert not features[0].isfinite().any()
     assert features[1].isfinite().all()
+
+
+def test_what_was_asked_last_is_kept_while_other_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = compiled(random_encoder().backbone(Route.GATED), Route.GATED)
+    taken: list[bool] = []
+
+    def told(*_: object, **__: object) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            free = pool.submit(executor._one_call_at_a_time._lock.acquire, blocking=False).result()
+        taken.append(not free)
+
+    monkeypatch.setattr(executor_module, "warn_beyond", told)
+    images = torch.randn(1, 3, 32, 32)
+    for _ in range(2):
+        executor(images, 0.3)
+    assert taken == [True]
 
 
 def test_python_threads_take_turns() -> None:

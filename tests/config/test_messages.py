@@ -9,6 +9,7 @@ import pytest
 from ssl_dc.config import RunConfig, file_layer, override_layer, resolve
 from ssl_dc.config.messages import allowed_values
 from ssl_dc.errors import ConfigError
+from ssl_dc.plugins.registry import did_you_mean
 
 
 def error(*assignments: str) -> str:
@@ -143,6 +144,22 @@ def test_an_unknown_part_names_the_nearest(assignment: str, label: str, near: st
     message = error(assignment)
     assert f"unknown {label} '{assignment.partition('=')[2]}'" in message
     assert f"Did you mean '{near}" in message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "question"),
+    [
+        ("resnet", " Did you mean 'resnet18', 'resnet34' or 'resnet50'?"),
+        ("resnet20", " Did you mean 'resnet50'?"),
+        ("resnte", " Did you mean 'resnet18', 'resnet34' or 'resnet50'?"),
+        ("vit", " Did you mean 'vit1', 'vit2' or 'vit3'?"),
+        ("", ""),
+        ("mobile", ""),
+    ],
+)
+def test_names_that_begin_alike_are_suggested_in_their_order(wrong: str, question: str) -> None:
+    names = ["resnet18", "resnet34", "resnet50", "timm", "vit1", "vit2", "vit3", "vit4"]
+    assert did_you_mean(wrong, names) == question
 
 
 def test_an_unknown_part_in_a_file_names_its_line(tmp_path: Path) -> None:

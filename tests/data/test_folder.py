@@ -100,7 +100,7 @@ def test_a_folder_without_pictures_is_an_error_that_says_what_was_there(made: st
     (tmp_path / made).mkdir(exist_ok=True)
     (tmp_path / made / "notes.txt").write_text("no picture")
     message = error_of(tmp_path)
-    assert f"folder {tmp_path / made} holds no pictures (1 file left out: 1 not pictures)" in message
+    assert f"folder {tmp_path / made} holds no pictures (1 file left out: 1 not a picture)" in message
     assert "train/CLASS" in message
 
 
@@ -221,6 +221,28 @@ def test_hidden_folders_and_circles_of_links_do_not_multiply_images(root: Path) 
     }
 
 
+def test_one_of_a_kind_is_counted_as_one(root: Path) -> None:
+    cat = root / "train" / "cat"
+    (cat / "again.png").symlink_to(cat / "0.png")
+    (cat / "nowhere.png").symlink_to(root / "gone.png")
+    os.mkfifo(cat / "pipe.png")
+    (cat / ".hidden").mkdir()
+    splits = open_folder(root)
+    assert splits.found is not None
+    left_out = splits.found.left_out
+    assert str(left_out) == (
+        "3 files left out: 1 pipe, device or socket, 1 picture listed already, 1 link that leads nowhere;"
+        " 1 folder left out: 1 hidden folder"
+    )
+    reasons = {os.path.basename(path): reason for paths in left_out.reasons.values() for path, reason in paths.items()}
+    assert reasons["nowhere.png"] == "it is a link to something that is not there"
+    assert reasons["pipe.png"] == "it is a pipe, device or socket, which is never opened"
+    (cat / "nowhere too.png").symlink_to(root / "gone.png")
+    found = open_folder(root).found
+    assert found is not None
+    assert str(found.left_out).startswith("4 files left out: 2 links that lead nowhere, 1 pipe, device or socket, 1 pic")
+
+
 def left_out_of(splits: Splits) -> dict[str, set[str]]:
     """The names of what is left out, by the kind of reason."""
     assert splits.found is not None
@@ -294,7 +316,10 @@ def test_pipes_and_devices_are_never_opened(labelled: bool, root: Path) -> None:
     splits = open_folder(root)
     assert len(splits.train) == 4
     assert splits.found is not None
-    assert set(splits.found.left_out.reasons["not regular files"]) == {str(train / "pipe.png"), str(train / "device.png")}
+    assert set(splits.found.left_out.reasons["pipes, devices or sockets"]) == {
+        str(train / "pipe.png"),
+        str(train / "device.png"),
+    }
 
 
 def test_a_pipe_in_place_of_a_picture_is_an_error_and_not_waited_for(root: Path) -> None:
@@ -302,7 +327,7 @@ def test_a_pipe_in_place_of_a_picture_is_an_error_and_not_waited_for(root: Path)
     path = root / "train" / "cat" / "0.png"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DataError, match=r"cat/0\.png cannot be read: it is not a regular file"):
+    with pytest.raises(DataError, match=r"cat/0\.png cannot be read: it is a pipe, device or socket"):
         train.image(0)
 
 

@@ -94,7 +94,7 @@ def test_a_picture_that_is_damaged_within_is_stood_in_for_where_there_are_no_lab
     run = tmp_path / "run"
     result = train(heap, "--output", run)
     assert result.exit_code == 0, result.stderr
-    assert f"1 images could not be read, and others stood in: {run / 'bad_images.json'}" in result.stderr
+    assert f"1 image could not be read, and another stood in: {run / 'bad_images.json'}" in result.stderr
     assert str(path) in (run / "bad_images.json").read_text()
     stopped = train(heap, "--bad-images=stop", "--output", tmp_path / "other")
     assert stopped.exit_code != 0

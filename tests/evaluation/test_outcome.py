@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,26 @@ def test_without_labels_there_is_a_cost_but_no_accuracy(unlabelled: ssl_dc.Run) 
 
 def test_without_labels_the_end_says_so_and_how_to_evaluate(unlabelled: ssl_dc.Run) -> None:
     assert "There are no labels here that could tell whether training helped." in unlabelled.outcome.findings
-    assert "--eval-data" in unlabelled.outcome.advice[0]
+    assert any("--eval-data" in tip for tip in unlabelled.outcome.advice)
     assert unlabelled.outcome.knn1_pixels is None
+
+
+def test_without_labels_the_table_has_no_columns_of_accuracy(unlabelled: ssl_dc.Run) -> None:
+    (table,) = unlabelled.outcome.tables()
+    assert table.columns == ("route", "MACs an image", "share of dense cost")
+    assert {len(row) for row in table.rows} == {3}
+    assert "kNN" not in table.title
+
+
+def test_the_commands_of_the_advice_name_the_run_and_can_be_pasted(unlabelled: ssl_dc.Run) -> None:
+    folder = Path("runs") / "of my dog's pictures"
+    commands = [tip.partition(": ")[2] for tip in unlabelled.outcome.at(folder).advice]
+    words = [shlex.split(command) for command in commands if command.startswith("ssl-dc ")]
+    assert [each[1] for each in words] == ["report", "evaluate", "embed", "export"]
+    assert all(each[2] == str(folder) for each in words)
+    kept = json.loads((unlabelled.folder / "result.json").read_text())["advice"]
+    assert any("ssl-dc report RUN" in tip for tip in kept)  # a run may be moved
+    assert f"ssl-dc report {shlex.quote(str(unlabelled.folder))}" in unlabelled._repr_html_()
 
 
 def test_without_labels_the_run_can_be_loaded(unlabelled: ssl_dc.Run) -> None:

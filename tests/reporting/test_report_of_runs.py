@@ -283,7 +283,10 @@ def test_text_from_files_is_text_in_the_page(copied_run: Path) -> None:
 
 def test_a_damaged_result_does_not_keep_the_page_from_being_made(copied_run: Path) -> None:
     (copied_run / "result.json").write_text('{"routes": {"dense": {"knn1": "much"}, "gated": 3}, "findings": 5}')
-    page(copied_run).as_html()
+    report = page(copied_run)
+    report.as_html()
+    faults = "findings is not a list of sentences; routes.dense.knn1 is not a number or null; routes.gated is not an object"
+    assert f"{copied_run / 'result.json'} is damaged: {faults}." in text_of(report)
 
 
 class Told(ssl_dc.Watcher):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import ssl_dc
 from helpers.command_line import call, done, message, parsed
 from helpers.settings import SHORT
+from ssl_dc.reporting.comparison import ComparedRoute, RunComparison
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,31 @@ def test_a_result_that_is_lost_is_told_with_its_place(
     assert f"ssl-dc train --resume {copied_run}" in printed
     shutil.rmtree(copied_run / "checkpoints")  # to resume it would train it anew
     assert "--resume" not in done("compare", finished_run.folder, copied_run)
+
+
+def test_a_result_with_a_wrong_type_is_named_with_its_field(finished_run: ssl_dc.Run, copied_run: Path) -> None:
+    path = copied_run / "result.json"
+    result = json.loads(path.read_text())
+    result["routes"]["gated"]["ratio"] = "a third"
+    result["routes"]["dense"]["macs"] = True
+    result["advice"] = 5
+    path.write_text(json.dumps(result))
+    printed = " ".join(done("compare", finished_run.folder, copied_run).split())
+    said = (
+        f"{path} is damaged: advice is not a list of sentences; routes.dense.macs is not a number; routes.gated.ratio is"
+        " not a number. What cannot be read is shown as '-' or left out."
+    )
+    assert f"copied: {said}" in printed
+    found = parsed("compare", finished_run.folder, copied_run)
+    assert [run["damage"] for run in found["runs"]] == ["", said]
+    assert [route["macs"] is None for route in found["routes"]] == [False, False, True, False]
+
+
+def test_runs_without_labels_have_no_column_of_accuracy() -> None:
+    route = ComparedRoute("a", "dense", None, 1.0, 9.0)
+    (table,) = RunComparison([route], {"a": "The training has ended, at step 2."}, {}).tables()
+    assert table.columns == ["run", "route", "share of dense cost", "MACs an image"]
+    assert table.rows == [["a", "dense", "1.0000", "9"]]
 
 
 def test_times_are_measured_where_they_are_asked_for(finished_run: ssl_dc.Run) -> None:
