@@ -133,7 +133,8 @@ def test_a_signal_is_answered_and_a_second_one_ends_the_command_while_a_computat
         process.send_signal(signal.SIGINT)
         assert process.wait(HANGS) == 130
         assert process.stderr.read().splitlines()[-1] == (
-            "ssl-dc: stopped by SIGINT. A training goes on from its last resume point with: ssl-dc train --resume RUN"
+            "ssl-dc: stopped by SIGINT. The training goes on from its last resume point with: ssl-dc train --resume"
+            f" {tmp_path / 'run'}"
         )
 
 
