@@ -6,7 +6,8 @@ DIR holds train.parquet and test.parquet. Each system is trained on all 50,000 i
 evaluated on the 10,000 test images at its last epoch: kNN-1, and one linear classifier a route (100 epochs), dense and at
 each budget, with the cost that is paid in evaluation mode. One JSON file a run goes to the output folder; a run whose file
 is there is not made again. The trained encoder is kept beside it until then, so that a call that was ended may go on with
-the evaluation, also on another machine. With --show the files are printed as one table.
+the evaluation, also on another machine. With --show the files are printed as one table,
+and with --curve FILE they are drawn.
 
 Systems: plain (dense alone); SCHEME-BUDGET, such as dgnet-0.3, ordered-0.1:0.9, prefix-0.3, random-0.3; a scheme with
 ``+dense`` takes a quarter of its steps dense, dense.
@@ -194,18 +195,41 @@ def made(system: str, seed: int, weights: Path, arguments: argparse.Namespace) -
     return {"system": system, "seed": seed, "seconds": seconds, "settings": plain, "routes": routes}
 
 
-def show(folder: Path) -> None:
-    """All runs of a folder as one table: mean over seeds, and the standard deviation where there are several."""
+def runs_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The results in a folder: those of each system, one for each seed."""
     runs: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(folder.glob("*.json")):
+    for file in sorted(folder.glob("*-seed*.json")):
         run = json.loads(file.read_text())
         runs.setdefault(run["system"], []).append(run)
+    return runs
+
+
+def show(runs: dict[str, list[dict[str, Any]]]) -> None:
+    """All runs as one table: mean over seeds, and the standard deviation where there are several."""
     print("| system | seeds | route | paid | kNN-1 | linear |\n| --- | --- | --- | --- | --- | --- |")
     for system, some in runs.items():
         for route in some[0]["routes"]:
             values = [[run["routes"][route][key] for run in some] for key in ("paid", "knn1", "linear")]
             cells = [f"{statistics.mean(values[0]):.4f}", *(_mean_and_deviation(each) for each in values[1:])]
             print(f"| {system} | {len(some)} | {route} | {' | '.join(cells)} |")
+
+
+def draw(runs: dict[str, list[dict[str, Any]]], picture: Path) -> None:
+    """Accuracy of the linear classifier against paid cost: a line for many budgets, points for the others."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for system, some in runs.items():
+        points = [
+            [statistics.mean(run["routes"][route][key] for run in some) for key in ("paid", "linear")]
+            for route in some[0]["routes"]
+        ]
+        costs, accuracies = zip(*sorted(points), strict=True)
+        axes.plot(costs, accuracies, "o-" if ":" in system else "x", label=system)
+    axes.set(xlabel="paid cost, share of the dense network", ylabel="linear accuracy, % of the test images")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(picture)
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:
@@ -227,18 +251,21 @@ def main() -> None:
     parser.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting of all systems")
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--curve", type=Path, help="a picture of what is in the output folder")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for word in arguments.systems:
         system, _, seed = word.rpartition(":")
-        file = arguments.output / f"{system.replace(':', 'to')}-seed{seed}.json"
+        file = arguments.output / f"{system.replace(':', 'to').replace('+', '-with-')}-seed{seed}.json"
         if file.exists():
             continue
         weights = file.with_suffix(".safetensors")
         file.write_text(json.dumps(made(system, int(seed), weights, arguments), indent=1) + "\n")
         weights.unlink()
     if arguments.show:
-        show(arguments.output)
+        show(runs_of(arguments.output))
+    if arguments.curve is not None:
+        draw(runs_of(arguments.output), arguments.curve)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ python3 - <<'PYTHON' | tee "$output/device.txt"
 import torch
 print(torch.cuda.get_device_name(), "torch", torch.__version__, "cuda", torch.version.cuda)
 PYTHON
-timeout 110 python3 -m pytest -m cuda -q -p no:cacheprovider tests/test_cuda.py tests/views tests/test_model.py 2>&1 \
-  | tail -40 | tee "$output/tests.txt"
+timeout 100 python3 -m pytest -m cuda -q -p no:cacheprovider tests/test_cuda.py tests/views tests/test_model.py 2>&1 \
+  | tail -60 | tee "$output/tests.txt"
 for precision in ${PRECISIONS:-bf16 no}; do
-  timeout 120 python3 benchmarks/training.py --cifar10 "$data" --device cuda --precision "$precision" --no-views \
-    --widths 64 --batch 512 --images 20480 --rounds 1 --workers 14 --compile --json "$output/training-$precision.json" \
-    2>&1 | grep -v "USDT\|profiler" | tail -14 | tee "$output/training-$precision.txt"
+  timeout 150 python3 -u benchmarks/training.py --cifar10 "$data" --device cuda --precision "$precision" --no-views \
+    --widths 64 --batch 512 --images 15360 --rounds 1 --workers 14 --compile --json "$output/training-$precision.json" \
+    2>&1 | grep --line-buffered -v "USDT\|profiler" | tee "$output/training-$precision.txt"
 done

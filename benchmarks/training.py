@@ -444,7 +444,7 @@ def table(title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     print(f"\n{title}\n{'':18}{'images / s':>12}{'ours / it':>11}{'by processor time':>19}")
     for name, row in rows.items():
         processor = row.get("ours_over_it_by_processor_time", row["ours_over_it"])  # views are timed by nothing else
-        print(f"{name:18}{row['images_per_second']:12,.0f}{row['ours_over_it']:11.2f}{processor:19.2f}")
+        print(f"{name:18}{row['images_per_second']:12,.0f}{row['ours_over_it']:11.2f}{processor:19.2f}", flush=True)
 
 
 def cifar10(folder: Path, count: int) -> np.ndarray:
@@ -494,17 +494,23 @@ def main() -> None:
             width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, arguments.rounds
         )
         table(name, result[name])
+        write(result, arguments.json)
         for compiled in (False, True) if arguments.compile else (False,):
             way = "compiled" if compiled else "uncompiled"
             profiled = profile_step(
                 width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, compiled
             )
             result[f"profile, width {width}, {way}"] = profiled
-            print(f"a warm dual training, {way}: {profiled['warm_images_per_second']:.0f} images/s")
+            print(f"a warm dual training, {way}: {profiled['warm_images_per_second']:.0f} images/s", flush=True)
             if "gpu_waits" in profiled:
-                print(f"the GPU waits {100 * profiled['gpu_waits']:.1f} % of the time")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+                print(f"the GPU waits {100 * profiled['gpu_waits']:.1f} % of the time", flush=True)
+            write(result, arguments.json)
+
+
+def write(result: Mapping[str, Any], file: Path | None) -> None:
+    """Write what is measured so far: a call that is ended loses no more than what it was at."""
+    if file is not None:
+        file.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
