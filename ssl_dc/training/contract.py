@@ -176,7 +176,8 @@ class Contract:
         numbers = range(self._views) if trained is None else trained
         for number in numbers:
             if number in self._learning and number not in self._reached:
-                lacks = f"; without any gradient: {', '.join(map(repr, self._idle_terms))}" if self._idle_terms else ""
+                idle = ", ".join(map(repr, self._idle_terms))
+                lacks = f"; its terms without a gradient: {idle}" if idle else ""
                 view = f"the {_ordinal(number)} view ({self._routes[number]} route)"
                 self._breach("objective", None, f"no gradient of its loss reaches the features of {view}{lacks}")
         own = [p for p in self._objective.parameters() if p.requires_grad]

@@ -252,7 +252,8 @@ BREACHES = {
         'F.mse_loss(z1, z2), "spread": F.relu(1 - z1.std(dim=0)).mean()}',
         'F.mse_loss(z1, z2).detach(), "spread": F.relu(1 - z1.std(dim=0)).mean()}',
         "objective",
-        "no gradient of its loss reaches the features of the second view (dense route); without any gradient: 'near'",
+        "no gradient of its loss reaches the features of the second view (dense route); its terms without a gradient:"
+        " 'near'",
     ),
     "features that get no gradient": Breach(
         "features.float() for features in views.features",
