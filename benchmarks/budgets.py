@@ -219,6 +219,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], picture: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    axes.set_prop_cycle(color=plt.colormaps["tab20"].colors)
     for system, some in runs.items():
         points = [
             [statistics.mean(run["routes"][route][key] for run in some) for key in ("paid", "linear")]

@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py [--width 16] [--batch 128] [--processes 2] [--rounds 5] [--json FILE]
 
-Each process trains on its own share of random 32x32 images, on a gated and a dense view of each, and draws its views itself.
-The batch is that of one process, so two processes do twice the work of one. The time is that of the steps after the first fifth.
+Each process trains on its own share of random 32x32 images, a gated and a dense view of each. It draws its views itself.
+The batch is that of one process, so two processes do twice the work of one. The time is that of the steps after the first
+fifth.
 """
 
 from __future__ import annotations

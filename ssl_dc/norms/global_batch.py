@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dc.distributed import world_size
@@ -23,7 +22,8 @@ class _NormalisedByGlobalBatch(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ours = _moments(x)
+        normalised = torch.empty_like(x)
+        ours = _moments(x, normalised)
         parts = [torch.empty_like(ours) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, ours)
         means, variances = torch.stack(parts).unbind(1)
@@ -32,7 +32,10 @@ class _NormalisedByGlobalBatch(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.eps, ctx.has_bias = eps, bias is not None
         ctx.mark_non_differentiable(mean, variance)
-        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps), mean, variance
+        torch.native_batch_norm(
+            x, weight, bias, mean, variance, False, 0.0, eps, out=(normalised, mean.new_empty(0), mean.new_empty(0))
+        )
+        return normalised, mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
@@ -49,18 +52,23 @@ class _NormalisedByGlobalBatch(torch.autograd.Function):
         of_all, along_x = sums * (factor * scale / (dist.get_world_size() * x.numel() / x.shape[1]))
         slope = along_x * scale
         shift = of_all - slope * mean
-        direct.sub_(torch.addcmul(_by_channel(shift), _wide(x), _by_channel(slope)))
+        if direct.dtype is x.dtype is slope.dtype:  # without memory for a tensor like x
+            direct.addcmul_(x, _by_channel(slope), value=-1).sub_(_by_channel(shift))
+        else:
+            direct.sub_(torch.addcmul(_by_channel(shift), _wide(x), _by_channel(slope)))
         return direct, None if weight is None else of_weight, of_bias if ctx.has_bias else None, None
 
 
-def _moments(x: Tensor) -> Tensor:
+def _moments(x: Tensor, scratch: Tensor) -> Tensor:
     """Mean and biased variance (2, C) of x (N, C, H, W).
 
     Torch's kernel for batch norms gives them as running statistics, 7 to 15 times as fast on a CPU as ``torch.var_mean``.
+    It writes a normalised x as well, to ``scratch``: new memory for it would take longer than the arithmetic.
     """
     values = x.numel() // x.shape[1]
     moments = _wide(x.new_zeros(2, x.shape[1]))
-    torch.native_batch_norm(x, None, None, moments[0], moments[1], True, 1.0, 0.0)
+    unused = (moments.new_empty(x.shape[1]), moments.new_empty(x.shape[1]))
+    torch.native_batch_norm(x, None, None, moments[0], moments[1], True, 1.0, 0.0, out=(scratch, *unused))
     # A running variance is unbiased: it has no value for a single one.
     moments[1] = moments[1] * ((values - 1) / values) if values > 1 else 0.0
     return moments
