@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set, build_encoder
-from ssl_dc.config import Layer, Resolved, RunConfig, dump, uniform_layer, with_data
+from ssl_dc.config import Layer, Resolved, RunConfig, dump, uniform_layer, with_data, with_settings
 from ssl_dc.config.layers import flattened
 from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
@@ -36,12 +37,14 @@ from ssl_dc.evaluation.report import Report
 from ssl_dc.evaluation.scores import Evaluation
 from ssl_dc.fitted_recipe import Fitted, fit
 from ssl_dc.hub.names import is_hub_name
+from ssl_dc.launch import is_first_process
 from ssl_dc.model import Model
 from ssl_dc.plugins.options import ProtocolOptions
 from ssl_dc.plugins.registry import registry
 from ssl_dc.progress.progress import progress_watchers
 from ssl_dc.routes import Route
 from ssl_dc.run_folder import RunFolder, outline
+from ssl_dc.run_lock import check_not_held
 from ssl_dc.runs import OpenedRun, PreparedRun, Run
 from ssl_dc.tensor_files import check_fit
 from ssl_dc.trackers.base import Watcher, phase
@@ -168,6 +171,7 @@ def opened_again(
     epochs: int | None = None,
     data_root: str | Path | None = None,
     bad_images: str | None = None,
+    compiled: bool | None = None,
     accept_changed_data: bool = False,
 ) -> OpenedRun:
     """A run that is to go on, with its data set open. The arguments are those of :func:`resume`.
@@ -180,6 +184,7 @@ def opened_again(
     run = RunFolder.existing(Path(folder))
     own = run.config() if epochs is None else _with_length(run, epochs)
     config = with_data(own, "resume", root=data_root, bad_images=bad_images)
+    config = with_settings(config, "resume", {} if compiled is None else {"training.compile": compiled})
     splits = open_splits(build_data_set(config))
     if not accept_changed_data:
         run.check_data(splits.train)
@@ -218,6 +223,7 @@ def resume(
     epochs: int | None = None,
     data_root: str | Path | None = None,
     bad_images: str | None = None,
+    compiled: bool | None = None,
     accept_changed_data: bool = False,
     watchers: Sequence[Watcher] = (),
     progress: bool | Literal["auto"] = "auto",
@@ -233,6 +239,8 @@ def resume(
         epochs: Epochs that the run is to have in all, if they are to be others than planned: more than are done.
         data_root: Where the data is now, if it has moved.
         bad_images: ``stop`` or ``skip`` in place of the config's ``data.bad_images``.
+        compiled: Whether torch compiles the network, in place of the config's ``training.compile``. The same is computed up
+            to rounding, but for the noise of gates, which is drawn anew.
         accept_changed_data: Whether to go on with training images that are not those that the run began with.
         watchers: Told of what happens.
         progress: Whether to show progress, as in :func:`train`.
@@ -243,6 +251,8 @@ def resume(
         RunError: If training fails.
         Stopped: If SIGTERM or SIGINT asked for it.
     """
+    if is_first_process():
+        check_not_held(Path(folder))
     told = [*watchers, *progress_watchers(progress)]
     with phase(told, "reading the pictures"):
         run = opened_again(
@@ -250,6 +260,7 @@ def resume(
             epochs=epochs,
             data_root=data_root,
             bad_images=bad_images,
+            compiled=compiled,
             accept_changed_data=accept_changed_data,
         )
     return resume_opened(run, told)
@@ -579,5 +590,6 @@ def _possible_folders(config: RunConfig) -> Iterator[Path]:
     budgets = config.budget.budgets
     budget = f"-{budgets[0]:g}" if len(budgets) == 1 else f"-{budgets[0]:g}to{budgets[-1]:g}" if budgets else ""
     name = f"{config.data.name}-{config.objective.name}-{config.gating.name}{budget}-seed{config.seed}"
+    name = re.sub(r"[^\w.-]+", "-", name)  # a part may be named package:name, or by the path of a plugin's file
     for number in itertools.count(1):
         yield Path("runs") / (name if number == 1 else f"{name}-{number}")

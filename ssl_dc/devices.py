@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 
 import torch
@@ -40,6 +41,14 @@ def available_devices() -> list[str]:
     cuda = ["cuda", *(f"cuda:{number}" for number in range(1, count))] if count else []
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*cuda, *mps, "cpu"]
+
+
+def expect_cuda_home_without_gpu() -> None:
+    """Let torch compile for a CPU without a warning that CUDA's compiler is installed and no GPU is there.
+
+    Call it after torch was imported, which resets the level of its loggers. This one warns of nothing else.
+    """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def in_float64(tensor: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def peer_failures() -> Iterator[None]:
         if world_size() == 1 or not (isinstance(error, dist.DistError) or _BROKEN_CONNECTION.search(str(error))):
             raise
         raise RunError(
-            "another process of this launch has ended, and this one cannot continue without it; the other one says why"
+            "another process of this launch has ended or was killed, and this one cannot go on without it"
         ) from error
 
 

@@ -62,9 +62,10 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.devices import available_devices
 from ssl_dc.distributed import rank
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import ConfigError, RunError
+from ssl_dc.errors import ConfigError, InUseError, RunError
 from ssl_dc.json_files import read_record
 from ssl_dc.model import Model
+from ssl_dc.plugins.options import gone_from
 from ssl_dc.printable import name_of
 from ssl_dc.run_lock import LOCK_FILE, check_not_held, sole_writer
 from ssl_dc.tensor_files import check_fit, fill, read_tensors, write_tensors
@@ -73,6 +74,10 @@ _RECORDED = ("ssl-dc", "torch", "torchvision", "accelerate", "numpy", "pydantic"
 
 TRAINING_ALONE = ("objective", "views", "optimizer", "tracker")
 """Kinds of part that only a training uses."""
+BEST = "best"
+"""The folder in a run's that holds the best model of the looks."""
+EARLIER = "earlier"
+"""The folder in a run's that holds the models that it had when it had been trained for fewer epochs."""
 WAY_TO_DATA = "root_from_run"
 """The key of ``data.json`` that holds the path of the data's folder as seen from the run's folder."""
 
@@ -137,7 +142,10 @@ class RunFolder:
                 anybody may.
         """
         if path.is_dir() and not _is_planted(path):
-            check_not_held(path)
+            try:
+                check_not_held(path)
+            except InUseError as error:
+                raise InUseError(f"{error}, or name another --output") from None
         RunFolder._check_own_and_empty(path)
 
     @staticmethod
@@ -205,16 +213,27 @@ class RunFolder:
     def _with_data_found(self, config: RunConfig) -> RunConfig:
         """The config. If the data's folder is gone, but is there as seen from the run, it names that."""
         root = config.data.root
-        if root is None or os.path.exists(root) or not self.data_file.is_file():
+        if root is None or os.path.exists(root):
             return config
+        there = self._data_as_seen_from_here()
+        if there is not None and os.path.exists(there):
+            data = config.data.model_copy(update={"root": there})
+        else:
+            data = gone_from(config.data, [root] if there is None or there == root else [root, there])
+        return config.model_copy(update={"data": data})
+
+    def _data_as_seen_from_here(self) -> Path | None:
+        """Where the data's folder is if the run was moved together with it. None if that was not recorded."""
+        run = Path(os.path.realpath(self.path))
+        if not self.data_file.is_file():  # this may be a model that a run keeps beside its last one
+            kept_by = run.parent if run.name == BEST else run.parents[1] if run.parent.name == EARLIER else run
+            run = kept_by if (kept_by / self.config_file.name).is_file() else run
         try:
-            way = read_record(self.data_file).get(WAY_TO_DATA)
+            way = read_record(run / self.data_file.name).get(WAY_TO_DATA)
         except (OSError, ValueError):  # whoever needs the record says that it is damaged
-            return config
-        there = os.path.normpath(os.path.join(os.path.realpath(self.path), way)) if isinstance(way, str) else ""
-        if not os.path.exists(there):
-            return config
-        return config.model_copy(update={"data": config.data.model_copy(update={"root": Path(there)})})
+            return None
+        there = os.path.normpath(os.path.join(run, way)) if isinstance(way, str) else ""
+        return Path(there) if there and "\0" not in there else None
 
     def change_length(self, config: RunConfig) -> None:
         """Give the run a config of another length. A model that is trained already is kept in ``earlier/N-epochs``.
@@ -230,7 +249,7 @@ class RunFolder:
         """
         trained = self.config().training.epochs
         if self.model_file.is_file():
-            kept = self.path / "earlier" / f"{trained}-epochs"
+            kept = self.path / EARLIER / f"{trained}-epochs"
             try:
                 kept.mkdir(parents=True, exist_ok=True)
                 for file in filter(Path.is_file, (self.config_file, self.result_file, self.model_file)):

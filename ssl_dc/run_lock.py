@@ -35,8 +35,8 @@ _OPEN = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_N
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """What a file system without locks answers."""
 
-_held: set[int] = set()
-"""Descriptors of the locks of this process."""
+_held: dict[int, Path] = {}
+"""The folders whose locks this process holds, by the descriptors of the locks."""
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         RunError: If the lock's file cannot be made.
     """
     descriptor = _locked(folder)
-    _held.add(descriptor)
+    _held[descriptor] = folder
     try:
         _sign(descriptor)
         yield
@@ -73,6 +73,11 @@ def check_not_held(folder: Path) -> None:
             _lock(descriptor, folder)
         finally:
             os.close(descriptor)
+
+
+def held_here() -> list[Path]:
+    """The folders whose locks this process holds, in the order in which it took them."""
+    return list(_held.values())
 
 
 def is_held(folder: Path) -> bool:
@@ -123,9 +128,7 @@ def _lock(descriptor: int, folder: Path) -> None:
             return
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise RunError(f"cannot lock {folder / LOCK_FILE}: {error.strerror or error}") from error
-        raise InUseError(
-            f"{folder} is in use: {_holder(folder / LOCK_FILE)} works in it. Wait for its end, or name another --output"
-        ) from None
+        raise InUseError(f"{folder} is in use: {_holder(folder / LOCK_FILE)} works in it; wait for its end") from None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -157,7 +160,7 @@ def _holder(path: Path) -> str:
 def _release(descriptor: int, path: Path) -> None:
     if descriptor not in _held:  # this is a child process, which has left the lock to its parent
         return
-    _held.discard(descriptor)
+    del _held[descriptor]
     if _is_at(descriptor, path):
         with suppress(OSError):
             path.unlink()

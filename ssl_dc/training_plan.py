@@ -103,6 +103,7 @@ class Needs:
         evaluation_seconds: Seconds of calibration and evaluation at the end.
         seconds: Seconds of all steps that are left, of the evaluation, and of reading images that are kept in memory.
         memory: Bytes of memory at the highest, over all processes of this machine; on a GPU those of the GPU.
+        workers_memory: Bytes of them that the processes take which prepare images.
         disk: Bytes of the run's folder.
     """
 
@@ -113,6 +114,7 @@ class Needs:
     evaluation_seconds: float
     seconds: float
     memory: int
+    workers_memory: int
     disk: int
 
 
@@ -290,6 +292,7 @@ def _needs(tried: Rehearsal, config: RunConfig, counts: Counts, steps: int, mach
         evaluation_seconds=at_end,
         seconds=before + steps * of_step + at_end,
         memory=memory(tried, config, machine),
+        workers_memory=workers_memory(tried, config, machine),
         disk=disk(tried, config, steps),
     )
 
@@ -345,14 +348,25 @@ def memory(tried: Rehearsal, config: RunConfig, machine: Machine) -> int:
     if tried.device_bytes:
         return tried.device_bytes + tried.resident_bytes
     weights = 2 * tried.learner_bytes + 2 * tried.optimizer_bytes  # with gradients, and what the optimiser computes in
-    side, views = config.data.image_size, len(config.routes)
-    batch = config.training.batch_size // machine.processes
-    drawn = 4 * 3 * side * side * views * batch
+    side, drawn = config.data.image_size, _drawn_bytes(config, machine)
     highest = max(drawn + tried.activation_bytes, BATCH * (tried.evaluation_bytes + 12 * side * side))
     kept = tried.resident_bytes + 2 * tried.shrunk_bytes  # those are put together from single ones
-    workers = 0 if tried.resident_bytes else config.training.workers
-    preparing = workers * (WORKER_BYTES + 2 * drawn)
-    return machine.processes * (_libraries() + weights + kept + highest + preparing)
+    return machine.processes * (_libraries() + weights + kept + highest) + workers_memory(tried, config, machine)
+
+
+def workers_memory(tried: Rehearsal, config: RunConfig, machine: Machine) -> int:
+    """Bytes of this machine's memory that the processes take which prepare images.
+
+    They are none on a GPU, whose memory is another one, and where the training process holds all images.
+    """
+    workers = 0 if tried.resident_bytes or tried.device_bytes else config.training.workers
+    return machine.processes * workers * (WORKER_BYTES + 2 * _drawn_bytes(config, machine))
+
+
+def _drawn_bytes(config: RunConfig, machine: Machine) -> int:
+    """Bytes of the views of a batch of one process."""
+    side, views = config.data.image_size, len(config.routes)
+    return 4 * 3 * side * side * views * (config.training.batch_size // machine.processes)
 
 
 def disk(tried: Rehearsal, config: RunConfig, steps: int) -> int:
@@ -378,7 +392,7 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
     if needs is None:
         return
     if needs.memory > plan.memory_there * NEARLY_ALL:
-        yield _lack_of_memory(needs.memory, plan.memory_there, config)
+        yield _lack_of_memory(needs, plan.memory_there, config)
     if needs.disk > plan.disk_free:
         yield (
             f"the disk has {_mib(plan.disk_free)} free and the run takes {_mib(needs.disk)}: name an --output elsewhere, or"
@@ -389,9 +403,10 @@ def _warnings(plan: Plan, config: RunConfig, machine: Machine) -> Iterator[str]:
         yield f"this takes about {time} here: lower --epochs (now {training.epochs}), or --recipe fitted."
 
 
-def _lack_of_memory(needed: int, there: int, config: RunConfig) -> str:
-    batch, workers = config.training.batch_size, config.training.workers
-    if workers * WORKER_BYTES > needed / 2:
+def _lack_of_memory(needs: Needs, there: int, config: RunConfig) -> str:
+    batch, needed = config.training.batch_size, needs.memory
+    if needs.workers_memory > needed / 2:
+        workers = config.training.workers
         return f"this needs about {_gib(needed)} of memory, and there are {_gib(there)}: lower --workers (now {workers})."
     fits = 2 ** max(1, int(np.log2(max(2.0, batch * there / needed))))
     smaller = f"; {fits} may fit" if fits < batch else ""

@@ -43,6 +43,20 @@ class Faulty(ssl_dc.PartOptions):
 SSL_DC_INTERFACE = "2.0"
 """
 
+WRONG_DEFAULT = """
+import ssl_dc
+from pydantic import Field
+
+class Wrong(ssl_dc.PartOptions):
+    name: str = "wrong"
+    size: int = Field(-3, gt=0, description="Size.")
+    share: float = Field(0.5, gt=0, lt=1, description="Share.")
+""" + PART.format(name="wrong", target=VICREG["target"], options="fake_wrong_default_p:Wrong")
+OWN_FAULT = (
+    "objective 'wrong' of wrong-default 1.2: its options refuse the default -3 of their option 'size' (input should be"
+    " greater than 0), so the plugin is at fault"
+)
+
 BROKEN = {
     "import-fails": {"p": "import a_package_that_is_not_there"},
     "name-taken": {"p": PART.format(name="vicreg", **VICREG), "q": PART.format(name="vicreg", **VICREG)},
@@ -214,3 +228,30 @@ def test_a_checkout_that_is_not_installed_says_so_in_one_sentence(
     registry.cache_clear()
     assert said == f"ssl-dc: {caught.value}\n"
     assert "is not installed: run python -m pip install " in said
+
+
+@pytest.fixture
+def wrong_default(install: Callable[..., list[Plugin]]) -> Iterator[None]:
+    """A plugin whose options refuse a default of their own."""
+    install({"wrong-default": {"p": WRONG_DEFAULT}})
+    registry.cache_clear()
+    yield
+    registry.cache_clear()
+
+
+@pytest.mark.usefixtures("wrong_default")
+def test_a_default_that_its_own_options_refuse_is_the_fault_of_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "--dry-run", "--objective", "wrong", "--budget", "0.3"]
+    assert message(*train) == f"ssl-dc: --objective: {OWN_FAULT}\n"
+    users = message(*train, "--objective.size", "4", "--objective.share", "7")
+    assert "objective.share = 7" in users, "what the user says is the user's fault"
+    assert "at fault" not in users
+    assert OWN_FAULT in {part["state"] for part in parsed("plugins", "list")["parts"]}
+    rows = json.loads(call("plugins", "check", "wrong-default", "--json").stdout)
+    failed = {row["check"]: row["message"] for row in rows if row["state"] == "failed"}
+    assert failed == {"defaults_are_valid": OWN_FAULT}
+    others = {row["message"] for row in rows if row["state"] == "does not apply"}
+    assert "its options are at fault, as another check says" in others

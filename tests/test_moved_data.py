@@ -65,6 +65,25 @@ def test_a_run_whose_data_is_gone_names_the_folder_that_it_was_trained_on(projec
     shutil.rmtree(project / "pics")
     said = message("evaluate", project / "run", "--protocol", "gates")
     assert f"folder {tmp_path / 'was' / 'project' / 'pics'} (--data-root) is not there" in said
+    seen = f"As seen from the run's folder it would be {project / 'pics'}, which is not there either."
+    assert said.endswith(f"{seen} Add --data-root DIR if the data has moved.\n")
+    elsewhere = message("evaluate", project / "run", "--protocol", "gates", "--data-root", "nowhere")
+    assert "As seen from" not in elsewhere, "the user has named the place"
+    (project / "run" / "data.json").unlink()
+    said = message("evaluate", project / "run", "--protocol", "gates")
+    assert "As seen from" not in said
+    assert said.endswith(" Add --data-root DIR if the data has moved.\n")
+
+
+@pytest.mark.parametrize("kept", ["best", "earlier/2-epochs"])
+def test_the_models_that_a_run_keeps_beside_its_last_one_find_its_data(project: Path, kept: str) -> None:
+    folder = project / "run" / kept
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(project / "run" / name, folder)
+    assert ssl_dc.load(folder).config.data.root == project / "pics"
+    lone = Path(shutil.copytree(folder, project / "lone"))
+    assert ssl_dc.load(lone).config.data.root != project / "pics", "it is no part of a run"
 
 
 def test_a_training_that_goes_on_looks_for_its_data_before_it_plans(project: Path) -> None:

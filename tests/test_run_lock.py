@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 import ssl_dc
+from helpers.command_line import message
 from helpers.settings import TWO_BY_TWO
 from ssl_dc.atomic_files import append_line
+from ssl_dc.cli import messages
 from ssl_dc.errors import ConfigError, RunError, SslDcError
 from ssl_dc.run_lock import LOCK_FILE, sole_writer
 
@@ -88,11 +90,23 @@ def test_the_second_comer_is_refused_and_told_who_is_there(half: Path, tmp_path:
             ssl_dc.resume(folder)
         with pytest.raises(ConfigError, match=f"process {holder} on"):
             ssl_dc.train(TINY, output=folder)
+        refused = message("train", "--resume", folder)
     said = str(caught.value)
+    assert refused == f"ssl-dc: {said}\n", "before anything is planned"
+    assert said.endswith("works in it; wait for its end")
     assert f"{folder} is in use: process {holder} on {socket.gethostname()} (since 20" in said
     assert (folder / LOCK_FILE).exists()
     ssl_dc.resume(folder)
     assert not (folder / LOCK_FILE).exists()
+
+
+def test_a_process_that_is_stopped_names_the_run_that_it_holds_and_none_before(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    run.mkdir()
+    assert messages._run_goes_on() == ""
+    with sole_writer(run):
+        assert messages._run_goes_on().endswith(f" with: ssl-dc train --resume '{run}'")
+    assert messages._run_goes_on() == ""
 
 
 def test_the_lock_holds_within_one_process_too(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 import ssl_dc
-from helpers.command_line import call, done, parsed, refused
+from helpers.command_line import call, done, parsed, refused, successful
 from helpers.settings import SHORT, TINY, as_options, config_of
 from ssl_dc import training_plan
 from ssl_dc.api import opened_again, plan_of_rest
 from ssl_dc.errors import ConfigError
 from ssl_dc.fitted_recipe import Machine
 from ssl_dc.training.rehearsal import Rehearsal, rehearse
-from ssl_dc.training_plan import Counts, Noise, _pictures, disk, evaluation_seconds, memory, step_seconds
+from ssl_dc.training_plan import Counts, Noise, _pictures, disk, evaluation_seconds, memory, step_seconds, workers_memory
 
 LAPTOP = Machine(cores=2)
 MIB = 2**20
@@ -166,6 +166,15 @@ def test_what_is_left_of_a_run_is_planned(copied_run: Path) -> None:
     document = parsed("train", "--resume", copied_run, "--dry-run", "--epochs", "5")
     assert (document["epochs"], document["steps"]) == (5, 9)
     assert "--lr" in refused("train", "--resume", copied_run, "--dry-run", "--lr", "5")
+    words = ("train", "--resume", copied_run, "--dry-run", "--training.compile")
+    assert successful(call(*words, "false")).stdout
+    assert "training.compile = 'perhaps'" in refused(*words, "perhaps")
+
+
+def test_a_training_that_goes_on_may_be_compiled_or_not_and_its_config_stays(copied_run: Path) -> None:
+    opened = opened_again(copied_run, compiled=True)
+    assert (opened.config.training.compile, opened.own.training.compile) == (True, False)
+    assert opened_again(copied_run).config.training.compile is False
 
 
 def test_time_by_hand() -> None:
@@ -192,6 +201,11 @@ def test_memory_and_disk_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory(tried(), config, LAPTOP) == 500 * MIB + weights + 256 * (MIB + 12 * 64)
     assert memory(tried(activation_bytes=900 * MIB), config, LAPTOP) == 500 * MIB + weights + 900 * MIB + drawn
     assert memory(tried(device_bytes=7), config, Machine(cores=8, gpus=1)) == 7
+    two = config_of({**TINY, "training.workers": 2})
+    assert workers_memory(tried(), two, LAPTOP) == 2 * (120 * MIB + 2 * drawn)
+    assert memory(tried(), two, LAPTOP) == memory(tried(), config, LAPTOP) + workers_memory(tried(), two, LAPTOP)
+    assert workers_memory(tried(resident_bytes=1), two, LAPTOP) == 0, "the training process holds the images"
+    assert workers_memory(tried(device_bytes=1), two, LAPTOP) == 0
     assert disk(tried(), config, steps=8) == 10 * MIB + 3 * 60 * MIB + 600 * 9
 
 
@@ -206,6 +220,13 @@ def test_memory_and_disk_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
             {"activation_bytes": 900 * MIB},
             10**12,
             ["this needs about 1.5 GiB of memory, and there are 1.7 GiB: lower --batch-size (now 16)"],
+        ),
+        ({"training.workers": 9}, {}, 10**12, ["and there are 1.7 GiB: lower --workers (now 9)"]),
+        (
+            {"training.workers": 99},
+            {"resident_bytes": 900 * MIB},
+            10**12,
+            ["and there are 1.7 GiB: lower --batch-size (now 16"],
         ),
         ({}, {}, 50 * MIB, ["the disk has 50 MiB free and the run takes 190 MiB: name an --output elsewhere"]),
         ({}, {"step_seconds": 20_000.0}, 10**12, ["takes about 1 d 20 h here: lower --epochs (now 2)"]),

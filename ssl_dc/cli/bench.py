@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,15 +128,13 @@ def command(
         raise ConfigError("--at-most finds a budget; leave out --profile and --budget")
     import torch
 
-    # Of a machine with CUDA's compiler and no GPU torch says so when it compiles. Nothing here uses CUDA. The level is set
-    # after the import, which resets it.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-
+    from ssl_dc.devices import expect_cuda_home_without_gpu
     from ssl_dc.evaluation import drawing
     from ssl_dc.evaluation.dialled import dialled
     from ssl_dc.evaluation.other_data import evaluation_data, moved_data, on_other_data, told_by
     from ssl_dc.run_folder import RunFolder
 
+    expect_cuda_home_without_gpu()
     if output is not None:
         drawing.check_drawable(output)
     model = RunFolder.existing(run).load_model()

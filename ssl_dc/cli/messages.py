@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -17,7 +18,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ssl_dc.errors import SslDcError, Terminated, is_lack_of_memory
+from ssl_dc.errors import SslDcError, Stopped, Terminated, is_lack_of_memory
+from ssl_dc.launch import is_first_process
 from ssl_dc.printable import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,12 +49,14 @@ def reported() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()  # flush here, so that a write error is reported
+    except Stopped as stopped:
+        _end_as_asked(str(stopped), stopped.signal)
     except SslDcError as error:
         _end(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _end(_stopped_by(signal.SIGINT), 128 + signal.SIGINT)
+        _end_as_asked(_stopped_by(signal.SIGINT, _RESUMED.format("RUN")), signal.SIGINT)
     except Terminated:
-        _end(_stopped_by(signal.SIGTERM), 128 + signal.SIGTERM)
+        _end_as_asked(_stopped_by(signal.SIGTERM, _RESUMED.format("RUN")), signal.SIGTERM)
     except click.UsageError as error:
         said = error.format_message()
         if printable(said) == said:
@@ -76,7 +80,6 @@ def reported() -> Iterator[None]:
 
 
 _GOES_ON = {
-    "train": " A training goes on from its last resume point with: ssl-dc train --resume RUN",
     "embed": " The same call goes on with the shards that are written",
     "grid": " The same call goes on with what is missing",
     "reproduce": " The same call goes on with what is missing",
@@ -84,10 +87,27 @@ _GOES_ON = {
 """How a command that was stopped is gone on with."""
 
 
-def _stopped_by(number: int) -> str:
+_RESUMED = " The training goes on from its last resume point with: ssl-dc train --resume {}"
+
+
+def _stopped_by(number: int, training_goes_on: str) -> str:
     name, context = signal.Signals(number).name, click.get_current_context(silent=True)
-    command = context.info_name if context else "train"
-    return f"stopped by {name}.{_GOES_ON.get(command or '', '')}"
+    command = (context.info_name if context else None) or "train"
+    return f"stopped by {name}.{training_goes_on if command == 'train' else _GOES_ON.get(command, '')}"
+
+
+def _run_goes_on() -> str:
+    """How the run that this process trains is gone on with; empty if it has no folder yet."""
+    lock = sys.modules.get("ssl_dc.run_lock")  # a handler of signals must not import: without the module no run is held
+    held = lock.held_here() if lock else []
+    return _RESUMED.format(shlex.quote(str(held[-1]))) if held else ""
+
+
+def _end_as_asked(message: str, number: int) -> NoReturn:
+    """End as a signal asks. Of a launch, which stops as a whole, the first process says so."""
+    if not is_first_process():
+        sys.exit(128 + number)
+    _end(message, 128 + number)
 
 
 def end_at_signals() -> None:
@@ -99,9 +119,10 @@ def end_at_signals() -> None:
     own = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # a handler's arguments
-        if os.getpid() == own:  # a process that prepares images says nothing
+        # a process that prepares images says nothing, and of a launch the first process speaks
+        if os.getpid() == own and is_first_process():
             after_echo = "\n" if os.isatty(2) else ""  # a terminal has written ^C, and progress may stand on the line
-            os.write(2, f"{after_echo}ssl-dc: {_stopped_by(number)}\n".encode())
+            os.write(2, f"{after_echo}ssl-dc: {_stopped_by(number, _run_goes_on())}\n".encode())
         os._exit(128 + number)
 
     for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):

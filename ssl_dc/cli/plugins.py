@@ -131,7 +131,8 @@ def check(package: str, as_json: bool) -> None:
     if not parts:
         packages = sorted({registered.distribution for registered in registry().all()})
         raise PluginError(
-            f"no part comes from {package!r}; packages that bring parts: {', '.join(packages)}{registry().left_out}"
+            f"no part comes from {package!r}; packages that bring parts: {', '.join(packages)}."
+            f"{_package_meant(package, packages)}{registry().left_out}"
         )
     from ssl_dc.testing import run_checks
 
@@ -151,6 +152,19 @@ def check(package: str, as_json: bool) -> None:
         raise RunError(f"{package}: {len(failed)} of {len(rows)} checks failed")
 
 
+def _package_meant(name: str, packages: list[str]) -> str:
+    """Which package was probably meant by a name that none has: that of a part of the name, or the nearest name."""
+    bringing = sorted({each.distribution for kind in KINDS for each in registry().meant(kind, name)})
+    if bringing:
+        return f" {name!r} is a part of {' and '.join(bringing)}: ssl-dc plugins check {bringing[0]}"
+    of_parts = {written: kind for kind in KINDS for written in registry().names(kind)}
+    near = difflib.get_close_matches(name, [*packages, *of_parts], n=1)
+    if near and near[0] in of_parts:
+        package = registry().find(of_parts[near[0]], near[0]).distribution
+        return f" Did you mean {package!r}, which brings {near[0]!r}?"
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
 def _is_of(registered: Registered, package: str) -> bool:
     return registered.distribution == package or (
         registered.distribution.endswith(".py") and Path(registered.distribution).name == Path(package).name
@@ -161,10 +175,14 @@ def _state(registered: Registered) -> str:
     """Whether a part can be used, as far as its options tell: the part itself is not imported."""
     if registered.part.options is None:
         return READY
+    from pydantic import ValidationError
+
     try:
-        registered.options_model()
+        registered.options({})
     except PluginError as error:
         return str(error)
+    except ValidationError:  # an option has no default, so that users must set it
+        pass
     return READY
 
 

@@ -14,8 +14,10 @@ from ssl_dc.cli.options import ConfigCommand, config_options, json_option, print
 from ssl_dc.config import Layer, resolve
 from ssl_dc.config.layers import merged
 from ssl_dc.errors import ConfigError, DataError, SslDcError
+from ssl_dc.launch import is_first_process
 from ssl_dc.plugins.registry import registry
 from ssl_dc.printable import printable
+from ssl_dc.run_lock import check_not_held
 
 if TYPE_CHECKING:
     from ssl_dc.runs import Run
@@ -126,12 +128,19 @@ def _print_plan(
         print_report(plan)
 
 
-WITH_RESUME = {"training.epochs": "epochs", "data.root": "data_root", "data.bad_images": "bad_images"}
+WITH_RESUME = {
+    "training.epochs": "epochs",
+    "training.compile": "compiled",
+    "data.root": "data_root",
+    "data.bad_images": "bad_images",
+}
 """Settings that may be given again with ``--resume``, and their names in :func:`ssl_dc.resume`."""
 
 
 def _resumed(folder: Path, layers: list[Layer], output: Path | None, accept_changed_data: bool) -> Run:
     anew = _said_anew(layers, output)
+    if is_first_process():
+        check_not_held(folder)  # before the pictures are read and anything is planned
     progress = progress_from_the_start()
     from ssl_dc import api
     from ssl_dc.distributed import rank

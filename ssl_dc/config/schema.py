@@ -60,12 +60,11 @@ def _slot(kind: str) -> BeforeValidator:
         name = section.setdefault("name", default_part(kind))
         try:
             registered = registry().find(kind, name)
-            model = registered.options_model()
+            options = registered.options(section)
         except PluginError as error:
             if kind in (info.context or {}).get(MAY_BE_ABSENT, ()):
                 return _absent_part(kind).model_validate(section)
             raise PydanticCustomError("unknown_part", "{message}", {"message": str(error)}) from error
-        options = model.model_validate({**section, "name": registered.part.name})
         return options if name == registered.part.name else options.model_copy(update={"name": name})
 
     return BeforeValidator(check)

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from ssl_dc.data.base import Blocks, DataSet, ImageSet, Labels, Splits
 from ssl_dc.data.shrunk import Shrunk
 from ssl_dc.data.unreadable import Readable
+from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import where_else
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,6 +106,18 @@ def occurrence(labels: Labels) -> Indices:
     return places
 
 
+def open_whole(data_set: DataSet) -> Splits:
+    """Open a data set, as it is.
+
+    Raises:
+        DataError: If it cannot be opened. If it is the data of a run, the message names each place where it was looked for.
+    """
+    try:
+        return data_set.open()
+    except DataError as error:
+        raise DataError(f"{error}{where_else(data_set.options)}") from error
+
+
 def open_splits(data_set: DataSet) -> Splits:
     """Open a data set and take the part of it that its options' ``limit`` and ``test_limit`` ask for.
 
@@ -115,8 +129,8 @@ def open_splits(data_set: DataSet) -> Splits:
     Raises:
         DataError: If the data set cannot be opened.
     """
-    splits = data_set.open()
     options = data_set.options
+    splits = open_whole(data_set)
     rule = options.bad_images
 
     def part(images: ImageSet, limit: int | None) -> ImageSet:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssl_dc.data.base import DataSet, ImageSet
-from ssl_dc.data.subsets import sample
+from ssl_dc.data.subsets import open_whole, sample
 from ssl_dc.errors import ConfigError, DataError
 
 SPLITS = ("train", "evaluation_train", "calibration", "test")
@@ -52,7 +52,7 @@ class Rows:
     """
 
     def __init__(self, data_set: DataSet, splits: Sequence[str] = ()) -> None:
-        opened, options = data_set.open(), data_set.options
+        opened, options = open_whole(data_set), data_set.options
         parts: dict[str, ImageSet | None] = {
             "train": sample(opened.train, options.limit),
             "evaluation_train": None

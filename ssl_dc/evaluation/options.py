@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -147,10 +147,10 @@ def protocol_options(name: str, given: Mapping[str, Any], *, drawn: bool = False
         if field.is_required() and option not in given:
             raise ConfigError(f"protocol {name} needs {_flag(option)}")
     try:
-        options = model.model_validate({**given, "name": name.rpartition(":")[2]})
+        options = registry().find("protocol", name).options(given)
     except ValidationError as error:
         raise ConfigError(readable_options(error, model, flag=_flag)) from error
-    return options.model_copy(update={"name": name})
+    return cast(ProtocolOptions, options.model_copy(update={"name": name}))
 
 
 def options_model(name: str) -> type[ProtocolOptions]:

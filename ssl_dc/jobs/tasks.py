@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from ssl_dc import api
 from ssl_dc.config import Layer, resolve
 from ssl_dc.config.layers import flattened, merged
-from ssl_dc.errors import ConfigError, InUseError, SslDcError, Stopped
+from ssl_dc.errors import ConfigError, InUseError, RunError, SslDcError, Stopped
 from ssl_dc.progress.progress import Progress
 from ssl_dc.run_folder import RunFolder
 from ssl_dc.run_lock import sole_writer
+from ssl_dc.run_records import json_object
+from ssl_dc.training.checkpoint import CheckpointStore
 
 CLAIMS = "claims"
 """The folder, in the output of a grid, with a folder for each task. The worker that does the task holds its lock."""
@@ -49,16 +51,32 @@ class TrainingTask:
     folder: Path
 
     def is_done(self) -> bool:
-        """Whether the run is trained and evaluated."""
-        return (self.folder / "result.json").is_file()
+        """Whether the run is trained and evaluated, and its result can be read."""
+        return json_object(RunFolder(self.folder).result_file) is not None
 
     def do(self) -> None:
-        """Train the run, or go on with it."""
+        """Train the run, or go on with it. A run whose result is damaged is evaluated once more.
+
+        Raises:
+            RunError: If the run cannot be evaluated once more without training it anew.
+        """
         if (self.folder / "config.json").is_file():
             self.check()
+            self._tell_of_damage()
             api.resume(self.folder, watchers=[Progress()], progress=False)
         else:
             api.train(api.opened(self.layers, self.folder), output=self.folder, watchers=[Progress()], progress=False)
+
+    def _tell_of_damage(self) -> None:
+        run = RunFolder(self.folder)
+        if not run.result_file.is_file():
+            return
+        if run.model_file.is_file() and CheckpointStore(run.checkpoints).newest() is None:
+            raise RunError(
+                f"{run.result_file} is damaged, and no resume point is left from which it could be written again; remove"
+                f" {self.folder} to train the run anew"
+            )
+        print(f"{run.result_file} is damaged and is written again", file=sys.stderr, flush=True)
 
     def check(self) -> None:
         """Check that the settings are valid, and that a run that is there was made with them.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator
 
 Colour = tuple[float, float, float]
 """One value a channel: red, green, blue."""
@@ -120,6 +120,9 @@ class DataOptions(PartOptions):
     fitted: ClassVar[bool] = False
     published: ClassVar[PublishedSet | None] = None
 
+    _looked_in: tuple[Path, ...] = PrivateAttr(())
+    """Where the data of a run was looked for, if it is in none of these places."""
+
     root: UserPath | None = Field(None, description="Folder that holds the data.")
     download: bool = Field(False, description="Download the data into the folder if it is not there.")
     limit: int | None = Field(
@@ -156,6 +159,25 @@ class DataOptions(PartOptions):
         if min(std) <= 0 or max(std) > 2:
             raise ValueError(f"each must be above 0 and at most 2{_divide(std)}")
         return std
+
+
+def gone_from(options: DataOptions, places: Sequence[Path]) -> DataOptions:
+    """The options for a run whose data is in none of these places. They are kept for messages, and not saved."""
+    copied = options.model_copy()
+    copied._looked_in = tuple(places)
+    return copied
+
+
+def where_else(options: DataOptions) -> str:
+    """The end of the message that the data is not there: where else it was looked for, and what to do.
+
+    It is empty unless it is the data of a run.
+    """
+    if not options._looked_in:
+        return ""
+    others = " and ".join(map(str, options._looked_in[1:]))
+    also = f" As seen from the run's folder it would be {others}, which is not there either." if others else ""
+    return f"{also} Add --data-root DIR if the data has moved."
 
 
 class OptimizerOptions(PartOptions):

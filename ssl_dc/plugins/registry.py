@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,31 @@ class Registered:
         if not (isinstance(model, type) and issubclass(model, base)):
             raise PluginError(f"{self}: its options, {self.part.options!r}, are not a subclass of ssl_dc.{base.__name__}")
         return model
+
+    def options(self, values: Mapping[str, Any]) -> PartOptions:
+        """The part's options with some values, checked. They bear the part's name.
+
+        Args:
+            values: What is set, by the names of the options. The others have their defaults.
+
+        Raises:
+            PluginError: If the options cannot be imported, refuse a default of their own, or refuse the part's name.
+            pydantic.ValidationError: If a value is wrong.
+        """
+        from pydantic import ValidationError  # where no option is checked, pydantic is not needed
+
+        model = self.options_model()
+        try:
+            return model.model_validate({**values, "name": self.part.name})
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                option = str(detail["loc"][0]) if detail["loc"] else ""
+                own = option == "name" or (option in model.model_fields and option not in values)
+                if own and detail["type"] != "missing":
+                    raise PluginError(f"{self}: {_own_fault(option, detail['input'], detail['msg'])}") from error
+            raise
+        except Exception as error:  # a check of the options may raise anything
+            raise PluginError(f"{self}: its options cannot be checked: {type(error).__name__}: {error}") from error
 
     def target(self) -> Any:
         """The class or function that the record names.
@@ -251,6 +276,13 @@ def registry() -> Registry:
         PluginError: If the environment asks for a plugin that is not installed.
     """
     return Registry(chosen_plugins())
+
+
+def _own_fault(option: str, value: Any, reason: str) -> str:
+    """That options refuse what they bring themselves, in one sentence."""
+    why = reason.removeprefix("Value error, ")
+    what = f"the part's name {value!r} as" if option == "name" else f"the default {value!r} of"
+    return f"its options refuse {what} their option {option!r} ({why[:1].lower()}{why[1:]}), so the plugin is at fault"
 
 
 def _no_such_hook(name: str) -> str:

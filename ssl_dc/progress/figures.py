@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from ssl_dc.trackers.base import StepMetrics
+from ssl_dc.trackers.base import COMPILING, StepMetrics
 
 MEMORY_SECONDS = 10.0
 """The time constant of the mean speed: what is this long ago weighs a third of what is new."""
@@ -34,26 +34,35 @@ class Figures:
         self.running = False
         self._phase_began = self._began = self._last = self._ended = 0.0
         self._pace = Pace()
+        self._timed = 0
+        self._compiles = False
 
     def begin_phase(self, name: str) -> None:
         """Something begins that is not a step."""
         self._phase_began = time.monotonic()
         self.phase = name
+        self._compiles = self._compiles or name == COMPILING
 
     def begin(self, step: int, total_steps: int) -> None:
         """Training begins, or continues after ``step`` steps."""
         self._began = self._last = time.monotonic()
         self.step, self.total_steps, self.steps_here, self.metrics = step, total_steps, 0, None
         self._pace = Pace()
+        self._timed, self._compiles = 0, False
         self.running = True
 
     def take(self, step: int) -> None:
-        """A step was taken. The first says little of the others, and does not count once there are others."""
+        """A step was taken.
+
+        The first says little of the others, and does not count once there are others. One that was compiled says nothing.
+        """
         now = time.monotonic()
-        if self.steps_here == 1:
-            self._pace = Pace()
-        self._pace.add(now - self._last)
-        self._last = now
+        if not self._compiles:
+            if self._timed == 1:
+                self._pace = Pace()
+            self._pace.add(now - self._last)
+            self._timed += 1
+        self._last, self._compiles = now, False
         self.step = step
         self.steps_here += 1
 

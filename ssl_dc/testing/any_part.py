@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ssl_dc.config import RunConfig, dump, read, resolve, uniform_layer
+from ssl_dc.errors import PluginError
 from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
 from ssl_dc.plugins.registry import registry
-from ssl_dc.testing.check import DoesNotApplyError, Subject, expect
+from ssl_dc.testing.check import ConformanceError, DoesNotApplyError, Subject, expect, required_options
 
 
 def record_has_a_summary_of_one_line(subject: Subject) -> None:
@@ -37,18 +38,22 @@ def record_names_no_options(subject: Subject) -> None:
 
 def options_derive_from_those_of_the_kind(subject: Subject) -> None:
     """The options are a subclass of the options of the kind: `PartOptions`, or what [the hook](hooks.md) names."""
-    subject.registered.options_model()
+    try:
+        subject.registered.options_model()
+    except PluginError as error:
+        raise ConformanceError(str(error)) from error
 
 
 def options_bear_the_name_of_the_part(subject: Subject) -> None:
     """The options' `name` is, by default, the name of the part."""
-    name = subject.registered.options_model().model_fields["name"].default
-    expect(name == subject.name, f"expected options with the name {subject.name!r}, saw {name!r}")
+    field = subject.options_model.model_fields["name"]
+    saw = "none" if field.is_required() else repr(field.default)
+    expect(field.default == subject.name, f"expected options with the name {subject.name!r}, saw {saw}")
 
 
 def every_option_is_described(subject: Subject) -> None:
     """Each option has a description, which `ssl-dc plugins show` prints."""
-    fields = subject.registered.options_model().model_fields
+    fields = subject.options_model.model_fields
     silent = [name for name, field in fields.items() if name != "name" and not field.description]
     expect(not silent, f"expected a description of every option, saw none for {', '.join(silent)}")
 
@@ -57,9 +62,10 @@ def unknown_options_are_refused(subject: Subject) -> None:
     """An option that does not exist is an error, so that a misspelt option does not go unnoticed."""
     unknown = "an_option_that_does_not_exist"
     try:
-        subject.registered.options_model().model_validate({"name": subject.name, unknown: 1})
-    except ValidationError:
-        return
+        subject.options_model.model_validate({"name": subject.name, unknown: 1})
+    except ValidationError as error:
+        if any(detail["loc"] == (unknown,) for detail in error.errors()):
+            return
     expect(False, f"expected the unknown option {unknown!r} to be refused, saw it accepted")
 
 
@@ -87,12 +93,17 @@ def _imports_torch(module: str) -> bool:
 
 
 def defaults_are_valid(subject: Subject) -> None:
-    """Every option has a valid default, so that choosing the part is enough."""
+    """Every default is valid. Parts that a config names have one for every option, so that choosing the part is enough."""
+    missing = required_options(subject.options_model) if KINDS[subject.registered.kind].section else []
+    expect(not missing, f"expected a valid default of every option, saw none for {', '.join(missing)}")
     try:
-        subject.registered.options_model().model_validate({})
+        subject.registered.options(subject.settings)
+    except PluginError as error:
+        raise ConformanceError(str(error)) from error
     except ValidationError as error:
-        wrong = ", ".join(".".join(map(str, detail["loc"])) or detail["msg"] for detail in error.errors())
-        expect(False, f"expected a valid default of every option, saw none for {wrong}")
+        wrong = ", ".join(str(detail["loc"][0]) if detail["loc"] else detail["msg"] for detail in error.errors())
+        needed = all(detail["type"] == "missing" for detail in error.errors())
+        expect(needed, f"expected valid defaults and settings, saw others for {wrong}")
 
 
 def options_survive_a_config_file(subject: Subject) -> None:
@@ -188,9 +199,9 @@ RECORD_AND_OPTIONS = (
     every_option_is_described,
     unknown_options_are_refused,
     importing_the_options_imports_no_torch,
+    defaults_are_valid,
 )
 CONFIG = (
-    defaults_are_valid,
     options_survive_a_config_file,
     every_option_survives_a_config_file_with_another_value,
 )

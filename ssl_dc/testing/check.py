@@ -11,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_dc.errors import PluginError
 from ssl_dc.plugins.kinds import KINDS
 from ssl_dc.plugins.options import PartOptions
 from ssl_dc.plugins.registry import Registered
+
+FAULTY_OPTIONS = "its options are at fault, as another check says"
+"""Why a check that needs the options of a part does not apply."""
 
 
 class ConformanceError(AssertionError):
@@ -46,13 +50,28 @@ class Subject:
         """The part's options, with the settings.
 
         Raises:
-            DoesNotApplyError: If an option has neither a default nor a setting.
+            DoesNotApplyError: If an option has neither a default nor a setting, or the options themselves are at fault.
+                Another check says so.
         """
-        fields = self.registered.options_model().model_fields
-        needed = [name for name, field in fields.items() if field.is_required() and name not in (*self.settings, "name")]
+        needed = [name for name in required_options(self.options_model) if name not in self.settings]
         if needed:
             raise DoesNotApplyError(f"it needs settings of {', '.join(needed)}")
-        return self.registered.options_model().model_validate({"name": self.name, **self.settings})
+        try:
+            return self.registered.options(self.settings)
+        except PluginError as error:
+            raise DoesNotApplyError(FAULTY_OPTIONS) from error
+
+    @property
+    def options_model(self) -> type[PartOptions]:
+        """The model of the part's options.
+
+        Raises:
+            DoesNotApplyError: If it cannot be had. Another check says why.
+        """
+        try:
+            return self.registered.options_model()
+        except PluginError as error:
+            raise DoesNotApplyError(FAULTY_OPTIONS) from error
 
     def build(self, *arguments: Any) -> Any:
         """The part: its target, called with its options (if its kind has any) and the arguments of its kind."""
@@ -113,6 +132,11 @@ class Outcome:
     promise: str
     state: Literal["passed", "failed", "does not apply"]
     message: str = ""
+
+
+def required_options(model: type[PartOptions]) -> list[str]:
+    """The names of the options that have no default, but for that of the part's name."""
+    return [name for name, field in model.model_fields.items() if field.is_required() and name != "name"]
 
 
 def expect(kept: bool, message: str) -> None:

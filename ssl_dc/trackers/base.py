@@ -160,6 +160,10 @@ class Guarded(Watcher):
             self._say(f"{self._label} is left out from here on: {event} raised {type(error).__name__}: {error}")
 
 
+COMPILING = "compiling the network"
+"""The phase in which torch compiles the step that is being taken. It says nothing of how long other steps take."""
+
+
 @contextmanager
 def phase(watchers: Sequence[Watcher], name: str) -> Iterator[None]:
     """Tell watchers that a phase begins and ends. Only those of the first process of a launch are told.

@@ -10,7 +10,7 @@ from ssl_dc.atomic_files import read_bytes, write_bytes, write_text
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import RunError
 from ssl_dc.json_files import read_record
-from ssl_dc.run_folder import RunFolder
+from ssl_dc.run_folder import BEST, RunFolder
 
 RECORD_FILE = "best.json"
 WITH_LABELS = (
@@ -33,7 +33,7 @@ class BestModel:
 
     def __init__(self, run: RunFolder, metric: str, is_better: Callable[[str, float, float], bool]) -> None:
         self.run, self.metric, self.is_better = run, metric, is_better
-        self.best = RunFolder(run.path / "best")
+        self.best = RunFolder(run.path / BEST)
 
     def offer(self, encoder: Encoder, step: int, value: float) -> None:
         """Keep the encoder of a step if it is better than what is kept.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_dc.devices import expect_cuda_home_without_gpu
 from ssl_dc.routes import Route
 from ssl_dc.training.learner import LearnerOutput
 
@@ -30,13 +31,20 @@ class CompiledForward:
     """
 
     def __init__(self, wrapped: nn.Module, graphs: bool, tell: Callable[[str], object]) -> None:
+        expect_cuda_home_without_gpu()
         self._plain, self._tell = wrapped, tell
+        self._seen: set[tuple[Route, ...]] = set()
         mode = "reduce-overhead" if graphs else None
         self._compiled: Callable[..., Any] | None = torch.compile(wrapped, dynamic=False, mode=mode)
+
+    def compiles_for(self, routes: Sequence[Route]) -> bool:
+        """Whether the next pass for these routes is compiled first."""
+        return self._compiled is not None and tuple(routes) not in self._seen
 
     def __call__(self, views: Sequence[Tensor], routes: Sequence[Route]) -> LearnerOutput:
         """What the learner gives for these views."""
         if self._compiled is not None:
+            self._seen.add(tuple(routes))
             try:
                 with torch._dynamo.config.patch(cache_size_limit=ROUTES):
                     output: LearnerOutput = self._compiled(views, routes)

@@ -79,6 +79,8 @@ class Contract:
         self._step = 0
         self._reached: set[int] = set()
         self._learning: set[int] = set()
+        self._routes: Sequence[Route] = routes
+        self._idle_terms: list[str] = []
         self._counted: set[Gate] = set()
 
     # batches
@@ -144,7 +146,7 @@ class Contract:
         if gated in self._passed:
             yield
             return
-        self._step, self._active = step, True
+        self._step, self._active, self._routes = step, True, routes
         self._reached, self._learning = set(), set()
         if not self._passed:
             self._check_cost(images[:1])
@@ -174,7 +176,10 @@ class Contract:
         numbers = range(self._views) if trained is None else trained
         for number in numbers:
             if number in self._learning and number not in self._reached:
-                self._breach("objective", None, f"no gradient of its loss reaches the features of view {number}, from 0")
+                idle = ", ".join(map(repr, self._idle_terms))
+                lacks = f"; its terms without a gradient: {idle}" if idle else ""
+                view = f"the {_ordinal(number)} view ({self._routes[number]} route)"
+                self._breach("objective", None, f"no gradient of its loss reaches the features of {view}{lacks}")
         own = [p for p in self._objective.parameters() if p.requires_grad]
         if own and all(p.grad is None for p in own):
             self._breach("objective", None, "no gradient of its loss reaches any of its own parameters")
@@ -264,7 +269,8 @@ class Contract:
             if name not in weights:
                 self._breach("objective", objective, f"forward gives the term {name!r}, which has no weight in weights")
             self._check_term("objective", name, term)
-        if not any(term.requires_grad for term in terms.values()):
+        self._idle_terms = [name for name, term in terms.items() if not term.requires_grad]
+        if len(self._idle_terms) == len(terms):
             self._breach("objective", objective, "none of its loss terms has a gradient, so nothing can learn from it")
         self._check_embeddings(output.embeddings, len(inputs[0].images[0]))
 
@@ -343,6 +349,12 @@ def _kept_random_state(images: Tensor) -> Iterator[None]:
     devices: Iterable[torch.device] = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         yield
+
+
+def _ordinal(number: int) -> str:
+    """A number from 0 as people count: first, second."""
+    first = ("first", "second", "third", "fourth")
+    return first[number] if number < len(first) else f"{number + 1}th"
 
 
 def _seen(value: Any) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +35,7 @@ from ssl_dc.plugins.registry import Registered
 from ssl_dc.routes import Route
 from ssl_dc.seeds import kept_random_states, seed_everything
 from ssl_dc.tensor_files import fill
-from ssl_dc.trackers.base import StepMetrics, Stopwatch, Watcher, phase
+from ssl_dc.trackers.base import COMPILING, StepMetrics, Stopwatch, Watcher, phase
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
@@ -206,6 +206,14 @@ class Trainer:
         self._forward = CompiledForward(self.wrapped, graphs, partial(self._tell, "on_message"))
         self._tell("on_message", "torch compiles the network in the second step, which may take minutes")
 
+    @contextmanager
+    def _compiling(self, routes: Sequence[Route]) -> Iterator[bool]:
+        """Tell watchers if the step in here is compiled first, which takes far longer. Gives whether it is."""
+        forward = self._forward
+        compiles = isinstance(forward, CompiledForward) and not self.contract.is_watching and forward.compiles_for(routes)
+        with phase(self._watchers, COMPILING) if compiles else nullcontext():
+            yield compiles
+
     def _run(self, stop: StopSignals) -> None:
         watch, begun_at = Stopwatch(), self.step
         # Closing the generator ends the processes that prepare images, whatever ends the run.
@@ -216,9 +224,15 @@ class Trainer:
                 due = last or looked or (self.step + 1) % self.training.log_every == 0
                 with phase(self._watchers, "preparing the first batch") if self.step == begun_at else nullcontext():
                     micro_batches = [next(batches) for _ in range(self.training.accumulation)]
-                with self.contract.watched(self.step + 1, self._routes(self._budget()), micro_batches[0][0]):
+                routes = self._routes(self._budget())
+                with (
+                    self.contract.watched(self.step + 1, routes, micro_batches[0][0]),
+                    self._compiling(routes) as compiling,
+                ):
                     values = self._take_step(micro_batches, due)
                 self.step += 1
+                if compiling:
+                    watch.rate(self.step)  # says nothing of the speed of other steps
                 if values and looked:
                     values |= self._look()
                 if values:

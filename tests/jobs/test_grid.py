@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,18 @@ def test_seeds_are_runs_of_their_own_and_faults_are_told(tmp_path: Path) -> None
     assert first != second
     (tmp_path / "other").mkdir()
     assert "has the name a" in message("grid", path, config(tmp_path / "other" / "a.json"), "--output", tmp_path / "o")
+    run = tmp_path / "out" / "a-seed1"
+    whole = (run / "result.json").read_text()
+    (run / "result.json").write_text(whole[: len(whole) // 2])
+    again = call("grid", path, "--output", tmp_path / "out", "--seeds", "2")
+    assert f"{run / 'result.json'} is damaged and is written again" in again.stderr
+    assert json.loads((run / "result.json").read_text()).keys() == json.loads(whole).keys()
+    (run / "result.json").write_text("{")
+    shutil.rmtree(run / "checkpoints")
+    again = call("grid", path, "--output", tmp_path / "out", "--seeds", "2")
+    assert again.exit_code == 1
+    assert "is damaged, and no resume point is left" in again.stderr
+    assert f"{run}: failed" in again.stdout
     config(path, **{"training.epochs": 0})
     assert "training.epochs" in message("grid", path, "--output", tmp_path / "o")
     config(path, **{"data.name": "folder", "data.root": str(tmp_path / "nowhere")})

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command_line import call, done, parsed
+from helpers.command_line import call, done, message, parsed
+from helpers.settings import TINY, config_of
 from helpers.start_up import start_up
+from ssl_dc.api import _possible_folders
 from ssl_dc.plugins.discovery import Plugin
 from ssl_dc.plugins.registry import registry
 
@@ -85,3 +87,24 @@ def test_listing_imports_no_part(words: list[str], tmp_path: Path) -> None:
     counted = start_up(tmp_path, "plugins", *words)
     assert "vicreg" in counted.stdout or "objective.invariance" in counted.stdout
     assert not counted.packages & {"PIL", "accelerate", "numpy", "sklearn", "torch", "torchvision"}
+
+
+@pytest.mark.usefixtures("two_packages")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vicrg", "Did you mean 'ssl-dc', which brings 'vicreg'?"),
+        ("dgnet", "'dgnet' is a part of ssl-dc: ssl-dc plugins check ssl-dc"),
+        ("zetta", "Did you mean 'zeta'?"),
+        ("same", "'same' is a part of acme and zeta: ssl-dc plugins check acme"),
+    ],
+)
+def test_a_package_that_is_not_there_names_the_nearest(name: str, said: str) -> None:
+    assert f"no part comes from {name!r}" in (text := message("plugins", "check", name))
+    assert text.endswith(f" {said}\n")
+
+
+@pytest.mark.usefixtures("two_packages")
+def test_the_default_folder_of_a_run_has_no_colon_of_a_part() -> None:
+    config = config_of({**TINY, "objective.name": "acme:vicreg"})
+    assert next(_possible_folders(config)) == Path("runs/digits-acme-vicreg-dgnet-0.3-seed0")

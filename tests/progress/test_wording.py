@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from helpers.clock import StoppedClock
 from ssl_dc.progress.figures import LARGEST_WEIGHT, MEMORY_SECONDS, Figures
 from ssl_dc.progress.wording import duration, first_line, measured, second_line, shortened
-from ssl_dc.trackers.base import StepMetrics
+from ssl_dc.trackers.base import COMPILING, StepMetrics
 
 VALUES = {
     "loss": 24.3117,
@@ -190,6 +190,19 @@ def test_the_speed_is_an_exponential_mean_of_all_steps_but_the_first(durations: 
     mean = sum(w * seconds for w, seconds in zip(weights, durations[1:], strict=True)) / sum(weights)
     assert speed == pytest.approx(batch / mean, rel=1e-6)
     assert left == pytest.approx(mean * (100 - len(durations)), rel=1e-6)
+
+
+def test_a_step_that_was_compiled_says_nothing_of_the_speed(clock: StoppedClock) -> None:
+    figures = Figures()
+    figures.batch_size = 10
+    figures.begin(0, 10)
+    for number, (seconds, compiles) in enumerate([(3.0, False), (500.0, True), (2.0, False), (90.0, True)], start=1):
+        if compiles:
+            figures.begin_phase(COMPILING)
+        clock.pass_by(seconds)
+        figures.take(number)
+    assert figures.images_per_second == pytest.approx(10 / 2.0)
+    assert figures.seconds_left == pytest.approx(6 * 2.0)
 
 
 def test_time_left_goes_down_within_a_long_step_but_not_below_what_the_others_take(clock: StoppedClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from helpers.gradients import compare_gradients
 from helpers.settings import TINY
 from helpers.training import Told, trainer_of
+from ssl_dc.trackers.base import COMPILING
 
 SETTINGS = {**TINY, "training.epochs": 1, "training.log_every": 1}
 
@@ -20,6 +22,22 @@ def trained(**settings: Any) -> Told:
     told = Told()
     trainer_of({**SETTINGS, **settings}).fit(watchers=[told])
     return told
+
+
+class Phases(Told):
+    """Notes at which steps, from 1, torch compiles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = 0
+        self.compiling: list[int] = []
+
+    def on_step_end(self, step: int) -> None:
+        self.taken = step
+
+    def on_phase(self, name: str) -> None:
+        if name == COMPILING:
+            self.compiling.append(self.taken + 1)
 
 
 def compile_by(monkeypatch: pytest.MonkeyPatch, backend: str | Callable[..., Any]) -> None:
@@ -38,11 +56,24 @@ def test_a_compiled_training_is_the_uncompiled_one(monkeypatch: pytest.MonkeyPat
     compile_by(monkeypatch, "eager")
     settings = {"budget.target": "0.3,0.6"}
     plain = trained(**settings)
+    logger = logging.getLogger("torch.utils.cpp_extension")  # warns of a CUDA_HOME without a GPU, and of nothing else
+    monkeypatch.setattr(logger, "level", logging.WARNING)
     compiled = trained(**settings, **{"training.compile": True})
+    assert not logger.isEnabledFor(logging.WARNING)
     assert len(plain.values("loss")) > 2
     assert compiled.values("loss") == plain.values("loss")
     assert any("torch compiles the network" in text for text in compiled.messages)
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+
+
+def test_the_step_that_is_compiled_is_told_and_counts_for_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_by(monkeypatch, "eager")
+    told = Phases()
+    trainer_of({**SETTINGS, "training.compile": True}).fit(watchers=[told])
+    assert told.compiling == [2], "the first is looked at, and is not compiled"
+    speeds = {metrics.step: metrics.images_per_second for metrics in told.metrics}
+    assert speeds[2] == 0.0, "not known"
+    assert speeds[3] > 0.0
 
 
 def test_what_torch_cannot_compile_trains_uncompiled_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

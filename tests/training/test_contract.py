@@ -248,11 +248,18 @@ BREACHES = {
         "objective",
         "none of its loss terms has a gradient, so nothing can learn from it",
     ),
+    "a term and a view that get no gradient": Breach(
+        'F.mse_loss(z1, z2), "spread": F.relu(1 - z1.std(dim=0)).mean()}',
+        'F.mse_loss(z1, z2).detach(), "spread": F.relu(1 - z1.std(dim=0)).mean()}',
+        "objective",
+        "no gradient of its loss reaches the features of the second view (dense route); its terms without a gradient:"
+        " 'near'",
+    ),
     "features that get no gradient": Breach(
         "features.float() for features in views.features",
         "features.detach().float() for features in views.features",
         "objective",
-        "no gradient of its loss reaches the features of view 0, from 0",
+        "no gradient of its loss reaches the features of the first view (gated route)",
     ),
     "a head that gets no gradient": Breach(
         "        z1, z2 = map(self.head, features)\n",

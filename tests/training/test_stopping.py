@@ -21,6 +21,7 @@ from helpers.command_line import HANGS, call
 from helpers.forked import run_two_forked
 from helpers.settings import SHORT, TINY, as_options
 from helpers.training import assert_same_files, saved_steps, trainer_of
+from ssl_dc.cli.messages import reported
 from ssl_dc.errors import Stopped
 from ssl_dc.trackers.base import StepMetrics, Watcher
 from ssl_dc.training.stopping import ECHO_SECONDS, StopSignals
@@ -133,8 +134,20 @@ def test_a_signal_is_answered_and_a_second_one_ends_the_command_while_a_computat
         process.send_signal(signal.SIGINT)
         assert process.wait(HANGS) == 130
         assert process.stderr.read().splitlines()[-1] == (
-            "ssl-dc: stopped by SIGINT. A training goes on from its last resume point with: ssl-dc train --resume RUN"
+            "ssl-dc: stopped by SIGINT. The training goes on from its last resume point with: ssl-dc train --resume"
+            f" {tmp_path / 'run'}"
         )
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", ["ssl-dc: stopped by SIGTERM"]), ("1", [])])
+def test_of_a_launch_that_is_stopped_the_first_process_says_so(
+    rank: str, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as ended, reported():
+        raise Stopped("stopped by SIGTERM", signal.SIGTERM)
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_a_training_that_saves_nothing_promises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
