@@ -116,6 +116,11 @@ def test_the_cost_of_a_run_needs_no_pictures(project: Path) -> None:
     assert result.stderr.startswith(f"{project / 'run'}: what images pay is not measured: folder ")
     assert "is not there" in message("cost", project / "run", "--data-root", "nowhere")
     assert "is not there" in message("cost", project / "run", "--budget", "0.9")
+    shown = done("cost", project / "run")
+    assert "least / dense" in shown
+    assert "all (least)" in shown
+    assert "Those of this run cannot be opened: add --data-root DIR" in shown
+    assert "of a trained run" not in shown
     (project / "run" / "result.json").unlink()
     assert parsed("cost", project / "run")["gated_is"] == "the least possible: every gate shut"
 
@@ -138,3 +143,21 @@ def test_a_report_says_what_it_leaves_out_without_the_data(project: Path, tmp_pa
     wrong = call("report", project / "run", "-o", tmp_path / "wrong.html", *FEW, "--data-root", "wrong")
     assert wrong.exit_code == 2, "what the user names must be there"
     assert not (tmp_path / "wrong.html").exists()
+
+
+@pytest.mark.parametrize("live", [[], ["--live"]], ids=["once", "live"])
+def test_a_report_without_the_data_does_not_replace_a_page_that_is_there(project: Path, live: list[str]) -> None:
+    shutil.rmtree(project / "pics")
+    page = project / "run" / "report.html"
+    page.write_text("made with the data")
+    result = call("report", project / "run", *FEW, *live)
+    assert result.exit_code == 1
+    (said,) = [line for line in result.stderr.splitlines() if str(page) in line]
+    assert "-o FILE" in said
+    assert "--data-root" in said
+    assert page.read_text() == "made with the data"
+    done("report", project / "run", *FEW, *live, "-o", page)
+    assert page.stat().st_size > 1000, "the user named it"
+    page.unlink()
+    done("report", project / "run", *FEW, *live)
+    assert page.stat().st_size > 1000, "nothing was there"

@@ -13,7 +13,7 @@ from ssl_dc.cli.messages import end_at_signals, end_quickly, keep_standard_strea
 from ssl_dc.errors import DialledWarning, OldNameWarning, PluginError, SlowerWarning
 from ssl_dc.plugins.discovery import NO_PLUGINS, PLUGIN_FILES
 from ssl_dc.plugins.installed import check_installed, is_distribution
-from ssl_dc.plugins.registry import registry
+from ssl_dc.plugins.registry import did_you_mean, registry
 from ssl_dc.printable import printable
 
 
@@ -56,6 +56,14 @@ class LazyGroup(click.Group):
             if not isinstance(command, click.Command):
                 raise PluginError(f"command {cmd_name!r} must be a click.Command, not a {type(command).__name__}")
             return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called. The message about a wrong name suggests the nearest ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message += did_you_mean(args[0], self.list_commands(ctx))
+            raise
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. An error that the user can mend is one message, also if a plugin's command raises it."""

@@ -103,6 +103,8 @@ def command(
     from ssl_dc import api
     from ssl_dc.cli.tables import print_report
     from ssl_dc.distributed import leave_launch
+    from ssl_dc.evaluation.scores import Evaluation
+    from ssl_dc.run_folder import RunFolder
 
     report = api.evaluate(
         run,
@@ -118,6 +120,9 @@ def command(
     )
     if not leave_launch():
         return
+    if isinstance(report, Evaluation):
+        for sentence in report.off_budget(RunFolder(run).config_of_network().budget.target):
+            click.echo(f"ssl-dc: {sentence}", err=True)
     if as_json:
         print_json({**report.as_json(), **({} if output is None else {"output": str(output)})})
         return

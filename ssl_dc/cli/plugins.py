@@ -12,7 +12,7 @@ from ssl_dc.cli.messages import readable_errors
 from ssl_dc.cli.options import json_option, print_json
 from ssl_dc.errors import PluginError, RunError
 from ssl_dc.plugins.kinds import KINDS
-from ssl_dc.plugins.registry import Registered, did_you_mean, registry
+from ssl_dc.plugins.registry import Broken, Registered, did_you_mean, registry
 from ssl_dc.printable import printable
 
 READY = "ready"
@@ -130,6 +130,9 @@ def check(package: str, as_json: bool) -> None:
     """
     parts = [registered for registered in registry().all() if _is_of(registered, package)]
     if not parts:
+        reasons = [each.reason for each in registry().broken if each.plugin == package or _is_of(each, package)]
+        if reasons:
+            raise PluginError(f"no part comes from {package!r}: its plugin was left out: {'; '.join(reasons)}")
         packages = sorted({registered.distribution for registered in registry().all()})
         raise PluginError(
             f"no part comes from {package!r}; packages that bring parts: {', '.join(packages)}."
@@ -166,9 +169,9 @@ def _package_meant(name: str, packages: list[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _is_of(registered: Registered, package: str) -> bool:
-    return registered.distribution == package or (
-        registered.distribution.endswith(".py") and Path(registered.distribution).name == Path(package).name
+def _is_of(brought: Registered | Broken, package: str) -> bool:
+    return brought.distribution == package or (
+        brought.distribution.endswith(".py") and Path(brought.distribution).name == Path(package).name
     )
 
 

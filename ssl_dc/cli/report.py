@@ -18,6 +18,7 @@ from ssl_dc.cli.options import (
     seconds_option,
     time_option,
 )
+from ssl_dc.errors import RunError
 from ssl_dc.printable import printable
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def command(
     """Show RUNs on one page: how they trained, what they reach and cost, what their networks do with images.
 
     The page is one file, which a browser shows without a network. What is not there, such as labels or the model of a run
-    that still trains, the page says. With --live an opened page loads itself again while a run trains.
+    that still trains, the page says. If the data is gone, a page that is in the RUN already is kept: -o writes another.
+    With --live an opened page loads itself again while a run trains.
     """
     progress = progress_from_the_start()
     from ssl_dc.evaluation import other_data
@@ -88,8 +90,15 @@ def command(
     other = other_data.evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
     options = ReportOptions(images, time, seconds, device or "auto", data_root, projection, other)
     check_report(options, output)
-    if live:
+    recorded = recorded_runs(runs)
+    if live and any(run.trains for run in recorded):
         follow(runs, place, options, every=every, watchers=[progress])
     else:
-        page_of(recorded_runs(runs), options, [progress]).save(place)
+        page = page_of(recorded, options, [progress])
+        if output is None and page.without_data and place.exists():
+            raise RunError(
+                f"{place} is kept, since a new page would leave parts of {', '.join(page.without_data)} out: give"
+                " --data-root DIR if the data has moved, or -o FILE to write the new page to another file"
+            )
+        page.save(place)
     click.echo(f"report: {printable(str(place))}")

@@ -79,6 +79,7 @@ class CostTable(Report):
         gated_macs: Mean MACs of the gated route.
         sites: The gate sites that have a gate.
         not_measured: Why the gated cost is not what images pay, where it should be; empty otherwise.
+        is_least: Whether the gated cost is the least possible one, with every gate shut.
     """
 
     network: str
@@ -88,6 +89,7 @@ class CostTable(Report):
     gated_macs: float
     sites: Sequence[SiteRow] = ()
     not_measured: str = ""
+    is_least: bool = False
 
     @property
     def ratio(self) -> float:
@@ -114,12 +116,15 @@ class CostTable(Report):
 
     def tables(self) -> Sequence[ReportTable]:
         """The cost of each layer, and of all; then the gate sites."""
+        gated, ratio, label = (
+            ("least gated", "least / dense", "all (least)") if self.is_least else ("gated", "gated / dense", "all")
+        )
         layers = [
             ReportTable(
                 f"MACs for one image: {self.network}",
-                ("layer", "dense", "gated", "gated / dense"),
+                ("layer", "dense", gated, ratio),
                 [row.cells() for row in self.rows],
-                total=("all", f"{self.dense_macs:,}", f"{self.gated_macs:,.0f}", f"{self.ratio:.4f}"),
+                total=(label, f"{self.dense_macs:,}", f"{self.gated_macs:,.0f}", f"{self.ratio:.4f}"),
                 note=f"gated: {self.gated_is}",
             )
         ]
@@ -140,8 +145,14 @@ class CostTable(Report):
         note = "mask: its width; dense MACs: those of the layers whose cost the open share of the mask scales"
         if any(site.open_share is None for site in self.sites):
             columns = columns[:-1]
-            note += "\nHow often gates are open depends on pictures: ssl-dc cost of a trained run shows it."
+            note += f"\nHow often gates are open depends on pictures{self._where_pictures_are}"
         return ReportTable(f"Gate sites: {len(rows)}", columns, rows, note=note)
+
+    @property
+    def _where_pictures_are(self) -> str:
+        if self.not_measured:
+            return ". Those of this run cannot be opened: add --data-root DIR if they have moved."
+        return ": ssl-dc cost of a trained run shows it."
 
 
 def cost_of_network(config: RunConfig) -> CostTable:
@@ -153,7 +164,7 @@ def cost_of_network(config: RunConfig) -> CostTable:
 def _least_cost(config: RunConfig, cost: CostModel) -> CostTable:
     shut = {site: np.zeros(entries) for site, entries in cost.channels.items()}
     table = cost_table(config, cost, shut, "the least possible: every gate shut")
-    return replace(table, sites=[replace(site, open_share=None) for site in table.sites])
+    return replace(table, sites=[replace(site, open_share=None) for site in table.sites], is_least=True)
 
 
 def cost_of_run(

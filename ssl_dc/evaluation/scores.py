@@ -18,6 +18,10 @@ from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
 
+OFF_BUDGET = 0.05
+"""How far from its budget what a route pays may be, as a share of the dense cost, before a command says so."""
+
+
 @dataclass(frozen=True)
 class RouteScore:
     """What one route reaches on held-out images.
@@ -70,6 +74,20 @@ class Evaluation(Report):
                 for route, score in self.routes.items()
             },
         }
+
+    def off_budget(self, trained_for: float | None) -> list[str]:
+        """A sentence for each gated route that pays clearly more or less than its budget.
+
+        Args:
+            trained_for: The budget of routes that name none, as a share of the dense cost; None without gates.
+        """
+        said = []
+        for route, score in self.routes.items():
+            budget = trained_for if route.budget is None else route.budget
+            if route.gated and budget is not None and abs(score.ratio - budget) > OFF_BUDGET:
+                verb = "trained" if route.budget is None else "asked"
+                said.append(f"{route}: paid {score.ratio:.2f} of the dense cost on these images; {verb} for {budget:g}")
+        return said
 
     def records(self) -> Sequence[Mapping[str, Any]]:
         """A row for each route."""

@@ -138,6 +138,7 @@ class ReportPage:
         sections: Its parts.
         thumbnails: The images that its charts show where one points, as ``data:`` addresses.
         refresh_seconds: After so many seconds an opened page loads itself again; None for a page that stays as it is.
+        without_data: The runs of which it leaves parts out because their data cannot be opened, by their labels.
     """
 
     title: str
@@ -145,6 +146,7 @@ class ReportPage:
     sections: Sequence[Section]
     thumbnails: Mapping[str, str] = field(default_factory=dict)
     refresh_seconds: float | None = None
+    without_data: Sequence[str] = ()
 
     @property
     def charts(self) -> list[Chart]:

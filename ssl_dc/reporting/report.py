@@ -116,6 +116,7 @@ def page_of(
 
     measured: dict[str, MeasuredRun] = {}
     missing: dict[str, str] = {}
+    without_data: list[str] = []
     for run in runs:
         for fault in filter(None, (*run.damage, run.lost_result, run.damaged_result)):
             _say(watchers, f"{run.label}: {fault}")
@@ -127,6 +128,8 @@ def page_of(
         except (DataError, RunError) as error:
             if isinstance(error, DataError) and options.names_data:
                 raise
+            if isinstance(error, DataError):
+                without_data.append(run.label)
             missing[run.label] = str(error)
             _say(watchers, f"{run.label}: the page does not show what the network does with images: {error}")
     thumbnails: dict[str, str] = {}
@@ -148,7 +151,7 @@ def page_of(
                 run_sections.neighbours_section(found),
             ]
     made = f"Made {datetime.now().astimezone():%Y-%m-%d %H:%M} by ssl-dc {metadata.version('ssl-dc')}"
-    return ReportPage(_title(runs), made, sections, thumbnails, refresh_seconds)
+    return ReportPage(_title(runs), made, sections, thumbnails, refresh_seconds, without_data)
 
 
 def _why_not_yet(run: RecordedRun, *, following: bool) -> str:
