@@ -135,6 +135,14 @@ def test_asking_for_its_part_says_why_it_is_not_there(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("package", ["import-fails", "other-interface"])
+def test_checking_it_says_why_it_was_left_out_and_suggests_nothing(broken: None, package: str) -> None:
+    said = message("plugins", "check", package)
+    assert f"no part comes from {package!r}: its plugin was left out: {REASONS[package]}" in said
+    assert "Did you mean" not in said
+    assert len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -17,7 +17,6 @@ from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.model import Model
 from ssl_dc.routes import Route
 
-
 OFF_BUDGET = 0.05
 """How far from its budget what a route pays may be, as a share of the dense cost, before a command says so."""
 
@@ -84,7 +83,7 @@ class Evaluation(Report):
         said = []
         for route, score in self.routes.items():
             budget = trained_for if route.budget is None else route.budget
-            if route.gated and budget is not None and abs(score.ratio - budget) > OFF_BUDGET:
+            if route.gated and isinstance(budget, float) and abs(score.ratio - budget) > OFF_BUDGET:
                 verb = "trained" if route.budget is None else "asked"
                 said.append(f"{route}: paid {score.ratio:.2f} of the dense cost on these images; {verb} for {budget:g}")
         return said

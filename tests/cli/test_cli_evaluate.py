@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.command_line import Trained, done, message, parsed, refused
+from helpers.command_line import Trained, call, done, message, parsed, refused
 from helpers.settings import SHORT, as_options
+from ssl_dc.evaluation import scores
 
 
 def test_evaluating_by_knn_gives_what_training_reported(trained: Trained) -> None:
@@ -20,6 +21,20 @@ def test_evaluating_by_knn_gives_what_training_reported(trained: Trained) -> Non
     for route in ("dense", "gated"):
         assert evaluation["routes"][route]["top1"] == result["routes"][route]["knn1"]
         assert evaluation["routes"][route]["ratio"] == pytest.approx(result["routes"][route]["ratio"])
+
+
+def test_a_route_that_pays_much_more_or_less_than_its_budget_is_named(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((trained.folder / "config.json").read_text())
+    paid = json.loads((trained.folder / "result.json").read_text())["routes"]["gated"]["ratio"]
+    miss = abs(paid - config["budget"]["target"])
+    monkeypatch.setattr(scores, "OFF_BUDGET", 0.99 * miss)
+    said = call("evaluate", trained.folder, "--json").stderr
+    assert f"gated: paid {paid:.2f} of the dense cost on these images; trained for {config['budget']['target']:g}\n" in said
+    assert "dense: paid" not in said
+    monkeypatch.setattr(scores, "OFF_BUDGET", 1.01 * miss)
+    assert "paid" not in call("evaluate", trained.folder, "--json").stderr
 
 
 def test_evaluating_by_cosine_votes(trained: Trained) -> None:

@@ -50,6 +50,11 @@ def test_a_wrong_call_is_refused_with_one_message(arguments: list[str], said: li
         assert words in text
 
 
+def test_a_misspelt_command_is_answered_with_the_nearest_one() -> None:
+    assert "No such command 'evalaute'. Did you mean 'evaluate'?" in call("evalaute").stderr
+    assert call("xyz").stderr.endswith("No such command 'xyz'.\n")
+
+
 def test_several_errors_of_a_call_are_told_together() -> None:
     text = refused("train", "--budget", "7", "--epochs", "0", "--seed", "x")
     for words in ("--budget: budget.target = 7", "--epochs: training.epochs = 0", "--seed: seed = 'x'"):
