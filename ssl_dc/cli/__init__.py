@@ -62,8 +62,8 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            error.message += did_you_mean(args[0], self.list_commands(ctx))
-            raise
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"{error.message}{hint}", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. An error that the user can mend is one message, also if a plugin's command raises it."""
