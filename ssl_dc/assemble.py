@@ -12,7 +12,7 @@ from ssl_dc.backbones.base import Backbone
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import DataSet
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import ConfigError, PluginError, SslDcError
+from ssl_dc.errors import ConfigError, PluginError, SslDcError, Terminated
 from ssl_dc.gating.base import GateFactory, GatingScheme, set_budgets
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.named_parts import NamedParts
@@ -48,8 +48,8 @@ def build(kind: str, options: PartOptions, base: type[T], *arguments: Any) -> T:
     registered = registry().find(kind, options.name)
     try:
         made = registered.target()(options, *arguments)
-    except Exception as error:
-        if isinstance(error, SslDcError) or registered.distribution == BUILT_IN:
+    except (Exception, SystemExit) as error:  # a part that calls sys.exit would end the command as if all were well
+        if isinstance(error, SslDcError | Terminated) or registered.distribution == BUILT_IN:
             raise
         raise PluginError(f"{registered} could not be built: {type(error).__name__}: {error}") from error
     if not isinstance(made, base):

@@ -16,7 +16,7 @@ from torch import nn
 
 from ssl_dc.backbones.base import Backbone
 from ssl_dc.encoders.base import Encoder
-from ssl_dc.errors import PartError, SslDcError, is_lack_of_memory
+from ssl_dc.errors import PartError, SslDcError, Terminated, is_lack_of_memory
 from ssl_dc.gating.base import Gate
 from ssl_dc.norms.base import RouteNorm
 from ssl_dc.objectives.base import Objective
@@ -93,7 +93,7 @@ class NamedParts:
         """
         try:
             yield
-        except SslDcError:
+        except (SslDcError, Terminated):
             raise
         except (Exception, SystemExit) as error:  # a part that calls sys.exit would end the training as if all were well
             said = None if is_lack_of_memory(error) else self._said(error)

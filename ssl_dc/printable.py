@@ -12,7 +12,8 @@ def printable(text: str) -> str:
     r"""The text with unprintable characters written out, such as ``\x1b`` for the escape character.
 
     Unprintable are control characters (escape sequences begin with one), characters that change the direction of writing,
-    and surrogates, which stand for bytes of a file name that are not UTF-8. Newlines and tabs stay as they are.
+    surrogates, which stand for bytes of a file name that are not UTF-8, and Unicode's separators of lines and paragraphs.
+    Newlines and tabs stay as they are.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -26,7 +27,8 @@ def name_of(text: str) -> str:
 
 
 def _shown(character: str) -> str:
-    if character in "\n\t" or not unicodedata.category(character).startswith("C"):
+    category = unicodedata.category(character)
+    if character in "\n\t" or not (category.startswith("C") or category in ("Zl", "Zp")):
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 

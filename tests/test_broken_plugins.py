@@ -64,6 +64,10 @@ BROKEN = {
     "faulty-options": {"p": FAULTY_OPTIONS, "q": FAULTY_MODULE},
     "other-interface": {"p": 'SSL_DC_INTERFACE = "3.0"\n' + PART.format(name="future", **VICREG)},
     "hook-raises": {"p": "from ssl_dc import hookimpl\n\n@hookimpl\ndef ssl_dc_objectives():\n    raise SystemExit(7)\n"},
+    "options-exit": {
+        "p": PART.format(name="leaving", target=VICREG["target"], options="fake_options_exit_q:Leaving"),
+        "q": "raise SystemExit(0)",
+    },
     "no-such-class": {"p": PART.format(name="absent", target="json:Nothing", options=VICREG["options"])},
 }
 """Distribution to the modules of its entry points."""
@@ -75,6 +79,7 @@ REASONS = {
     "faulty-options": "cannot be loaded from 'fake_faulty_options_q:Faulty'",
     "other-interface": "it is written for version 3.0 of the interface",
     "hook-raises": "SystemExit: 7",
+    "options-exit": "SystemExit: 0",
     "no-such-class": "cannot be loaded from 'json:Nothing'",
 }
 
@@ -122,6 +127,7 @@ def test_training_with_what_is_built_in_is_untouched(install: Callable[..., list
         ("future", ["left out: p of other-interface", REASONS["other-interface"]]),
         ("loose", [REASONS["loose-options"]]),
         ("faulty", [REASONS["faulty-options"]]),
+        ("leaving", ["cannot be loaded from 'fake_options_exit_q:Leaving'", REASONS["options-exit"]]),
         ("absent", ["objective 'absent' of no-such-class 1.2", REASONS["no-such-class"]]),
     ],
 )

@@ -42,6 +42,7 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 def test_what_is_written_out_can_be_read() -> None:
     assert printable("\x1b[2J") == "\\x1b[2J"
     assert printable("\u202e\udcff") == "\\u202e\\udcff"
+    assert printable("\u2028\u2029") == "\\u2028\\u2029"
 
 
 def clean(text: str) -> bool:

@@ -86,3 +86,5 @@ def command(
         return
     print_report(embedding)
     click.echo(f"features: {printable(str(output))}")
+    if output.suffix.lower() == ".npy":
+        click.echo(f"the other columns: {printable(str(output.with_suffix('.csv')))}")

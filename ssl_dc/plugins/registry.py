@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from ssl_dc.errors import PluginError
+from ssl_dc.errors import PluginError, Terminated
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, chosen_plugins
 from ssl_dc.plugins.hookspecs import PROJECT, hook_specifications
 from ssl_dc.plugins.kinds import KINDS, Kind
@@ -80,7 +80,9 @@ class Registered:
                 if own and detail["type"] != "missing":
                     raise PluginError(f"{self}: {_own_fault(option, detail['input'], detail['msg'])}") from error
             raise
-        except Exception as error:  # a check of the options may raise anything
+        except Terminated:
+            raise
+        except (Exception, SystemExit) as error:  # a check of the options may raise anything
             raise PluginError(f"{self}: its options cannot be checked: {type(error).__name__}: {error}") from error
 
     def target(self) -> Any:
@@ -97,7 +99,9 @@ class Registered:
     def _import(self, target: str) -> Any:
         try:
             return import_string(target)
-        except Exception as error:  # a plugin's module may raise anything while it is imported
+        except Terminated:
+            raise
+        except (Exception, SystemExit) as error:  # a plugin's module may raise anything while it is imported
             raise PluginError(f"{self} cannot be loaded from {target!r}: {type(error).__name__}: {error}") from error
 
 
@@ -131,6 +135,8 @@ class Registry:
                 self._add(plugin)
             except PluginError as error:  # says all that there is to say
                 self._leave_out(plugin, str(error))
+            except Terminated:
+                raise
             except (Exception, SystemExit) as error:  # a plugin may raise anything, and the others must load
                 self._leave_out(plugin, f"{type(error).__name__}: {error}")
 

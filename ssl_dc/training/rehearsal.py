@@ -22,7 +22,7 @@ from ssl_dc.budget_control import AdaptiveControl
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, spread
 from ssl_dc.distributed import peer_failures, rank, world_size
-from ssl_dc.errors import ConfigError, DataError, RunError
+from ssl_dc.errors import ConfigError, DataError, RunError, Terminated
 from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.routes import Route
 from ssl_dc.seeds import kept_random_states
@@ -128,6 +128,8 @@ def _trial(but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
     try:
         yield
     except but:
+        raise
+    except Terminated:
         raise
     except (Exception, SystemExit) as error:
         raise TrialError(f"the trial step before training: {type(error).__name__}: {error}") from error

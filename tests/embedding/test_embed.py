@@ -266,7 +266,7 @@ def test_the_command_says_what_it_wrote(run: Path, tmp_path: Path) -> None:
     assert "route  rows  features  MACs an image  share of dense cost  images/s" in said
     assert "dense    20 " in said
     assert "MACs paid in all" in said
-    assert said.splitlines()[-1] == f"features: {tmp_path / 'f.npy'}"
+    assert said.splitlines()[-2:] == [f"features: {tmp_path / 'f.npy'}", f"the other columns: {tmp_path / 'f.csv'}"]
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,7 @@ def Odd(*arguments):
         ("gatings", "PartOptions", "", "are not a subclass of ssl_dc.GatingOptions"),
         ("gatings", "GatingOptions", "return 1", "must be a GatingScheme, not a int"),
         ("norms", "PartOptions", "return 1", "must be a NormPolicy, not a int"),
+        ("objectives", "PartOptions", "raise SystemExit(0)", "could not be built: SystemExit: 0"),
         ("backbones", "PartOptions", "raise KeyError('x')", "could not be built: KeyError: 'x'"),
         ("encoders", "PartOptions", "return arguments[1](lambda site: None)", "must be a Encoder, not a ResNet18"),
         ("optimizers", "PartOptions", "", "are not a subclass of ssl_dc.OptimizerOptions"),
