@@ -69,8 +69,8 @@ def train(
 
     Args:
         settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, the path of a
-            YAML file with such settings, or a complete config. The recipe of one's own pictures is fitted to them and to the machine; ``{"recipe": "paper"}`` asks for
-            the fixed one.
+            YAML file with such settings, or a complete config. The recipe of one's own pictures is fitted to them and to the
+            machine; ``{"recipe": "paper"}`` asks for the fixed one.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
         watchers: Told of what happens.
         progress: Whether to show progress (:class:`ssl_dc.Progress`); by default in notebooks, and not in scripts.
@@ -122,8 +122,8 @@ def _fitted(settings: Mapping[str, Any] | RunConfig | Fitted | str | Path | None
         return fit([file_layer(Path(settings))], pictures=pictures)
     if settings is not None and not isinstance(settings, Mapping):
         raise TypeError(
-            'settings are dotted keys and values, such as {"budget.target": 0.1}, the path of a YAML file or a RunConfig, not'
-            f" {type(settings).__name__}"
+            'settings are dotted keys and values, such as {"budget.target": 0.1}, the path of a YAML file or a RunConfig,'
+            f" not {type(settings).__name__}"
         )
     return fit([uniform_layer(settings or {}, "settings")], pictures=pictures)
 

@@ -221,7 +221,7 @@ def test_a_pickle_in_the_place_of_the_weights_is_not_opened(copied_run: Path, tm
 def test_strange_calls_of_a_model_are_told_what_is_taken(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
     model = ssl_dc.load(finished_run.folder)
     images = torch.zeros(2, 3, 8, 8)
-    with pytest.raises(DataError, match="it is a folder; model.features takes folders"):
+    with pytest.raises(DataError, match=r"it is a folder; model\.features takes folders"):
         model.transform(str(tmp_path))
     for route in (None, 0.3):
         with pytest.raises(TypeError, match=r"a route is a ssl_dc.Route, .* 'dense', 'gated'"):
