@@ -69,8 +69,8 @@ def train(
 
     Args:
         settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, the path of a
-            YAML file with such settings, or a complete config. The recipe of one's own pictures is fitted to them and to the
-            machine; ``{"recipe": "paper"}`` asks for the fixed one.
+            YAML file with such settings, or a complete config. The recipe of one's own pictures is fitted to them and to
+            the machine; ``{"recipe": "paper"}`` asks for the fixed one.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
         watchers: Told of what happens.
         progress: Whether to show progress (:class:`ssl_dc.Progress`); by default in notebooks, and not in scripts.
