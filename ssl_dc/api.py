@@ -18,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from ssl_dc.assemble import build_data_set, build_encoder
 from ssl_dc.config import Layer, Resolved, RunConfig, dump, uniform_layer, with_data, with_settings
-from ssl_dc.config.layers import flattened
+from ssl_dc.config.layers import file_layer, flattened
 from ssl_dc.data.base import Splits
 from ssl_dc.data.subsets import open_splits
 from ssl_dc.data.workers import refuse_unguarded_script
@@ -59,7 +59,7 @@ PLACES = frozenset({"data.root", "training.init", "training.watch_root"})
 
 
 def train(
-    settings: Mapping[str, Any] | RunConfig | Fitted | None = None,
+    settings: Mapping[str, Any] | RunConfig | Fitted | str | Path | None = None,
     *,
     output: str | Path | None = None,
     watchers: Sequence[Watcher] = (),
@@ -68,9 +68,9 @@ def train(
     """Train a run from its start to its end, and evaluate it.
 
     Args:
-        settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, or a complete
-            config. The recipe of one's own pictures is fitted to them and to the machine; ``{"recipe": "paper"}`` asks for
-            the fixed one.
+        settings: Dotted keys and values over the defaults and recipes, such as ``{"budget.target": 0.1}``, the path of a
+            YAML file with such settings, or a complete config. The recipe of one's own pictures is fitted to them and to
+            the machine; ``{"recipe": "paper"}`` asks for the fixed one.
         output: The run's folder, which must not exist yet; by default a new one under ``runs/``.
         watchers: Told of what happens.
         progress: Whether to show progress (:class:`ssl_dc.Progress`); by default in notebooks, and not in scripts.
@@ -113,11 +113,18 @@ def opened(layers: Sequence[Layer], output: str | Path | None = None) -> Fitted:
     return replace(fitted, splits=fitted.splits or open_splits(build_data_set(fitted.resolved.config)))
 
 
-def _fitted(settings: Mapping[str, Any] | RunConfig | Fitted | None, pictures: int | None) -> Fitted:
+def _fitted(settings: Mapping[str, Any] | RunConfig | Fitted | str | Path | None, pictures: int | None) -> Fitted:
     if isinstance(settings, Fitted):
         return settings
     if isinstance(settings, RunConfig):
         return Fitted(Resolved(settings, {}), None)
+    if isinstance(settings, (str, Path)):
+        return fit([file_layer(Path(settings))], pictures=pictures)
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(
+            'settings are dotted keys and values, such as {"budget.target": 0.1}, the path of a YAML file or a RunConfig,'
+            f" not {type(settings).__name__}"
+        )
     return fit([uniform_layer(settings or {}, "settings")], pictures=pictures)
 
 
@@ -137,7 +144,7 @@ def _check_same(config: RunConfig, of_main_process: str) -> None:
 
 
 def plan(
-    settings: Mapping[str, Any] | RunConfig | Fitted | None = None,
+    settings: Mapping[str, Any] | RunConfig | Fitted | str | Path | None = None,
     *,
     output: str | Path | None = None,
     pictures: int | None = None,
@@ -375,7 +382,10 @@ def save(model: Model, folder: str | Path) -> Path:
     network = outline(model.config)
     if network is not None:
         check_fit(network, model.encoder.state_dict(), "the model")
-    run = RunFolder.create(Path(folder), model.config)
+    path = Path(folder)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(f"{path} is there already and is not overwritten; save takes a folder that does not exist yet")
+    run = RunFolder.create(path, model.config)
     run.save_model(model.encoder)
     return run.path
 
@@ -462,7 +472,7 @@ def evaluate(
         RunError: If the run's training has not ended.
     """
     picture = None if output is None else Path(output)
-    checked = protocol_options(protocol, options, drawn=picture is not None)
+    checked = protocol_options(protocol, options, drawn=picture is not None, spelt=str)
     other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
     model = load(folder, device=device)
     model = _at(moved_data(model, data_root), budget)

@@ -19,8 +19,8 @@ def check_images(images: Tensor, dtypes: Sequence[torch.dtype] = (torch.float32,
         device: The type of the device that they must be on; None for any.
 
     Raises:
-        TypeError: If they are no tensor, or have another dtype.
-        ValueError: If they have another shape, or are on another device.
+        TypeError: If they are no tensor, a sparse one, or have another dtype.
+        ValueError: If they have another shape, or are on another device or on ``meta``.
     """
     allowed = " or ".join(dict.fromkeys(map(_short, dtypes)))
     where = "" if device is None else f" on {'the CPU' if device == 'cpu' else device}"
@@ -28,6 +28,12 @@ def check_images(images: Tensor, dtypes: Sequence[torch.dtype] = (torch.float32,
     if not isinstance(images, Tensor):
         raise TypeError(f"{wanted}, not {type(images).__name__}")
     seen = f"{_short(images.dtype)} {tuple(images.shape)}" + ("" if device is None else f" on {images.device}")
+    if images.layout is not torch.strided:
+        raise TypeError(
+            f"{wanted}, not a sparse tensor (layout {_short(images.layout)}); images.to_dense() gives a usual one"
+        )
+    if images.device.type == "meta":
+        raise ValueError(f"{wanted}, not {seen.removesuffix(' on meta')} on meta, a device that holds no values")
     if images.dtype not in dtypes:
         uint8 = "; model.features and model.transform take pictures in uint8" if images.dtype is torch.uint8 else ""
         raise TypeError(f"{wanted}, not {seen}{uint8}")
@@ -72,5 +78,5 @@ def warn_not_finite(numbers: Sequence[int], total: int, stacklevel: int) -> None
     )
 
 
-def _short(dtype: torch.dtype) -> str:
+def _short(dtype: torch.dtype | torch.layout) -> str:
     return str(dtype).removeprefix("torch.")

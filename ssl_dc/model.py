@@ -18,7 +18,7 @@ from ssl_dc.evaluation_mode import evaluation_mode
 from ssl_dc.gating.base import check_budgets, gates_of, warn_beyond
 from ssl_dc.gating.cost import CostModel, ImageSize, Trace, image_size_of
 from ssl_dc.image_batches import check_images, not_finite, warn_not_finite
-from ssl_dc.routes import Route
+from ssl_dc.routes import ROUTE_NAMES, Route
 from ssl_dc.views.pixels import evaluation_transform
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ class Model(nn.Module):
 
         Raises:
             RunError: If the model has no gates.
+            TypeError: If a budget is not a number.
             ValueError: If a budget is outside (0, 1], or none is given.
         """
         self._need_gates()
@@ -206,7 +207,7 @@ class Model(nn.Module):
         Raises:
             DataError: If a file cannot be read.
             RunError: If the route is gated and the model has no gates.
-            TypeError: If something is no picture.
+            TypeError: If something is no picture, or the route is neither a route nor a name.
             ValueError: If an array or tensor has the shape or the values of none, there are no pictures, or no such route.
         """
         way = Route.parse(route) if isinstance(route, str) else route
@@ -298,6 +299,8 @@ class Model(nn.Module):
             return self._encoded(images, route)
 
     def _encoded(self, images: Tensor, route: Route) -> Encoded:
+        if not isinstance(route, Route):
+            raise TypeError(f"a route is a ssl_dc.Route, or in features its name: {ROUTE_NAMES}; not {route!r}")
         if route.gated:
             self._need_gates()
         check_images(images, (torch.float32, self.dtype))

@@ -10,6 +10,10 @@ Budget = float | tuple[float, ...] | None
 """A share of the dense cost in (0, 1], one such share for each image of a batch, or the budget of the training."""
 
 
+ROUTE_NAMES = "'dense', 'gated' or 'gated@BUDGET'"
+"""The names of routes, in words."""
+
+
 @dataclass(frozen=True)
 class Route:
     """How a view goes through the encoder. The training loop hands it down to every gate and norm layer.
@@ -55,7 +59,7 @@ class Route:
             ValueError: If a budget is outside (0, 1].
         """
         try:
-            if isinstance(budget, str):
+            if isinstance(budget, (str, bool)):
                 raise TypeError
             # A tensor is iterable, and may hold a single number.
             one = getattr(budget, "ndim", None) == 0 or not isinstance(budget, Iterable)
@@ -81,7 +85,7 @@ class Route:
                 return cls.at(float(budget) if len(shares) == 1 else [float(share) for share in shares])
         except ValueError:
             pass
-        raise ValueError(f"a route is 'dense', 'gated' or 'gated@BUDGET' with a budget above 0, at most 1; not {text!r}")
+        raise ValueError(f"a route is {ROUTE_NAMES} with a budget above 0, at most 1; not {text!r}")
 
     def __str__(self) -> str:
         if not self.gated:

@@ -46,7 +46,7 @@ import platform
 import stat
 import subprocess
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -200,7 +200,7 @@ class RunFolder:
         Raises:
             ConfigError: If it is not valid, or lacks a whole section. Missing sections are not guessed from defaults.
         """
-        return self._with_data_found(read_complete(self.config_file))
+        return self._with_data_found(self._complete())
 
     def config_of_network(self) -> RunConfig:
         """The run's config, for those who do not train: the parts that only a training uses need not be installed.
@@ -208,7 +208,18 @@ class RunFolder:
         Raises:
             ConfigError: As :meth:`config` does.
         """
-        return self._with_data_found(read_complete(self.config_file, may_be_absent=TRAINING_ALONE))
+        return self._with_data_found(self._complete(TRAINING_ALONE))
+
+    def _complete(self, may_be_absent: Collection[str] = ()) -> RunConfig:
+        try:
+            return read_complete(self.config_file, may_be_absent)
+        except ConfigError as error:
+            try:
+                read_record(self.config_file)
+            except (OSError, ValueError):
+                only = f"Nothing else holds the run's config: only a copy of {self.config_file.name} from a backup helps"
+                raise type(error)(f"{error}. {only}") from error
+            raise
 
     def _with_data_found(self, config: RunConfig) -> RunConfig:
         """The config. If the data's folder is gone, but is there as seen from the run, it names that."""
@@ -321,16 +332,28 @@ class RunFolder:
         """
         config = self.config_of_network()
         if not self.model_file.is_file():
-            raise RunError(
-                f"{self.path} has no {self.model_file.name}: its training has not ended; go on with"
-                f" ssl-dc train --resume {self.path}"
-            )
-        tensors = read_tensors(self.model_file)
+            raise RunError(f"{self.path} {self.why_no_model()}")
+        try:
+            tensors = read_tensors(self.model_file)
+        except RunError as error:
+            raise RunError(f"{error}. {self._way_back_to_the_model()}") from error
         if network_outline := outline(config):
             check_fit(network_outline, tensors, self.model_file)
         network = self._built(config)
         fill(network.encoder, tensors, self.model_file)
         return Model(config, network.encoder, network.cost).to(device)
+
+    def why_no_model(self) -> str:
+        """Why a run has no weights, and how to get them; what follows its path in a message."""
+        name = self.model_file.name
+        if self.result_file.is_file():  # which is written after the weights
+            return f"has no {name}: its training has ended, and the file was removed. {self._way_back_to_the_model()}"
+        return f"has no {name}: its training has not ended; go on with ssl-dc train --resume {self.path}"
+
+    def _way_back_to_the_model(self) -> str:
+        if any(map(Path.is_dir, self.checkpoints.glob("[!.]*"))):
+            return f"The run's resume point holds these weights; this writes them again: ssl-dc train --resume {self.path}"
+        return f"The folder has no resume point, so only another copy of {self.model_file.name} helps"
 
     def _built(self, config: RunConfig) -> Network:
         """The network of the run's config.

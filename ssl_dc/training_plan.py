@@ -59,6 +59,7 @@ class Counts:
         held_out: Held out, to evaluate on or to measure cost.
         calibration: Held out, to calibrate gates on; 0 where training images are used.
         left_out: Files that are not used.
+        why_left_out: How many and why, in words; empty if there are none.
         summary: What was understood of the user's files, in words; may be empty.
         limited: Whether limits of the config leave out some of what the summary counts.
     """
@@ -68,6 +69,7 @@ class Counts:
     held_out: int = 0
     calibration: int = 0
     left_out: int = 0
+    why_left_out: str = ""
     summary: str = ""
     limited: bool = False
 
@@ -79,7 +81,14 @@ class Counts:
         found = splits.found
         left_out = sum(map(len, found.left_out.reasons.values())) if found else 0
         return cls(
-            len(splits.train), labelled, len(splits.test), calibration, left_out, found.summary if found else "", limited
+            len(splits.train),
+            labelled,
+            len(splits.test),
+            calibration,
+            left_out,
+            str(found.left_out) if found else "",
+            found.summary if found else "",
+            limited,
         )
 
     @classmethod
@@ -472,7 +481,7 @@ def _pictures(counts: Counts) -> str:
     used = f"{counts.train:,} to train on, {counts.held_out + counts.calibration:,} held out"
     if not counts.summary:
         return used
-    left_out = f"; {_counted(counts.left_out, 'file')} left out" if counts.left_out else ""
+    left_out = f"; {counts.why_left_out}" if counts.why_left_out else ""
     return f"{counts.summary}{left_out}{f'; within the limits {used}' if counts.limited else ''}"
 
 

@@ -64,11 +64,12 @@ def test_a_run_that_is_moved_with_its_data_finds_it(project: Path) -> None:
 def test_a_run_whose_data_is_gone_names_the_folder_that_it_was_trained_on(project: Path, tmp_path: Path) -> None:
     shutil.rmtree(project / "pics")
     said = message("evaluate", project / "run", "--protocol", "gates")
-    assert f"folder {tmp_path / 'was' / 'project' / 'pics'} (--data-root) is not there" in said
+    assert f"folder {tmp_path / 'was' / 'project' / 'pics'} (data.root of the run's config) is not there" in said
     seen = f"As seen from the run's folder it would be {project / 'pics'}, which is not there either."
     assert said.endswith(f"{seen} Add --data-root DIR if the data has moved.\n")
     elsewhere = message("evaluate", project / "run", "--protocol", "gates", "--data-root", "nowhere")
     assert "As seen from" not in elsewhere, "the user has named the place"
+    assert "nowhere (--data-root or data.root) is not there" in elsewhere
     (project / "run" / "data.json").unlink()
     said = message("evaluate", project / "run", "--protocol", "gates")
     assert "As seen from" not in said

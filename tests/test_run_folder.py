@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 import ssl_dc
 from helpers.networks import random_images
 from helpers.settings import SHORT
-from ssl_dc import ConfigError, RunError
+from ssl_dc import ConfigError, DataError, RunError
 from ssl_dc.config import resolve
+from ssl_dc.reporting.recorded import recorded_runs
 from ssl_dc.run_folder import RunFolder
 
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x1f\x8b", b"BZh")
@@ -96,7 +97,27 @@ def test_nothing_in_a_run_folder_is_a_pickle(finished_run: ssl_dc.Run) -> None:
 
 def test_a_run_that_has_not_ended_has_no_model_and_says_how_to_go_on(copied_run: Path) -> None:
     (copied_run / "model.safetensors").unlink()
-    with pytest.raises(RunError, match=r"no model\.safetensors.*--resume"):
+    with pytest.raises(RunError, match=r"its training has ended, and the file was removed.*--resume"):
+        ssl_dc.load(copied_run)
+    (copied_run / "result.json").unlink()
+    with pytest.raises(RunError, match=r"no model\.safetensors: its training has not ended.*--resume"):
+        ssl_dc.load(copied_run)
+
+
+def test_damaged_weights_and_results_are_written_again_as_the_message_says(copied_run: Path) -> None:
+    weights, result = copied_run / "model.safetensors", copied_run / "result.json"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    result.write_text(json.dumps({**json.loads(result.read_text()), "routes": 3}))
+    with pytest.raises(RunError, match=r"not a whole safetensors file.*writes them again: ssl-dc train --resume"):
+        ssl_dc.load(copied_run)
+    assert f"ssl-dc train --resume {copied_run}" in recorded_runs(copied_run)[0].damaged_result
+    ssl_dc.resume(copied_run)
+    assert weights.read_bytes() == whole
+    assert recorded_runs(copied_run)[0].damaged_result == ""
+    shutil.rmtree(copied_run / "checkpoints")
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(RunError, match="no resume point, so only another copy"):
         ssl_dc.load(copied_run)
 
 
@@ -197,6 +218,34 @@ def test_a_pickle_in_the_place_of_the_weights_is_not_opened(copied_run: Path, tm
     assert not (tmp_path / "made").exists()
 
 
+def test_strange_calls_of_a_model_are_told_what_is_taken(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
+    model = ssl_dc.load(finished_run.folder)
+    images = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(DataError, match=r"it is a folder; model\.features takes folders"):
+        model.transform(str(tmp_path))
+    for route in (None, 0.3):
+        with pytest.raises(TypeError, match=r"a route is a ssl_dc.Route, .* 'dense', 'gated'"):
+            model.features(images, route)  # type: ignore[arg-type]
+    for budget in (True, "a"):
+        with pytest.raises(TypeError, match="a budget is a number"):
+            model.at_budget(budget)  # type: ignore[arg-type]
+    for network in (model.dense, model.gated, model.compile_gated(backend="torch")):
+        with pytest.raises(TypeError, match="not a sparse tensor"):
+            network(images.to_sparse())
+        with pytest.raises(ValueError, match="on meta"):
+            network(images.to("meta"))
+    with pytest.raises(ConfigError, match="save takes a folder that does not exist yet"):
+        ssl_dc.save(model, finished_run.folder)
+
+
+def test_a_training_takes_the_path_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("budget: 7\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml:1: budget\.target = 7"):
+        ssl_dc.train(str(tmp_path / "c.yaml"), output=tmp_path / "run")
+    with pytest.raises(TypeError, match=r"settings are dotted keys .* not int"):
+        ssl_dc.plan(3)  # type: ignore[arg-type]
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for verb in (ssl_dc.load, ssl_dc.resume, ssl_dc.evaluate):
         with pytest.raises(ConfigError, match="not a run folder"):
@@ -212,7 +261,7 @@ def test_a_config_that_is_not_valid_is_refused_with_its_line(copied_run: Path) -
     with pytest.raises(ConfigError, match=r"config\.json:\d+: budget\.target = 7"):
         ssl_dc.load(copied_run)
     (copied_run / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"config\.json"):
+    with pytest.raises(ConfigError, match=r"config\.json.*only a copy of config\.json from a backup helps"):
         ssl_dc.load(copied_run)
 
 

@@ -123,8 +123,8 @@ def test_a_training_with_a_plan_is_the_one_without_to_the_bit(here: Path) -> Non
 def test_the_plan_says_how_many_pictures_the_limits_leave() -> None:
     whole = Counts(train=50, held_out=10, summary="here: 50 pictures to train on, 10 held out")
     assert _pictures(whole) == whole.summary
-    limited = replace(whole, train=20, held_out=3, calibration=1, left_out=1, limited=True)
-    assert _pictures(limited) == f"{whole.summary}; 1 file left out; within the limits 20 to train on, 4 held out"
+    limited = replace(whole, train=20, held_out=3, calibration=1, why_left_out="1 file left out: 1 broken", limited=True)
+    assert _pictures(limited) == f"{whole.summary}; 1 file left out: 1 broken; within the limits 20 to train on, 4 held out"
 
 
 def test_dry_run_prints_the_plan_and_stops(here: Path) -> None:

@@ -14,6 +14,7 @@ from ssl_dc.data.labels import are_hidden, check_labels, integer_labels, numbere
 from ssl_dc.data.options import ArrowOptions
 from ssl_dc.data.parquet_files import HELD_OUT, TRAIN
 from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import root_given
 from ssl_dc.printable import name_of
 
 _LAYOUT = "a data set written by the method save_to_disk of Hugging Face datasets"
@@ -145,7 +146,7 @@ def _root(options: ArrowOptions) -> Path:
     if root is None:
         raise DataError(f"data set 'arrow' needs --data-root FOLDER, {_LAYOUT}.")
     if not root.is_dir():
-        raise DataError(f"folder {root.absolute()} (--data-root) is not there; it should be {_LAYOUT}.")
+        raise DataError(f"folder {root.absolute()} ({root_given(options)}) is not there; it should be {_LAYOUT}.")
     return root.absolute()
 
 

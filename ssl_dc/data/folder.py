@@ -16,6 +16,7 @@ from ssl_dc.data.listing import pictures_below
 from ssl_dc.data.options import FolderOptions
 from ssl_dc.data.pictures import read_rgb, read_size
 from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import root_given
 from ssl_dc.printable import name_of
 
 _HELD_OUT = ("test", "val", "validation", "valid")
@@ -150,7 +151,9 @@ def _root(options: FolderOptions) -> Path:
         raise DataError(f"data set 'folder' needs --data-root FOLDER, a folder that holds {_LAYOUT}.")
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "is not there"
-        raise DataError(f"folder {root.absolute()} (--data-root) {what}; it should be a folder that holds {_LAYOUT}.")
+        raise DataError(
+            f"folder {root.absolute()} ({root_given(options)}) {what}; it should be a folder that holds {_LAYOUT}."
+        )
     return root.absolute()
 
 

@@ -17,6 +17,7 @@ from ssl_dc.data.base import LeftOut
 from ssl_dc.data.listing import pictures_below
 from ssl_dc.data.pictures import PictureError, as_rgb, read_rgb
 from ssl_dc.errors import DataError
+from ssl_dc.printable import name_of
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -74,8 +75,11 @@ def transformed(given: Pictures, transform: Callable[[Image.Image], Tensor]) -> 
         transform: Makes (3, H, H) of an image in RGB.
 
     Raises:
+        DataError: If it is a folder, or a file cannot be read.
         ValueError: If the list is empty.
     """
+    if isinstance(given, (str, os.PathLike)) and os.path.isdir(given):
+        raise DataError(f"image {name_of(os.fspath(given))} cannot be read: it is a folder; model.features takes folders.")
     if not is_many(given):
         return transform(picture_of(given))
     prepared = [transform(picture) for picture in pictures_of(given)]

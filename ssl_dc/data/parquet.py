@@ -20,6 +20,7 @@ from ssl_dc.data.options import ParquetOptions
 from ssl_dc.data.parquet_files import HELD_OUT, LAYOUT, TRAIN, MemoryBound, ParquetFile, find_splits
 from ssl_dc.data.streamed_parquet import StreamedParquetImages
 from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import root_given
 from ssl_dc.printable import name_of
 
 _DEFAULTS = ParquetOptions()
@@ -181,7 +182,9 @@ def _root(options: ParquetOptions) -> Path:
     if root is None:
         raise DataError(f"data set 'parquet' needs --data-root FOLDER, a folder that holds {LAYOUT}.")
     if not root.is_dir() and not root.is_file():
-        raise DataError(f"{root.absolute()} (--data-root) is not there; it should be a folder that holds {LAYOUT}.")
+        raise DataError(
+            f"{root.absolute()} ({root_given(options)}) is not there; it should be a folder that holds {LAYOUT}."
+        )
     return root.absolute()
 
 

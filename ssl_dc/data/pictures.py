@@ -144,16 +144,18 @@ def open_regular(path: str) -> BinaryIO:
     """Open a regular file for reading, or what a link to one names. Nothing else is waited for.
 
     Raises:
-        PictureError: If it is a pipe, a device or the like, or cannot be opened.
+        PictureError: If it is a folder, a pipe, a device or the like, or cannot be opened.
     """
     try:
         # Without O_NONBLOCK, opening a pipe would wait until somebody writes to it. Windows has no such flag.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise PictureError("cannot be opened", getattr(error, "strerror", None) or str(error)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise PictureError(NOT_A_FILE, "it is a pipe, device or socket, which is never opened")
+        other = "pipe, device or socket, which is never opened"
+        raise PictureError(NOT_A_FILE, f"it is a {'folder, and no picture' if stat.S_ISDIR(mode) else other}")
     return os.fdopen(descriptor, "rb")
 
 

@@ -23,6 +23,7 @@ from ssl_dc.data.parquet_files import HELD_OUT, TRAIN, split_in
 from ssl_dc.data.pictures import PICTURE_ENDINGS
 from ssl_dc.data.tar_files import NO_LABEL, Records, records_of
 from ssl_dc.errors import DataError
+from ssl_dc.plugins.options import root_given
 
 LAYOUT = "tar files, such as train-000000.tar, whose members come in records: 000001.jpg, 000001.cls, ..."
 """What a root should hold, for messages."""
@@ -174,7 +175,9 @@ def _root(options: WebDatasetOptions) -> Path:
     if root is None:
         raise DataError(f"data set 'webdataset' needs --data-root FOLDER, a folder that holds {LAYOUT}")
     if not root.exists():
-        raise DataError(f"{root.absolute()} (--data-root) is not there; it should be a folder that holds {LAYOUT}")
+        raise DataError(
+            f"{root.absolute()} ({root_given(options)}) is not there; it should be a folder that holds {LAYOUT}"
+        )
     return root.absolute()
 
 

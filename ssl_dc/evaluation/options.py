@@ -5,7 +5,7 @@ Each option of a protocol is an option of ``ssl-dc evaluate``, too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -127,13 +127,21 @@ class CurveOptions(ProtocolOptions):
     )
 
 
-def protocol_options(name: str, given: Mapping[str, Any], *, drawn: bool = False) -> ProtocolOptions:
+def flag_of(option: str) -> str:
+    """An option as the command line spells it."""
+    return "--" + option.replace("_", "-")
+
+
+def protocol_options(
+    name: str, given: Mapping[str, Any], *, drawn: bool = False, spelt: Callable[[str], str] = flag_of
+) -> ProtocolOptions:
     """Check the options of a protocol, before anything is loaded or computed.
 
     Args:
         name: The protocol.
         given: The options that the caller sets.
         drawn: Whether a picture is asked for.
+        spelt: How the caller spells an option, for messages; by default as the command line does.
 
     Raises:
         ConfigError: If there is no such protocol, if an option is missing or has a wrong value, or if it belongs to another
@@ -142,14 +150,14 @@ def protocol_options(name: str, given: Mapping[str, Any], *, drawn: bool = False
     model = options_model(name)
     for option in [*given, *([OUTPUT] if drawn else [])]:
         if not _accepts(model, option):
-            raise ConfigError(not_an_option(name, option))
+            raise ConfigError(not_an_option(name, option, spelt))
     for option, field in model.model_fields.items():
         if field.is_required() and option not in given:
-            raise ConfigError(f"protocol {name} needs {_flag(option)}")
+            raise ConfigError(f"protocol {name} needs {spelt(option)}")
     try:
         options = registry().find("protocol", name).options(given)
     except ValidationError as error:
-        raise ConfigError(readable_options(error, model, flag=_flag)) from error
+        raise ConfigError(readable_options(error, model, flag=spelt)) from error
     return cast(ProtocolOptions, options.model_copy(update={"name": name}))
 
 
@@ -165,13 +173,13 @@ def options_model(name: str) -> type[ProtocolOptions]:
     return model
 
 
-def not_an_option(name: str, option: str) -> str:
+def not_an_option(name: str, option: str, spelt: Callable[[str], str] = flag_of) -> str:
     """The message for an option that a protocol does not have: which protocol has it, and which options there are."""
     owners = [other for other in registry().names("protocol") if _accepts(options_model(other), option)]
-    belongs = f"belongs to protocol {_listed(owners)}" if owners else "belongs to no protocol"
+    belongs = f"belongs to protocol {_listed(owners)}, not to {name}" if owners else "belongs to no protocol"
     model = options_model(name)
     mine = [*_own(model), *([OUTPUT] if model.picture != "never" else [])]
-    return f"{_flag(option)} {belongs}, not to {name}; {name} takes {_listed(map(_flag, mine)) or 'no options'}"
+    return f"{spelt(option)} {belongs}; {name} takes {_listed(map(spelt, mine)) or 'no options'}"
 
 
 def _accepts(model: type[ProtocolOptions], option: str) -> bool:
@@ -180,10 +188,6 @@ def _accepts(model: type[ProtocolOptions], option: str) -> bool:
 
 def _own(model: type[ProtocolOptions]) -> Collection[str]:
     return [option for option in model.model_fields if option != "name"]
-
-
-def _flag(option: str) -> str:
-    return "--" + option.replace("_", "-")
 
 
 def _listed(names: Iterable[str]) -> str:

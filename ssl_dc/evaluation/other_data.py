@@ -136,5 +136,10 @@ def told_by(flag: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        message = str(error).replace("--data-root", f"{flag}-root").replace("--download", f"{flag}-set download=true")
+        message = (
+            str(error)
+            .replace(" or data.root", "")
+            .replace("--data-root", f"{flag}-root")
+            .replace("--download", f"{flag}-set download=true")
+        )
         raise DataError(message) from error

@@ -168,6 +168,11 @@ def gone_from(options: DataOptions, places: Sequence[Path]) -> DataOptions:
     return copied
 
 
+def root_given(options: DataOptions) -> str:
+    """Where the data's folder was named, for the message that it is not there."""
+    return "data.root of the run's config" if options._looked_in else "--data-root or data.root"
+
+
 def where_else(options: DataOptions) -> str:
     """The end of the message that the data is not there: where else it was looked for, and what to do.
 

@@ -67,9 +67,13 @@ class RecordedRun:
         if self.trains or self.result is not None or not (self.folder.model_file.is_file() or file.is_file()):
             return ""
         wrong = "is damaged: it does not hold a JSON object" if file.is_file() else "is not there"
+        return f"{file} {wrong}.{self._way_back_to_the_result}"
+
+    @property
+    def _way_back_to_the_result(self) -> str:
         if CheckpointStore(self.folder.checkpoints).newest() is None:
-            return f"{file} {wrong}."
-        return f"{file} {wrong}. This evaluates the model and writes it: ssl-dc train --resume {self.folder.path}"
+            return ""
+        return f" This evaluates the model and writes it: ssl-dc train --resume {self.folder.path}"
 
     @property
     def damaged_result(self) -> str:
@@ -79,6 +83,7 @@ class RecordedRun:
             return ""
         return (
             f"{self.folder.result_file} is damaged: {'; '.join(faults)}. What cannot be read is shown as '-' or left out."
+            f"{self._way_back_to_the_result}"
         )
 
     @property

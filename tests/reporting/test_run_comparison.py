@@ -90,6 +90,7 @@ def test_a_result_with_a_wrong_type_is_named_with_its_field(finished_run: ssl_dc
     )
     assert f"copied: {said}" in printed
     found = parsed("compare", finished_run.folder, copied_run)
+    said += f" This evaluates the model and writes it: ssl-dc train --resume {copied_run}"
     assert [run["damage"] for run in found["runs"]] == ["", said]
     assert [route["macs"] is None for route in found["routes"]] == [False, False, True, False]
 

@@ -354,7 +354,7 @@ def test_a_plan_says_what_a_training_starts_from(run: Path) -> None:
 def test_a_run_that_has_not_ended_is_refused(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match="its training has not ended"):
+    with pytest.raises(ConfigError, match="has ended, and the file was removed"):
         initial_weights(folder, encoder_of(TINY))
 
 
