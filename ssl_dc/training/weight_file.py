@@ -59,8 +59,8 @@ def read_weights(path: Path) -> WeightFile:
     try:
         content = read_bytes(file)
     except FileNotFoundError as error:
-        missing = RunFolder(path).why_no_model() if config else "is not there"
-        raise ConfigError(f"training.init: {path} {missing}") from error
+        missing = f" {RunFolder(path).why_no_model()}" if config else ": there is no such file"
+        raise ConfigError(f"training.init: {path}{missing}") from error
     except OSError as error:
         raise ConfigError(f"training.init: cannot read {file}: {error.strerror or error}") from error
     is_safetensors = file.suffix == ".safetensors" or content[8:9] == b"{"
