@@ -34,6 +34,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--trained", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps < 5:
+        parser.error("--steps must be at least 5: the first fifth is not timed")
     if options.trained is not None:
         rate = images_per_second(options)
         if os.environ["RANK"] == "0":
