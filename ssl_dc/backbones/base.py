@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.errors import ConfigError, PluginError
@@ -176,7 +178,7 @@ def _layer_cost(name: str, macs: int, sites: Sequence[GateSite], output: torch.S
 
 def _count_layers(backbone: Backbone, image_size: ImageSize) -> list[tuple[str, int, torch.Size]]:
     """Name, MACs and output shape of each counted layer of the dense route, in the order in which they run."""
-    shadow = copy.deepcopy(backbone).to("meta").eval()
+    shadow = _without_weights(backbone).eval()
     counted: list[tuple[str, int, torch.Size]] = []
 
     def count(name: str, layer: CountedLayer) -> Any:
@@ -188,6 +190,29 @@ def _count_layers(backbone: Backbone, image_size: ImageSize) -> list[tuple[str, 
     for name, module in shadow.named_modules():
         if isinstance(module, CountedLayer):
             module.register_forward_hook(count(name, module))
-    with torch.no_grad():
+    with torch.no_grad(), _ShapesKept():
         shadow(torch.empty(1, 3, *height_and_width(image_size), device="meta"), Route.DENSE)
     return counted
+
+
+def _without_weights(backbone: Backbone) -> Backbone:
+    """A copy of a backbone on the meta device. Its weights are not copied, however large they are."""
+    outlines: dict[int, Any] = {id(tensor): tensor.to("meta") for tensor in backbone.buffers()}
+    for weight in backbone.parameters():
+        outlines[id(weight)] = nn.Parameter(weight.detach().to("meta"), requires_grad=False)
+    return copy.deepcopy(backbone, outlines)
+
+
+class _ShapesKept(TorchFunctionMode):
+    """Answers for functions that keep the shape of their input.
+
+    Torch works these shapes out in Python, which takes longer than all else here, and imports its compiler to do so.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return args[0] if args and func in _KEEP_SHAPE else func(*args, **(kwargs or {}))
+
+
+_KEEP_SHAPE = {functional.batch_norm, functional.relu, torch.relu}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomResizedCrop
 
 from ssl_dc.data.base import ImageSet
 from ssl_dc.errors import ConfigError
@@ -51,6 +50,9 @@ class Crops(Dataset[Tensor]):
     ) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ConfigError(f"crop scale {scale[0]:g} {scale[1]:g}: allowed are two shares above 0, at most 1, ascending")
+        # Imported here: torchvision doubles the time that a command takes to start, and most commands crop nothing.
+        from torchvision.transforms.v2 import Compose, RandomHorizontalFlip, RandomResizedCrop
+
         self.images = images
         self.transform = Compose([RandomResizedCrop(image_size, scale), RandomHorizontalFlip(), Normalise(mean, std)])
         self.seed = seed

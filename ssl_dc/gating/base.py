@@ -169,7 +169,8 @@ def set_budgets(module: nn.Module, budgets: Sequence[float], usual: float | None
         raise ValueError(f"budgets must be ascending, above 0 and at most 1, not {list(budgets)}")
     row = 0 if usual is None else list(budgets).index(usual)
     for gate in gates_of(module):
-        gate.thresholds = gate.threshold_for(tuple(budgets))
+        one = len(gate.budgets) == 1
+        gate.thresholds = gate.thresholds.repeat(len(budgets), 1) if one else gate.threshold_for(tuple(budgets))
         gate.budgets = gate.budgets.new_tensor(budgets)
         gate.usual = row
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from helpers.command_line import HANGS
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["ssl_dc.api", "ssl_dc.testing.objective", "torch._dynamo", "accelerate"])
+_SERVER.set_forkserver_preload(["ssl_dc.api", "ssl_dc.testing.objective", "torchvision.transforms.v2", "accelerate"])
 
 
 def run_forked(program: str, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
