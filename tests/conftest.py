@@ -35,7 +35,7 @@ from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
 REPOSITORY = Path(__file__).parent.parent
 
-# What Python compiles is kept. Otherwise each process of the suite compiles all tests, and each that a test starts all code.
+# What Python compiles is kept. Otherwise each process of the suite compiles all tests, and each that a test starts too.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
