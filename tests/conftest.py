@@ -97,6 +97,12 @@ def copied_run(finished_run: ssl_dc.Run, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A static network is timed for a moment only: what is looked at is not its speed."""
+    monkeypatch.setattr("ssl_dc.bench.static_comparison.SECONDS", 0.1)
+
+
+@pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[Plugin]]]:
     """Installs fake distributions (name to {entry point: source of its module}); gives their plugins and the built-in ones.
 

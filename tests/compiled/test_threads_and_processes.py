@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.forked import run_forked
 from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
@@ -171,7 +172,7 @@ def test_a_strangers_network_is_pickled(tmp_path: os.PathLike[str]) -> None:
         "import pickle, torch; executor, images, expected = pickle.load(open(r'%s', 'rb'));"
         "print(torch.allclose(executor(images).features, expected, rtol=1e-4, atol=1e-5))"
     )
-    done = subprocess.run([sys.executable, "-c", program % path], capture_output=True, text=True, check=False)
+    done = run_forked(program % path)
     assert done.stdout.strip() == "True", done.stderr
 
 

@@ -54,6 +54,7 @@ def heap(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.usefixtures("timed_briefly")
 def test_a_heap_of_pictures_is_trained_on_and_its_cost_is_reported(heap: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = train(heap, "--output", run, "--json")

@@ -113,6 +113,7 @@ def test_bench_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> None:
     assert len(parsed(*quick, "--data-root", labelled)["situations"]) == 2
 
 
+@pytest.mark.usefixtures("timed_briefly")
 def test_a_static_export_of_a_run_whose_data_has_moved(run: Path, labelled: Path, tmp_path: Path) -> None:
     export = ("export", run, "--format", "torch", "--output", tmp_path / "network.pt2")
     static = (*export, "--route", "gated", "--static", "0.1")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from helpers.brief_umap import brief_umap
 from ssl_dc.cli import main
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.base import Splits
@@ -158,7 +159,10 @@ def test_pictures_that_cannot_be_written_are_refused(path: str, says: str, tmp_p
 
 
 @pytest.mark.parametrize("protocol", ["umap", "tsne"])
-def test_the_command_draws_into_the_run_unless_told_otherwise(run: Path, protocol: str, tmp_path: Path) -> None:
+def test_the_command_draws_into_the_run_unless_told_otherwise(
+    run: Path, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief_umap(monkeypatch)
     said = CliRunner().invoke(main, ["evaluate", str(run), "--protocol", protocol, "--points", "12"])
     assert said.exit_code == 0, said.stderr
     assert f"{protocol} of held-out" in said.stdout

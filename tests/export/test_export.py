@@ -7,7 +7,10 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from torch import nn
 import ssl_dc
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import ConfigError
-from ssl_dc.export.exported_file import FORMATS, export
+from ssl_dc.export.exported_file import FORMATS, OF_OTHER_LIBRARIES, ExportedFile, FileFormat, export
 from ssl_dc.export.networks import GatedNetwork, dense_network
 from ssl_dc.routes import Route
 from tests.helpers.random_networks import random_encoder
@@ -32,21 +35,44 @@ def model_of(**settings: object) -> ssl_dc.Model:
     return ssl_dc.Model(resolve([uniform_layer(given, "test")]).config, random_encoder(**settings))
 
 
+PIXELS = {"data.mean": (0.1, 0.2, 0.3), "data.std": (0.4, 0.5, 0.6)}
+
+
+class Files(NamedTuple):
+    """A model and its files.
+
+    Attributes:
+        model: The model.
+        file: Writes the file of a route in a format, the first time that it is asked for.
+    """
+
+    model: ssl_dc.Model
+    file: Callable[[Route, FileFormat], ExportedFile]
+
+
+def files_of(model: ssl_dc.Model, folder: Path) -> Files:
+    return Files(model, cache(lambda route, kind: export(model, route, kind, folder / f"{route}{FORMATS[kind]}")))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A model with gates for channels, and files that all tests share: to trace and convert a network takes seconds."""
+    return files_of(model_of(**PIXELS), tmp_path_factory.mktemp("exported"))
+
+
 def assert_close(one: torch.Tensor, other: torch.Tensor) -> None:
     assert float(((one - other).abs().max() / other.abs().max()).detach()) < 1e-4
 
 
 @pytest.mark.parametrize("gating", ["dgnet", "convnet_aig", pytest.param("dgnet_dual", marks=pytest.mark.slow)])
-def test_onnx_files_run_in_onnxruntime(gating: str, tmp_path: Path) -> None:
+def test_onnx_files_run_in_onnxruntime(gating: str, exported: Files, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    model = model_of(**{"gating.name": gating})
+    model, file = exported if gating == "dgnet" else files_of(model_of(**{"gating.name": gating}), tmp_path)
     size = model.config.data.image_size
     for batch in (1, 5):
         images = torch.randn(batch, 3, size, size)
         for route in Route.BOTH:
-            path = tmp_path / f"{route}.onnx"
-            if not path.exists():
-                export(model, route, "onnx", path)
+            path = file(route, "onnx").path
             session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
             names = [output.name for output in session.get_outputs()]
             outs = dict(zip(names, map(torch.from_numpy, session.run(None, {"images": images.numpy()})), strict=True))
@@ -61,12 +87,11 @@ def test_onnx_files_run_in_onnxruntime(gating: str, tmp_path: Path) -> None:
                 assert all(torch.equal(outs[f"mask.{site}"], mask) for site, mask in gated.masks.items())
 
 
-def test_torch_export_files_run_in_torch(tmp_path: Path) -> None:
-    model = model_of()
+def test_torch_export_files_run_in_torch(exported: Files) -> None:
+    model, file = exported
     images = torch.randn(3, 3, model.config.data.image_size, model.config.data.image_size)
     for route in Route.BOTH:
-        export(model, route, "torch", tmp_path / f"{route}.pt2")
-        network = torch.export.load(io.BytesIO((tmp_path / f"{route}.pt2").read_bytes())).module()
+        network = torch.export.load(io.BytesIO(file(route, "torch").path.read_bytes())).module()
         if not route.gated:
             assert_close(network(images), model.dense(images))
         else:
@@ -92,24 +117,19 @@ def described(path: Path) -> dict[str, object]:
     return {key.removeprefix("ssl_dc."): json.loads(value) for key, value in said.items()}
 
 
-def test_every_file_says_which_images_it_takes(tmp_path: Path) -> None:
+def test_every_file_says_which_images_it_takes(exported: Files, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    settings = {
-        "backbone.width": 64,
-        "backbone.stem": "imagenet",
-        "data.mean": (0.1, 0.2, 0.3),
-        "data.std": (0.4, 0.5, 0.6),
-    }
-    model = model_of(**settings)
+    known_elsewhere = files_of(model_of(**{"backbone.width": 64, "backbone.stem": "imagenet"}, **PIXELS), tmp_path)
     images = {
-        "image_size": model.config.data.image_size,
+        "image_size": exported.model.config.data.image_size,
         "mean": [0.1, 0.2, 0.3],
         "std": [0.4, 0.5, 0.6],
         "resize": "shorter side to image_size, bicubic, antialiased; then the middle square",
     }
-    for file_format, ending in FORMATS.items():
-        path = tmp_path / f"dense{ending}"
-        file = export(model, Route.DENSE, file_format, path)
+    for file_format in FORMATS:
+        of = known_elsewhere if file_format in OF_OTHER_LIBRARIES else exported
+        file = of.file(Route.DENSE, file_format)
+        path = file.path
         assert described(path) == {**images, "route": "dense"}
         files = list(path.iterdir()) if path.is_dir() else [path]
         told = file.as_json()
@@ -118,23 +138,20 @@ def test_every_file_says_which_images_it_takes(tmp_path: Path) -> None:
         (table,) = file.tables()
         assert ("ssl_dc.route", '"dense"') in table.rows
         assert table.note.startswith(f"written: {path} (")
-    path = tmp_path / f"gated{FORMATS['torch']}"
-    export(model, Route.GATED, "torch", path)
-    assert described(path) == {**images, "route": "gated", "budget": 0.9}
+    assert described(exported.file(Route.GATED, "torch").path) == {**images, "route": "gated", "budget": 0.9}
 
 
-def test_the_reader_of_the_docs_reads_as_the_model_does(tmp_path: Path) -> None:
+def test_the_reader_of_the_docs_reads_as_the_model_does(exported: Files, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     page = (Path(__file__).parents[2] / "docs" / "inference.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python reader\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert "ssl_dc" not in re.sub(r'"ssl_dc\.\w+"', "", program)
-    model = model_of(**{"data.mean": (0.1, 0.2, 0.3), "data.std": (0.4, 0.5, 0.6)})
-    export(model, Route.DENSE, "onnx", tmp_path / "dense.onnx")
+    model, file = exported
     generator = np.random.default_rng(0)
     for number, shape in enumerate([(40, 70), (97, 33), (8, 8)]):
         picture = Image.fromarray(generator.integers(0, 256, (*shape, 3), dtype=np.uint8)).resize(shape[::-1])
         picture.save(tmp_path / f"{number}.png")
-        call = [sys.executable, "-c", program, tmp_path / "dense.onnx", tmp_path / f"{number}.png"]
+        call = [sys.executable, "-c", program, file(Route.DENSE, "onnx").path, tmp_path / f"{number}.png"]
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         assert_close(torch.tensor(json.loads(done.stdout)), model.dense(model.transform(picture)[None]))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
+from helpers.brief_umap import brief_umap
 from helpers.command_line import call, successful
 from helpers.settings import TINY
 from ssl_dc import api
@@ -34,9 +35,15 @@ DUAL, BASELINE1 = "small-digits-dual-0.5-seed0", "small-digits-baseline1-seed0"
 PICTURES = ["figure2-digits-small.png", f"gates-{DUAL}.png"]
 
 
+def make_tiny(patch: pytest.MonkeyPatch) -> None:
+    """Make trainings and pictures a matter of a second."""
+    patch.setitem(SCALES, "small", SMALL)
+    brief_umap(patch)
+
+
 @pytest.fixture(autouse=True)
 def tiny_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SCALES, "small", SMALL)
+    make_tiny(monkeypatch)
 
 
 def reproduce(output: Path, name: str = "figure2", *options: str) -> Result:
@@ -65,7 +72,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         save(figure, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SCALES, "small", SMALL)
+        make_tiny(patch)
         patch.setattr("ssl_dc.reproduction.figures.save", kept)
         return Made(output, successful(reproduce(output)), drawn)
 

@@ -82,22 +82,20 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_two_processes_train_together(two_processes: Path, name: str) -> None:
-    reports = [two_processes / f"{name}-{rank}.json" for rank in (0, 1)]
-    assert all(report.exists() for report in reports), (two_processes / "log").read_text()[-2000:]
-    one, two = (json.loads(report.read_text()) for report in reports)
-    assert one["world"] == two["world"] == 2
-    assert one["error"] is None
-    assert two["error"] is None
-    parts = 2 if name == "accumulated" else 1
-    assert len(one["terms"]) == 4 * parts
-    for ours, theirs in zip(one["terms"], two["terms"], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-6)
-    assert one["weights"] == pytest.approx(two["weights"], rel=1e-9)
-
-
-def test_a_run_of_two_processes_leaves_one_folder(two_processes: Path) -> None:
+def test_two_processes_train_together_and_leave_one_run(two_processes: Path) -> None:
+    """One test, so that they are launched once: pytest-xdist may give the tests of a file to several workers."""
+    for name in SYSTEMS:
+        reports = [two_processes / f"{name}-{rank}.json" for rank in (0, 1)]
+        assert all(report.exists() for report in reports), (name, (two_processes / "log").read_text()[-2000:])
+        one, two = (json.loads(report.read_text()) for report in reports)
+        assert one["world"] == two["world"] == 2, name
+        assert one["error"] is None, name
+        assert two["error"] is None, name
+        parts = 2 if name == "accumulated" else 1
+        assert len(one["terms"]) == 4 * parts, name
+        for ours, theirs in zip(one["terms"], two["terms"], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-6), name
+        assert one["weights"] == pytest.approx(two["weights"], rel=1e-9), name
     run = two_processes / "run"
     assert (run / "result.json").is_file(), (two_processes / "log").read_text()[-2000:]
     assert [line["step"] for line in logged(run)] == [1, 2, 3, 4]
