@@ -29,7 +29,7 @@ import pytest
 
 import helpers.forked  # noqa: F401  # its server also serves the two processes of ssl_dc.testing
 import ssl_dc
-from helpers.settings import SHORT
+from helpers.settings import SHORT, TINY
 from ssl_dc.bench import timing
 from ssl_dc.plugins.discovery import BUILT_IN, Plugin, installed_plugins
 
@@ -88,6 +88,19 @@ def real_data() -> Path:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
     """A run of two steps, for all tests; those that change its folder take a copy."""
     return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="session")
+def run_of_eight_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of two epochs of four steps, for all tests; those that change it take a copy."""
+    return ssl_dc.train(TINY, output=tmp_path_factory.mktemp("eight") / "run").folder
+
+
+@pytest.fixture(scope="session")
+def dense_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run without gates, for all tests: it has the files of any other, and goes on in half the time."""
+    settings = {**SHORT, "gating.name": "none", "routes": ["dense", "dense"]}
+    return ssl_dc.train(settings, output=tmp_path_factory.mktemp("dense") / "run").folder
 
 
 @pytest.fixture

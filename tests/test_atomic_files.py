@@ -73,12 +73,11 @@ def test_no_two_temporary_names_are_the_same_and_all_are_known_again(tmp_path: P
     assert not is_partial(tmp_path / "file")
 
 
-def test_what_interrupted_writings_left_is_cleared_away_when_a_run_goes_on(tmp_path: Path) -> None:
-    run = ssl_dc.train(SHORT, output=tmp_path / "run").folder
-    partial_of(run / "config.json").write_text("{half")
-    (run / "checkpoints" / ".step-00000002.0123456789abcdef.partial").mkdir()
-    ssl_dc.resume(run)
-    assert list(run.rglob("*.partial")) == []
+def test_what_interrupted_writings_left_is_cleared_away_when_a_run_goes_on(copied_run: Path) -> None:
+    partial_of(copied_run / "config.json").write_text("{half")
+    (copied_run / "checkpoints" / ".step-00000002.0123456789abcdef.partial").mkdir()
+    ssl_dc.resume(copied_run)
+    assert list(copied_run.rglob("*.partial")) == []
 
 
 def test_a_failed_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,15 +132,10 @@ def test_a_line_that_is_added_leaves_the_other_name_of_a_file_alone(tmp_path: Pa
     assert read_text(elsewhere) == "first\n"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("strange") / "run").folder
-
-
 @pytest.mark.parametrize("kind", ["FIFO", "socket", "loop of links"])
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "data.json", "metrics.jsonl", "checkpoints"])
-def test_a_strange_file_in_a_run_is_a_message_or_not_needed(run: Path, tmp_path: Path, kind: str, name: str) -> None:
-    folder = Path(shutil.copytree(run, tmp_path / "run"))
+def test_a_strange_file_in_a_run_is_a_message_or_not_needed(dense_run: Path, tmp_path: Path, kind: str, name: str) -> None:
+    folder = Path(shutil.copytree(dense_run, tmp_path / "run"))
     (folder / name).rename(tmp_path / "away")
     if kind == "loop of links":
         (folder / name).symlink_to(name)

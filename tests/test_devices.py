@@ -153,8 +153,8 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("devices") / "run").folder
+def run(finished_run: ssl_dc.Run) -> Path:
+    return finished_run.folder
 
 
 COMMANDS = [["evaluate"], ["cost"]]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import ssl_dc
-from helpers.settings import SHORT, config_of
+from helpers.settings import config_of
 from ssl_dc import ConfigError, Model, RunError
 from ssl_dc.gating.base import set_threshold
 from ssl_dc.routes import Route
@@ -399,8 +399,8 @@ def test_images_whose_values_torch_does_not_show_are_not_looked_at() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ssl_dc.train(SHORT, output=tmp_path_factory.mktemp("model") / "run").folder
+def run(finished_run: ssl_dc.Run) -> Path:
+    return finished_run.folder
 
 
 def test_a_run_is_loaded_onto_the_cpu_unless_told_otherwise(run: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 import ssl_dc
 from helpers.settings import SHORT, config_of
+from helpers.training import assert_same_files
 from ssl_dc import runs
 from ssl_dc.assemble import build_data_set, build_network, build_objective
 from ssl_dc.backbones import base as backbones
@@ -97,9 +98,9 @@ def test_a_trainer_composed_by_hand_counts_only_what_it_is_not_given(counted: li
     ids=["run", "data", "any"],
 )
 def test_an_evaluation_that_fails_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    tmp_path: Path, finished_run: ssl_dc.Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
-    whole = ssl_dc.train(SHORT, output=tmp_path / "whole")
+    whole = finished_run.folder
 
     def fails(*_arguments: Any) -> None:
         raise error
@@ -114,12 +115,12 @@ def test_an_evaluation_that_fails_loses_nothing(
         assert caught.value.exit_status == 1
         assert f"saved as {folder / 'model.safetensors'}" in str(caught.value)
         assert f"ssl-dc train --resume {folder}" in str(caught.value)
-    assert (folder / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert_same_files(folder, whole, "model.safetensors")
     assert not (folder / "result.json").exists()
     images = torch.randn(2, 3, 8, 8)
-    assert torch.equal(ssl_dc.load(folder).dense(images), whole.model.dense(images))
+    assert torch.equal(ssl_dc.load(folder).dense(images), finished_run.model.dense(images))
     ssl_dc.resume(folder)
-    assert (folder / "result.json").read_bytes() == (tmp_path / "whole" / "result.json").read_bytes()
+    assert_same_files(folder, whole, "result.json")
 
 
 # what workers are sent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 import ssl_dc
 from helpers.command_line import call, done, parsed, refused, successful
 from helpers.settings import SHORT, TINY, as_options, config_of
+from helpers.training import assert_same_files
 from ssl_dc import training_plan
 from ssl_dc.api import opened_again, plan_of_rest
 from ssl_dc.errors import ConfigError
@@ -109,15 +109,10 @@ def test_nothing_is_changed_by_a_plan(here: Path) -> None:
     assert torch.equal(before[2], after[2])
 
 
-def test_a_training_with_a_plan_is_the_one_without_to_the_bit(here: Path) -> None:
-    ssl_dc.train(SHORT, output="without")
+def test_a_training_with_a_plan_is_the_one_without_to_the_bit(here: Path, finished_run: ssl_dc.Run) -> None:
     said = call("train", *as_options(SHORT), "--output", "with")
     assert "Plan" in said.stderr.splitlines()
-    without, with_plan = (
-        [json.loads(line) for line in Path(name, "metrics.jsonl").read_text().splitlines()] for name in ("without", "with")
-    )
-    assert without == with_plan
-    assert (here / "without" / "model.safetensors").read_bytes() == (here / "with" / "model.safetensors").read_bytes()
+    assert_same_files(finished_run.folder, here / "with", "metrics.jsonl", "model.safetensors")
 
 
 def test_the_plan_says_how_many_pictures_the_limits_leave() -> None:

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 
 import ssl_dc
 from helpers.command_line import HANGS, call
-from helpers.settings import SHORT
 from ssl_dc import ConfigError, RunError, SslDcError
 from ssl_dc.reproduction.comparison import HEADINGS, Comparison, Row
 from ssl_dc.tensor_files import CHECKSUM, read_tensors, write_tensors
@@ -124,13 +123,6 @@ FILES = [
     "checkpoints/step-00000002/optimizer.safetensors",
     "checkpoints/step-00000002/progress.json",
 ]
-
-
-@pytest.fixture(scope="module")
-def dense_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without gates, which is gone on with in a moment, and has all the files of another."""
-    settings = {**SHORT, "gating.name": "none", "routes": ["dense", "dense"]}
-    return ssl_dc.train(settings, output=tmp_path_factory.mktemp("dense") / "run").folder
 
 
 def test_every_file_of_a_run_is_tried(finished_run: ssl_dc.Run, dense_run: Path) -> None:

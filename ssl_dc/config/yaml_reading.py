@@ -39,10 +39,12 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror or error}") from error
     try:
-        node = YAML(typ="rt").compose(text)
-        if node is not None:
-            _count(node, path, {}, set())
-        return YAML(typ="rt").load(text)
+        yaml = YAML(typ="rt")
+        node = yaml.compose(text)
+        if node is None:
+            return None
+        _count(node, path, {}, set())
+        return yaml.constructor.construct_document(node)  # not yaml.load, which would parse the text once more
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = " ".join(str(error.problem or error.context or "").split())

@@ -12,10 +12,8 @@ from helpers.command_line import call, done, parsed, refused, successful
 from ssl_dc.bench.runtimes import RUNTIMES
 from ssl_dc.cli import bench as bench_command
 
-QUICK = [
-    *("--seconds", "0.1", "--images", "4", "--batch", "2", "--threads", "1"),
-    *("--runtime", "eager", "--runtime", "executor", "--accuracy-images", "0"),
-]
+SHORTLY = ("--seconds", "0.1", "--images", "4", "--batch", "2", "--threads", "1")
+QUICK = [*SHORTLY, "--runtime", "eager", "--runtime", "executor", "--accuracy-images", "0"]
 
 
 def test_bench_times_every_way(gated_run: Path) -> None:
@@ -64,7 +62,7 @@ def test_bench_shows_the_accuracy_of_each_way_beside_its_time(gated_run: Path) -
 
 def test_bench_on_another_data_set(gated_run: Path) -> None:
     others = ("--eval-data", "digits", "--eval-data-set", "test_limit=20")
-    measured = parsed("bench", gated_run, *QUICK[:-1], "300", *others)
+    measured = parsed("bench", gated_run, *SHORTLY, "--runtime", "eager", "--accuracy-images", "300", *others)
     assert measured["quality"]["test_images"] == 20
     assert "belong to --eval-data" in refused("bench", gated_run, "--eval-data-root", "x")
     gone = refused("bench", gated_run, "--eval-data", "folder", "--eval-data-root", "gone")

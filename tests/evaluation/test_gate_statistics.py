@@ -108,8 +108,8 @@ def test_the_heat_map_has_a_panel_for_each_site_and_one_for_neighbouring_single_
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ssl_dc.train(TINY, output=tmp_path_factory.mktemp("gates") / "run").folder
+def run(run_of_eight_steps: Path) -> Path:
+    return run_of_eight_steps
 
 
 def test_statistics_of_a_run_agree_with_its_masks(run: Path) -> None:

@@ -15,7 +15,7 @@ import ssl_dc
 from helpers.command_line import call, message, successful
 from helpers.settings import SHORT, TWO_BY_TWO
 from ssl_dc.reporting import live, measured
-from ssl_dc.reporting.measured import ReportOptions, measure
+from ssl_dc.reporting.measured import MeasuredRun, ReportOptions, measure
 from ssl_dc.reporting.page import Charts, Gallery, Section, Text
 from ssl_dc.reporting.recorded import recorded_runs
 from ssl_dc.reporting.report import page_of
@@ -55,9 +55,31 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> ssl_dc.Run:
     return ssl_dc.train(settings, output=tmp_path_factory.mktemp("several") / "several")
 
 
-def test_the_page_shows_the_metrics_of_the_run_as_they_were_logged(finished_run: ssl_dc.Run) -> None:
+FORTY = ReportOptions(images=40, projection="pca")
+
+
+@pytest.fixture(scope="module")
+def report(finished_run: ssl_dc.Run) -> ssl_dc.ReportPage:
+    """The page of the run, about 20 images."""
+    return page(finished_run.folder)
+
+
+@pytest.fixture(scope="module")
+def report_of_forty(finished_run: ssl_dc.Run) -> ssl_dc.ReportPage:
+    """The page of the run, about 40 images."""
+    return page(finished_run.folder, options=FORTY)
+
+
+@pytest.fixture(scope="module")
+def found(finished_run: ssl_dc.Run) -> MeasuredRun:
+    """What was measured of the run on 40 images."""
+    return measure(RunFolder(finished_run.folder), FORTY)
+
+
+def test_the_page_shows_the_metrics_of_the_run_as_they_were_logged(
+    finished_run: ssl_dc.Run, report: ssl_dc.ReportPage
+) -> None:
     logged = [json.loads(line) for line in (finished_run.folder / "metrics.jsonl").read_text().splitlines()]
-    report = page(finished_run.folder)
     for name, title in (("loss", "Loss"), ("lr", "Learning rate"), ("terms/variance", "Loss term variance")):
         assert [(point["x"], point["y"]) for point in points(report, title)] == [
             (line["step"], line[name]) for line in logged
@@ -93,7 +115,7 @@ def test_a_long_training_is_thinned_and_keeps_its_ends(copied_run: Path) -> None
 
 
 def test_accuracy_against_cost_has_each_budget_of_each_run(finished_run: ssl_dc.Run, several: ssl_dc.Run) -> None:
-    report = page(finished_run.folder, several.folder, options=ReportOptions(images=40, projection="pca"))
+    report = page(finished_run.folder, several.folder, options=FORTY)
     curve = ssl_dc.evaluate(several.folder, "curve").as_json()["runs"][0]["points"]
     found = [point for point in points(report, "kNN-1, top-1 % against MACs an image") if point["series"] == "several"]
     assert [(point["x"], point["y"]) for point in found] == [(point["macs"], point["knn1"]) for point in curve]
@@ -116,23 +138,21 @@ def test_features_are_computed_once_for_each_set_of_images(
     assert seen == [20, 20]  # the images that are looked at, and those that are learned from
 
 
-def test_cost_and_gates_are_those_of_the_protocols(finished_run: ssl_dc.Run) -> None:
-    found = measure(RunFolder(finished_run.folder), ReportOptions(images=40))
+def test_cost_and_gates_are_those_of_the_protocols(
+    finished_run: ssl_dc.Run, found: MeasuredRun, report_of_forty: ssl_dc.ReportPage
+) -> None:
     gates = ssl_dc.evaluate(finished_run.folder, "gates").as_json()
     assert found.gates().as_json()["sites"] == gates["sites"]
     assert found.cost().gated_macs == pytest.approx(gates["ratio"] * found.model.cost.dense_macs)
-    shares = points(
-        page(finished_run.folder, options=ReportOptions(images=40, projection="pca")), "Gates by layer and class"
-    )
+    shares = points(report_of_forty, "Gates by layer and class")
     first = gates["sites"][0]
     assert shares[0]["share"] == pytest.approx(np.mean(first["class_channel_rates"][0]))
 
 
-def test_the_cheapest_and_the_dearest_images_of_a_class_are_so(finished_run: ssl_dc.Run) -> None:
-    found = measure(RunFolder(finished_run.folder), ReportOptions(images=40))
-    gallery = section(
-        page(finished_run.folder, options=ReportOptions(images=40, projection="pca")), "Cheapest and dearest images"
-    ).blocks[1]
+def test_the_cheapest_and_the_dearest_images_of_a_class_are_so(
+    found: MeasuredRun, report_of_forty: ssl_dc.ReportPage
+) -> None:
+    gallery = section(report_of_forty, "Cheapest and dearest images").blocks[1]
     assert isinstance(gallery, Gallery)
     shown = {heading: [float(picture.caption) for picture in pictures] for heading, pictures in gallery.rows}
     ratios = np.sort(found.ratios[found.labels == 3])
@@ -141,8 +161,7 @@ def test_the_cheapest_and_the_dearest_images_of_a_class_are_so(finished_run: ssl
     assert shown["3: dearest"] == pytest.approx(ratios[::-1][:each], abs=1e-4)
 
 
-def test_neighbours_are_the_nearest_by_float64(finished_run: ssl_dc.Run) -> None:
-    found = measure(RunFolder(finished_run.folder), ReportOptions(images=40))
+def test_neighbours_are_the_nearest_by_float64(found: MeasuredRun) -> None:
     for route in found.shown_routes:
         x = found.features[route].features.astype(np.float64)
         distances = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
@@ -158,8 +177,7 @@ def test_principal_components_keep_the_largest_spread() -> None:
     assert np.abs(principal(x.astype(np.float32))) == pytest.approx(np.abs(expected), abs=1e-4)
 
 
-def test_the_map_has_the_image_of_each_point(finished_run: ssl_dc.Run) -> None:
-    report = page(finished_run.folder)
+def test_the_map_has_the_image_of_each_point(report: ssl_dc.ReportPage) -> None:
     shown = points(report, "PCA, dense route")
     assert len(shown) == 20
     assert all(report.thumbnails[point["image"]].startswith("data:image/png;base64,") for point in shown)
@@ -355,8 +373,7 @@ def test_a_wrong_argument_is_refused(finished_run: ssl_dc.Run, option: dict[str,
         ssl_dc.report(finished_run, **option)
 
 
-def test_many_classes_are_named_by_their_points_and_shown_in_part(finished_run: ssl_dc.Run) -> None:
-    found = measure(RunFolder(finished_run.folder), ReportOptions(images=40))
+def test_many_classes_are_named_by_their_points_and_shown_in_part(found: MeasuredRun) -> None:
     classes = tuple(f"class {number}" for number in range(30))
     many = replace(found, classes=classes, labels=np.arange(40) % 30)
     (_, charts) = map_section(many, "0", "pca", {}).blocks

@@ -149,9 +149,9 @@ def test_another_stem_is_left_out_and_listed(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(run_of_eight_steps: Path) -> Path:
     """A run of two epochs."""
-    return ssl_dc.train(TINY, output=tmp_path_factory.mktemp("first") / "run").folder
+    return run_of_eight_steps
 
 
 def test_a_run_starts_from_another_run(run: Path, tmp_path: Path) -> None:

@@ -34,10 +34,9 @@ def test_another_seed_is_another_run(tmp_path: Path) -> None:
     assert logged(tmp_path / "one")[0]["loss"] != logged(tmp_path / "two")[0]["loss"]
 
 
-def test_the_number_of_workers_does_not_change_what_is_computed(tmp_path: Path) -> None:
-    ssl_dc.train(SHORT, output=tmp_path / "none")
+def test_the_number_of_workers_does_not_change_what_is_computed(tmp_path: Path, finished_run: ssl_dc.Run) -> None:
     ssl_dc.train({**SHORT, "training.workers": 2}, output=tmp_path / "two")
-    assert_same_files(tmp_path / "none", tmp_path / "two", "metrics.jsonl", "model.safetensors")
+    assert_same_files(finished_run.folder, tmp_path / "two", "metrics.jsonl", "model.safetensors")
 
 
 @pytest.mark.parametrize(("optimizer", "peak"), [("adamw", 2e-3), ("lars", 0.3 * 16 / 256)])

@@ -43,8 +43,8 @@ def sends(*numbers: int) -> Callable[[], None]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ssl_dc.train(TINY, output=tmp_path_factory.mktemp("stopping") / "whole").folder
+def whole(run_of_eight_steps: Path) -> Path:
+    return run_of_eight_steps
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ SETTINGS = {**TINY, "training.watch_every": 3}
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(run_of_eight_steps: Path) -> Path:
     """The same training, which nobody looks at."""
-    return ssl_dc.train(TINY, output=tmp_path_factory.mktemp("alone") / "run").folder
+    return run_of_eight_steps
 
 
 @pytest.fixture(scope="module")
