@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import ssl_dc
+from helpers.forked import run_forked
 from ssl_dc.backbones.base import Backbone, GatePoint, Masks
 from ssl_dc.compiled import executor as executor_module
 from ssl_dc.compiled.capture import capture
@@ -200,15 +199,17 @@ def test_wrong_numbers_of_threads_are_refused(threads: object) -> None:
         compiled(OwnBackbone(no_gates), Route.DENSE, threads=threads)
 
 
-def test_a_damaged_kernel_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = "from ssl_dc.compiled.kernel import kernel; print(kernel().vector)"
-    call = [sys.executable, "-c", source]  # in processes of their own, since a library that is loaded stays loaded
-    subprocess.run(call, check=True)
+def test_a_damaged_kernel_is_compiled_again(tmp_path: Path) -> None:
+    def load() -> None:
+        """In a process of its own, since a library that is loaded stays loaded."""
+        done = run_forked("from ssl_dc.compiled.kernel import kernel; kernel()", XDG_CACHE_HOME=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+
+    load()
     (library,) = (tmp_path / "ssl-dc").glob("kernel-*.so")
     whole = library.stat().st_size
     library.write_bytes(b"no library")
-    subprocess.run(call, check=True)
+    load()
     assert library.stat().st_size == whole
 
 

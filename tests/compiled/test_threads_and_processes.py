@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -139,9 +137,7 @@ print(statuses)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_child_that_is_forked_beside_a_busy_executor_works(backend: str) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    call = [sys.executable, "-W", "ignore", "-c", BUSY, backend]
-    done = subprocess.run(call, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    done = run_forked(BUSY, backend)
     assert done.stdout.strip() == str([0] * 8), done.stderr
 
 

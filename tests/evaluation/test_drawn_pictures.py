@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.forked import run_forked
 from helpers.settings import TINY
 from ssl_dc.assemble import build_data_set
 from ssl_dc.config import resolve, uniform_layer
@@ -230,7 +231,7 @@ def test_the_size_of_features_does_not_matter() -> None:
         " p = [embedded((s * f).astype(np.float32), 'tsne') for s in (1e-30, 1, 1e30)];"
         " print(np.isfinite(p).all(), (np.std(p, axis=1) > 1e-3).all())"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    said = run_forked(program)
     assert said.stdout.split() == ["True", "True"], said.stderr[-500:]
 
 
