@@ -109,9 +109,9 @@ def stratified_split(labels: Labels, held_out: int, seed: int) -> tuple[Indices,
 def _shared_out(total: int, counts: npt.NDArray[np.int64], draw: np.random.RandomState) -> npt.NDArray[np.int64]:
     """A total shared out in proportion to counts: rounded down, the rest to the largest remainders, ties by chance."""
     exact = counts / counts.sum() * total
-    whole = np.floor(exact)
+    whole: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
     remainder = exact - whole
-    missing = int(total - whole.sum())
+    missing = total - int(whole.sum())
     for value in np.unique(remainder)[::-1]:
         if missing == 0:
             break
@@ -119,4 +119,4 @@ def _shared_out(total: int, counts: npt.NDArray[np.int64], draw: np.random.Rando
         chosen = draw.choice(tied, size=min(len(tied), missing), replace=False)
         whole[chosen] += 1
         missing -= len(chosen)
-    return whole.astype(np.int64)
+    return whole
