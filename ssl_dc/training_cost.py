@@ -77,6 +77,6 @@ def check_local_budget(cost: CostModel, size: int, routes: Sequence[Route], budg
     least = min(budgets, default=1.0)
     if least < cost.floor_ratio and any(route.gated for route in routes):
         raise ConfigError(
-            f"budget.target = {least:g}: below what a gated local view of {size} px costs with every gate shut, as a share"
-            f" of the dense cost at that size; allowed: {cost.floor_ratio:.5f} to 1, or dense routes for local views"
+            f"budget.target = {least:g}: a gated local view of {size} px costs at least {cost.floor_ratio:.5f} of the dense"
+            " cost at that size, with every gate shut; raise the budget or views.local_size, or give local views dense routes"
         )
