@@ -78,5 +78,5 @@ def check_local_budget(cost: CostModel, size: int, routes: Sequence[Route], budg
     if least < cost.floor_ratio and any(route.gated for route in routes):
         raise ConfigError(
             f"budget.target = {least:g}: a gated local view of {size} px costs at least {cost.floor_ratio:.5f} of the dense"
-            " cost at that size, with every gate shut; raise the budget or views.local_size, or give local views dense routes"
+            " cost at that size, with every gate shut; raise the budget or views.local_size, or make local views dense"
         )

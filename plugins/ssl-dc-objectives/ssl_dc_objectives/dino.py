@@ -105,7 +105,15 @@ class DINO(ssl_dc.Objective):
         self.teacher.bind(encoder, self.head)
 
     def forward(self, views: ssl_dc.EncodedViews) -> ssl_dc.ObjectiveOutput:
-        """The term of two or more views with features (N, feature_dim). The embeddings are the student's bottleneck."""
+        """The term of two or more views with features (N, feature_dim). The embeddings are the student's bottleneck.
+
+        Raises:
+            ConfigError: If only one of the views is global. The teacher would have no other view to teach it by.
+        """
+        if views.global_count < 2:
+            raise ssl_dc.ConfigError(
+                "objective dino takes two global views or more, and gets 1: raise views.global_count and add a route"
+            )
         seen = min(self.options.teacher_views, views.global_count)
         teacher = self.teacher(views.images[:seen], views.routes[:seen])
         embeddings = [self.head.embed(features) for features in views.features]
