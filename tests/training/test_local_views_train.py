@@ -1,4 +1,4 @@
-"""Trainings with local views: what each part sees of them, what they cost, and that a run of them can be repeated."""
+"""Trainings with local views: what each part sees of them, what they cost, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import ssl_dc
 from helpers.command_line import done, parsed, refused
 from helpers.hand_made import AsItIs, Distance, Random, by_hand, sgd
 from helpers.settings import TINY, as_options, config_of
-from helpers.training import assert_same_files, logged, trainer_of
+from helpers.training import logged, trainer_of
 from ssl_dc import training_plan
 from ssl_dc.config import BudgetConfig, TrainingConfig
 from ssl_dc.errors import ConfigError, PluginError
@@ -73,21 +73,6 @@ def test_the_first_gated_global_view_is_the_one_that_the_budget_is_measured_on()
     ):
         trainer.view_sizes = sizes
         assert trainer._measured_view(routes) == expected
-
-
-def test_a_run_with_local_views_resumes_exactly(tmp_path: Path) -> None:
-    settings = {**ONE_LOCAL, "views.name": "batched", "training.checkpoint_every": 3}
-
-    class Stop(ssl_dc.Watcher):
-        def on_step_end(self, step: int) -> None:
-            if step == 4:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ssl_dc.train(settings, output=tmp_path / "stopped", watchers=[Stop()])
-    ssl_dc.resume(tmp_path / "stopped")
-    ssl_dc.train(settings, output=tmp_path / "whole")
-    assert_same_files(tmp_path / "stopped", tmp_path / "whole", "metrics.jsonl", "model.safetensors")
 
 
 def test_the_command_line_trains_with_local_views_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

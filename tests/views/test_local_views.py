@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from ssl_dc.routes import Route
 from ssl_dc.testing import conformance
 from ssl_dc.views import batched
 from ssl_dc.views.base import Views, check_local_views
-from ssl_dc.views.batched import BatchedStandardViews, boxes
+from ssl_dc.views.batched import BatchedStandardViews
 from ssl_dc.views.chances import chances
 from ssl_dc.views.kernel import kernel
 from ssl_dc.views.options import BatchedStandardViewsOptions, StandardViewsOptions
@@ -113,34 +111,6 @@ def test_a_worker_crops_a_local_view_as_the_device_does() -> None:
     in_worker = torch.stack([recipe.crop(coordinates(), 2, some) for some in drawn])
     assert (recipe.crop_batch(images, 2, drawn) - in_worker.float()).abs().max() < 2
     assert (recipe.finish(in_worker, 2, drawn) - recipe.view_batch(images, 2, drawn)).abs().mean() < 0.02
-
-
-@settings(max_examples=60)
-@given(
-    times=st.sampled_from([2, 4, 8]),
-    width=st.integers(1, 900),
-    height=st.integers(1, 900),
-    size=st.integers(16, 64),
-    local_size=st.integers(8, 15),
-    least=st.floats(0.05, 1),
-    least_of_local=st.floats(0.01, 0.4),
-)
-def test_no_crop_of_any_kind_is_enlarged_for_an_image_that_was_decoded_smaller(
-    times: int, width: int, height: int, size: int, local_size: int, least: float, least_of_local: float
-) -> None:
-    """But for a part that becomes a pixel too small when its sides are rounded."""
-    options = BatchedStandardViewsOptions(
-        crop_scale=(least, 1.0), local_size=local_size, local_scale=(least_of_local, 0.4), global_count=1
-    )
-    allowed = BatchedStandardViews(options, size, ZERO, ONE).least_size
-    assert allowed is not None
-    assume(min(width, height) >= times * allowed.side and width * height >= times**2 * allowed.area)
-    reduced = (-(-width // times), -(-height // times))
-    for number, side in enumerate((size, local_size)):
-        crop = options.crop(number, size)
-        assert crop.size == side
-        drawn = boxes(chances(width, height, np.arange(64), number, 40), *reduced, crop.scale)
-        assert drawn[:, 2:].min() >= side - 1
 
 
 def test_small_crops_of_a_small_scale_need_larger_pictures() -> None:
