@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import ssl_dc
 from helpers.command_line import done, parsed, refused
@@ -73,6 +73,35 @@ def test_the_first_gated_global_view_is_the_one_that_the_budget_is_measured_on()
     ):
         trainer.view_sizes = sizes
         assert trainer._measured_view(routes) == expected
+
+
+@pytest.mark.parametrize("norm", ["separate", "shared"])
+def test_running_statistics_are_those_of_global_views_as_evaluation_sees_images_of_their_size(norm: str) -> None:
+    learner = trainer_of({**ONE_LOCAL, "norm.name": norm}).learner.train()
+    state = {name: value.clone() for name, value in learner.state_dict().items()}
+    torch.manual_seed(0)
+    large, small = torch.randn(8, 3, 16, 16), torch.randn(8, 3, 8, 8)
+
+    def statistics(images: Sequence[Tensor], *routes: Route) -> dict[str, Tensor]:
+        learner.load_state_dict(state)
+        for view, route in zip(images, routes, strict=True):
+            learner.encoder(view, route)
+        return kept()
+
+    def kept() -> dict[str, Tensor]:
+        names = [name for name, _ in learner.encoder.named_buffers() if "running" in name]
+        return {name: learner.encoder.get_buffer(name).clone() for name in names}
+
+    def of_step(*routes: Route) -> dict[str, Tensor]:
+        learner.load_state_dict(state)
+        learner([large, small], routes)
+        return kept()
+
+    gated, dense = Route.GATED, Route.DENSE
+    torch.testing.assert_close(of_step(dense, dense), statistics([large], dense), rtol=0, atol=0)
+    # the gated route has no global view to learn its statistics from
+    torch.testing.assert_close(of_step(dense, gated), statistics([large, small], dense, gated), rtol=0, atol=0)
+    assert {module.momentum for module in learner.modules() if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
 def test_the_command_line_trains_with_local_views_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
