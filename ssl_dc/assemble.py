@@ -25,7 +25,7 @@ from ssl_dc.plugins.options import PartOptions
 from ssl_dc.plugins.registry import Registered, registry
 from ssl_dc.routes import Route
 from ssl_dc.seeds import seed_everything
-from ssl_dc.views.base import Views
+from ssl_dc.views.base import Views, check_local_views
 
 T = TypeVar("T")
 
@@ -120,6 +120,17 @@ def build_views(config: RunConfig) -> Views:
     """The recipe for views, at the size and with the normalisation of the data."""
     data = config.data
     return build("views", config.views, Views, data.image_size, data.mean, data.std)
+
+
+def view_sizes(config: RunConfig) -> tuple[int, ...]:
+    """The side of each view of a training, in pixels.
+
+    Raises:
+        ConfigError: If there are local views that have no route, or are as large as global ones.
+    """
+    views, image_size = build_views(config), config.data.image_size
+    check_local_views(views, image_size, config.routes)
+    return views.sizes(image_size, len(config.routes))
 
 
 def build_optimizer(config: RunConfig, groups: Sequence[ParameterGroup]) -> Optimizer:

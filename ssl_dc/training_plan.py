@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssl_dc.assemble import view_sizes
 from ssl_dc.calibration import CALIBRATION_IMAGES
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Labels, Splits
@@ -25,6 +26,7 @@ from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.fitted_recipe import LEAST_BATCH, STEPS_PER_EPOCH, Machine, this_machine
 from ssl_dc.plugins.options import PublishedSet
 from ssl_dc.printable import in_words
+from ssl_dc.routes import Route
 from ssl_dc.training.rehearsal import Rehearsal, Timer, TrialError, rehearse
 from ssl_dc.training.sampling import GlobalBatches
 from ssl_dc.training_cost import MACS_PER_CORE, MACS_PER_GPU, training_macs
@@ -135,6 +137,7 @@ class Plan(Report):
         pictures: How many images it has.
         network: The network, in words.
         recipe: Objective, optimiser and learning rate, in words.
+        views: The views of an image, with their sizes and routes, in words.
         machine: What it trains on, in words.
         epochs: Passes over the training images.
         steps_per_epoch: Steps of an epoch.
@@ -152,6 +155,7 @@ class Plan(Report):
     pictures: Counts
     network: str
     recipe: str
+    views: str
     machine: str
     epochs: int
     steps_per_epoch: int
@@ -184,6 +188,7 @@ class Plan(Report):
             ("pictures", _pictures(self.pictures)),
             ("training", self._training()),
             ("recipe", self.recipe),
+            ("views", self.views),
             ("network", self._network()),
             *([("weights", self.weights)] if self.weights else []),
             ("MACs an image", self._macs()),
@@ -273,6 +278,7 @@ def make_plan(
         pictures=counts,
         network=f"{config.backbone.name}{_width(config)}, {config.data.image_size} px, {config.gating.name}",
         recipe=f"{config.objective.name}, {config.optimizer.name}, learning rate {config.optimizer.lr:g}",
+        views=_views(config),
         machine=str(machine),
         epochs=training.epochs,
         steps_per_epoch=steps_per_epoch,
@@ -374,8 +380,8 @@ def workers_memory(tried: Rehearsal, config: RunConfig, machine: Machine) -> int
 
 def _drawn_bytes(config: RunConfig, machine: Machine) -> int:
     """Bytes of the views of a batch of one process."""
-    side, views = config.data.image_size, len(config.routes)
-    return 4 * 3 * side * side * views * (config.training.batch_size // machine.processes)
+    pixels = sum(side * side for side in view_sizes(config))
+    return 4 * 3 * pixels * (config.training.batch_size // machine.processes)
 
 
 def disk(tried: Rehearsal, config: RunConfig, steps: int) -> int:
@@ -475,6 +481,23 @@ def _disk_free(folder: Path) -> int:
 def _width(config: RunConfig) -> str:
     width: Mapping[str, Any] = config.backbone.model_dump()
     return f" of width {width['width']}" if "width" in width else ""
+
+
+def _views(config: RunConfig) -> str:
+    """The views of an image: how many there are, of which size, and by which routes."""
+    sizes = view_sizes(config)
+    routes = {
+        size: [route for route, of_view in zip(config.routes, sizes, strict=True) if of_view == size] for size in sizes
+    }
+    kinds = ("",) if len(routes) == 1 else ("global ", "local ")
+    return "; ".join(
+        f"{len(of_size)} {kind}of {size} px: {_listed(of_size)}"
+        for kind, (size, of_size) in zip(kinds, routes.items(), strict=True)
+    )
+
+
+def _listed(routes: Sequence[Route]) -> str:
+    return f"all {routes[0]}" if len(routes) > 2 and len(set(routes)) == 1 else ", ".join(map(str, routes))
 
 
 def _pictures(counts: Counts) -> str:

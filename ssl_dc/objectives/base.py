@@ -19,7 +19,7 @@ class EncodedViews(NamedTuple):
     """The views of one batch, and their features.
 
     Attributes:
-        images: One tensor (N, 3, H, W) for each view.
+        images: One tensor (N, 3, H, W) for each view. Local views are smaller than the global ones, which come first.
         features: One tensor (N, feature_dim) for each view, in the same order.
         routes: The route of each view.
     """
@@ -27,6 +27,11 @@ class EncodedViews(NamedTuple):
     images: Sequence[Tensor]
     features: Sequence[Tensor]
     routes: Sequence[Route]
+
+    @property
+    def global_count(self) -> int:
+        """How many of the views, the first ones, are global. The others are local: small crops."""
+        return sum(view.shape[2:] == self.images[0].shape[2:] for view in self.images)
 
 
 class ObjectiveOutput(NamedTuple):

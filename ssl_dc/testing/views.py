@@ -37,13 +37,13 @@ def views_are_float32_of_the_size_asked_for(subject: Subject) -> None:
     for size in SIZES:
         views: Views = subject.build(size, MEAN, STD)
         for shape in SHAPES:
-            for number in NUMBERS:
+            for number, side in zip(NUMBERS, views.sizes(size, len(NUMBERS)), strict=True):
                 for _ in range(DRAWS):
                     view = views.view(_noise(shape), number)
                     expect(
-                        view.dtype is torch.float32 and view.shape == (3, size, size) and bool(view.isfinite().all()),
+                        view.dtype is torch.float32 and view.shape == (3, side, side) and bool(view.isfinite().all()),
                         f"expected view {number} of an image of {shape[0]}x{shape[1]} to be finite float32 of the shape"
-                        f" (3, {size}, {size}), saw {view.dtype} {tuple(view.shape)}",
+                        f" (3, {side}, {side}), saw {view.dtype} {tuple(view.shape)}",
                     )
 
 

@@ -63,15 +63,15 @@ class Contract:
     Args:
         parts: What messages call the parts.
         learner: The encoder and the objective.
-        cost: The encoder's cost model at ``image_size``.
-        image_size: Side of the views, in pixels.
+        cost: The encoder's cost model at the size of the first view.
+        sizes: Side of each view, in pixels.
         routes: The route of each view, once gates are warm.
     """
 
     def __init__(
-        self, parts: NamedParts, learner: Learner, cost: CostModel, image_size: int, routes: Sequence[Route]
+        self, parts: NamedParts, learner: Learner, cost: CostModel, sizes: Sequence[int], routes: Sequence[Route]
     ) -> None:
-        self._parts, self._cost, self._image_size = parts, cost, image_size
+        self._parts, self._cost, self._sizes = parts, cost, sizes
         self._encoder, self._objective = learner.encoder, learner.objective
         self._views = len(routes)
         self._passed: set[tuple[bool, ...]] = set()
@@ -101,8 +101,8 @@ class Contract:
         if not isinstance(image, Image.Image) or image.mode != "RGB":
             seen = f"one of mode {image.mode!r}" if isinstance(image, Image.Image) else _seen(image)
             self._breach("data", None, f"images must be PIL images of mode 'RGB', not {seen}")
-        shape = (3, self._image_size, self._image_size)
-        for view in batches.first_views(step - 1):
+        for size, view in zip(self._sizes, batches.first_views(step - 1), strict=False):
+            shape = (3, size, size)
             if not isinstance(view, Tensor) or view.dtype is not torch.float32 or view.shape != shape:
                 self._breach("views", None, f"a view must be float32 {shape}, not {_seen(view)}")
 
@@ -110,14 +110,13 @@ class Contract:
         """Check the views of the first batch.
 
         Raises:
-            PluginError: If they are not as many tensors as there are routes, of the image size that the trainer was told.
+            PluginError: If they are not as many tensors as there are routes, of the sizes that the trainer was told.
             ConfigError: If the objective needs more images at once.
         """
         name = self._parts.name("views") if self._parts.has("views") else "the loader"
         if not isinstance(batch, (list, tuple)) or len(batch) != self._views:
             self._fail(name, f"a batch must be {self._views} views, not {_seen(batch)}")
-        size = self._image_size
-        for view in batch:
+        for size, view in zip(self._sizes, batch, strict=True):
             fits = isinstance(view, Tensor) and view.is_floating_point() and view.shape[1:] == (3, size, size)
             if not fits or len(view) != len(batch[0]):
                 self._fail(name, f"each view of a batch must be floats (N, 3, {size}, {size}), not {_seen(view)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views, registered_parts
+from ssl_dc.assemble import build_network, build_objective, build_optimizer, build_views, registered_parts, view_sizes
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet
 from ssl_dc.encoders.base import Encoder
@@ -26,6 +26,7 @@ def trainer_from_config(config: RunConfig, images: ImageSet, *, begin: Callable[
         ConfigError: If the parts do not fit one another, or the budget cannot be met.
     """
     _check_views(config)
+    view_sizes(config)  # to refuse local views that do not fit before the network is built
     network = build_network(config)
     objective = build_objective(config, network.encoder.feature_dim)
     if begin is not None:  # after all weights are drawn, so that it changes no other weights

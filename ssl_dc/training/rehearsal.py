@@ -167,6 +167,7 @@ class _Rehearsing:
             measured = self.micro_batch / AdaptiveControl.spacing(self.micro_batch * world_size())
             step += forward * measured / AdaptiveControl.EVERY
         weights = _bytes_of(trainer.learner.state_dict().values())
+        areas = [size**2 for size in trainer.view_sizes]
         return Rehearsal(
             step_seconds=step,
             drawing_seconds=drawn.drawing * self.batch,
@@ -179,7 +180,7 @@ class _Rehearsing:
                 value for state in trainer.optimizer.state.values() for value in state.values() if isinstance(value, Tensor)
             ),
             activation_bytes=kept * self.micro_batch // few,
-            evaluation_bytes=kept // (4 * few * len(trainer.routes)),
+            evaluation_bytes=kept * areas[0] // (4 * few * sum(areas)),
             dense_macs=trainer.cost.dense_macs,
             shrunk_bytes=drawn.shrunk_bytes,
             resident_bytes=drawn.resident_bytes,
@@ -191,9 +192,9 @@ class _Rehearsing:
 
         Each process has views of its own, as in a run: an objective may fail where images are alike.
         """
-        side = self.config.data.image_size
-        shape, generator = (images, 3, side, side), torch.Generator(self.device).manual_seed(rank())
-        views = (torch.randn(shape, device=self.device, generator=generator) for _ in self.trainer.routes)
+        generator = torch.Generator(self.device).manual_seed(rank())
+        shapes = ((images, 3, side, side) for side in self.trainer.view_sizes)
+        views = (torch.randn(shape, device=self.device, generator=generator) for shape in shapes)
         return [view.contiguous(memory_format=torch.channels_last) for view in views]
 
     def _seconds(self, work: Callable[[], object]) -> float:

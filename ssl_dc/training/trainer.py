@@ -47,7 +47,8 @@ from ssl_dc.training.length import Lengths
 from ssl_dc.training.looks import Looks
 from ssl_dc.training.numerics import NumericsWatch, StepLoss
 from ssl_dc.training.stopping import StopSignals, answered_in_words
-from ssl_dc.views.base import BatchedViews, Views
+from ssl_dc.training_cost import check_local_budget, local_cost
+from ssl_dc.views.base import BatchedViews, Views, check_local_views
 
 _STEP = 1
 """Together with the run's seed and the step, the key of the seed that a step draws from."""
@@ -70,13 +71,14 @@ class Trainer:
         objective: It is trained in place.
         gating: The scheme that the encoder's gates come from.
         optimizer: Builds the optimiser from parameter groups. Its learning rate is the peak of the schedule.
-        image_size: Side of the views, in pixels.
+        image_size: Side of the views, in pixels; of the global ones if there are local ones.
         training: Length, batch, precision.
         cost: What the encoder costs at ``image_size``. It is counted here if it is not given.
         images: The training images, of which ``views`` draws the views.
         views: Draws the views of an image, one for each route.
         loader: Gives the batches in place of ``images`` and ``views``: each has one view (N, 3, image_size, image_size) for
             each route.
+        view_sizes: Side of each view of the loader's batches, in pixels, if some are local: smaller, and after the others.
         budget: What the gated route may cost. A scheme without gates does not use its target.
         routes: The route of each view. There are as many as the objective takes views.
         seed: Seed of the order of the images, of the views and of the gates' noise.
@@ -85,8 +87,8 @@ class Trainer:
 
     Raises:
         PluginError: If the optimiser does not hold all trained parameters.
-        ConfigError: If neither or both of a loader and images with their views are given, if the batches do not fit, or if
-            the objective takes another number of views or more images at once.
+        ConfigError: If neither or both of a loader and images with their views are given, if the batches or local views do
+            not fit, or if the objective takes another number of views or more images at once.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Trainer:
         images: ImageSet | None = None,
         views: Views | None = None,
         loader: Loader | None = None,
+        view_sizes: Sequence[int] | None = None,
         budget: BudgetConfig = DEFAULT_BUDGET,
         routes: Sequence[Route] = (Route.GATED, Route.DENSE),
         seed: int = 0,
@@ -116,11 +119,17 @@ class Trainer:
         self.accelerator = make_accelerator(training.precision)
         self.training, self.routes, self.seed = training, tuple(routes), seed
         self.gating = gating
+        self.view_sizes = _view_sizes(views, view_sizes, image_size, self.routes)
         self.batches = _batches(images, views, loader, training, seed, len(routes), self.accelerator.device)
         self.cost = encoder.cost_model(image_size) if cost is None else cost
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.lengths = Lengths(training, self.steps_per_epoch)
         self.total_steps = self.lengths.total_steps
+        self._costs = {image_size: self.cost}
+        for size in set(self.view_sizes) - {image_size}:
+            self._costs[size] = local_cost(encoder, size)
+            of_local = [route for route, side in zip(self.routes, self.view_sizes, strict=True) if side == size]
+            check_local_budget(self._costs[size], size, of_local, budget.budgets)
         if budget.budgets:
             set_budgets(encoder, budget.budgets, budget.target)
         self.budgets = budget.budgets or (1.0,)
@@ -137,7 +146,7 @@ class Trainer:
         self.learner.to(memory_format=torch.channels_last)
         bare_optimizer = optimizer(parameter_groups(self.learner))
         check_optimizer(self.parts, bare_optimizer, self.learner)
-        self.contract = Contract(self.parts, self.learner, self.cost, image_size, self.routes)
+        self.contract = Contract(self.parts, self.learner, self.cost, self.view_sizes, self.routes)
         for group in bare_optimizer.param_groups:
             group["peak_lr"] = group["lr"]
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
@@ -192,7 +201,7 @@ class Trainer:
         """Take a step on views that are not the run's, to see what a step takes. The run must not go on from there.
 
         Args:
-            views: One tensor (N, 3, image_size, image_size) for each route, on the device that trains.
+            views: One tensor (N, 3, S, S) for each route, with the view's side S, on the device that trains.
         """
         self._take_step([views], measure=False)
         self.step += 1
@@ -308,8 +317,8 @@ class Trainer:
         self.optimizer.zero_grad()
         self.learner.objective.after_step(self.learner.encoder, self.lengths.progress(self.step, self.step + 1))
         if any(route.gated for route in routes):
-            first = next(number for number, route in enumerate(routes) if route.gated)
-            self.budget.after_step(self.learner.encoder, micro_batches[-1][first], self.step, budget)
+            measured = micro_batches[-1][self._measured_view(routes)]
+            self.budget.after_step(self.learner.encoder, measured, self.step, budget)
         return self._metrics(output, terms, loss, routes, budget) if measure else {}
 
     def _terms(self, output: LearnerOutput, routes: Sequence[Route], budget: float) -> dict[str, Tensor]:
@@ -325,9 +334,20 @@ class Trainer:
         return terms
 
     def _traces(self, output: LearnerOutput, routes: Sequence[Route]) -> list[Trace]:
-        """The masks of each gated view, over the global batch."""
-        gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route.gated]
-        return [Trace({site: gather_batch(mask) for site, mask in masks.items()}, self.cost) for masks in gated]
+        """The masks of each gated view, over the global batch, and what the network costs at the size of the view."""
+        return [
+            Trace({site: gather_batch(mask) for site, mask in masks.items()}, self._costs[size])
+            for masks, route, size in zip(output.masks, routes, self.view_sizes, strict=True)
+            if route.gated
+        ]
+
+    def _measured_view(self, routes: Sequence[Route]) -> int:
+        """The view that the budget is measured on: the first gated one that is global, or else the first one.
+
+        Evaluation sees images of the size of global views, so local ones are not measured on.
+        """
+        sizes = enumerate(zip(routes, self.view_sizes, strict=True))
+        return next((number for number, (route, size) in sizes if route.gated and size == self.view_sizes[0]), 0)
 
     def _budget(self) -> float:
         """The budget of the step's gated views: drawn, where the network is trained for several."""
@@ -463,6 +483,22 @@ def _batches(
     if loader is None and images is not None and views is not None:
         return ViewBatches(images, views, training, seed, count)
     raise ConfigError("a trainer takes either images and views, or a loader")
+
+
+def _view_sizes(
+    views: Views | None, of_loader: Sequence[int] | None, image_size: int, routes: Sequence[Route]
+) -> tuple[int, ...]:
+    """The side of each view, in pixels."""
+    if views is None:
+        sizes = tuple(of_loader or (image_size,) * len(routes))
+        if len(sizes) != len(routes) or sizes[0] != image_size or list(sizes) != sorted(sizes, reverse=True):
+            raise ConfigError(
+                f"view_sizes {', '.join(map(str, sizes))}: expected a size for each of {len(routes)} routes, of which the"
+                f" first is image_size, {image_size}, and none is larger than the one before"
+            )
+        return sizes
+    check_local_views(views, image_size, routes)
+    return views.sizes(image_size, len(routes))
 
 
 def parameter_groups(learner: nn.Module) -> list[ParameterGroup]:

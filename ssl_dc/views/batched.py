@@ -67,12 +67,12 @@ class Decisions(NamedTuple):
 class BatchedStandardViews(BatchedViews):
     """The views ``batched``: crop and flip, colour jitter, grey, blur, solarisation, normalise.
 
-    Inside, a batch is a tensor (N, S, 3, S) of float32 in [0, 255], by row, channel and column: both resampling products
-    then read memory in its order.
+    S is the side of a view, in pixels. Inside, a batch is a tensor (N, S, 3, S) of float32 in [0, 255], by row, channel and
+    column: both resampling products then read memory in its order.
 
     Args:
         options: Strengths and probabilities.
-        image_size: Side S of a view, in pixels.
+        image_size: Side of a global view, in pixels.
         mean: Of each channel, in [0, 1].
         std: Of each channel, above 0.
     """
@@ -80,10 +80,12 @@ class BatchedStandardViews(BatchedViews):
     chances = _FLIP + 1
 
     def __init__(self, options: BatchedStandardViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
-        self.options = options
-        self.size = image_size
-        # The smallest and flattest part then has image_size pixels in its height, and the narrowest in its width.
-        self.least_size = LeastSize(image_size, image_size**2 * ASPECT_RATIO[1] / options.crop_scale[0])
+        self.options, self.image_size = options, image_size
+        self.local_size, self.global_count = options.local_size, options.global_count
+        # The smallest and flattest part then has as many pixels in its height as the view, and the narrowest in its width.
+        crops = options.crops(image_size)
+        areas = [crop.size**2 * ASPECT_RATIO[1] / crop.scale[0] for crop in crops]
+        self.least_size = LeastSize(max(crop.size for crop in crops), max(areas))
         strengths: list[tuple[Adjust, tuple[float, float]]] = [
             (brightness, _around_one(options.brightness)),
             (contrast, _around_one(options.contrast)),
@@ -106,10 +108,11 @@ class BatchedStandardViews(BatchedViews):
         """Let the kernel be compiled, if it is not yet: once, and not in each process that crops."""
         kernel()
 
-    def crop(self, image: Image.Image, number: int, chances: Tensor) -> Tensor:  # noqa: ARG002  # views crop alike
+    def crop(self, image: Image.Image, number: int, chances: Tensor) -> Tensor:
         """A random part of an RGB image, resized: uint8 (3, S, S)."""
+        size, scale = self.options.crop(number, self.image_size)
         attempts = chances[_CROP].view(CROP_ATTEMPTS, 4).tolist()
-        top, left, height, width = drawn_box(attempts, *image.size, self.options.crop_scale)
+        top, left, height, width = drawn_box(attempts, *image.size, scale)
         flipped = bool(chances[_FLIP] < self.options.flip_p)
         # Cut first: resize's own box would let pixels from outside it into the filter.
         part = image.crop((left, top, left + width, top + height))
@@ -117,25 +120,26 @@ class BatchedStandardViews(BatchedViews):
         if native is not None:
             draw = np.zeros(1, DRAW)
             draw["part"], draw["flip"] = (0, 0, height, width), flipped
-            return torch.from_numpy(native.crop(np.asarray(part), draw, self.size)).permute(2, 0, 1)
-        part = part.resize((self.size,) * 2, Image.Resampling.BICUBIC)
+            return torch.from_numpy(native.crop(np.asarray(part), draw, size)).permute(2, 0, 1)
+        part = part.resize((size, size), Image.Resampling.BICUBIC)
         if flipped:
             part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8)
-        return pixels.view(self.size, self.size, 3).permute(2, 0, 1)
+        return pixels.view(size, size, 3).permute(2, 0, 1)
 
-    def crop_batch(self, images: Tensor, number: int, chances: Tensor) -> Tensor:  # noqa: ARG002
+    def crop_batch(self, images: Tensor, number: int, chances: Tensor) -> Tensor:
         """A random part of each of images (N, 3, H, W) uint8, resized: float32 (N, 3, S, S) in [0, 255]."""
+        size, scale = self.options.crop(number, self.image_size)
         height, width = images.shape[2:]
-        box = without_wait(boxes(chances, width, height, self.options.crop_scale), images.device)
-        rows = resampling(box[:, 0], box[:, 2], height, self.size)
-        columns = resampling(box[:, 1], box[:, 3], width, self.size)
+        box = without_wait(boxes(chances, width, height, scale), images.device)
+        rows = resampling(box[:, 0], box[:, 2], height, size)
+        columns = resampling(box[:, 1], box[:, 3], width, size)
         flipped = _rows(chances[:, _FLIP] < self.options.flip_p, images.device)
         columns[flipped] = columns[flipped].flip(1)
         by_row = images.permute(0, 2, 1, 3).contiguous().float()  # (N, H, 3, W)
         by_row = torch.bmm(rows, by_row.view(len(images), height, 3 * width))
-        cropped = torch.bmm(by_row.view(len(images), 3 * self.size, width), columns.transpose(1, 2))
-        return cropped.view(len(images), self.size, 3, self.size).permute(0, 2, 1, 3).clamp_(0, 255)
+        cropped = torch.bmm(by_row.view(len(images), 3 * size, width), columns.transpose(1, 2))
+        return cropped.view(len(images), size, 3, size).permute(0, 2, 1, 3).clamp_(0, 255)
 
     def finish(self, crops: Tensor, number: int, chances: Tensor) -> Tensor:
         """Colours of view ``number`` changed, and normalised: float32 (N, 3, S, S), channels last.
@@ -148,9 +152,9 @@ class BatchedStandardViews(BatchedViews):
         decided, device = self._decide(number, chances), crops.device
         native = kernel() if _is_in_bytes_on_cpu(crops) else None
         if native is not None:
-            draws = self._draws(decided)
-            draws["part"] = (0, 0, self.size, self.size)
-            return native.views(crops, draws, self.size, self._scale, self._shift)
+            draws, size = self._draws(decided), crops.shape[2]
+            draws["part"] = (0, 0, size, size)
+            return native.views(crops, draws, size, self._scale, self._shift)
         x = crops.permute(0, 2, 1, 3).contiguous().float()  # (N, S, 3, S)
         self._jitter(x, decided)
         _change(x, decided.grey, luma)
@@ -168,11 +172,12 @@ class BatchedStandardViews(BatchedViews):
         native = kernel() if _is_in_bytes_on_cpu(images) else None
         if native is None:
             return super().view_batch(images, number, chances)
+        size, scale = self.options.crop(number, self.image_size)
         height, width = images.shape[2:]
         draws = self._draws(self._decide(number, chances))
-        draws["part"] = boxes(chances, width, height, self.options.crop_scale).numpy()
+        draws["part"] = boxes(chances, width, height, scale).numpy()
         draws["flip"] = (chances[:, _FLIP] < self.options.flip_p).numpy()
-        return native.views(images, draws, self.size, self._scale, self._shift)
+        return native.views(images, draws, size, self._scale, self._shift)
 
     def _decide(self, number: int, chances: Tensor) -> Decisions:
         """What happens to the colours of each image in view ``number``."""

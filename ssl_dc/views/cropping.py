@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
 Box = tuple[int, int, int, int]
 """Top, left, height and width of a part, in pixels."""
+
+
+class Crop(NamedTuple):
+    """How views are cropped.
+
+    Attributes:
+        size: Side of the crop after resizing, in pixels.
+        scale: Smallest and largest share of the image's area.
+    """
+
+    size: int
+    scale: tuple[float, float]
 
 
 def drawn_box(attempts: Iterable[Sequence[float]], width: int, height: int, scale: tuple[float, float]) -> Box:

@@ -95,19 +95,20 @@ class StandardViews(Views):
 
     Args:
         options: Strengths and probabilities.
-        image_size: Side of a view, in pixels.
+        image_size: Side of a global view, in pixels.
         mean: The mean of each channel, in [0, 1].
         std: The standard deviation of each channel, above 0.
     """
 
     def __init__(self, options: StandardViewsOptions, image_size: int, mean: Colour, std: Colour) -> None:
         self.options = options
-        self.crop = RandomCrop(image_size, options.crop_scale)
+        self.local_size, self.global_count = options.local_size, options.global_count
+        self.crops = [RandomCrop(*crop) for crop in options.crops(image_size)]
         self.jitter = ColourJitter(options.brightness, options.contrast, options.saturation, options.hue)
         self.normalise = Normalise(mean, std)
 
     def view(self, image: Image.Image, number: int) -> Tensor:
-        """One view of an RGB image: float32 (3, image_size, image_size), normalised.
+        """One view of an RGB image: float32 (3, S, S) with the view's side S, normalised.
 
         Args:
             image: The image.
@@ -119,7 +120,7 @@ class StandardViews(Views):
         # All numbers are drawn whether needed or not, so that an option does not change the chances of the others. Each is
         # below 1, so that a probability of 0 means never and one of 1 always.
         jitter, grey, blur, sigma, solarize, flip = torch.rand(6).tolist()
-        image = self.crop(image)
+        image = self.crops[0 if number < self.global_count else -1](image)
         if jitter < options.jitter_p:
             image = self.jitter(image)
         if grey < options.grayscale_p:

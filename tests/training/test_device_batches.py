@@ -163,8 +163,13 @@ def test_a_batch_of_one_image_is_refused() -> None:
         batches(Noise(), TrainingConfig(batch_size=4, accumulation=4))
 
 
-def test_a_run_resumes_exactly(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {**TINY, "views.name": "batched", "training.checkpoint_every": 3}
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"data.image_size": 16, "views.global_count": 1, "views.local_size": 8}],
+    ids=["two global views", "a global and a local view"],
+)
+def test_a_run_resumes_exactly(options: dict[str, Any], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**TINY, "views.name": "batched", "training.checkpoint_every": 3, **options}
 
     class Stop(ssl_dc.Watcher):
         def on_step_end(self, step: int) -> None:

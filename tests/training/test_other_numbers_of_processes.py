@@ -29,6 +29,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "layer-gates": {"gating.name": "convnet_aig", "norm.name": "shared"},
     "accumulated": {"training.accumulation": 2},
     "standard-views": {"views.name": "standard"},
+    "local-view": {"data.image_size": 16, "views.global_count": 1, "views.local_size": 8, "routes": ["gated", "gated"]},
 }
 """Each takes one step of 16 images."""
 ERROR = {"layer-gates": 2e-5}

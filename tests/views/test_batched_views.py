@@ -110,17 +110,24 @@ def test_boxes_lie_inside_the_image_and_keep_to_scale_and_ratio(width: int, heig
     height=st.integers(1, 900),
     size=st.integers(1, 64),
     least=st.floats(0.05, 1),
+    local=st.just({})
+    | st.fixed_dictionaries(
+        {"local_size": st.integers(8, 64), "local_scale": st.floats(0.01, 0.4).map(lambda s: (s, 0.4))}
+    ),
 )
 def test_no_part_of_an_image_that_was_decoded_smaller_is_enlarged(
-    times: int, width: int, height: int, size: int, least: float
+    times: int, width: int, height: int, size: int, least: float, local: dict[str, Any]
 ) -> None:
     """But for a part that becomes a pixel too small when its sides are rounded."""
-    allowed = views(size, crop_scale=(least, 1.0)).least_size
+    recipe = views(size, crop_scale=(least, 1.0), **local)
+    allowed = recipe.least_size
     assert allowed is not None
     assume(min(width, height) >= times * allowed.side and width * height >= times**2 * allowed.area)
     reduced = (-(-width // times), -(-height // times))
-    drawn = boxes(chances(width, height, np.arange(64), 0, 40), *reduced, (least, 1.0))
-    assert drawn[:, 2:].min() >= size - 1
+    for number, side in enumerate(recipe.sizes(size, 3)):
+        scale = local["local_scale"] if local and number == 2 else (least, 1.0)
+        drawn = boxes(chances(width, height, np.arange(64), number, 40), *reduced, scale)
+        assert drawn[:, 2:].min() >= side - 1
 
 
 @settings(max_examples=60)

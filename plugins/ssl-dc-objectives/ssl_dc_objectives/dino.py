@@ -73,9 +73,10 @@ class Head(nn.Module):
 class DINO(ssl_dc.Objective):
     """The objective ``dino``: cross-entropy of each view of the student with each other view of the teacher.
 
-    P_s = softmax(g_s / student temperature), P_t = softmax((g_t - center) / teacher temperature). The mean is taken over
-    all pairs of different views (equation 3, algorithm 1). The teacher is a momentum copy of encoder and head. The center
-    follows the mean of the teacher's logits over the global batch (equation 4).
+    P_s = softmax(g_s / student temperature), P_t = softmax((g_t - center) / teacher temperature). The teacher sees global
+    views only, the student all views. The mean is taken over all pairs of different views (equation 3, algorithm 1). The
+    teacher is a momentum copy of encoder and head. The center follows the mean of the teacher's logits over the global
+    batch (equation 4).
 
     Args:
         options: Widths, temperatures, momentum, route of the teacher.
@@ -104,8 +105,16 @@ class DINO(ssl_dc.Objective):
         self.teacher.bind(encoder, self.head)
 
     def forward(self, views: ssl_dc.EncodedViews) -> ssl_dc.ObjectiveOutput:
-        """The term of two or more views with features (N, feature_dim). The embeddings are the student's bottleneck."""
-        seen = self.options.teacher_views
+        """The term of two or more views with features (N, feature_dim). The embeddings are the student's bottleneck.
+
+        Raises:
+            ConfigError: If only one of the views is global. The teacher would have no other view to teach it by.
+        """
+        if views.global_count < 2:
+            raise ssl_dc.ConfigError(
+                "objective dino takes two global views or more, and gets 1: raise views.global_count and add a route"
+            )
+        seen = min(self.options.teacher_views, views.global_count)
         teacher = self.teacher(views.images[:seen], views.routes[:seen])
         embeddings = [self.head.embed(features) for features in views.features]
         student = [self.head.classify(z) for z in embeddings]

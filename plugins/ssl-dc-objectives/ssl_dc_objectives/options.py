@@ -97,5 +97,7 @@ class DINOOptions(ssl_dc.MomentumOptions):
     )
     center_momentum: float = Field(0.9, ge=0, le=1, description="Share of itself that the center keeps at each batch.")
     teacher_views: int = Field(
-        2, ge=2, description="How many views the teacher sees, from the first. The student sees all of them."
+        2,
+        ge=2,
+        description="How many views the teacher sees at most, from the first, and no local ones. The student sees all.",
     )

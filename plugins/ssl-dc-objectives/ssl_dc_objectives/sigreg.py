@@ -41,9 +41,9 @@ def epps_pulley(samples: Tensor, points: int, reach: float) -> Tensor:
 class SIGReg(ssl_dc.Objective):
     """The objective ``sigreg``: (1 - lambda) * prediction + lambda * SIGReg, of any number of views.
 
-    The prediction is the distance of the embeddings of each view to the mean of all views.
+    The prediction is the distance of the embeddings of each view, global or local, to the mean of the global views.
     SIGReg is the mean, over the views and over random directions ("slices"), of the Epps-Pulley statistic of the embeddings
-    along a direction (section 4 of the paper; algorithm 2 is the whole loss). All views count as the paper's global views.
+    along a direction (section 4 of the paper; algorithm 2 is the whole loss).
 
     Args:
         options: Widths, lambda, slices, quadrature.
@@ -71,5 +71,5 @@ class SIGReg(ssl_dc.Objective):
             z = torch.stack([ssl_dc.gather_batch(each.float()) for each in embeddings])
             slices = self.draws.slices(options.width, options.slices).to(z)
             statistics = [epps_pulley(each @ slices, options.points, options.reach) for each in z]
-            terms = {"prediction": distance_to_mean(z), "sigreg": torch.stack(statistics).mean()}
+            terms = {"prediction": distance_to_mean(z, views.global_count), "sigreg": torch.stack(statistics).mean()}
         return ssl_dc.ObjectiveOutput(terms, embeddings)

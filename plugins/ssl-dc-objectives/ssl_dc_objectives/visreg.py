@@ -50,8 +50,8 @@ def shape(z: Tensor, slices: Tensor) -> Tensor:
 class VISReg(ssl_dc.Objective):
     """The objective ``visreg``: (1 - lambda) * invariance + lambda * (scale + shape + center), of any number of views.
 
-    The invariance is the distance of the embeddings of each view to the mean of all views.
-    Source: the authors' page (scale, shape) and code (center, the stop-gradient, the weights). All views count as global.
+    The invariance is the distance of the embeddings of each view, global or local, to the mean of the global views.
+    Source: the authors' page (scale, shape) and code (center, the stop-gradient, the weights).
 
     Args:
         options: Widths, lambda, slices.
@@ -78,5 +78,6 @@ class VISReg(ssl_dc.Objective):
         with torch.autocast(embeddings[0].device.type, enabled=False):
             z = torch.stack([ssl_dc.gather_batch(each.float()) for each in embeddings])
             slices = self.draws.slices(self.options.width, self.options.slices).to(z)
-            terms = {"invariance": distance_to_mean(z), "scale": scale(z), "shape": shape(z, slices), "center": center(z)}
+            invariance = distance_to_mean(z, views.global_count)
+            terms = {"invariance": invariance, "scale": scale(z), "shape": shape(z, slices), "center": center(z)}
         return ssl_dc.ObjectiveOutput(terms, embeddings)

@@ -50,10 +50,12 @@ def slices_of(objective: Any) -> Array:
     return np.asarray(drawn.double().numpy())
 
 
-def run(objective: ssl_dc.Objective, *features: Tensor) -> ssl_dc.ObjectiveOutput:
-    """The output of an objective for views with these features, gated and dense in turn."""
+def run(objective: ssl_dc.Objective, *features: Tensor, local_count: int = 0) -> ssl_dc.ObjectiveOutput:
+    """The output of an objective for views with these features, gated and dense in turn; the last ones may be local."""
     routes = [ssl_dc.Route.DENSE if number % 2 else ssl_dc.Route.GATED for number in range(len(features))]
-    output: ssl_dc.ObjectiveOutput = objective(ssl_dc.EncodedViews(features, features, routes))
+    sides = [12] * (len(features) - local_count) + [8] * local_count
+    images = [torch.zeros(len(rows), 3, side, side) for rows, side in zip(features, sides, strict=True)]
+    output: ssl_dc.ObjectiveOutput = objective(ssl_dc.EncodedViews(images, features, routes))
     return output
 
 

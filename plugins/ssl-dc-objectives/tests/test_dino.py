@@ -42,6 +42,12 @@ def images_of(views: int = 2) -> list[Tensor]:
     return list(torch.randn(views, 5, 3, 12, 12, dtype=torch.float64))
 
 
+def multi_crop(global_count: int, local_count: int) -> list[Tensor]:
+    """Global views of 12 px, then local ones of 8 px."""
+    local = torch.randn(local_count, 5, 3, 8, 8, dtype=torch.float64)
+    return [*images_of(global_count), *local]
+
+
 def features_of(encoder: ssl_dc.Encoder, views: int = 2) -> list[Array]:
     generator = np.random.default_rng(1)
     return [generator.normal(size=(5, encoder.feature_dim)) for _ in range(views)]
@@ -98,6 +104,33 @@ def test_loss_is_that_of_the_equation(views: int) -> None:
     assert (name, more) == ("cross_entropy", [])
     assert term.item() == pytest.approx(expected, rel=1e-4)
     assert expected > 0.5
+
+
+@pytest.mark.parametrize(("global_count", "local_count"), [(2, 1), (2, 3), (3, 1)])
+def test_the_teacher_sees_global_views_only_and_the_student_all(global_count: int, local_count: int) -> None:
+    """Two views of the teacher at most, as in the paper; of each pair the views differ."""
+    encoder, objective = bound()
+    images, features = multi_crop(global_count, local_count), features_of(encoder, global_count + local_count)
+    student = [plain_head(objective.head, each) for each in features]
+    seen = images[:2]
+    sizes: list[int] = []
+    assert objective.teacher.encoder is not None
+    objective.teacher.encoder.register_forward_pre_hook(lambda _m, words: sizes.append(words[0].shape[2]))
+    teacher, center = teacher_logits(objective, seen), objective.center.numpy().copy()
+    sizes.clear()
+    leaves = tensors(features)
+    term = objective(encoded(images, leaves)).terms["cross_entropy"]
+    assert sizes == [12] * len(seen)
+    assert term.item() == pytest.approx(plain_loss(student, teacher, center), rel=1e-4)
+    mean = np.concatenate(teacher).mean(axis=0)
+    np.testing.assert_allclose(objective.center.numpy(), 0.9 * center + 0.1 * mean, rtol=1e-5, atol=1e-7)
+    term.backward()
+
+    def loss(moved: list[Array]) -> float:
+        return plain_loss([plain_head(objective.head, each) for each in moved], teacher, center)
+
+    if (global_count, local_count) == (2, 1):  # differences take long
+        assert_gradients(leaves, differences(loss, features))
 
 
 def test_gradient_is_that_of_the_equation_with_the_teacher_held_still() -> None:

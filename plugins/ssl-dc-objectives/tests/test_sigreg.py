@@ -30,9 +30,10 @@ def plain_statistic(sample: Array, points: int = 17, reach: float = 5.0) -> floa
     return len(sample) * step * (sum(heights) - (heights[0] + heights[-1]) / 2)
 
 
-def plain_terms(views: list[Array], slices: Array) -> dict[str, float]:
-    """Algorithm 2: distance of each view to the mean of the views, and the statistic over views and slices."""
-    middle = sum(views) / len(views)
+def plain_terms(views: list[Array], slices: Array, local_count: int = 0) -> dict[str, float]:
+    """Algorithm 2: distance of each view to the mean of the global views, and the statistic over views and slices."""
+    global_views = views[: len(views) - local_count]
+    middle = sum(global_views) / len(global_views)
     statistics = [plain_statistic(view @ direction) for view in views for direction in slices.T]
     return {
         "prediction": float(np.mean([np.mean((view - middle) ** 2) for view in views])),
@@ -44,12 +45,12 @@ def small(**options: float) -> SIGReg:
     return on_embeddings(SIGReg(SIGRegOptions.model_validate({"width": 4, "slices": 3, **options}), feature_dim=4))
 
 
-@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize(("views", "local_count"), [(2, 0), (3, 0), (2, 1), (5, 3)])
 @pytest.mark.parametrize("seed", range(3))
-def test_terms_are_those_of_the_equations(seed: int, views: int) -> None:
+def test_terms_are_those_of_the_equations(seed: int, views: int, local_count: int) -> None:
     objective, some = small(), embeddings(seed, views=views)
-    expected = plain_terms(some, slices_of(objective))
-    found = run(objective, *tensors(some)).terms
+    expected = plain_terms(some, slices_of(objective), local_count)
+    found = run(objective, *tensors(some), local_count=local_count).terms
     assert set(found) == set(expected) == set(objective.weights)
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value, rel=1e-4), name

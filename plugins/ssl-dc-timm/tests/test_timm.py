@@ -249,6 +249,14 @@ def test_a_size_that_a_network_does_not_take_is_refused_with_a_sentence() -> Non
         build({**config(model="resnet10t", img_size=16), **NO_GATES})
 
 
+def test_local_views_of_a_network_that_takes_one_size_are_refused_with_a_sentence(tmp_path: Path) -> None:
+    network = {"backbone.model": "vit_tiny_patch16_224", "backbone.img_size": 16, "backbone.patch_size": 8}
+    local = {**TINY, **network, "data.image_size": 16, "views.local_size": 8, "views.global_count": 1}
+    said = r"^local views of 8 px do not fit the network.*'vit_tiny_patch16_224' does not take images of 8 px: Input height"
+    with pytest.raises(ssl_dc.ConfigError, match=said):
+        ssl_dc.train(local, output=tmp_path / "run")
+
+
 def test_an_image_that_is_too_small_is_refused_with_a_sentence() -> None:
     with pytest.raises(ssl_dc.ConfigError, match=r"'inception_v3' does not take images of 16 px"):
         build({**config(model="inception_v3"), **NO_GATES})
