@@ -20,7 +20,7 @@ from ssl_dc.budget_control import budget_control
 from ssl_dc.config.schema import BudgetConfig, TrainingConfig
 from ssl_dc.data.base import ImageSet
 from ssl_dc.data.workers import worker_failures
-from ssl_dc.distributed import gather_batch, peer_failures, rank, world_size
+from ssl_dc.distributed import gather_batch, gather_batches, peer_failures, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, SslDcError, Stopped
 from ssl_dc.evaluation_mode import evaluation_mode
@@ -327,7 +327,8 @@ class Trainer:
     def _traces(self, output: LearnerOutput, routes: Sequence[Route]) -> list[Trace]:
         """The masks of each gated view, over the global batch."""
         gated = [masks for masks, route in zip(output.masks, routes, strict=True) if route.gated]
-        return [Trace({site: gather_batch(mask) for site, mask in masks.items()}, self.cost) for masks in gated]
+        gathered = iter(gather_batches([mask for masks in gated for mask in masks.values()]))
+        return [Trace({site: next(gathered) for site in masks}, self.cost) for masks in gated]
 
     def _budget(self) -> float:
         """The budget of the step's gated views: drawn, where the network is trained for several."""
