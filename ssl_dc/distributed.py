@@ -50,7 +50,7 @@ class _GatherBatch(torch.autograd.Function):
         if gradient.device.type == "cpu":  # each process sends each other one its rows: one exchange in place of two
             parts = torch.empty_like(gradient)
             dist.all_to_all_single(parts, gradient)
-            return parts.unflatten(0, (-1, ctx.rows)).sum(0)
+            return parts.view(-1, ctx.rows, *parts.shape[1:]).sum(0)
         total = gradient.clone()
         dist.all_reduce(total)
         first = dist.get_rank() * ctx.rows

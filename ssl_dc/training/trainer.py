@@ -39,7 +39,7 @@ from ssl_dc.trackers.base import COMPILING, StepMetrics, Stopwatch, Watcher, pha
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
-from ssl_dc.training.compiled_forward import CompiledForward
+from ssl_dc.training.compiled_forward import CompiledForward, fuse
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
@@ -140,6 +140,8 @@ class Trainer:
         self.contract = Contract(self.parts, self.learner, self.cost, image_size, self.routes)
         for group in bare_optimizer.param_groups:
             group["peak_lr"] = group["lr"]
+        if training.compile and self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1:
+            fuse(bare_optimizer)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
         self._forward: Callable[..., LearnerOutput] = self.wrapped
         self.step = 0
