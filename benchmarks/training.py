@@ -485,13 +485,7 @@ def main() -> None:
             table(name, result[name])
     torch.set_num_threads(threads)
     for width in arguments.widths:
-        name = f"training, width {width}, 32 px, batch {arguments.batch}"
-        result[name] = time_training(
-            width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, arguments.rounds
-        )
-        table(name, result[name])
-        write(result, arguments.json)
-        for compiled in (False, True) if arguments.compile else (False,):
+        for compiled in (True, False) if arguments.compile else (False,):
             way = "compiled" if compiled else "uncompiled"
             profiled = profile_step(
                 width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, compiled
@@ -503,6 +497,12 @@ def main() -> None:
                 for doing, share in profiled["gpu_waits_for"].items():
                     print(f"  {doing:22}{100 * share:5.1f} %", flush=True)
             write(result, arguments.json)
+        name = f"training, width {width}, 32 px, batch {arguments.batch}"
+        result[name] = time_training(
+            width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, arguments.rounds
+        )
+        table(name, result[name])
+        write(result, arguments.json)
 
 
 def write(result: Mapping[str, Any], file: Path | None) -> None:

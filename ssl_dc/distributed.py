@@ -79,7 +79,7 @@ def gather_batches(parts: Sequence[Tensor]) -> list[Tensor]:
     """:func:`gather_batch` of several tensors (N, ...) of one dtype and device, in one exchange."""
     if world_size() == 1 or not parts:
         return list(parts)
-    gathered = gather_batch(torch.cat([part.flatten(1) for part in parts], dim=1))
+    gathered = gather_batch(torch.cat([part.reshape(len(part), -1) for part in parts], dim=1))
     widths = [part[0].numel() for part in parts]
     return [
         columns.reshape(-1, *part.shape[1:]) for columns, part in zip(gathered.split(widths, dim=1), parts, strict=True)
