@@ -104,7 +104,7 @@ class Exchanges:
         import torch.distributed as dist
 
         self.count, self.seconds = 0, 0.0
-        for name in ("all_gather", "all_reduce", "all_to_all_single"):
+        for name in ("all_gather", "all_reduce"):
             setattr(dist, name, self._timed(getattr(dist, name)))
 
     def _timed(self, exchange: Callable[..., Any]) -> Callable[..., Any]:

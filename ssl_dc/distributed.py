@@ -46,12 +46,7 @@ class _GatherBatch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        gradient = grad_outputs[0].contiguous()
-        if gradient.device.type == "cpu":  # each process sends each other one its rows: one exchange in place of two
-            parts = torch.empty_like(gradient)
-            dist.all_to_all_single(parts, gradient)
-            return parts.view(-1, ctx.rows, *parts.shape[1:]).sum(0)
-        total = gradient.clone()
+        total = grad_outputs[0].contiguous().clone()
         dist.all_reduce(total)
         first = dist.get_rank() * ctx.rows
         return total[first : first + ctx.rows]
@@ -60,7 +55,7 @@ class _GatherBatch(torch.autograd.Function):
 def of_all_processes(local: Tensor) -> Tensor:
     """The tensors (...) of all processes as one (world, ...), in process order, without a gradient. They are contiguous.
 
-    For the sum of a small tensor this takes half the time that gloo's ``all_reduce`` takes.
+    For the sum of a small tensor gloo works less than in ``all_reduce``, which goes round twice.
     """
     gathered = local.new_empty((dist.get_world_size(), *local.shape))
     dist.all_gather(list(gathered.unbind()), local)

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from itertools import pairwise
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from helpers.benchmarks import benchmark
 from helpers.settings import TINY
 from helpers.training import Told, trainer_of
 
 
-@pytest.fixture(scope="module")
-def gpu_waits() -> ModuleType:
-    path = Path(__file__).parent.parent.parent / "benchmarks" / "gpu_waits.py"
-    spec = importlib.util.spec_from_file_location("gpu_waits", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_waits"] = module
-    spec.loader.exec_module(module)
-    return module
+gpu_waits = benchmark("gpu_waits")
 
 
-def test_idle_times_belong_to_the_innermost_doing(gpu_waits: ModuleType) -> None:
+def test_idle_times_belong_to_the_innermost_doing() -> None:
     """1,000 microseconds; kernels of two streams overlap, and a pause of 4 lies between two kernels."""
     kernels = [(0, 100), (50, 120), (124, 200), (400, 500), (900, 1000)]
     spans = [
@@ -50,7 +38,7 @@ def test_idle_times_belong_to_the_innermost_doing(gpu_waits: ModuleType) -> None
     assert sum(found.values()) == pytest.approx(gpu_waits.idle_share(kernels))
 
 
-def test_each_microsecond_is_counted_once(gpu_waits: ModuleType) -> None:
+def test_each_microsecond_is_counted_once() -> None:
     """Random nested spans against a count of single microseconds."""
     draw = random.Random(0)
     for _ in range(20):
@@ -72,7 +60,7 @@ def test_each_microsecond_is_counted_once(gpu_waits: ModuleType) -> None:
         assert found == pytest.approx({name: micros / whole for name, micros in counted.items()})
 
 
-def test_every_part_of_a_step_is_noted_and_the_training_is_the_same(gpu_waits: ModuleType) -> None:
+def test_every_part_of_a_step_is_noted_and_the_training_is_the_same() -> None:
     settings = {**TINY, "training.epochs": 2, "training.log_every": 1, "views.name": "batched"}
     plain, told = Told(), Told()
     trainer_of(settings).fit(watchers=[plain])
