@@ -11,7 +11,6 @@ from helpers.benchmarks import benchmark
 from helpers.settings import TINY
 from helpers.training import Told, trainer_of
 
-
 gpu_waits = benchmark("gpu_waits")
 
 

@@ -5,12 +5,11 @@ The cells are those of ``benchmarks/early_ends.py``; all of them with ``-m slow`
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
 import pytest
 
 from helpers.benchmarks import benchmark
-
 
 ENDS = benchmark("early_ends")
 CELLS = {
