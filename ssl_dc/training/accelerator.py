@@ -45,7 +45,7 @@ def make_accelerator(precision: str) -> Accelerator:
         raise ConfigError("training.precision = 'fp16' needs a CUDA GPU, and there is none here; allowed: no, bf16")
     launched = _launched_processes()
     _refuse_other_loops()
-    if no_gpu:
+    if launched > 1 and no_gpu:
         keep_to_own_processors()
     AcceleratorState._reset_state()  # it keeps the precision of an earlier training of this process
     accelerator = Accelerator(
@@ -75,14 +75,14 @@ def keep_to_own_processors() -> None:
     idle, mends that only milliseconds later. A process that has more threads than its share stays free, as does one whose
     launcher has told it nothing or has given it processors of its own.
     """
-    here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    if here == 1 or not hasattr(os, "sched_setaffinity"):  # which macOS and Windows have not
+    told = [os.environ.get(variable, "") for variable in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+    if not all(map(str.isdecimal, told)) or not hasattr(os, "sched_setaffinity"):  # which macOS and Windows have not
         return
+    number, here = map(int, told)
     allowed = os.sched_getaffinity(0)
-    share = len(allowed) // here
-    if len(allowed) == os.cpu_count() and share >= torch.get_num_threads():
-        first = int(os.environ["LOCAL_RANK"]) * share
-        os.sched_setaffinity(0, sorted(allowed, key=_core)[first : first + share])
+    share = len(allowed) // max(here, 1)
+    if number < here > 1 and len(allowed) == os.cpu_count() and share >= torch.get_num_threads():
+        os.sched_setaffinity(0, sorted(allowed, key=_core)[number * share : (number + 1) * share])
 
 
 def _core(processor: int) -> tuple[str, int]:

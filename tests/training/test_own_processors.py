@@ -47,6 +47,8 @@ def test_each_process_has_as_many_as_the_others_and_none_of_theirs(
     [
         pytest.param("1", 8, 1, id="alone"),
         pytest.param(None, 8, 1, id="not-told"),
+        pytest.param("several", 8, 1, id="told-nonsense"),
+        pytest.param("0", 8, 1, id="of-none"),
         pytest.param("2", 4, 1, id="its-launcher-has-chosen"),
         pytest.param("2", 8, 5, id="more-threads-than-its-share"),
     ],
