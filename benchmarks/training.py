@@ -12,7 +12,8 @@ other load then meets all of them alike. Contenders whose package is not install
   images in memory, and the start of its workers counts. "plain" is the loop that most people write: torchvision's
   transforms on PIL images in DataLoader workers. "lightly" is that loop with lightly's transform and loss.
 - Dual: a gated and a dense view, against two dense views of the same network; the control of the budget included.
-- Profile: where the time of a step of ours goes, and on a GPU the share of the time in which it has nothing to do.
+- Profile: where the time of a step of ours goes, and on a GPU the share of the time in which it has nothing to do, by what
+  the CPU does meanwhile.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gpu_waits import Doings, idle_share, waits
 from PIL import Image
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -382,7 +384,8 @@ def profile_step(
     # On a GPU, to record what the CPU does as well would slow the CPU down, and the GPU would wait for it.
     recorded = profile(activities=[ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU])
     recorder = Recorder(recorded, trainer.total_steps // 4, max(trainer.total_steps // 2, trainer.total_steps - PROFILED))
-    trainer.fit(watchers=[recorder])
+    done = Doings(trainer)
+    trainer.fit(watchers=[recorder, done])
     on_device = [event for event in recorded.events() if str(event.device_type).endswith("CUDA")]
     kind = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
     averages = sorted(recorded.key_averages(), key=lambda each: -getattr(each, kind))
@@ -391,7 +394,10 @@ def profile_step(
     steps = recorder.first - recorder.warm
     result: dict[str, Any] = {"shares": shares, "warm_images_per_second": steps * batch / recorder.seconds}
     if on_device:
-        result["gpu_waits"] = idle_share([(e.time_range.start, e.time_range.end) for e in on_device])
+        began = recorded.profiler.kineto_results.trace_start_ns() / 1000  # times of events are microseconds from there
+        kernels = [(e.time_range.start + began, e.time_range.end + began) for e in on_device]
+        result["gpu_waits"] = idle_share(kernels)
+        result["gpu_waits_for"] = waits(kernels, done.spans)
     return result
 
 
@@ -424,16 +430,6 @@ class Recorder(ssl_dc.Watcher):
         wait_for_device()
         if self.running:
             self.recorded.stop()
-
-
-def idle_share(intervals: Sequence[tuple[float, float]]) -> float:
-    """Share of the time, from the first kernel to the last, in which none runs."""
-    begin, end = min(start for start, _ in intervals), max(stop for _, stop in intervals)
-    busy, covered = 0.0, begin
-    for start, stop in sorted(intervals):
-        busy += max(0.0, stop - max(start, covered))
-        covered = max(covered, stop)
-    return 1 - busy / (end - begin)
 
 
 # The command
@@ -489,13 +485,7 @@ def main() -> None:
             table(name, result[name])
     torch.set_num_threads(threads)
     for width in arguments.widths:
-        name = f"training, width {width}, 32 px, batch {arguments.batch}"
-        result[name] = time_training(
-            width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, arguments.rounds
-        )
-        table(name, result[name])
-        write(result, arguments.json)
-        for compiled in (False, True) if arguments.compile else (False,):
+        for compiled in (True, False) if arguments.compile else (False,):
             way = "compiled" if compiled else "uncompiled"
             profiled = profile_step(
                 width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, compiled
@@ -503,8 +493,16 @@ def main() -> None:
             result[f"profile, width {width}, {way}"] = profiled
             print(f"a warm dual training, {way}: {profiled['warm_images_per_second']:.0f} images/s", flush=True)
             if "gpu_waits" in profiled:
-                print(f"the GPU waits {100 * profiled['gpu_waits']:.1f} % of the time", flush=True)
+                print(f"the GPU waits {100 * profiled['gpu_waits']:.1f} % of the time, while the CPU is at", flush=True)
+                for doing, share in profiled["gpu_waits_for"].items():
+                    print(f"  {doing:22}{100 * share:5.1f} %", flush=True)
             write(result, arguments.json)
+        name = f"training, width {width}, 32 px, batch {arguments.batch}"
+        result[name] = time_training(
+            width, arguments.batch, pixels, arguments.device, arguments.precision, arguments.workers, arguments.rounds
+        )
+        table(name, result[name])
+        write(result, arguments.json)
 
 
 def write(result: Mapping[str, Any], file: Path | None) -> None:

@@ -10,10 +10,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-from ssl_dc.calibration import evaluated_ratio
+from ssl_dc.calibration import evaluated_share
 from ssl_dc.config.schema import BudgetConfig
+from ssl_dc.devices import in_float64, without_wait
 from ssl_dc.distributed import world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.gating.base import set_threshold
@@ -94,23 +96,25 @@ class AdaptiveControl(BudgetControl):
     def __init__(self, budgets: Sequence[float], cost: CostModel) -> None:
         self._budgets = tuple(budgets)
         self._cost = cost
-        self._thresholds = [0.0] * len(self._budgets)
-        self._evaluated: float | None = None
+        self._thresholds = torch.zeros(len(self._budgets), dtype=torch.float64)
+        self._evaluated: Tensor | None = None
         self._measured = self._budgets[0]
 
     def after_step(self, encoder: Encoder, images: Tensor, step: int, budget: float) -> None:
-        """Measure the evaluated cost every few steps, and move the thresholds."""
+        """Measure the evaluated cost every few steps, and move the thresholds.
+
+        On a GPU all of it is computed there, and nothing waits for it: a GPU that is waited for has no work afterwards.
+        """
         if self._evaluated is not None and step % self.EVERY:
             return
         route = Route.at(budget) if len(self._budgets) > 1 else Route.GATED
         part = images[:: self.spacing(len(images) * world_size())]
-        self._evaluated, self._measured = evaluated_ratio(encoder, part, self._cost, route), budget
-        move = self.GAIN * (self._evaluated - budget)
-        for row, other in enumerate(self._budgets):
-            self._thresholds[row] += move * math.exp(-abs(other - budget) / self.REACH)
-        for row in range(1, len(self._thresholds)):  # a larger budget opens no less
-            self._thresholds[row] = min(self._thresholds[row - 1], self._thresholds[row])
-        for row, threshold in enumerate(self._thresholds):
+        self._evaluated, self._measured = evaluated_share(encoder, part, self._cost, route), budget
+        over = in_float64(self._evaluated) - budget
+        shares = torch.tensor([math.exp(-abs(other - budget) / self.REACH) for other in self._budgets], dtype=over.dtype)
+        moved = self._thresholds.to(over.device) + self.GAIN * over * without_wait(shares, over.device)
+        self._thresholds = moved.cummin(0).values  # a larger budget opens no less
+        for row, threshold in enumerate(self._thresholds.float().to(self._evaluated.device)):
             set_threshold(encoder, threshold, row)
 
     @classmethod
@@ -130,19 +134,20 @@ class AdaptiveControl(BudgetControl):
         if self._evaluated is None:
             return {}
         threshold = self._thresholds[self._budgets.index(self._measured)]
-        values = {"evaluated_cost_ratio": self._evaluated, "gate_threshold": threshold}
+        values = {"evaluated_cost_ratio": float(self._evaluated), "gate_threshold": float(threshold)}
         return values if len(self._budgets) == 1 else {**values, "evaluated_budget": self._measured}
 
     def state(self) -> dict[str, float]:
         """The last measurement and all thresholds."""
-        rows = {f"threshold_{row}": threshold for row, threshold in enumerate(self._thresholds)}
+        rows = {f"threshold_{row}": threshold for row, threshold in enumerate(self._thresholds.tolist())}
         return {**self.metrics(), "evaluated_budget": self._measured, **rows} if self._evaluated is not None else {}
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Continue from them. The gates' own buffers are saved with the network."""
         if state:
-            self._evaluated, self._measured = state["evaluated_cost_ratio"], state["evaluated_budget"]
-            self._thresholds = [state[f"threshold_{row}"] for row in range(len(self._budgets))]
+            self._evaluated, self._measured = torch.tensor(state["evaluated_cost_ratio"]), state["evaluated_budget"]
+            rows = [state[f"threshold_{row}"] for row in range(len(self._budgets))]
+            self._thresholds = torch.tensor(rows, dtype=torch.float64)
 
 
 def budget_control(budget: BudgetConfig, cost: CostModel) -> BudgetControl:

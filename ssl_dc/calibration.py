@@ -67,6 +67,10 @@ _HALVINGS = 22
 
 def evaluated_ratio(encoder: Encoder, images: Tensor, cost: CostModel, route: Route) -> float:
     """Mean share of the dense cost that images (N, 3, H, W) pay on a gated route in evaluation mode."""
+    return float(evaluated_share(encoder, images, cost, route))
+
+
+def evaluated_share(encoder: Encoder, images: Tensor, cost: CostModel, route: Route) -> Tensor:
+    """The same as a scalar on the device of the masks, float32. A GPU that still computes it is not waited for."""
     with torch.no_grad(), evaluation_mode(encoder):
-        ratio = cost.ratio(encoder(images, route).masks).mean()
-    return float(mean_over_processes(ratio))
+        return mean_over_processes(cost.ratio(encoder(images, route).masks).mean())

@@ -41,10 +41,8 @@ class _GatherBatch(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
         ctx.rows = local.shape[0]
-        return torch.cat(parts)
+        return of_all_processes(local.contiguous()).flatten(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
@@ -54,12 +52,33 @@ class _GatherBatch(torch.autograd.Function):
         return total[first : first + ctx.rows]
 
 
+def of_all_processes(local: Tensor) -> Tensor:
+    """The tensors (...) of all processes as one (world, ...), in process order, without a gradient. They are contiguous.
+
+    For the sum of a small tensor gloo works less than in ``all_reduce``, which goes round twice.
+    """
+    gathered = local.new_empty((dist.get_world_size(), *local.shape))
+    dist.all_gather(list(gathered.unbind()), local)
+    return gathered
+
+
 def gather_batch(local: Tensor) -> Tensor:
     """The global batch (world * N, ...) of a tensor (N, ...), in process order, with gradients. All N must be equal."""
     if world_size() == 1:
         return local
     gathered: Tensor = _GatherBatch.apply(local)
     return gathered
+
+
+def gather_batches(parts: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`gather_batch` of several tensors (N, ...) of one dtype and device, in one exchange."""
+    if world_size() == 1 or not parts:
+        return list(parts)
+    gathered = gather_batch(torch.cat([part.reshape(len(part), -1) for part in parts], dim=1))
+    widths = [part[0].numel() for part in parts]
+    return [
+        columns.reshape(-1, *part.shape[1:]) for columns, part in zip(gathered.split(widths, dim=1), parts, strict=True)
+    ]
 
 
 def local_rows(gathered: Tensor, rows: int) -> Tensor:

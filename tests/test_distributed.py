@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.command_line import HANGS
-from ssl_dc.distributed import gather_batch, local_rows, mean_over_processes, rank, world_size
+from ssl_dc.distributed import gather_batch, gather_batches, local_rows, mean_over_processes, rank, world_size
 from ssl_dc.objectives.base import EncodedViews
 from ssl_dc.objectives.heads import GlobalBatchNorm1d
 from ssl_dc.objectives.options import VICRegOptions
 from ssl_dc.objectives.vicreg import VICReg
 from ssl_dc.routes import Route
+from ssl_dc.testing.two_processes import in_two_processes
 
 WORLD = 2
 ROWS = 6
@@ -187,3 +189,37 @@ def test_running_statistics_of_the_expander_equal_one_process(
     for results in processes:
         for name, buffer in alone["buffers"].items():
             torch.testing.assert_close(results["step"]["buffers"][name], buffer, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def gathered_together_and_alone(rank: int) -> tuple[int, list[list[Tensor]]]:
+    """Exchanges of a gathering of three tensors with gradient, and what it gives; then what three gatherings give."""
+    draw = torch.Generator().manual_seed(rank)
+    tensors = [torch.randn(3, *shape, generator=draw, dtype=torch.float64).requires_grad_() for shape in ((4,), (), (2, 5))]
+    counted = 0
+    found = []
+    for together in (True, False):
+        with (
+            patch.object(dist, "all_gather", wraps=dist.all_gather) as forward,
+            patch.object(dist, "all_reduce", wraps=dist.all_reduce) as backward,
+        ):
+            wholes = gather_batches(tensors) if together else [gather_batch(each) for each in tensors]
+            torch.stack([(whole**3).sum() * whole.sum() for whole in wholes]).sum().backward()
+        counted = counted or forward.call_count + backward.call_count
+        found.append([*(whole.detach() for whole in wholes), *(each.grad for each in tensors if each.grad is not None)])
+        for each in tensors:
+            each.grad = None
+    return counted, found
+
+
+def test_several_tensors_are_gathered_in_one_exchange() -> None:
+    for exchanges, (together, alone) in in_two_processes(gathered_together_and_alone):
+        assert exchanges == 2, "one for the values, one for the gradients"
+        assert len(together) == 6
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_alone_several_tensors_are_what_they_were() -> None:
+    tensors = [torch.randn(3, 2), torch.randn(3)]
+    assert all(one is other for one, other in zip(gather_batches(tensors), tensors, strict=True))
+    assert gather_batches([]) == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence, Sized
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ssl_dc.devices import without_wait
 from ssl_dc.errors import DialledWarning
 from ssl_dc.gating.cost import Trace
 from ssl_dc.gating.sites import GateSite, Granularity
@@ -207,7 +209,7 @@ TIE_BREAK = 1e-3
 """How far the thresholds of the channels of one gate lie from their common value at most, in logits."""
 
 
-def set_threshold(module: nn.Module, threshold: float, row: int = 0) -> None:
+def set_threshold(module: nn.Module, threshold: float | Tensor, row: int = 0) -> None:
     """Set the thresholds of one budget, in every gate inside a module.
 
     The thresholds of a gate's channels differ slightly. A gate whose hidden units are all 0 for an image gives every
@@ -215,13 +217,18 @@ def set_threshold(module: nn.Module, threshold: float, row: int = 0) -> None:
 
     Args:
         module: Its gates are changed.
-        threshold: In logits.
+        threshold: In logits. A scalar tensor on the device of the gates is not waited for.
         row: The number of the budget among the gates' budgets.
     """
     for gate in gates_of(module):
-        channels = gate.thresholds.shape[1]
-        spread = torch.linspace(-1, 1, channels) if channels > 1 else torch.zeros(1)
-        gate.thresholds[row].copy_(threshold + TIE_BREAK * spread)
+        gate.thresholds[row].copy_(threshold + _apart(gate.thresholds.shape[1], gate.thresholds.device))
+
+
+@cache
+def _apart(channels: int, device: torch.device) -> Tensor:
+    """How far the thresholds of the channels of one gate lie from their common value, (channels,), in logits."""
+    spread = torch.linspace(-1, 1, channels) if channels > 1 else torch.zeros(1)
+    return without_wait(TIE_BREAK * spread, device)
 
 
 def beyond_budgets(gates: Sequence[Gate], budget: Budget) -> list[float]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_dc.distributed import gather_batch
+from ssl_dc.distributed import gather_batches
 from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
 from ssl_dc.objectives.heads import Expander
 from ssl_dc.objectives.options import BarlowTwinsOptions
@@ -43,7 +43,7 @@ class BarlowTwins(Objective):
         """The terms of two views with features (N, feature_dim)."""
         embeddings = [self.expander(features) for features in views.features]
         with torch.autocast(embeddings[0].device.type, enabled=False):
-            correlation = cross_correlation(*(gather_batch(z.float()) for z in embeddings))
+            correlation = cross_correlation(*gather_batches([z.float() for z in embeddings]))
             terms = {
                 "on_diagonal": (correlation.diagonal() - 1).square().sum(),
                 "off_diagonal": off_diagonal(correlation).square().sum(),

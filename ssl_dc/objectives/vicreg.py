@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_dc.distributed import gather_batch
+from ssl_dc.distributed import gather_batches
 from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
 from ssl_dc.objectives.heads import Expander
 from ssl_dc.objectives.options import VICRegOptions
@@ -59,7 +59,7 @@ class VICReg(Objective):
         """The terms of two views with features (N, feature_dim)."""
         embeddings = [self.expander(features) for features in views.features]
         with torch.autocast(embeddings[0].device.type, enabled=False):
-            z1, z2 = (gather_batch(z.float()) for z in embeddings)
+            z1, z2 = gather_batches([z.float() for z in embeddings])
             share = 1.0 if self.options.variance_over_views == "sum" else 0.5
             terms = {
                 "invariance": invariance(z1, z2),

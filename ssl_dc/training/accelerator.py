@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -44,6 +45,8 @@ def make_accelerator(precision: str) -> Accelerator:
         raise ConfigError("training.precision = 'fp16' needs a CUDA GPU, and there is none here; allowed: no, bf16")
     launched = _launched_processes()
     _refuse_other_loops()
+    if launched > 1 and no_gpu:
+        keep_to_own_processors()
     AcceleratorState._reset_state()  # it keeps the precision of an earlier training of this process
     accelerator = Accelerator(
         mixed_precision=precision,
@@ -51,8 +54,9 @@ def make_accelerator(precision: str) -> Accelerator:
         cpu=launched > 1 and no_gpu,
         # Without it, ACCELERATE_GRADIENT_ACCUMULATION_STEPS would divide the gradients once more.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-        # A step may leave a route unused, and with it the norms and gates of that route.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        # A step may leave a route unused, and with it the norms and gates of that route. Gradients lie where they are
+        # exchanged: they need not be copied there and back.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True)],
     )
     if launched != accelerator.num_processes:
         raise ConfigError(
@@ -62,6 +66,32 @@ def make_accelerator(precision: str) -> Accelerator:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         _end_with_launcher()
     return accelerator
+
+
+def keep_to_own_processors() -> None:
+    """Let this process and its threads run on its share of the machine's processors, if several train here on CPUs.
+
+    They wait for each other many times in a step. A system that wakes two of them on one processor, while another one is
+    idle, mends that only milliseconds later. A process that has more threads than its share stays free, as does one whose
+    launcher has told it nothing or has given it processors of its own.
+    """
+    told = [os.environ.get(variable, "") for variable in ("LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+    if not all(map(str.isdecimal, told)) or not hasattr(os, "sched_setaffinity"):  # which macOS and Windows have not
+        return
+    number, here = map(int, told)
+    allowed = os.sched_getaffinity(0)
+    share = len(allowed) // max(here, 1)
+    if number < here > 1 and len(allowed) == os.cpu_count() and share >= torch.get_num_threads():
+        os.sched_setaffinity(0, sorted(allowed, key=_core)[number * share : (number + 1) * share])
+
+
+def _core(processor: int) -> tuple[str, int]:
+    """Sorts processors so that those of one core are neighbours, where Linux tells it."""
+    try:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list").read_text()
+    except OSError:
+        siblings = ""
+    return siblings, processor
 
 
 def _launched_processes() -> int:

@@ -20,7 +20,7 @@ from ssl_dc.budget_control import budget_control
 from ssl_dc.config.schema import BudgetConfig, TrainingConfig
 from ssl_dc.data.base import ImageSet
 from ssl_dc.data.workers import worker_failures
-from ssl_dc.distributed import gather_batch, peer_failures, rank, world_size
+from ssl_dc.distributed import gather_batch, gather_batches, peer_failures, rank, world_size
 from ssl_dc.encoders.base import Encoder
 from ssl_dc.errors import ConfigError, RunError, SslDcError, Stopped
 from ssl_dc.evaluation_mode import evaluation_mode
@@ -39,7 +39,7 @@ from ssl_dc.trackers.base import COMPILING, StepMetrics, Stopwatch, Watcher, pha
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
-from ssl_dc.training.compiled_forward import CompiledForward
+from ssl_dc.training.compiled_forward import CompiledForward, fuse
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput
@@ -149,6 +149,8 @@ class Trainer:
         self.contract = Contract(self.parts, self.learner, self.cost, self.view_sizes, self.routes)
         for group in bare_optimizer.param_groups:
             group["peak_lr"] = group["lr"]
+        if training.compile and self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1:
+            fuse(bare_optimizer)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.learner, bare_optimizer)
         self._forward: Callable[..., LearnerOutput] = self.wrapped
         self.step = 0
@@ -335,11 +337,10 @@ class Trainer:
 
     def _traces(self, output: LearnerOutput, routes: Sequence[Route]) -> list[Trace]:
         """The masks of each gated view, over the global batch, and what the network costs at the size of the view."""
-        return [
-            Trace({site: gather_batch(mask) for site, mask in masks.items()}, self._costs[size])
-            for masks, route, size in zip(output.masks, routes, self.view_sizes, strict=True)
-            if route.gated
-        ]
+        views = zip(output.masks, routes, self.view_sizes, strict=True)
+        gated = [(masks, self._costs[size]) for masks, route, size in views if route.gated]
+        gathered = iter(gather_batches([mask for masks, _ in gated for mask in masks.values()]))
+        return [Trace({site: next(gathered) for site in masks}, cost) for masks, cost in gated]
 
     def _measured_view(self, routes: Sequence[Route]) -> int:
         """The view that the budget is measured on: the first gated one that is global, or else the first one.

@@ -102,16 +102,29 @@ def test_a_threshold_moves_most_at_its_own_budget_and_never_past_a_smaller_budge
     control = AdaptiveControl(trainer.budgets, trainer.cost)
     images = torch.randn(8, 3, 8, 8)
     control.after_step(encoder, images, 0, 0.8)  # half open at first: it pays less than 0.8, so thresholds fall
-    moved = [-threshold for threshold in control._thresholds]
+    moved = [-threshold for threshold in control._thresholds.tolist()]
     assert moved == sorted(moved)
     assert moved[-1] > 2 * moved[0] > 0
     assert control.metrics()["evaluated_budget"] == 0.8
     again = AdaptiveControl(trainer.budgets, trainer.cost)
     again.restore(json.loads(json.dumps(control.state())))
-    assert again._thresholds == control._thresholds
+    assert torch.equal(again._thresholds, control._thresholds)
     assert again.metrics() == control.metrics()
     gate = gates_of(encoder)[0]
-    assert gate.thresholds.mean(dim=1).tolist() == pytest.approx(control._thresholds, abs=1e-6)
+    assert gate.thresholds.mean(dim=1).tolist() == pytest.approx(control._thresholds.tolist(), abs=1e-6)
+
+
+def test_the_control_reads_no_number_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read one waits until a GPU has done all its work, and the GPU then waits for the next step."""
+    trainer = trainer_of(SEVERAL)
+    control = AdaptiveControl(trainer.budgets, trainer.cost)
+    images = torch.randn(8, 3, 8, 8)
+    with monkeypatch.context() as patched:
+        for reading in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+            patched.setattr(torch.Tensor, reading, lambda *_, reading=reading: pytest.fail(f"{reading} waits"))
+        for step in (0, 5):
+            control.after_step(trainer.learner.encoder, images, step, 0.4)
+    assert control.metrics()["evaluated_budget"] == 0.4
 
 
 @pytest.mark.parametrize("gating", [{"gating.name": "prefix"}, {"gating.start": "ordered"}])

@@ -13,7 +13,10 @@ import torch
 from helpers.gradients import compare_gradients
 from helpers.settings import TINY
 from helpers.training import Told, trainer_of
+from ssl_dc.optimizers.lars import LARS
 from ssl_dc.trackers.base import COMPILING
+from ssl_dc.training.checkpoint import optimizer_tensors, restore_optimizer
+from ssl_dc.training.compiled_forward import fuse
 
 SETTINGS = {**TINY, "training.epochs": 1, "training.log_every": 1}
 
@@ -87,6 +90,40 @@ def test_what_torch_cannot_compile_trains_uncompiled_and_says_so(monkeypatch: py
     told = [text for text in refused.messages if "cannot compile" in text]
     assert len(told) == 1
     assert "no compiler here" in told[0]
+
+
+def moved_twice(first_fused: bool, then_fused: bool) -> torch.Tensor:
+    """Parameters after three steps of AdamW and, from its resume point, three more. Either part may be fused."""
+    torch.manual_seed(0)
+    net = torch.nn.Linear(5, 3)
+    tensors: dict[str, torch.Tensor] = {}
+    for fused in (first_fused, then_fused):
+        optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+        if fused:
+            fuse(optimizer)
+        assert [group["fused"] for group in optimizer.param_groups] == [fused or None]
+        if tensors:
+            restore_optimizer(optimizer, tensors)
+        for _ in range(3):
+            net(torch.randn(4, 5)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        tensors = {name: value.clone() for name, value in optimizer_tensors(optimizer).items()}
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize(("first", "then"), [(True, True), (True, False), (False, True)])
+def test_a_fused_optimizer_moves_as_the_other_and_resume_points_serve_both(first: bool, then: bool) -> None:
+    torch.testing.assert_close(moved_twice(first, then), moved_twice(False, False), rtol=1e-5, atol=1e-6)
+
+
+def test_an_optimizer_that_is_not_torchs_or_was_told_its_kernels_is_not_fused() -> None:
+    net = torch.nn.Linear(2, 2)
+    told = torch.optim.AdamW(net.parameters(), foreach=True)
+    lars = LARS([{"params": list(net.parameters())}], lr=0.1, momentum=0.9, weight_decay=0.0, trust=0.02)
+    for optimizer in (told, lars):
+        fuse(optimizer)
+        assert not any(group.get("fused") for group in optimizer.param_groups)
 
 
 @pytest.mark.slow

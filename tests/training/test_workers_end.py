@@ -5,26 +5,13 @@ The cells are those of ``benchmarks/early_ends.py``; all of them with ``-m slow`
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from helpers.benchmarks import benchmark
 
-def early_ends() -> ModuleType:
-    path = Path(__file__).parent.parent.parent / "benchmarks" / "early_ends.py"
-    spec = importlib.util.spec_from_file_location("early_ends", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["early_ends"] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
-ENDS = early_ends()
+ENDS = benchmark("early_ends")
 CELLS = {
     f"{way.name}, {workers} workers, {processes} processes": (way, workers, processes)
     for way in ENDS.WAYS
