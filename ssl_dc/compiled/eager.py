@@ -14,14 +14,18 @@ from ssl_dc.compiled.plan import (
     Call,
     Conv,
     Decide,
+    Flatten,
+    LayerNorm,
     Linear,
     Mask,
     MaxPool,
     Mean,
+    Multiply,
     Norm,
     Plan,
     Pointwise,
     Relu,
+    Scale,
     Step,
     Subsample,
     last_reads,
@@ -86,8 +90,15 @@ class EagerRun:
 
 
 def decided(step: Decide, inputs: Sequence[Tensor]) -> Tensor:
-    """The mask (N, channels) that a gate gives for the inputs (1, C, H, W) of N images, in one call of the gate."""
-    return cast(Tensor, step.gate(inputs[0] if len(inputs) == 1 else torch.cat(list(inputs)), step.threshold))
+    """The mask (N, channels) that a gate gives for the inputs of N images, in one call of the gate.
+
+    An input is (1, C, H, W), or with ``axis`` -1 (1, T, C) or (1, H, W, C).
+    """
+    x = inputs[0] if len(inputs) == 1 else torch.cat(list(inputs))
+    if step.axis == -1:
+        x = x.movedim(-1, 1)
+        x = x.unsqueeze(-1) if x.ndim == 3 else x
+    return cast(Tensor, step.gate(x, step.threshold))
 
 
 def _runs(step: Step, kept: Mapping[str, Tensor]) -> bool:
@@ -108,7 +119,8 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     if isinstance(step, Conv):
         return _convolve(step, values, kept)
     if isinstance(step, Linear):
-        return F.linear(values[step.input], *weight_and_bias(step, kept))
+        y = F.linear(values[step.input], *weight_and_bias(step, kept))
+        return y if step.activation is None else step.activation(y)
     if isinstance(step, Pointwise):
         return step.function(values[step.input])
     if isinstance(step, Norm):
@@ -117,12 +129,21 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
         return torch.relu(values[step.input]) if step.relu else values[step.input]
     if isinstance(step, Add):
         return values[step.left] + values[step.right]
+    if isinstance(step, Multiply):
+        return values[step.left] * values[step.right]
+    if isinstance(step, Scale):
+        return values[step.input] * (step.factor if step.axis == -1 else step.factor[:, None, None])
+    if isinstance(step, LayerNorm):
+        x = values[step.input].movedim(step.axis, -1)
+        return F.layer_norm(x, step.weight.shape, step.weight, step.bias, step.eps).movedim(-1, step.axis)
     if isinstance(step, MaxPool):
         return F.max_pool2d(values[step.input], step.kernel, step.stride, step.padding)
     if isinstance(step, Subsample):
         return values[step.input][:, :, :: step.stride, :: step.stride]
     if isinstance(step, Mean):
-        return values[step.input].mean(dim=(2, 3))
+        return values[step.input].mean(dim=(2, 3), keepdim=step.keepdim)
+    if isinstance(step, Flatten):
+        return values[step.input].flatten(1)
     if isinstance(step, Mask):
         mask = torch.zeros(1, step.site.channels)
         mask[:, kept[step.site.name]] = 1
@@ -155,4 +176,4 @@ def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor])
         y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding, groups=groups)
     if step.residual is not None:
         y = y + values[step.residual]
-    return torch.relu(y) if step.relu else y
+    return y if step.activation is None else step.activation(y)

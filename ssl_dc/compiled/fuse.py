@@ -1,4 +1,4 @@
-"""Fuses the steps of a plan: norms, ReLUs and sums join convolutions, and masks become work that is left out."""
+"""Fuses the steps of a plan: norms, activations and sums join layers, and masks become work that is left out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Linear, Mask, Norm, Plan, Pointwise, Relu, Step, Subsample
+from ssl_dc.compiled.activations import RELU, Activation
+from ssl_dc.compiled.plan import (
+    Add,
+    Call,
+    Conv,
+    Decide,
+    Flatten,
+    Linear,
+    Mask,
+    Mean,
+    Multiply,
+    Norm,
+    Plan,
+    Pointwise,
+    Relu,
+    Scale,
+    Step,
+    Subsample,
+)
 from ssl_dc.folding import folded
 from ssl_dc.gating.sites import Granularity
 
 
 def fuse(plan: Plan) -> Plan:
     """The same network in fewer steps that compute only what the masks keep."""
-    folds = (_fold_subsample, _fold_norm, _fold_relu)
-    for fused in (*folds, _pick_channels, _pick_region, _run_branch_if_open, _fold_add, _fold_relu):
+    folds = (_fold_subsample, _fold_flatten, _fold_norm, _fold_scale, _fold_activation)
+    for fused in (*folds, _pick_channels, _pick_region, _run_branch_if_open, _fold_add, _fold_activation):
         for step in plan.steps:
             if step in plan.steps:  # an earlier exchange may have removed it
                 plan = fused(plan, step)
@@ -47,15 +65,54 @@ def _fold_norm(plan: Plan, step: Step) -> Plan:
     return plan.exchanged({conv: (), step: (replace(conv, output=step.output, weight=weight, bias=bias),)})
 
 
-def _fold_relu(plan: Plan, step: Step) -> Plan:
-    """Fold a ReLU into the preceding convolution (and residual add); after a gated branch into both alternatives."""
-    if not isinstance(step, Relu) or not step.relu or not plan.read_once(step.input):
+def _fold_flatten(plan: Plan, step: Step) -> Plan:
+    """Let a mean over the pixels that is flattened give (N, C) at once."""
+    if not isinstance(step, Flatten) or not plan.read_once(step.input):
         return plan
     makers = plan.makers(step.input)
-    if not makers or not all(isinstance(maker, (Conv, Relu)) and not maker.relu for maker in makers):
+    if len(makers) != 1 or not isinstance(makers[0], Mean):
         return plan
-    rectified = [replace(maker, output=step.output, relu=True) for maker in makers if isinstance(maker, (Conv, Relu))]
-    return plan.exchanged({**dict.fromkeys(makers, ()), step: rectified})
+    return plan.exchanged({makers[0]: (), step: (replace(makers[0], output=step.output, keepdim=False),)})
+
+
+def _fold_scale(plan: Plan, step: Step) -> Plan:
+    """Fold a constant for each channel into the preceding layer."""
+    if not isinstance(step, Scale):
+        return plan
+    layer = _conv_before(plan, step.input) if step.axis == 1 else _linear_before(plan, step.input)
+    if layer is None or layer.activation is not None or len(layer.weight) != len(step.factor):
+        return plan
+    weight = layer.weight * step.factor.view(-1, *[1] * (layer.weight.ndim - 1))
+    scaled = replace(layer, output=step.output, weight=weight, bias=layer.bias * step.factor)
+    return plan.exchanged({layer: (), step: (scaled,)})
+
+
+def _fold_activation(plan: Plan, step: Step) -> Plan:
+    """Fold an activation into the preceding layer (and residual add); a ReLU after a gated branch into both alternatives."""
+    if isinstance(step, Relu) and step.relu:
+        activation = RELU
+    elif isinstance(step, Pointwise) and isinstance(step.function, Activation):
+        activation = step.function
+    else:
+        return plan
+    makers = plan.makers(step.input)
+    if not makers or not plan.read_once(step.input) or not all(_takes(maker, activation) for maker in makers):
+        return plan
+    active = [_with_activation(maker, step.output, activation) for maker in makers]
+    return plan.exchanged({**dict.fromkeys(makers, ()), step: active})
+
+
+def _takes(maker: Step, activation: Activation) -> bool:
+    """Whether an activation can become part of the step before it."""
+    if isinstance(maker, Relu):
+        return not maker.relu and activation == RELU
+    return isinstance(maker, (Conv, Linear)) and maker.activation is None
+
+
+def _with_activation(maker: Step, output: str, activation: Activation) -> Step:
+    if isinstance(maker, Relu):
+        return replace(maker, output=output, relu=True)
+    return replace(maker, output=output, activation=activation)
 
 
 def _pick_channels(plan: Plan, step: Step) -> Plan:
@@ -68,7 +125,7 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
         return plan
     between = _pointwise_before(plan, step.input)
     value = between[0].input if between else step.input
-    layer = _conv_before(plan, value, rectified=True) if step.site.axis == 1 else _linear_before(plan, value)
+    layer = _conv_before(plan, value, activated=True) if step.site.axis == 1 else _linear_before(plan, value)
     if layer is None or not _is_dense(layer) or layer.out_site is not None:
         return plan
     if len(layer.weight) != step.site.channels:  # an entry of the mask is a group of channels
@@ -172,7 +229,8 @@ class _Region:
         if isinstance(reader, Conv) and reader.groups == 1 and reader.residual != value and reader.in_site is None:
             self.picked[reader] = (replace(reader, in_site=self.site.name),)
             return True
-        if not (isinstance(reader, Call) and reader.channelwise):
+        by_channel = isinstance(reader, Multiply) or (isinstance(reader, Mean) and reader.keepdim)
+        if not (by_channel or (isinstance(reader, Call) and reader.channelwise)):
             return False
         self.picked[reader] = (reader,)
         others = [other for other in reader.inputs if other != value]
@@ -236,17 +294,17 @@ def _fold_add(plan: Plan, step: Step) -> Plan:
     return plan
 
 
-def _conv_before(plan: Plan, value: str, rectified: bool = False) -> Conv | None:
+def _conv_before(plan: Plan, value: str, activated: bool = False) -> Conv | None:
     """The convolution that computes a value, if only one step reads the value and nothing was folded into it yet.
 
     Args:
         plan: The plan.
         value: Name of the value.
-        rectified: Whether a folded ReLU is allowed.
+        activated: Whether a folded activation is allowed.
     """
     makers = plan.makers(value)
     if len(makers) != 1 or not plan.read_once(value):
         return None
     conv = makers[0]
-    bare = isinstance(conv, Conv) and conv.residual is None and (rectified or not conv.relu)
+    bare = isinstance(conv, Conv) and conv.residual is None and (activated or conv.activation is None)
     return conv if bare and isinstance(conv, Conv) else None

@@ -28,7 +28,7 @@ class Op(Structure):
 
     _fields_ = (
         ("kind", c_int32),
-        ("relu", c_int32),
+        ("activation", c_int32),
         ("kernel_h", c_int32),
         ("kernel_w", c_int32),
         ("step", c_int32),
@@ -52,6 +52,7 @@ class Op(Structure):
         ("residual_scale", c_void_p),
         ("low", c_float),
         ("x_zero", c_int32),
+        ("eps", c_float),
     )
 
 

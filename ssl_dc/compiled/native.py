@@ -10,11 +10,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.activations import RELU, Activation
 from ssl_dc.compiled.arena import Arena, Cells, shapes_of
 from ssl_dc.compiled.eager import compute, decided
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
-from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, in_kernel, kind_of, padded
-from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, Mask, MaxPool, Mean, Plan, Pointwise, Relu, Step
+from ssl_dc.compiled.layout import (
+    ACTIVATE,
+    ADD,
+    DEPTHWISE,
+    GATE,
+    HOST,
+    LAYER_NORM,
+    MAXPOOL,
+    MEAN,
+    MULTIPLY,
+    NOTHING,
+    PACKED,
+    PICKED,
+    Weights,
+    as_convolution,
+    padded,
+)
+from ssl_dc.compiled.placement import Placement
+from ssl_dc.compiled.plan import (
+    Add,
+    Conv,
+    Decide,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MaxPool,
+    Mean,
+    Multiply,
+    Plan,
+    Pointwise,
+    Relu,
+    Scale,
+    Step,
+)
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""
@@ -26,7 +59,7 @@ class NativeProgram:
     """A plan, ready to run on images of one size.
 
     Most steps are operations of the kernel. The others are host steps: the kernel stops before one, torch computes it on
-    the kernel's own memory, and the kernel goes on after it.
+    the kernel's own memory, and the kernel goes on after it. What is the same for all images of the size is computed once.
 
     Args:
         plan: The plan.
@@ -42,10 +75,10 @@ class NativeProgram:
     def __init__(self, plan: Plan, image_size: tuple[int, int], kernel: Kernel, weights: Weights, threads: int) -> None:
         self.plan, self.kernel = plan, kernel
         self.threads = max(1, min(threads, kernel.max_threads))
-        self._shapes = shapes = shapes_of(plan, image_size)
-        self._arena = Arena(plan, shapes, self._cells())
+        shapes = shapes_of(plan, image_size)
+        self._placement = Placement(plan, shapes)
+        self._arena = Arena(self._placement, self._cells())
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
-        self._picked = _picked_values(plan)
         ops = [self._op(step, weights) for step in plan.steps]
         self.host_steps = {
             index: weights.step_with(step)
@@ -157,19 +190,21 @@ class NativeProgram:
                 memory.elsewhere[step.output] = value
                 continue
             whole = self._arena.view(step.output, memory.arena)
-            channels = value.shape[1]
-            whole[:, :channels] = value
-            # the kernel reads whole vectors
-            whole[:, channels : padded(channels, self.kernel.vector)] = 0
+            axis = self._placement.axes[step.output]
+            channels = value.shape[axis]
+            whole.narrow(axis, 0, channels).copy_(value)
+            end = min(padded(channels, self.kernel.vector), whole.shape[axis])  # the kernel reads whole vectors
+            whole.narrow(axis, channels, end - channels).zero_()
 
     def _values(self, step: Step, memory: _ImageMemory) -> dict[str, Any]:
         held = {name: self._view(name, memory) for name in step.inputs if self._arena.holds(name)}
-        return memory.elsewhere | held
+        return self._placement.constants | memory.elsewhere | held
 
     def _view(self, name: str, memory: _ImageMemory) -> Tensor:
         """A value of the arena, or those of its channels that are present."""
         whole = self._arena.view(name, memory.arena)
-        return whole[:, : len(self._kept(self._picked[name], memory))] if name in self._picked else whole
+        site = self._placement.picked.get(name)
+        return whole if site is None else whole.narrow(self._placement.axes[name], 0, len(self._kept(site, memory)))
 
     def _keep(self, site: str, kept: Tensor, memory: _ImageMemory) -> None:
         index = self._sites[site]
@@ -195,11 +230,17 @@ class NativeProgram:
 
     def _scratch_of(self, step: Step, op: Op) -> int:
         """Floats that an operation needs beside its activations."""
-        if op.kind == PACKED and isinstance(step, Conv):
-            return int(step.weight.shape[0] * op.kernel_h * op.kernel_w * op.x.stride)
+        taps, outputs = int(op.kernel_h * op.kernel_w), padded(op.y.channels, self.kernel.vector)
+        if op.kind == PACKED:
+            return int(op.y.channels * taps * padded(op.x.channels, self.kernel.vector))
+        if op.kind == PICKED:
+            return int(outputs * (op.x.channels * taps + 1))
+        if op.kind == DEPTHWISE:
+            pixels = (op.x.height + 2 * op.pad_h) * (op.x.width + 2 * op.pad_w)
+            return int(outputs * (taps + 1 + pixels))
         if op.kind in (GATE, MEAN):
-            channels = padded(self._shapes[step.inputs[0]][1], self.kernel.vector)
-            return (self.kernel.parts + 1) * channels + padded(int(op.hidden), self.kernel.vector)
+            channels = padded(op.x.channels, self.kernel.vector)
+            return int((self.kernel.parts + 1) * channels + padded(op.hidden, self.kernel.vector))
         return 0
 
     def _op(self, step: Step, weights: Weights) -> Op:
@@ -208,66 +249,68 @@ class NativeProgram:
         branch = step.when or step.unless
         if branch is not None:
             op.branch_site, op.unless = self._sites[branch], int(step.unless is not None)
-        if not all(self._arena.holds(value) for value in step.inputs):
-            return op
-        if isinstance(step, Decide):
+        if step.output in self._placement.constants:
+            op.kind = NOTHING
+        elif isinstance(step, Decide):
             self._decide(op, step, weights)
-        elif self._arena.holds(step.output):
+        elif self._placement.in_kernel(step):
             op.y = self._arena.activation(step.output)
-            if isinstance(step, Conv):
-                self._convolve(op, step, weights)
-            elif isinstance(step, MaxPool):
-                op.kind, op.x = MAXPOOL, self._arena.activation(step.input)
-                op.kernel_h, op.kernel_w, op.step = step.kernel, step.kernel, step.stride
-                op.pad_h, op.pad_w = step.padding, step.padding
-            elif isinstance(step, Mean):
-                op.kind, op.x = MEAN, self._arena.activation(step.input)
-            elif isinstance(step, Relu) and self._arena.is_map(step.output):
-                op.kind, op.x, op.relu = RELU_OF, self._arena.activation(step.input), int(step.relu)
+            if isinstance(step, (Conv, Linear)):
+                self._convolve(op, as_convolution(step), weights)
+            else:
+                self._compute(op, step, weights)
         return op
 
     def _decide(self, op: Op, step: Decide, weights: Weights) -> None:
         rule = weights.rule(step)
-        if rule is None:
+        if rule is None or not self._placement.in_kernel(step):
             return
-        op.kind, op.x, op.site, op.hidden = (
-            GATE,
-            self._arena.activation(step.input),
-            self._sites[step.site.name],
-            rule.hidden,
-        )
+        op.kind, op.x = GATE, self._arena.activation(step.input)
+        op.site, op.hidden = self._sites[step.site.name], rule.hidden
         op.weight, op.bias, op.weight2, op.bias2 = (tensor.data_ptr() for tensor in rule.tensors)
 
     def _convolve(self, op: Op, step: Conv, weights: Weights) -> None:
-        if not in_kernel(step):
-            return
-        if step.residual is not None and self._shapes[step.residual] != self._shapes[step.output]:
-            return  # torch broadcasts the residual; the kernel does not
-        op.kind = kind_of(step)
+        op.kind = weights.kind(step)
         op.x = self._arena.activation(step.input)
-        op.relu, op.step = int(step.relu), step.stride
+        op.activation, op.step = 0 if step.activation is None else step.activation.number, step.stride
         op.kernel_h, op.kernel_w = step.weight.shape[2:]
         op.pad_h, op.pad_w = step.padding
         op.in_site = -1 if step.in_site is None else self._sites[step.in_site]
         op.out_site = -1 if step.out_site is None else self._sites[step.out_site]
         if step.residual is not None:
             op.has_residual, op.residual = 1, self._arena.activation(step.residual)
-        laid = weights.convolution(step)
+        self._weigh(op, step, weights)
+
+    def _weigh(self, op: Op, step: Conv | LayerNorm | Scale, weights: Weights) -> None:
+        laid = weights.of(step)
         op.weight, op.bias = laid.weight.data_ptr(), laid.bias.data_ptr()
         op.scale = None if laid.scale is None else laid.scale.data_ptr()
 
-
-def _picked_values(plan: Plan) -> dict[str, str]:
-    """The values that hold only the open channels of a site, by the name of the site."""
-    picked: dict[str, str] = {}
-    for step in plan.steps:
-        if isinstance(step, (Conv, Linear)) and step.out_site is not None:
-            picked[step.output] = step.out_site
-        elif isinstance(step, (Pointwise, Relu, Mask)) or (isinstance(step, Call) and step.channelwise):
-            site = next((picked[value] for value in step.inputs if value in picked), None)
-            if site is not None:
-                picked[step.output] = site
-    return picked
+    def _compute(self, op: Op, step: Step, weights: Weights) -> None:
+        """Fill in an operation that does not convolve."""
+        value = step.inputs[0]
+        if isinstance(step, MaxPool):
+            op.kind = MAXPOOL
+            op.kernel_h, op.kernel_w, op.step = step.kernel, step.kernel, step.stride
+            op.pad_h, op.pad_w = step.padding, step.padding
+        elif isinstance(step, Mean):
+            op.kind = MEAN
+        elif isinstance(step, (Relu, Flatten)):
+            op.kind, op.activation = ACTIVATE, RELU.number if isinstance(step, Relu) and step.relu else 0
+        elif isinstance(step, Pointwise) and isinstance(step.function, Activation):
+            op.kind, op.activation = ACTIVATE, step.function.number
+        elif isinstance(step, Add):
+            op.kind, op.residual = ADD, self._arena.activation(step.right)
+        elif isinstance(step, Multiply) and (factors := self._placement.factors(step)):
+            value, pixel = factors
+            op.kind, op.has_residual, op.residual = MULTIPLY, 1, self._arena.activation(pixel)
+        elif isinstance(step, (LayerNorm, Scale)):
+            op.kind = LAYER_NORM if isinstance(step, LayerNorm) else MULTIPLY
+            op.eps = step.eps if isinstance(step, LayerNorm) else 0
+            self._weigh(op, step, weights)
+        op.x = self._arena.activation(value)
+        picked = self._placement.picked.get(value)
+        op.in_site = -1 if picked is None else self._sites[picked]
 
 
 class _ImageMemory:

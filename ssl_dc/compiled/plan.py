@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssl_dc.compiled.activations import Activation
 from ssl_dc.gating.base import Gate, PooledRule
 from ssl_dc.gating.sites import GateSite
 
@@ -35,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv(Step):
-    """A convolution with bias, then the sum with a residual, then a ReLU.
+    """A convolution with bias, then the sum with a residual, then an activation.
 
     Attributes:
         layer: Name of the layer in the backbone.
@@ -43,7 +44,7 @@ class Conv(Step):
         bias: (out,).
         groups: Groups of inputs and outputs that are convolved with each other only.
         residual: Name of the value that is added; None: nothing is.
-        relu: Whether a ReLU follows.
+        activation: The activation that follows; None: none does.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
         out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
     """
@@ -56,7 +57,7 @@ class Conv(Step):
     padding: tuple[int, int]
     groups: int = 1
     residual: str | None = None
-    relu: bool = False
+    activation: Activation | None = None
     in_site: str | None = None
     out_site: str | None = None
 
@@ -84,12 +85,13 @@ class Conv(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear(Step):
-    """A linear layer with bias on the last axis of a value.
+    """A linear layer with bias on the last axis of a value, then an activation.
 
     Attributes:
         layer: Name of the layer in the backbone.
         weight: (out, in).
         bias: (out,).
+        activation: The activation that follows; None: none does.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
         out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
     """
@@ -98,6 +100,7 @@ class Linear(Step):
     layer: str
     weight: Tensor
     bias: Tensor
+    activation: Activation | None = None
     in_site: str | None = None
     out_site: str | None = None
 
@@ -112,7 +115,8 @@ class Pointwise(Step):
     """A function of each number of a value by itself, such as an activation.
 
     Attributes:
-        function: Called with the value, or with those of its channels that are present.
+        function: Called with the value, or with those of its channels that are present. It is an
+            :class:`~ssl_dc.compiled.activations.Activation` if the kernel knows it.
     """
 
     input: str
@@ -135,6 +139,61 @@ class Norm(Step):
     def inputs(self) -> tuple[str, ...]:
         """The normalised value."""
         return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerNorm(Step):
+    """A layer norm over the channels of each position.
+
+    Attributes:
+        weight: (channels,).
+        bias: (channels,).
+        eps: Added to the variance.
+        axis: The axis of the channels: 1 in (N, C, H, W), -1 in (N, T, C) and (N, H, W, C).
+    """
+
+    input: str
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    axis: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The normalised value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scale(Step):
+    """A value times a constant for each channel.
+
+    Attributes:
+        factor: (channels,).
+        axis: The axis of the channels: 1 in (N, C, H, W), -1 in (N, T, C) and (N, H, W, C).
+    """
+
+    input: str
+    factor: Tensor
+    axis: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The scaled value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Multiply(Step):
+    """The product of two values (N, C, H, W); one of them may have a single pixel, as in squeeze-and-excitation."""
+
+    left: str
+    right: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Both values."""
+        return (self.left, self.right)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,13 +255,26 @@ class Subsample(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mean(Step):
-    """The mean over the pixels: (N, C, H, W) to (N, C)."""
+    """The mean over the pixels: (N, C, H, W) to (N, C), or with ``keepdim`` to (N, C, 1, 1)."""
+
+    input: str
+    keepdim: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The averaged value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flatten(Step):
+    """All axes after the first as one: (N, C, H, W) to (N, C * H * W)."""
 
     input: str
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The averaged value."""
+        """The flattened value."""
         return (self.input,)
 
 
@@ -226,12 +298,15 @@ class Decide(Step):
         site: The site.
         gate: The gate.
         dial: The budget of the route, the same object in all decisions of a plan.
+        axis: The axis of the channels of the input: 1 in (N, C, H, W), -1 in (N, T, C) and (N, H, W, C). Tokens reach the
+            gate as an image of one column, (N, C, T, 1).
     """
 
     input: str
     site: GateSite
     gate: Gate
     dial: Dial = field(default_factory=Dial)
+    axis: int = 1
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -271,11 +346,13 @@ class Call(Step):
         arguments: Names of the values, in the order of the function's parameters.
         channelwise: Whether it treats each channel of (N, C, H, W) by itself, and maps zeros to zeros. It may then be
             called with the channels that are present.
+        of_shapes: Whether it depends on the shapes of its arguments only.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
     channelwise: bool = False
+    of_shapes: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

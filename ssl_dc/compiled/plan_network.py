@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dc.compiled.eager import compute
@@ -41,7 +40,7 @@ class PlanNetwork(nn.Module):
                 continue
             y = self.layers[_key(step)](values[step.input])
             y = y if step.residual is None else y + values[step.residual]
-            values[step.output] = F.relu(y) if step.relu else y
+            values[step.output] = y if step.activation is None else step.activation(y)
         return cast(Tensor, values[self.plan.output])
 
 

@@ -15,7 +15,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum kind { ROWS = 0, COLUMNS = 1, PACKED = 2, MAXPOOL = 3, MEAN = 4, GATE = 5, RELU_OF = 6, HOST = 7 };
+enum kind {
+    ROWS = 0, COLUMNS = 1, PACKED = 2, MAXPOOL = 3, MEAN = 4, GATE = 5, ACTIVATE = 6, HOST = 7,
+    /* of the float32 kernel only */
+    PICKED = 8, DEPTHWISE = 9, ADD = 10, MULTIPLY = 11, LAYER_NORM = 12,
+    NOTHING = 13 /* the value was computed when the program was made */
+};
 
 /* The place of an activation in the arena. The channels of a pixel are side by side, except in planar input images. */
 typedef struct {
@@ -27,15 +32,15 @@ typedef struct {
 
 typedef struct {
     int32_t kind;
-    int32_t relu;
+    int32_t activation;             /* a number of enum activation; kernels without one know 0 (none) and 1 (ReLU) */
     int32_t kernel_h, kernel_w, step, pad_h, pad_w;
-    int32_t in_site, out_site;      /* the sites whose masks pick inputs and outputs; -1: none */
+    int32_t in_site, out_site;      /* the sites whose masks pick inputs and outputs, or the channels of x; -1: none */
     int32_t branch_site, unless;    /* run only if this branch is open (with unless: only if it is shut); -1: always run */
     int32_t has_residual;
     int32_t site, hidden;           /* of a gate: its site, and its number of hidden units */
     Activation x, y, residual;
-    const Weight *weight;           /* of a convolution; of the first layer of a gate, which is float */
-    const float *bias;              /* of a convolution, of the first layer of a gate, or of a copy of codes */
+    const Weight *weight;           /* of a convolution or layer norm, or a factor; of the first layer of a gate, which is float */
+    const float *bias;              /* of a convolution or layer norm, of the first layer of a gate, or of a copy of codes */
     const float *weight2, *bias2;   /* of the second layer of a gate */
     /* The rest is for kernels whose elements are codes. */
     const float *scale;             /* for each channel: the codes of y that one unit of the sum of products is worth; the codes of
@@ -44,6 +49,7 @@ typedef struct {
     const float *residual_scale;    /* for each channel the codes of y that a code, or a number, of the residual is worth */
     float low;                      /* the least code that y may have */
     int32_t x_zero;                 /* the code of 0 in x */
+    float eps;                      /* of a layer norm: added to the variance */
 } Op;
 
 typedef struct {
@@ -168,6 +174,7 @@ static int run(const Program *program, State *s, int start, int member, Team *te
         const Op *op = program->ops + i;
         if (!runs(op, s)) continue;
         if (op->kind == HOST) return i;
+        if (op->kind == NOTHING) continue;
         execute(op, s, member, team);
         barrier(team);
         if (seconds && !member) {

@@ -135,7 +135,7 @@ def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
         return start
 
     weights = runner._weights
-    laid = [tensor for each in weights._convolutions.values() for tensor in (each.weight, each.bias, each.scale)]
+    laid = [tensor for each in weights._of_steps.values() for tensor in (each.weight, each.bias, each.scale)]
     rules = [tensor for rule in weights._rules.values() if rule is not None for tensor in rule.tensors]
     vectors = native._vectors if isinstance(native, Int8Program) else []
     tensors = (tensor for tensor in (*laid, *rules, *vectors) if tensor is not None)
