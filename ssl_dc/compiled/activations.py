@@ -62,7 +62,7 @@ def activation_of_module(module: nn.Module) -> Activation | None:
 
 
 def activation_of_function(function: object, options: Mapping[str, Any]) -> Activation | None:
-    """The activation that a function of torch computes with these keyword arguments; None if the kernel does not know it."""
+    """The activation that a function of torch computes with these options; None if the kernel does not know it."""
     others = {option: value for option, value in options.items() if option != "inplace"}
     if others not in ({}, {"approximate": "none"}):
         return None

@@ -91,8 +91,8 @@ class Cells:
 class Arena:
     """Assigns a place to each value that the kernel makes or reads.
 
-    Values of one shape reuse a place; the border of zeros around it is never written. Tokens (1, T, C) lie as an image of one
-    column.
+    Values of one shape reuse a place; the border of zeros around it is never written. Tokens (1, T, C) lie as an image of
+    one column.
 
     Args:
         placement: The plan, with the shapes of its values.
@@ -157,11 +157,10 @@ class Arena:
 
     def _image(self, value: str) -> tuple[int, int, int]:
         """Channels, height and width of a value in the arena."""
-        shape = self._placement.shapes[value][1:]
-        if self._placement.axes[value] == FIRST:
-            return (*shape, 1, 1)[:3]
-        height, width = (*shape[:-1], 1, 1)[:2]
-        return shape[-1], height, width
+        sizes = self._placement.shapes[value][1:]
+        channels, *sides = sizes if self._placement.axes[value] == FIRST else (sizes[-1], *sizes[:-1])
+        height, width = (*sides, 1, 1)[:2]
+        return channels, height, width
 
     def _put(self, value: str, border: int, planar: bool, free: dict[tuple[int, ...], list[int]]) -> None:
         """Give a value a place: one of the same shape that is free again, or a new one."""

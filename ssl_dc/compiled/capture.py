@@ -496,7 +496,7 @@ def _affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
 
 
 def _axis_of(constant: Tensor) -> int:
-    """The axis along which a constant differs, as a factor for each channel: 1 in (1, C, 1, 1), -1 in (..., 1, C); else 0."""
+    """The axis of the channels of a constant with a number for each: 1 in (1, C, 1, 1), -1 in (..., 1, C), else 0."""
     shape = tuple(constant.shape)
     if constant.numel() < 2 or constant.dtype is not torch.float32:
         return 0

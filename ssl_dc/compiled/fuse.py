@@ -88,7 +88,7 @@ def _fold_scale(plan: Plan, step: Step) -> Plan:
 
 
 def _fold_activation(plan: Plan, step: Step) -> Plan:
-    """Fold an activation into the preceding layer (and residual add); a ReLU after a gated branch into both alternatives."""
+    """Fold an activation into the layer before it (and its sum); a ReLU after a gated branch into both alternatives."""
     if isinstance(step, Relu) and step.relu:
         activation = RELU
     elif isinstance(step, Pointwise) and isinstance(step.function, Activation):
@@ -96,23 +96,20 @@ def _fold_activation(plan: Plan, step: Step) -> Plan:
     else:
         return plan
     makers = plan.makers(step.input)
-    if not makers or not plan.read_once(step.input) or not all(_takes(maker, activation) for maker in makers):
+    active = [_activated(maker, step.output, activation) for maker in makers]
+    folded_in = [maker for maker in active if maker is not None]
+    if not makers or not plan.read_once(step.input) or len(folded_in) < len(makers):
         return plan
-    active = [_with_activation(maker, step.output, activation) for maker in makers]
-    return plan.exchanged({**dict.fromkeys(makers, ()), step: active})
+    return plan.exchanged({**dict.fromkeys(makers, ()), step: folded_in})
 
 
-def _takes(maker: Step, activation: Activation) -> bool:
-    """Whether an activation can become part of the step before it."""
-    if isinstance(maker, Relu):
-        return not maker.relu and activation == RELU
-    return isinstance(maker, (Conv, Linear)) and maker.activation is None
-
-
-def _with_activation(maker: Step, output: str, activation: Activation) -> Step:
-    if isinstance(maker, Relu):
+def _activated(maker: Step, output: str, activation: Activation) -> Step | None:
+    """A step with an activation as a part of it; None if it cannot have one."""
+    if isinstance(maker, Relu) and not maker.relu and activation == RELU:
         return replace(maker, output=output, relu=True)
-    return replace(maker, output=output, activation=activation)
+    if isinstance(maker, (Conv, Linear)) and maker.activation is None:
+        return replace(maker, output=output, activation=activation)
+    return None
 
 
 def _pick_channels(plan: Plan, step: Step) -> Plan:

@@ -250,7 +250,7 @@ def columns(weight: Tensor, kernel: Kernel) -> Tensor:
 
 def depthwise(weight: Tensor, kernel: Kernel) -> Tensor:
     """Weight (channels, 1, h, w) as (vectors of channels, taps, channels of a vector)."""
-    return pad(weight.flatten(1), 0, kernel.vector).unflatten(0, (-1, kernel.vector)).transpose(1, 2).contiguous()
+    return pad(weight.flatten(1), 0, kernel.vector).view(-1, kernel.vector, weight[0].numel()).transpose(1, 2).contiguous()
 
 
 def _laid_rule(rule: PooledRule, kernel: Kernel) -> tuple[Tensor, ...]:

@@ -228,7 +228,7 @@ class NativeProgram:
         """Memory for the activations of an image, with their borders."""
         return torch.zeros(self._arena.cells_of_all)
 
-    def _scratch_of(self, step: Step, op: Op) -> int:
+    def _scratch_of(self, step: Step, op: Op) -> int:  # noqa: ARG002  # kernel_int8.c needs it
         """Floats that an operation needs beside its activations."""
         taps, outputs = int(op.kernel_h * op.kernel_w), padded(op.y.channels, self.kernel.vector)
         if op.kind == PACKED:

@@ -94,7 +94,8 @@ def _check(step: Step, plan: Plan) -> None:
         known = step.rule is not None
         what = f"the gate at {step.output}, which has no pooled rule"
     elif isinstance(step, Conv):
-        what = f"the layer {step.layer}, which has a weight that is not finite, too many inputs, groups, or another activation than ReLU"
+        faults = "a weight that is not finite, too many inputs, groups, or another activation than ReLU"
+        what = f"the layer {step.layer}, which has {faults}"
         sums = step.weight[0].numel() * LARGEST_CODE * LARGEST_WEIGHT
         plain = step.groups == 1 and step.activation in (None, RELU)
         known = plain and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
