@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.backbones.base import Backbone, GatePoint
 from ssl_dc.compiled.plan import (
     Add,
@@ -27,6 +28,7 @@ from ssl_dc.compiled.plan import (
     Norm,
     Plan,
     Pointwise,
+    Products,
     Relu,
     Step,
     Subsample,
@@ -41,7 +43,11 @@ IMAGES = "images"
 
 _POINTWISE_MODULES = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.ReLU6, nn.Dropout)
 _POINTWISE_FUNCTIONS = (F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.tanh)
+_POINTWISE_METHODS = {"sigmoid", "tanh"}
 """What maps each number by itself, and takes no other value."""
+_MOVING_METHODS = {"reshape", "view", "permute", "transpose", "unbind", "contiguous", "chunk", "flatten"}
+_MOVING_FUNCTIONS = (operator.getitem, torch.permute, torch.transpose, torch.unbind, torch.chunk, torch.flatten)
+"""What arranges the elements of its first argument anew."""
 
 
 def capture(backbone: Backbone, route: Route) -> Plan:
@@ -88,7 +94,7 @@ class _OneRoute(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Records the calls of a network in a graph; a gate site or a norm is one call.
+    """Records the calls of a network in a graph; a gate site, a norm or the products of attention are one call.
 
     ``fx.Tracer.trace`` replaces ``nn.Module.__call__`` and ``__getattr__`` for the whole process while it runs, which
     breaks the networks of other threads. Here only the forwards of the given network are replaced.
@@ -116,7 +122,7 @@ class _Tracer(fx.Tracer):
             m, (nn.ModuleList, nn.ModuleDict)
         ):  # these hold modules, and are never called
             return False
-        return isinstance(m, (GatePoint, RouteNorm)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (GatePoint, RouteNorm, AttentionProducts)) or super().is_leaf_module(m, module_qualified_name)
 
     def create_arg(self, a: Any) -> Any:
         """What stands for a value in the graph; a route stands for itself, else it would be an operation that makes it."""
@@ -317,6 +323,11 @@ class _Translation:
             if isinstance(norm, nn.BatchNorm2d):
                 return Norm(output=node.name, input=self._value(node.args[0]), norm=norm)
             return Call(output=node.name, function=norm, arguments=(self._value(node.args[0]),))
+        if isinstance(module, AttentionProducts) and not node.kwargs:
+            queries, keys, values, *added = map(self._value, node.args)
+            return Products(
+                output=node.name, queries=queries, keys=keys, values=values, products=module, bias=next(iter(added), None)
+            )
         return self._call(node, module)
 
     def _of_function(self, node: fx.Node) -> Step:
@@ -331,23 +342,27 @@ class _Translation:
         if node.target is operator.getitem and (stride := _stride_of(node.args[1])):
             return Subsample(output=node.name, input=self._value(node.args[0]), stride=stride)
         channelwise = node.target is operator.mul and len(self._names(node)) == 2
-        return self._call(node, cast("Callable[..., Any]", node.target), channelwise=channelwise)
+        moves = node.target in _MOVING_FUNCTIONS
+        return self._call(node, cast("Callable[..., Any]", node.target), channelwise=channelwise, moves=moves)
 
     def _of_method(self, node: fx.Node) -> Step:
         if node.target == "mean" and _is_over_pixels(node):
             return Mean(output=node.name, input=self._value(node.args[0]))
-        return self._call(
-            node, _Method(cast(str, node.target)), channelwise=node.target == "mean" and _keeps_channels(node)
-        )
+        method = cast(str, node.target)
+        if method in _POINTWISE_METHODS:
+            call = self._call(node, _Method(method))
+            return Pointwise(output=node.name, input=call.arguments[0], function=call.function)
+        channelwise = method == "mean" and _keeps_channels(node)
+        return self._call(node, _Method(method), channelwise=channelwise, moves=method in _MOVING_METHODS)
 
-    def _call(self, node: fx.Node, function: Callable[..., Any], *, channelwise: bool = False) -> Call:
+    def _call(self, node: fx.Node, function: Callable[..., Any], *, channelwise: bool = False, moves: bool = False) -> Call:
         """A node as a call of torch."""
         operands = {argument: _Operand(index) for index, argument in enumerate(node.all_input_nodes)}
         args, kwargs = _with_leaves(
             (node.args, node.kwargs), lambda leaf: operands[leaf] if isinstance(leaf, fx.Node) else leaf
         )
         bound = _Bound(function, args, kwargs)
-        return Call(output=node.name, function=bound, arguments=self._names(node), channelwise=channelwise)
+        return Call(output=node.name, function=bound, arguments=self._names(node), channelwise=channelwise, moves=moves)
 
     def _names(self, node: fx.Node) -> tuple[str, ...]:
         return tuple(self.values[argument] for argument in node.all_input_nodes)

@@ -22,7 +22,7 @@ KEPT_BYTES = 2**20
 
 def in_kernel(step: Step) -> TypeGuard[Conv]:
     """Whether a step is a convolution that the kernel can compute."""
-    return isinstance(step, Conv) and step.groups == 1
+    return isinstance(step, Conv) and step.groups == step.in_span == step.out_span == 1
 
 
 def kind_of(step: Conv) -> int:

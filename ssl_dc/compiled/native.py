@@ -14,7 +14,7 @@ from ssl_dc.compiled.arena import Arena, Cells, shapes_of
 from ssl_dc.compiled.eager import compute, decided
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
 from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, in_kernel, kind_of, padded
-from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, Mask, MaxPool, Mean, Plan, Pointwise, Relu, Step
+from ssl_dc.compiled.plan import Conv, Decide, Linear, MaxPool, Mean, Plan, Relu, Step
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""
@@ -169,7 +169,10 @@ class NativeProgram:
     def _view(self, name: str, memory: _ImageMemory) -> Tensor:
         """A value of the arena, or those of its channels that are present."""
         whole = self._arena.view(name, memory.arena)
-        return whole[:, : len(self._kept(self._picked[name], memory))] if name in self._picked else whole
+        if name not in self._picked:
+            return whole
+        index = self._sites[self._picked[name]]
+        return whole[:, : whole.shape[1] * int(memory.count[index]) // self._site_table[index].channels]
 
     def _keep(self, site: str, kept: Tensor, memory: _ImageMemory) -> None:
         index = self._sites[site]
@@ -258,15 +261,15 @@ class NativeProgram:
 
 
 def _picked_values(plan: Plan) -> dict[str, str]:
-    """The values that hold only the open channels of a site, by the name of the site."""
+    """The values that hold only the open channels or heads of a site, by the name of the site."""
     picked: dict[str, str] = {}
     for step in plan.steps:
-        if isinstance(step, (Conv, Linear)) and step.out_site is not None:
-            picked[step.output] = step.out_site
-        elif isinstance(step, (Pointwise, Relu, Mask)) or (isinstance(step, Call) and step.channelwise):
+        if isinstance(step, (Conv, Linear)):
+            site = step.out_site
+        else:  # every other step treats channels, or heads, by themselves
             site = next((picked[value] for value in step.inputs if value in picked), None)
-            if site is not None:
-                picked[step.output] = site
+        if site is not None and not isinstance(step, Decide):
+            picked[step.output] = site
     return picked
 
 

@@ -93,7 +93,8 @@ def _check(step: Step, plan: Plan) -> None:
     elif isinstance(step, Conv):
         what = f"the layer {step.layer}, which has a weight that is not finite, too many inputs, or groups"
         sums = step.weight[0].numel() * LARGEST_CODE * LARGEST_WEIGHT
-        known = step.groups == 1 and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
+        known = step.groups == step.in_span == step.out_span == 1
+        known = known and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
     else:
         what = f"the step {step.output!r} ({type(step).__name__})"
     picked = any(isinstance(maker, Conv) and maker.out_site for value in step.inputs for maker in plan.makers(value))

@@ -306,7 +306,7 @@ def untrained(model: str, gating: str) -> ssl_dc.Model:
     """A network whose norms, branches and thresholds differ from each other, so that its gates open about half."""
     config = ssl_dc.RunConfig.model_validate(
         {
-            "backbone": {"name": "timm", "model": model, **NETWORKS[model]},
+            "backbone": {"name": "timm", "model": model, **NETWORKS.get(model, {})},
             "data": {"name": "digits", "image_size": 32},
             "gating": gating,
             "budget": {"target": 0.9},
