@@ -323,6 +323,8 @@ class _Translation:
             if isinstance(norm, nn.BatchNorm2d):
                 return Norm(output=node.name, input=self._value(node.args[0]), norm=norm)
             return Call(output=node.name, function=norm, arguments=(self._value(node.args[0]),))
+        if isinstance(module, nn.LayerNorm):
+            return Call(output=node.name, function=module, arguments=(self._value(node.args[0]),))
         if isinstance(module, AttentionProducts) and not node.kwargs:
             queries, keys, values, *added = map(self._value, node.args)
             return Products(
