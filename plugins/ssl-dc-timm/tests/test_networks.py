@@ -350,7 +350,7 @@ def test_the_compiled_network_gives_the_features_of_the_reference(model: str, ga
 
 @pytest.mark.parametrize("model", [*NETWORKS, "regnety_002", "seresnext26d_32x4d"])
 def test_the_compiled_network_multiplies_what_the_cost_model_counts(model: str) -> None:
-    """Every mask saves what is promised: in dense layers, depthwise and grouped ones, squeeze-and-excitation, and attention."""
+    """Every mask saves what is promised, in layers of every kind and in attention."""
     network = untrained(model, "dgnet")
     plan = network.compile_gated(backend="torch").plan
     cost = network.encoder.backbone(network.gated_route).cost_model(32)
