@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.backbones.base import Backbone, GatePoint
-from ssl_dc.compiled.activations import activation_of_function, activation_of_module
+from ssl_dc.compiled.activations import ACTIVATIONS, Activation, activation_of_function, activation_of_module
 from ssl_dc.compiled.plan import (
     Add,
     Call,
@@ -31,6 +32,7 @@ from ssl_dc.compiled.plan import (
     Norm,
     Plan,
     Pointwise,
+    Products,
     Relu,
     Scale,
     Step,
@@ -46,12 +48,18 @@ IMAGES = "images"
 
 _POINTWISE_MODULES = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.ReLU6)
 _POINTWISE_FUNCTIONS = (F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.tanh)
+_POINTWISE_METHODS = {"sigmoid", "tanh"}
 """What maps each number by itself, and takes no other value."""
 _UNCHANGED = (nn.Identity, nn.Dropout)
 """Layers that give their input in evaluation mode."""
-_LAYOUT_METHODS = {"reshape", "view", "flatten", "unsqueeze", "squeeze", "permute", "transpose"}
-_LAYOUT_FUNCTIONS = (operator.getitem, torch.reshape, torch.flatten, torch.unsqueeze, torch.permute, torch.transpose)
-"""What moves the numbers of a value and computes none."""
+_MOVING_METHODS = {
+    *("reshape", "view", "permute", "transpose", "unbind", "contiguous", "chunk", "flatten", "unsqueeze", "squeeze"),
+}
+_MOVING_FUNCTIONS = (
+    operator.getitem,
+    *(torch.reshape, torch.permute, torch.transpose, torch.unbind, torch.chunk, torch.flatten, torch.unsqueeze),
+)
+"""What arranges the elements of its first argument anew."""
 
 
 def capture(backbone: Backbone, route: Route) -> Plan:
@@ -98,7 +106,7 @@ class _OneRoute(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Records the calls of a network in a graph; a gate site or a norm is one call.
+    """Records the calls of a network in a graph; a gate site, a norm or the products of attention are one call.
 
     ``fx.Tracer.trace`` replaces ``nn.Module.__call__`` and ``__getattr__`` for the whole process while it runs, which
     breaks the networks of other threads. Here only the forwards of the given network are replaced.
@@ -126,7 +134,7 @@ class _Tracer(fx.Tracer):
             m, (nn.ModuleList, nn.ModuleDict)
         ):  # these hold modules, and are never called
             return False
-        return isinstance(m, (GatePoint, RouteNorm)) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (GatePoint, RouteNorm, AttentionProducts)) or super().is_leaf_module(m, module_qualified_name)
 
     def create_arg(self, a: Any) -> Any:
         """What stands for a value in the graph; a route stands for itself, else it would be an operation that makes it."""
@@ -262,8 +270,8 @@ class _Translation:
         """Whether the value of a node is a tensor of the network, or such a one in another layout."""
         if node.op == "get_attr":
             return True
-        laid = (node.op == "call_method" and node.target in _LAYOUT_METHODS) or node.target in _LAYOUT_FUNCTIONS
-        return laid and all(argument in self.constants for argument in node.all_input_nodes)
+        moved = (node.op == "call_method" and node.target in _MOVING_METHODS) or node.target in _MOVING_FUNCTIONS
+        return moved and all(argument in self.constants for argument in node.all_input_nodes)
 
     def _constant(self, node: fx.Node) -> Any:
         """The value of a constant node."""
@@ -356,6 +364,11 @@ class _Translation:
             return Mean(output=node.name, input=self._value(node.args[0]), keepdim=True)
         if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
             return Flatten(output=node.name, input=self._value(node.args[0]))
+        if isinstance(module, AttentionProducts) and not node.kwargs:
+            queries, keys, values, *added = map(self._value, node.args)
+            return Products(
+                output=node.name, queries=queries, keys=keys, values=values, products=module, bias=next(iter(added), None)
+            )
         return self._call(node, module)
 
     def _norm(self, node: fx.Node, norm: nn.Module) -> Step:
@@ -384,7 +397,8 @@ class _Translation:
             return Subsample(output=node.name, input=self._value(node.args[0]), stride=stride)
         if node.target in (operator.mul, torch.mul) and _is_of_two(node):
             return self._product(node)
-        return self._call(node, cast("Callable[..., Any]", node.target), of_shapes=node.target is getattr)
+        function = cast("Callable[..., Any]", node.target)
+        return self._call(node, function, moves=function in _MOVING_FUNCTIONS, of_shapes=function is getattr)
 
     def _product(self, node: fx.Node) -> Step:
         """The product of two values, or of a value with a constant for each channel."""
@@ -396,20 +410,24 @@ class _Translation:
         return Multiply(output=node.name, left=self._value(node.args[0]), right=self._value(node.args[1]))
 
     def _of_method(self, node: fx.Node) -> Step:
-        if node.target == "mean" and (_is_over_pixels(node) or _keeps_channels(node)):
+        method = cast(str, node.target)
+        if method == "mean" and (_is_over_pixels(node) or _keeps_channels(node)):
             return Mean(output=node.name, input=self._value(node.args[0]), keepdim=_keeps_channels(node))
-        if node.target == "mul" and _is_of_two(node):
+        if method == "mul" and _is_of_two(node):
             return self._product(node)
-        return self._call(node, _Method(cast(str, node.target)), of_shapes=node.target == "size")
+        if method in _POINTWISE_METHODS:
+            function = Activation(method) if method in ACTIVATIONS else _Method(method)
+            return Pointwise(output=node.name, input=self._value(node.args[0]), function=function)
+        return self._call(node, _Method(method), moves=method in _MOVING_METHODS, of_shapes=method == "size")
 
-    def _call(self, node: fx.Node, function: Callable[..., Any], *, of_shapes: bool = False) -> Call:
+    def _call(self, node: fx.Node, function: Callable[..., Any], *, moves: bool = False, of_shapes: bool = False) -> Call:
         """A node as a call of torch."""
         operands = {argument: _Operand(index) for index, argument in enumerate(node.all_input_nodes)}
         args, kwargs = _with_leaves(
             (node.args, node.kwargs), lambda leaf: operands[leaf] if isinstance(leaf, fx.Node) else leaf
         )
         bound = _Bound(function, args, kwargs)
-        return Call(output=node.name, function=bound, arguments=self._names(node), of_shapes=of_shapes)
+        return Call(output=node.name, function=bound, arguments=self._names(node), moves=moves, of_shapes=of_shapes)
 
     def _names(self, node: fx.Node) -> tuple[str, ...]:
         return tuple(self._value(argument) for argument in node.all_input_nodes)

@@ -12,9 +12,11 @@ from torch import Tensor
 from ssl_dc.compiled.plan import (
     Add,
     Call,
+    Choice,
     Conv,
     Decide,
     Flatten,
+    JoinHeads,
     LayerNorm,
     Linear,
     Mask,
@@ -24,8 +26,10 @@ from ssl_dc.compiled.plan import (
     Norm,
     Plan,
     Pointwise,
+    Products,
     Relu,
     Scale,
+    SplitHeads,
     Step,
     Subsample,
     last_reads,
@@ -123,6 +127,14 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
         return y if step.activation is None else step.activation(y)
     if isinstance(step, Pointwise):
         return step.function(values[step.input])
+    if isinstance(step, SplitHeads):
+        return _split(step, values[step.input])
+    if isinstance(step, Products):
+        return step.products(*(values[name] for name in step.inputs))
+    if isinstance(step, JoinHeads):
+        return values[step.input].transpose(1, 2).flatten(2)
+    if isinstance(step, Choice):
+        return values[step.input][:, step.channels]
     if isinstance(step, Norm):
         return step.norm(values[step.input])
     if isinstance(step, Relu):
@@ -157,10 +169,34 @@ def weight_and_bias(step: Conv | Linear, kept: Mapping[str, Tensor]) -> tuple[Te
     """Weight and bias of a layer, of what its sites keep."""
     weight, bias = step.weight, step.bias
     if step.out_site is not None:
-        weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
-    if step.in_site is not None and not (isinstance(step, Conv) and step.is_depthwise):
-        weight = weight[:, kept[step.in_site]]
+        outputs = channels_of(kept[step.out_site], step.out_span)
+        weight, bias = weight[outputs], bias[outputs]
+    if step.in_site is not None and not (isinstance(step, Conv) and step.groups > 1):
+        weight = weight[:, channels_of(kept[step.in_site], step.in_span)]
     return weight, bias
+
+
+def channels_of(entries: Tensor, span: int) -> Tensor:
+    """The channels that entries of a mask stand for: ``span`` neighbouring ones each.
+
+    Args:
+        entries: Indices of entries, (n,) int64.
+        span: Channels of an entry.
+
+    Returns:
+        Indices of channels, (n * span,) int64.
+    """
+    return entries if span == 1 else (entries[:, None] * span + torch.arange(span)).flatten()
+
+
+def groups_with(step: Conv, outputs: int) -> int:
+    """The groups of a convolution with this many of its outputs; those that it keeps are whole groups."""
+    return max(1, step.groups * outputs // len(step.weight))
+
+
+def _split(step: SplitHeads, x: Tensor) -> Tensor:
+    by_head = x.view(*x.shape[:-1], x.shape[-1] // step.span, step.span)
+    return by_head[..., step.first : step.first + step.size].transpose(1, 2)
 
 
 def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Tensor:
@@ -170,9 +206,9 @@ def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor])
         _, _, height, width = step.shape(x.shape)
         y = bias[None, :, None, None].expand(1, len(bias), height, width)
     else:
-        groups = len(weight) if step.is_depthwise else step.groups
-        if step.is_depthwise and step.out_site is not None and step.in_site is None:
-            x = x[:, kept[step.out_site]]
+        if step.groups > 1 and step.out_site is not None and step.in_site is None:
+            x = x[:, channels_of(kept[step.out_site], step.in_span)]
+        groups = groups_with(step, len(weight))
         y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding, groups=groups)
     if step.residual is not None:
         y = y + values[step.residual]

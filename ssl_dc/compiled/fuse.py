@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from ssl_dc.compiled.activations import RELU, Activation
+from ssl_dc.compiled.heads import pick_heads
 from ssl_dc.compiled.plan import (
     Add,
-    Call,
     Conv,
     Decide,
     Flatten,
@@ -32,7 +32,8 @@ from ssl_dc.gating.sites import Granularity
 def fuse(plan: Plan) -> Plan:
     """The same network in fewer steps that compute only what the masks keep."""
     folds = (_fold_subsample, _fold_flatten, _fold_norm, _fold_scale, _fold_activation)
-    for fused in (*folds, _pick_channels, _pick_region, _run_branch_if_open, _fold_add, _fold_activation):
+    picks = (_pick_channels, pick_heads, _pick_region)
+    for fused in (*folds, *picks, _run_branch_if_open, _fold_add, _fold_activation):
         for step in plan.steps:
             if step in plan.steps:  # an earlier exchange may have removed it
                 plan = fused(plan, step)
@@ -125,12 +126,13 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
     layer = _conv_before(plan, value, activated=True) if step.site.axis == 1 else _linear_before(plan, value)
     if layer is None or not _is_dense(layer) or layer.out_site is not None:
         return plan
-    if len(layer.weight) != step.site.channels:  # an entry of the mask is a group of channels
+    span, rest = divmod(len(layer.weight), step.site.channels)
+    if rest:
         return plan
     readers = plan.readers(step.output)
     kind = type(layer)
     picked: dict[Step, Sequence[Step]] = {
-        reader: (replace(reader, in_site=step.site.name),)
+        reader: (replace(reader, in_site=step.site.name, in_span=span),)
         for reader in readers
         if isinstance(reader, (Conv, Linear))
         and type(reader) is kind
@@ -140,7 +142,7 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
     }
     if len(picked) < len(readers) or step.output == plan.output:
         return plan
-    chosen: list[Step] = [replace(layer, out_site=step.site.name), *between]
+    chosen: list[Step] = [replace(layer, out_site=step.site.name, out_span=span), *between]
     moved = [*chosen[:-1], replace(chosen[-1], output=step.output)]  # after the decision
     return plan.exchanged({layer: (), **dict.fromkeys(between, ()), step: moved, **picked})
 
@@ -153,8 +155,9 @@ def _is_dense(step: Conv | Linear) -> bool:
 def _pick_region(plan: Plan, step: Step) -> Plan:
     """Turn a channel mask into a choice of channels in all steps around it that treat each channel by itself.
 
-    These are depthwise convolutions before the mask, and squeeze-and-excitation after it: the mask then also chooses the
-    inputs of the first layer of that, and the outputs of the second.
+    These are depthwise and grouped convolutions before the mask, and squeeze-and-excitation after it: the mask then also
+    chooses the inputs of the first layer of that, and the outputs of the second. An entry of the mask may stand for several
+    neighbouring channels, if these are whole groups of each grouped convolution.
     """
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL and step.site.axis == 1):
         return plan
@@ -203,11 +206,14 @@ class _Region:
         return False
 
     def _pick_outputs(self, conv: Conv, name: str) -> bool:
-        fits = conv.residual is None and conv.out_site is None and len(conv.weight) == self.site.channels
-        if not fits or not (conv.groups == 1 or conv.is_depthwise):
+        free = conv.residual is None and conv.out_site is None
+        span, rest = divmod(len(conv.weight), self.site.channels)
+        if not free or rest or (conv.groups > 1 and conv.groups % self.site.channels):
             return False
-        picked = replace(conv, output=name, out_site=self.site.name)
-        if conv.is_depthwise:
+        picked = replace(conv, output=name, out_site=self.site.name, out_span=span)
+        if conv.groups > 1:
+            inputs = conv.groups * conv.weight.shape[1]
+            picked = replace(picked, in_span=inputs // self.site.channels)
             before = dict(self.picked)
             if self.plan.read_once(conv.input) and self._pick_before(conv.input):
                 picked = replace(picked, in_site=self.site.name)
@@ -224,10 +230,10 @@ class _Region:
 
     def _pick_reader(self, reader: Step, value: str) -> bool:
         if isinstance(reader, Conv) and reader.groups == 1 and reader.residual != value and reader.in_site is None:
-            self.picked[reader] = (replace(reader, in_site=self.site.name),)
-            return True
-        by_channel = isinstance(reader, Multiply) or (isinstance(reader, Mean) and reader.keepdim)
-        if not (by_channel or (isinstance(reader, Call) and reader.channelwise)):
+            span, rest = divmod(reader.weight.shape[1], self.site.channels)
+            self.picked[reader] = (replace(reader, in_site=self.site.name, in_span=span),)
+            return not rest
+        if not (isinstance(reader, Multiply) or (isinstance(reader, Mean) and reader.keepdim)):
             return False
         self.picked[reader] = (reader,)
         others = [other for other in reader.inputs if other != value]

@@ -30,12 +30,13 @@ Weighted: TypeAlias = Conv | Linear | LayerNorm | Scale
 
 def in_kernel(step: Step) -> TypeGuard[Conv]:
     """Whether a step is a convolution that the kernel can compute."""
-    return isinstance(step, Conv) and (step.groups == 1 or step.is_depthwise)
+    plain = isinstance(step, Conv) and step.in_span == step.out_span == 1
+    return plain and isinstance(step, Conv) and (step.groups == 1 or step.is_depthwise)
 
 
 def is_layer(step: Step) -> TypeGuard[Conv | Linear]:
     """Whether a step is a layer that the kernel can compute."""
-    return isinstance(step, Linear) or in_kernel(step)
+    return (isinstance(step, Linear) and step.in_span == step.out_span == 1) or in_kernel(step)
 
 
 def kind_of(step: Conv | Linear) -> int:

@@ -204,7 +204,10 @@ class NativeProgram:
         """A value of the arena, or those of its channels that are present."""
         whole = self._arena.view(name, memory.arena)
         site = self._placement.picked.get(name)
-        return whole if site is None else whole.narrow(self._placement.axes[name], 0, len(self._kept(site, memory)))
+        if site is None:
+            return whole
+        index, axis = self._sites[site], self._placement.axes[name]
+        return whole.narrow(axis, 0, whole.shape[axis] * int(memory.count[index]) // self._site_table[index].channels)
 
     def _keep(self, site: str, kept: Tensor, memory: _ImageMemory) -> None:
         index = self._sites[site]

@@ -9,7 +9,7 @@ import torch
 
 from ssl_dc.compiled.activations import Activation
 from ssl_dc.compiled.eager import compute
-from ssl_dc.compiled.layout import in_kernel
+from ssl_dc.compiled.layout import in_kernel, is_layer
 from ssl_dc.compiled.plan import (
     Add,
     Call,
@@ -73,7 +73,7 @@ class Placement:
         if isinstance(step, Conv):
             return in_kernel(step) and self._channels_are(FIRST, step.input) and self._adds_equals(step)
         if isinstance(step, Linear):
-            return self._channels_are(LAST, step.input)
+            return is_layer(step) and self._channels_are(LAST, step.input)
         if isinstance(step, (MaxPool, Mean)):
             return self._channels_are(FIRST, step.input)
         if isinstance(step, (LayerNorm, Scale)):
@@ -146,15 +146,13 @@ class Placement:
 
 
 def _picked_values(plan: Plan) -> dict[str, str]:
-    """The values that hold only the open channels of a site, by the name of the site."""
+    """The values that hold only the open channels or heads of a site, by the name of the site."""
     picked: dict[str, str] = {}
     for step in plan.steps:
         if isinstance(step, (Conv, Linear)):
             site = step.out_site
-        elif isinstance(step, (Pointwise, Relu, Mask, Mean, Multiply)) or (isinstance(step, Call) and step.channelwise):
+        else:  # every other step treats channels, or heads, by themselves
             site = next((picked[value] for value in step.inputs if value in picked), None)
-        else:
-            site = None
-        if site is not None:
+        if site is not None and not isinstance(step, Decide):
             picked[step.output] = site
     return picked

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.compiled.activations import Activation
 from ssl_dc.gating.base import Gate, PooledRule
 from ssl_dc.gating.sites import GateSite
@@ -46,7 +47,10 @@ class Conv(Step):
         residual: Name of the value that is added; None: nothing is.
         activation: The activation that follows; None: none does.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
-        out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
+        out_site: Name of the channel site whose mask says which outputs are needed; the others are 0. A grouped convolution
+            has one site on both sides, or only this one if all inputs are there.
+        in_span: How many neighbouring inputs an entry of the site's mask stands for.
+        out_span: How many neighbouring outputs an entry of the site's mask stands for.
     """
 
     input: str
@@ -60,6 +64,8 @@ class Conv(Step):
     activation: Activation | None = None
     in_site: str | None = None
     out_site: str | None = None
+    in_span: int = 1
+    out_span: int = 1
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -68,10 +74,7 @@ class Conv(Step):
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each output is made of one input of its own.
-
-        Such a convolution has one site on both sides, or only ``out_site`` if all inputs are there.
-        """
+        """Whether each output is made of one input of its own."""
         return self.groups == len(self.weight) > 1 == self.weight.shape[1]
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
@@ -94,6 +97,8 @@ class Linear(Step):
         activation: The activation that follows; None: none does.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
         out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
+        in_span: How many neighbouring inputs an entry of the site's mask stands for.
+        out_span: How many neighbouring outputs an entry of the site's mask stands for.
     """
 
     input: str
@@ -103,6 +108,8 @@ class Linear(Step):
     activation: Activation | None = None
     in_site: str | None = None
     out_site: str | None = None
+    in_span: int = 1
+    out_span: int = 1
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -125,6 +132,80 @@ class Pointwise(Step):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitHeads(Step):
+    """The queries, the keys or the values of each attention head: (N, T, heads * span) to (N, heads, T, size).
+
+    Attributes:
+        span: Channels of a head in the input.
+        first: The first of them that is taken.
+        size: How many are taken.
+    """
+
+    input: str
+    span: int
+    first: int
+    size: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value with all channels of a head side by side."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Products(Step):
+    """Softmax attention between positions: queries (N, heads, T, D) with keys, and the resulting weights with values.
+
+    Attributes:
+        queries: Name of a value (N, heads, T, D).
+        keys: Name of a value (N, heads, S, D).
+        values: Name of a value (N, heads, S, E).
+        products: Called with the queries, the keys and the values, and the bias if there is one.
+        bias: Name of what is added before the softmax; None: nothing is.
+    """
+
+    queries: str
+    keys: str
+    values: str
+    products: AttentionProducts
+    bias: str | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The queries, the keys, the values, and the bias."""
+        return (self.queries, self.keys, self.values, *([] if self.bias is None else [self.bias]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JoinHeads(Step):
+    """The heads side by side: (N, heads, T, E) to (N, T, heads * E)."""
+
+    input: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value of each head."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice(Step):
+    """Some channels of (N, C, H, W), always the same.
+
+    Attributes:
+        channels: Their indices, ascending.
+    """
+
+    input: str
+    channels: Tensor
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value with all channels."""
         return (self.input,)
 
 
@@ -344,15 +425,14 @@ class Call(Step):
     Attributes:
         function: Called with the values of ``arguments``.
         arguments: Names of the values, in the order of the function's parameters.
-        channelwise: Whether it treats each channel of (N, C, H, W) by itself, and maps zeros to zeros. It may then be
-            called with the channels that are present.
         of_shapes: Whether it depends on the shapes of its arguments only.
+        moves: Whether it only arranges the elements of its first argument anew. The other arguments are sizes.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
-    channelwise: bool = False
     of_shapes: bool = False
+    moves: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

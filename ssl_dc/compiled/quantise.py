@@ -97,7 +97,7 @@ def _check(step: Step, plan: Plan) -> None:
         faults = "a weight that is not finite, too many inputs, groups, or another activation than ReLU"
         what = f"the layer {step.layer}, which has {faults}"
         sums = step.weight[0].numel() * LARGEST_CODE * LARGEST_WEIGHT
-        plain = step.groups == 1 and step.activation in (None, RELU)
+        plain = step.groups == step.in_span == step.out_span == 1 and step.activation in (None, RELU)
         known = plain and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
     else:
         what = f"the step {step.output!r} ({type(step).__name__})"

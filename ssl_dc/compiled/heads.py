@@ -1,0 +1,212 @@
+"""Leaves out attention heads: the layers around attention compute only the heads that a mask opens.
+
+Between the linear layers and the products a network arranges channels anew, with sizes that count all heads. These steps
+are replaced by steps that take any number of heads. Which channels a head consists of is found by running the network's own
+steps on the numbers of the channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_dc.compiled.plan import Call, JoinHeads, LayerNorm, Linear, Mask, Plan, Pointwise, Products, SplitHeads, Step
+from ssl_dc.gating.sites import Granularity
+
+POSITIONS = 7
+"""Positions of the values that the steps are run on."""
+
+
+class _NotFoundError(Exception):
+    """The steps around a mask are not those of attention whose heads can be left out."""
+
+
+def pick_heads(plan: Plan, step: Step) -> Plan:
+    """Turn a mask of attention heads into a choice of heads, in the layers before them, the products and the layers after.
+
+    Nothing may lie between the layers and the products but steps that arrange channels anew, layer norms of each head, and
+    functions of each number. Otherwise the plan stays as it is.
+    """
+    if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL and step.site.axis != 1):
+        return plan
+    try:
+        return _Attention(plan, step).with_heads_picked()
+    except _NotFoundError:
+        return plan
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The queries, the keys or the values of attention.
+
+    Attributes:
+        layer: The linear layer that makes them.
+        value: The name of the value (N, heads, T, D), before it is normalised.
+        rows: The outputs of the layer that each head consists of, (heads, D).
+        moving: The steps that arrange them.
+        by_head: The steps after these, in order: each treats every head by itself.
+    """
+
+    layer: Linear
+    value: str
+    rows: Tensor
+    moving: frozenset[Step]
+    by_head: tuple[Step, ...]
+
+
+class _Attention:
+    """The steps between the linear layers in front of attention and a mask of its heads.
+
+    Args:
+        plan: The plan.
+        mask: The mask.
+
+    Raises:
+        _NotFoundError: If there are no such steps, or something else reads what they compute.
+    """
+
+    def __init__(self, plan: Plan, mask: Mask) -> None:
+        self.plan, self.mask, self.heads = plan, mask, mask.site.channels
+        self.products, self.joining = self._back_to_products()
+        if self.products.bias is not None:  # it may differ from head to head
+            raise _NotFoundError
+        names = (self.products.queries, self.products.keys, self.products.values)
+        self.parts = [self._part(name) for name in names]
+        self.layers = list(dict.fromkeys(part.layer for part in self.parts))
+        self.width = self._check_joining()
+        self.readers = plan.readers(mask.output)
+        inside = {self.products, mask, *self.joining, *self.layers}
+        inside |= {step for part in self.parts for step in (*part.moving, *part.by_head)}
+        if any(reader not in inside for step in inside - {mask} for reader in plan.readers(step.output)):
+            raise _NotFoundError
+        if plan.output in {step.output for step in inside}:
+            raise _NotFoundError
+        self.inside = inside
+
+    def with_heads_picked(self) -> Plan:
+        """The plan that computes only the heads that the mask opens."""
+        site = self.mask.site.name
+        picked: dict[Step, Sequence[Step]] = {}
+        for reader in self.readers:
+            if not isinstance(reader, Linear) or reader.in_site is not None:
+                raise _NotFoundError
+            picked[reader] = (replace(reader, in_site=site, in_span=self.width),)
+        before = [step for layer in self.layers for step in self._layer_and_parts(layer)]
+        by_head = dict.fromkeys(step for part in self.parts for step in part.by_head)
+        after = [step for step in self.joining if isinstance(step, Pointwise)]
+        joined: list[Step] = [JoinHeads(output=f"{self.products.output}.joined", input=self.products.output)]
+        for step in after:
+            joined.append(replace(step, input=joined[-1].output))
+        joined[-1] = replace(joined[-1], output=self.mask.output)
+        chosen = [*before, *by_head, self.products, *joined]  # after the decision
+        return self.plan.exchanged({**dict.fromkeys(self.inside, ()), self.mask: chosen, **picked})
+
+    def _layer_and_parts(self, layer: Linear) -> Iterator[Step]:
+        """A layer whose outputs are ordered by heads, and the steps that take queries, keys or values from it."""
+        parts = [part for part in self.parts if part.layer is layer]
+        rows = torch.cat([part.rows for part in parts], dim=1)
+        if not torch.equal(rows.flatten().sort().values, torch.arange(len(layer.weight))):
+            raise _NotFoundError
+        span = rows.shape[1]
+        order = rows.flatten()
+        yield replace(
+            layer, weight=layer.weight[order], bias=layer.bias[order], out_site=self.mask.site.name, out_span=span
+        )
+        first = 0
+        for part in parts:
+            size = part.rows.shape[1]
+            yield SplitHeads(output=part.value, input=layer.output, span=span, first=first, size=size)
+            first += size
+
+    def _back_to_products(self) -> tuple[Products, list[Step]]:
+        """The products whose heads the mask acts on, and the steps between them and the mask, in order."""
+        between: list[Step] = []
+        maker = self._maker(self.mask.input)
+        while isinstance(maker, Pointwise) or (isinstance(maker, Call) and maker.moves):
+            between.insert(0, maker)
+            maker = self._maker(maker.inputs[0])
+        if not isinstance(maker, Products):
+            raise _NotFoundError
+        return maker, between
+
+    def _part(self, name: str) -> _Part:
+        by_head: list[Step] = []
+        while _is_by_head(maker := self._maker(name)):
+            by_head.insert(0, maker)
+            name = maker.inputs[0]
+        value = name
+        moving: set[Step] = set()
+        while isinstance(maker := self._maker(name), Call) and maker.moves:
+            moving.add(maker)
+            name = maker.inputs[0]
+        if not isinstance(maker, Linear) or maker.in_site is not None or maker.out_site is not None:
+            raise _NotFoundError
+        rows = self._rows(maker, value)
+        if any(isinstance(step, LayerNorm) and step.weight.shape != rows.shape[1:] for step in by_head):
+            raise _NotFoundError
+        return _Part(maker, value, rows, frozenset(moving), tuple(by_head))
+
+    def _rows(self, layer: Linear, value: str) -> Tensor:
+        """The outputs of a layer that each head of a value (N, heads, T, D) consists of, (heads, D)."""
+        outputs = len(layer.weight)
+        numbers = torch.arange(POSITIONS * outputs).view(1, POSITIONS, outputs)
+        moved = self._evaluated(value, {layer.output: numbers, **self._given(layer)})
+        if moved.ndim != 4 or moved.shape[:3] != (1, self.heads, POSITIONS):
+            raise _NotFoundError
+        rows = moved[0, :, 0]
+        if not torch.equal(moved[0], rows[:, None] + outputs * torch.arange(POSITIONS)[:, None]):
+            raise _NotFoundError
+        return rows
+
+    def _check_joining(self) -> int:
+        """Channels of a head in front of the mask, where the heads must lie side by side."""
+        shape = (1, self.heads, POSITIONS, self.parts[2].rows.shape[1])
+        numbers = torch.arange(torch.Size(shape).numel()).view(shape)
+        given = {name: value for layer in self.layers for name, value in self._given(layer).items()}
+        joined = numbers
+        known: dict[str, Any] = {self.products.output: numbers, **given}
+        for step in self.joining:  # the functions of each number would change the numbers
+            joined = joined if isinstance(step, Pointwise) else self._evaluated(step.output, known)
+            known[step.output] = joined
+        if not torch.equal(joined, numbers.transpose(1, 2).flatten(2)):
+            raise _NotFoundError
+        return shape[3]
+
+    def _given(self, layer: Linear) -> dict[str, Tensor]:
+        """The input of a layer, of which later steps take the size."""
+        return {layer.input: torch.zeros(1, POSITIONS, layer.weight.shape[1])}
+
+    def _evaluated(self, value: str, known: Mapping[str, Any]) -> Tensor:
+        """A value, computed by calls from values that are known."""
+        try:
+            found = self._computed(value, dict(known))
+        except _NotFoundError:
+            raise
+        except Exception as error:  # a stranger's function may raise anything at sizes that are not the network's
+            raise _NotFoundError from error
+        if not isinstance(found, Tensor):
+            raise _NotFoundError
+        return found
+
+    def _computed(self, value: str, known: dict[str, Any]) -> Any:
+        if value not in known:
+            maker = self._maker(value)
+            if not isinstance(maker, Call):
+                raise _NotFoundError
+            known[value] = maker.function(*(self._computed(argument, known) for argument in maker.arguments))
+        return known[value]
+
+    def _maker(self, value: str) -> Step:
+        makers = self.plan.makers(value)
+        if len(makers) != 1:
+            raise _NotFoundError
+        return makers[0]
+
+
+def _is_by_head(step: Step) -> bool:
+    """Whether a step on (N, heads, T, D) treats each head by itself, and all heads alike."""
+    return isinstance(step, Pointwise) or (isinstance(step, LayerNorm) and step.axis == -1)
