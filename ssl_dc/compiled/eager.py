@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_dc.compiled.plan import (
     Add,
+    Attention,
     Call,
     Choice,
     Conv,
@@ -132,7 +133,9 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     if isinstance(step, Products):
         return step.products(*(values[name] for name in step.inputs))
     if isinstance(step, JoinHeads):
-        return values[step.input].transpose(1, 2).flatten(2)
+        return _joined(values[step.input])
+    if isinstance(step, Attention):
+        return _joined(step.products(*attended(step, values)))
     if isinstance(step, Choice):
         return values[step.input][:, step.channels]
     if isinstance(step, Norm):
@@ -192,6 +195,15 @@ def channels_of(entries: Tensor, span: int) -> Tensor:
 def groups_with(step: Conv, outputs: int) -> int:
     """The groups of a convolution with this many of its outputs; those that it keeps are whole groups."""
     return max(1, step.groups * outputs // len(step.weight))
+
+
+def attended(step: Attention, values: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Queries, keys and values of attention, (N, heads, T, D) each."""
+    return tuple(_split(part, values[part.input]) for part in step.parts)
+
+
+def _joined(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
 
 
 def _split(step: SplitHeads, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from ssl_dc.compiled.activations import RELU, Activation
-from ssl_dc.compiled.heads import pick_heads
+from ssl_dc.compiled.heads import fuse_attention, order_heads, pick_heads
 from ssl_dc.compiled.plan import (
     Add,
     Conv,
@@ -32,7 +32,7 @@ from ssl_dc.gating.sites import Granularity
 def fuse(plan: Plan) -> Plan:
     """The same network in fewer steps that compute only what the masks keep."""
     folds = (_fold_subsample, _fold_flatten, _fold_norm, _fold_scale, _fold_activation)
-    picks = (_pick_channels, pick_heads, _pick_region)
+    picks = (_pick_channels, pick_heads, order_heads, fuse_attention, _pick_region)
     for fused in (*folds, *picks, _run_branch_if_open, _fold_add, _fold_activation):
         for step in plan.steps:
             if step in plan.steps:  # an earlier exchange may have removed it

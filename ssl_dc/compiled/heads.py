@@ -14,7 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.plan import Call, JoinHeads, LayerNorm, Linear, Mask, Plan, Pointwise, Products, SplitHeads, Step
+from ssl_dc.compiled.plan import (
+    Attention,
+    Call,
+    JoinHeads,
+    LayerNorm,
+    Linear,
+    Mask,
+    Plan,
+    Pointwise,
+    Products,
+    SplitHeads,
+    Step,
+)
 from ssl_dc.gating.sites import Granularity
 
 POSITIONS = 7
@@ -34,9 +46,40 @@ def pick_heads(plan: Plan, step: Step) -> Plan:
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL and step.site.axis != 1):
         return plan
     try:
-        return _Attention(plan, step).with_heads_picked()
+        return _Attention(plan, step.input, step).with_heads_in_order()
     except _NotFoundError:
         return plan
+
+
+def order_heads(plan: Plan, step: Step) -> Plan:
+    """Let the layer before attention give its channels head by head, as :func:`pick_heads` does, where there is no mask."""
+    if not isinstance(step, Products):
+        return plan
+    joined = step.output
+    while len(readers := plan.readers(joined)) == 1 and isinstance(readers[0], Call) and readers[0].moves:
+        joined = readers[0].output
+    try:
+        return _Attention(plan, joined).with_heads_in_order()
+    except _NotFoundError:
+        return plan
+
+
+def fuse_attention(plan: Plan, step: Step) -> Plan:
+    """Make the steps that split, multiply and join heads one step, if nothing lies between them."""
+    if not isinstance(step, JoinHeads) or not plan.read_once(step.input):
+        return plan
+    (products,) = plan.makers(step.input)
+    if not isinstance(products, Products) or products.bias is not None:
+        return plan
+    parts = [maker for value in products.inputs for maker in plan.makers(value)]
+    splits = [part for part in parts if isinstance(part, SplitHeads) and plan.read_once(part.output)]
+    if len(splits) < 3:
+        return plan
+    queries, keys, values = splits
+    attention = Attention(
+        output=step.output, queries=queries, keys=keys, values=values, products=products.products, when=step.when
+    )
+    return plan.exchanged({products: (), **dict.fromkeys(splits, ()), step: (attention,)})
 
 
 @dataclass(frozen=True)
@@ -59,51 +102,59 @@ class _Part:
 
 
 class _Attention:
-    """The steps between the linear layers in front of attention and a mask of its heads.
+    """The steps between the linear layers in front of attention and its heads side by side.
 
     Args:
         plan: The plan.
-        mask: The mask.
+        joined: Name of the value (N, T, heads * E) in which the heads are side by side.
+        mask: The mask of the heads that reads this value; None: all heads are computed.
 
     Raises:
         _NotFoundError: If there are no such steps, or something else reads what they compute.
     """
 
-    def __init__(self, plan: Plan, mask: Mask) -> None:
-        self.plan, self.mask, self.heads = plan, mask, mask.site.channels
-        self.products, self.joining = self._back_to_products()
-        if self.products.bias is not None:  # it may differ from head to head
+    def __init__(self, plan: Plan, joined: str, mask: Mask | None = None) -> None:
+        self.plan, self.mask = plan, mask
+        self.heads = 0 if mask is None else mask.site.channels
+        self.site = None if mask is None else mask.site.name
+        self.products, self.joining = self._back_to_products(joined)
+        if self.products.bias is not None or not self.joining:  # a bias may differ from head to head
             raise _NotFoundError
         names = (self.products.queries, self.products.keys, self.products.values)
         self.parts = [self._part(name) for name in names]
         self.layers = list(dict.fromkeys(part.layer for part in self.parts))
         self.width = self._check_joining()
-        self.readers = plan.readers(mask.output)
-        inside = {self.products, mask, *self.joining, *self.layers}
+        self.last: Step = self.joining[-1] if mask is None else mask
+        inside = {self.products, self.last, *self.joining, *self.layers}
         inside |= {step for part in self.parts for step in (*part.moving, *part.by_head)}
-        if any(reader not in inside for step in inside - {mask} for reader in plan.readers(step.output)):
+        if any(reader not in inside for step in inside - {self.last} for reader in plan.readers(step.output)):
             raise _NotFoundError
         if plan.output in {step.output for step in inside}:
             raise _NotFoundError
         self.inside = inside
 
-    def with_heads_picked(self) -> Plan:
-        """The plan that computes only the heads that the mask opens."""
-        site = self.mask.site.name
-        picked: dict[Step, Sequence[Step]] = {}
-        for reader in self.readers:
-            if not isinstance(reader, Linear) or reader.in_site is not None:
-                raise _NotFoundError
-            picked[reader] = (replace(reader, in_site=site, in_span=self.width),)
+    def with_heads_in_order(self) -> Plan:
+        """The plan with the channels of each head side by side; it computes only the heads that the mask opens."""
         before = [step for layer in self.layers for step in self._layer_and_parts(layer)]
         by_head = dict.fromkeys(step for part in self.parts for step in part.by_head)
         after = [step for step in self.joining if isinstance(step, Pointwise)]
         joined: list[Step] = [JoinHeads(output=f"{self.products.output}.joined", input=self.products.output)]
         for step in after:
             joined.append(replace(step, input=joined[-1].output))
-        joined[-1] = replace(joined[-1], output=self.mask.output)
+        joined[-1] = replace(joined[-1], output=self.last.output)
         chosen = [*before, *by_head, self.products, *joined]  # after the decision
-        return self.plan.exchanged({**dict.fromkeys(self.inside, ()), self.mask: chosen, **picked})
+        return self.plan.exchanged({**dict.fromkeys(self.inside, ()), self.last: chosen, **self._readers_picked()})
+
+    def _readers_picked(self) -> dict[Step, Sequence[Step]]:
+        """The layers after the mask, with a choice of their inputs."""
+        if self.mask is None:
+            return {}
+        picked: dict[Step, Sequence[Step]] = {}
+        for reader in self.plan.readers(self.mask.output):
+            if not isinstance(reader, Linear) or reader.in_site is not None:
+                raise _NotFoundError
+            picked[reader] = (replace(reader, in_site=self.site, in_span=self.width),)
+        return picked
 
     def _layer_and_parts(self, layer: Linear) -> Iterator[Step]:
         """A layer whose outputs are ordered by heads, and the steps that take queries, keys or values from it."""
@@ -114,7 +165,11 @@ class _Attention:
         span = rows.shape[1]
         order = rows.flatten()
         yield replace(
-            layer, weight=layer.weight[order], bias=layer.bias[order], out_site=self.mask.site.name, out_span=span
+            layer,
+            weight=layer.weight[order],
+            bias=layer.bias[order],
+            out_site=self.site,
+            out_span=1 if self.site is None else span,
         )
         first = 0
         for part in parts:
@@ -122,10 +177,10 @@ class _Attention:
             yield SplitHeads(output=part.value, input=layer.output, span=span, first=first, size=size)
             first += size
 
-    def _back_to_products(self) -> tuple[Products, list[Step]]:
-        """The products whose heads the mask acts on, and the steps between them and the mask, in order."""
+    def _back_to_products(self, joined: str) -> tuple[Products, list[Step]]:
+        """The products, and the steps between them and their heads side by side, in order."""
         between: list[Step] = []
-        maker = self._maker(self.mask.input)
+        maker = self._maker(joined)
         while isinstance(maker, Pointwise) or (isinstance(maker, Call) and maker.moves):
             between.insert(0, maker)
             maker = self._maker(maker.inputs[0])
@@ -155,6 +210,8 @@ class _Attention:
         outputs = len(layer.weight)
         numbers = torch.arange(POSITIONS * outputs).view(1, POSITIONS, outputs)
         moved = self._evaluated(value, {layer.output: numbers, **self._given(layer)})
+        if moved.ndim == 4 and not self.heads:
+            self.heads = moved.shape[1]
         if moved.ndim != 4 or moved.shape[:3] != (1, self.heads, POSITIONS):
             raise _NotFoundError
         rows = moved[0, :, 0]

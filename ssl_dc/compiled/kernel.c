@@ -187,6 +187,7 @@ typedef struct {
     const float *w;       /* the weights of one block of outputs: [input][tap][V vectors] */
     const int32_t *kept;  /* indices of the kept inputs; NULL: all */
     int inputs, kernel_h, kernel_w, line, stride, plane;
+    int64_t length;       /* floats from the weights of an input to those of the next */
 } Columns;
 
 /* Computes V vectors of outputs of each of P pixels. */
@@ -197,9 +198,8 @@ INLINE void columns_tile(const int P, const int V, const float *const *x, const 
         vec b = *(const vec *)(bias + v * VL);
         for (int p = 0; p < P; p++) acc[p][v] = b;
     }
-    int taps = c->kernel_h * c->kernel_w;
     for (int j = 0; j < c->inputs; j++) {
-        const float *w = c->w + (int64_t)(c->kept ? c->kept[j] : j) * taps * V * VL;
+        const float *w = c->w + (c->kept ? c->kept[j] : j) * c->length;
         for (int ky = 0; ky < c->kernel_h; ky++) {
             int64_t tap = (int64_t)ky * c->line + (int64_t)j * c->plane;
             for (int kx = 0; kx < c->kernel_w; kx++, tap += c->stride, w += V * VL) {
@@ -267,7 +267,7 @@ typedef struct {
 
 static void columns(const Op *op, const State *s, int member, int members, Block of) {
     Columns c = {NULL, kept_of(s, op->in_site), count_of(s, op->in_site, op->x.channels),
-                 op->kernel_h, op->kernel_w, op->x.line, op->x.stride, op->x.plane};
+                 op->kernel_h, op->kernel_w, op->x.line, op->x.stride, op->x.plane, 0};
     int vectors = (of.outputs + VL - 1) / VL, blocks = (vectors + NV - 1) / NV, pixels = op->y.height * op->y.width;
     int64_t tiles = ((int64_t)pixels + CP - 1) / CP;
     int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
@@ -283,7 +283,7 @@ static void columns(const Op *op, const State *s, int member, int members, Block
         pixels_at(op, s, CP, pixel, x, y);
         for (int p = 0; p < CP; p++) y[p] += first * VL;
         if (op->has_residual) residuals_at(op, s, CP, pixel, first * VL, residual);
-        c.w = of.weight + first * VL * length;
+        c.w = of.weight + first * VL * length, c.length = (int64_t)op->kernel_h * op->kernel_w * here * VL;
         if (c.kept && first + NV < vectors)
             fetch_block(&c, of.weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
         COLUMNS_OF[left > 1][here](x, &c, of.bias + first * VL, y, op->has_residual ? residual : NULL, relu);
@@ -325,6 +325,7 @@ static void picked_columns(const Op *op, State *s, int member, Team *team) {
 
 #include "depthwise.h"
 #include "channelwise.h"
+#include "attention.h"
 
 /* Pack the kept weights of a convolution that picks both: [kept output][tap][kept input, padded to whole vectors].
  * Returns the padded number of inputs. */
@@ -423,6 +424,7 @@ static void decide(const Op *op, State *s) {
     for (int c = 0; c < site->channels; c++)
         if (op->bias2[c] + dot(op->weight2 + (int64_t)c * padded, hidden, padded) >= 0) s->kept[site->first + count++] = c;
     s->count[op->site] = count;
+    widen(s, op->site);
 }
 
 static void execute(const Op *op, State *s, int member, Team *team) {
@@ -470,6 +472,9 @@ static void execute(const Op *op, State *s, int member, Team *team) {
         break;
     case LAYER_NORM:
         layer_norm(op, s, member, members);
+        break;
+    case ATTENTION:
+        attention(op, s, member, members);
         break;
     }
 }

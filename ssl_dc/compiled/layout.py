@@ -15,7 +15,7 @@ from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, ACTIVATE, HOST = range(8)
-PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, NOTHING = range(8, 14)
+PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, NOTHING = range(8, 15)
 """The kinds of operation, as in ``enum kind`` in program.h."""
 FEW_INPUTS = 160
 """A convolution with up to this many inputs for each output packs the weights of picked outputs: in longer dot products the
@@ -30,13 +30,12 @@ Weighted: TypeAlias = Conv | Linear | LayerNorm | Scale
 
 def in_kernel(step: Step) -> TypeGuard[Conv]:
     """Whether a step is a convolution that the kernel can compute."""
-    plain = isinstance(step, Conv) and step.in_span == step.out_span == 1
-    return plain and isinstance(step, Conv) and (step.groups == 1 or step.is_depthwise)
+    return isinstance(step, Conv) and (step.groups == 1 or step.is_depthwise)
 
 
 def is_layer(step: Step) -> TypeGuard[Conv | Linear]:
     """Whether a step is a layer that the kernel can compute."""
-    return (isinstance(step, Linear) and step.in_span == step.out_span == 1) or in_kernel(step)
+    return isinstance(step, Linear) or in_kernel(step)
 
 
 def kind_of(step: Conv | Linear) -> int:
@@ -61,6 +60,8 @@ def as_convolution(step: Conv | Linear) -> Conv:
         activation=step.activation,
         in_site=step.in_site,
         out_site=step.out_site,
+        in_span=step.in_span,
+        out_span=step.out_span,
     )
 
 

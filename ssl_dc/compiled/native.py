@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ssl_dc.compiled.activations import RELU, Activation
 from ssl_dc.compiled.arena import Arena, Cells, shapes_of
-from ssl_dc.compiled.eager import compute, decided
+from ssl_dc.compiled.eager import channels_of, compute, decided
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
 from ssl_dc.compiled.layout import (
     ACTIVATE,
     ADD,
+    ATTENTION,
     DEPTHWISE,
     GATE,
     HOST,
@@ -34,6 +35,7 @@ from ssl_dc.compiled.layout import (
 from ssl_dc.compiled.placement import Placement
 from ssl_dc.compiled.plan import (
     Add,
+    Attention,
     Conv,
     Decide,
     Flatten,
@@ -76,9 +78,10 @@ class NativeProgram:
         self.plan, self.kernel = plan, kernel
         self.threads = max(1, min(threads, kernel.max_threads))
         shapes = shapes_of(plan, image_size)
-        self._placement = Placement(plan, shapes)
+        self._placement = Placement(plan, shapes, kernel.vector)
         self._arena = Arena(self._placement, self._cells())
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
+        self._wide: dict[tuple[str, int], int] = {}
         ops = [self._op(step, weights) for step in plan.steps]
         self.host_steps = {
             index: weights.step_with(step)
@@ -86,16 +89,15 @@ class NativeProgram:
             if op.kind == HOST
         }
         self._ops = (Op * len(ops))(*ops)
-        widths = [site.channels for site in plan.sites]
-        firsts = [sum(widths[:index]) for index in range(len(widths))]
-        self._site_table = (Site * max(1, len(widths)))(*(Site(*pair) for pair in zip(widths, firsts, strict=True)))
-        self.n_masks = sum(widths)
+        table = self._sites_of(plan)
+        self._site_table = (Site * max(1, len(table)))(*table)
+        self.n_masks = sum(site.channels for site in plan.sites)
         self.features = shapes[plan.output][-1]
         self._program = Program(
             self._ops,
             self._site_table,
             len(ops),
-            len(widths),
+            len(plan.sites),
             self.n_masks,
             self.features,
             self._arena.activation(plan.input),
@@ -185,9 +187,9 @@ class NativeProgram:
                 self._keep(step.site.name, row.nonzero().flatten(), memory)
             return
         for memory, values in zip(images, inputs, strict=True):
-            value = compute(step, values, {name: self._kept(name, memory) for name in self._sites})
+            value = compute(step, values, _Kept(self, memory))
             if not self._arena.holds(step.output):
-                memory.elsewhere[step.output] = value
+                memory.elsewhere[step.output] = _outside(value, memory.arena)
                 continue
             whole = self._arena.view(step.output, memory.arena)
             axis = self._placement.axes[step.output]
@@ -214,14 +216,41 @@ class NativeProgram:
         first = self._site_table[index].first
         memory.kept[first : first + len(kept)] = kept
         memory.count[index] = len(kept)
+        for (name, span), wide in self._wide.items():
+            if name == site:
+                channels, first = channels_of(kept, span), self._site_table[wide].first
+                memory.kept[first : first + len(channels)] = channels
+                memory.count[wide] = len(channels)
 
-    def _kept(self, site: str, memory: _ImageMemory) -> Tensor:
+    def _site(self, name: str | None, span: int = 1) -> int:
+        """Index of the list of open entries of a site, or of the channels that these stand for; -1 without a site."""
+        if name is None or span == 1:
+            return -1 if name is None else self._sites[name]
+        return self._wide.setdefault((name, span), len(self._sites) + len(self._wide))
+
+    def _sites_of(self, plan: Plan) -> list[Site]:
+        """The table of sites: those of the plan, then the channels that their entries stand for."""
+        sites = {site.name: site for site in plan.sites}
+        wanted = [*((name, 1) for name in sites), *self._wide]
+        table: list[Site] = []
+        first = 0
+        for name, span in wanted:
+            table.append(Site(sites[name].channels * span, first, span, -1))
+            first += sites[name].channels * span
+        for (name, _), index in self._wide.items():
+            site = table[self._sites[name]]
+            table[index].wider, site.wider = site.wider, index
+        return table
+
+    def kept(self, site: str, memory: _ImageMemory) -> Tensor:
+        """The open entries of a site in an image, (n,) int64."""
         index = self._sites[site]
         first = self._site_table[index].first
         return memory.kept[first : first + int(memory.count[index])].long()
 
     def _image_memory(self) -> _ImageMemory:
-        return _ImageMemory(self._site_table, self._new_arena(), self._scratch, self.n_masks, len(self._sites))
+        entries = sum(site.channels for site in self._site_table)
+        return _ImageMemory(self._site_table, self._new_arena(), self._scratch, entries, len(self._site_table))
 
     def _cells(self) -> Cells:
         """How values lie in the arena."""
@@ -241,6 +270,8 @@ class NativeProgram:
         if op.kind == DEPTHWISE:
             pixels = (op.x.height + 2 * op.pad_h) * (op.x.width + 2 * op.pad_w)
             return int(outputs * (taps + 1 + pixels))
+        if op.kind == ATTENTION:
+            return int(self.threads * self.kernel.queries * padded(op.residual.height, self.kernel.vector))
         if op.kind in (GATE, MEAN):
             channels = padded(op.x.channels, self.kernel.vector)
             return int((self.kernel.parts + 1) * channels + padded(op.hidden, self.kernel.vector))
@@ -278,8 +309,8 @@ class NativeProgram:
         op.activation, op.step = 0 if step.activation is None else step.activation.number, step.stride
         op.kernel_h, op.kernel_w = step.weight.shape[2:]
         op.pad_h, op.pad_w = step.padding
-        op.in_site = -1 if step.in_site is None else self._sites[step.in_site]
-        op.out_site = -1 if step.out_site is None else self._sites[step.out_site]
+        op.in_site = self._site(step.in_site, step.in_span)
+        op.out_site = self._site(step.out_site, step.out_span)
         if step.residual is not None:
             op.has_residual, op.residual = 1, self._arena.activation(step.residual)
         self._weigh(op, step, weights)
@@ -312,8 +343,41 @@ class NativeProgram:
             op.eps = step.eps if isinstance(step, LayerNorm) else 0
             self._weigh(op, step, weights)
         op.x = self._arena.activation(value)
-        picked = self._placement.picked.get(value)
-        op.in_site = -1 if picked is None else self._sites[picked]
+        if isinstance(step, Attention):
+            self._attend(op, step)
+        elif value in self._placement.picked:
+            op.in_site = self._site(self._placement.picked[value], self._placement.span(value))
+
+    def _attend(self, op: Op, step: Attention) -> None:
+        """Fill in attention: queries are x, keys the residual, values z."""
+        op.kind = ATTENTION
+        op.heads = self._placement.shapes[step.queries.input][-1] // step.queries.span
+        op.head, op.value_head = step.queries.size, step.values.size
+        op.in_site = self._site(self._placement.picked.get(step.queries.input))
+        op.scale_of_scores = op.head**-0.5 if step.products.scale is None else step.products.scale
+        op.spans[:] = [part.span for part in step.parts]
+        op.x, op.residual, op.z = (self._arena.activation(part.input) for part in step.parts)
+        for place, part in zip((op.x, op.residual, op.z), step.parts, strict=True):
+            place.offset += part.first
+
+
+class _Kept(dict[str, Tensor]):
+    """The open entries of sites in an image, by name; only those that are asked for are looked up."""
+
+    def __init__(self, program: NativeProgram, memory: _ImageMemory) -> None:
+        super().__init__()
+        self._program, self._memory = program, memory
+
+    def __missing__(self, site: str) -> Tensor:
+        return self._program.kept(site, self._memory)
+
+
+def _outside(value: Any, arena: Tensor) -> Any:
+    """A value without views of the arena, whose places are used again."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_outside(each, arena) for each in value)
+    inside = isinstance(value, Tensor) and value.untyped_storage().data_ptr() == arena.untyped_storage().data_ptr()
+    return value.clone() if inside else value
 
 
 class _ImageMemory:

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.compiled.activations import Activation
 from ssl_dc.compiled.eager import compute
 from ssl_dc.compiled.layout import in_kernel, is_layer
 from ssl_dc.compiled.plan import (
     Add,
+    Attention,
     Call,
     Conv,
     Decide,
@@ -40,6 +42,7 @@ class Placement:
         plan: The plan.
         shapes: The shape of each value for one image, all channels kept, or (); see
             :func:`ssl_dc.compiled.arena.shapes_of`.
+        vector: Channels that the kernel computes at once.
 
     Attributes:
         plan: The plan.
@@ -49,8 +52,8 @@ class Placement:
         axes: For each value of two to four axes the axis of its channels.
     """
 
-    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.plan, self.shapes = plan, shapes
+    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], vector: int) -> None:
+        self.plan, self.shapes, self._vector = plan, shapes, vector
         self.picked = _picked_values(plan)
         self.constants = self._constants()
         self.axes = self._axes()
@@ -82,6 +85,11 @@ class Placement:
             return self._are_alike(step.left, step.right) and not {step.left, step.right} & self.picked.keys()
         if isinstance(step, Multiply):
             return self.factors(step) is not None
+        if isinstance(step, Attention):
+            whole = all(part.size % self._vector == 0 for part in step.parts)
+            return (
+                whole and type(step.products) is AttentionProducts and all(len(self.shapes[value]) == 3 for value in values)
+            )
         if isinstance(step, Flatten):
             return self.shapes[step.input][2:] == (1, 1) and step.input not in self.picked
         return isinstance(step, Relu) or (isinstance(step, Pointwise) and isinstance(step.function, Activation))
@@ -94,6 +102,11 @@ class Placement:
                 same = self.picked.get(whole) == self.picked.get(pixel)
                 return (whole, pixel) if same else None
         return None
+
+    def span(self, value: str) -> int:
+        """How many channels of a picked value an entry of the mask stands for."""
+        entries = next(site.channels for site in self.plan.sites if site.name == self.picked[value])
+        return self.shapes[value][self.axes[value]] // entries
 
     def _channels_are(self, axis: int, value: str) -> bool:
         """Whether the channels of a value are on an axis; those of (1, C) are on both."""

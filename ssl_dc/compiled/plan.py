@@ -193,6 +193,33 @@ class JoinHeads(Step):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Attention(Step):
+    """Attention from the layers before it to tokens (N, T, heads * E): heads are split, multiplied and joined.
+
+    Attributes:
+        queries: How the queries are taken out of a value.
+        keys: How the keys are.
+        values: How the values are.
+        products: What is called with all three, each (N, heads, T, D).
+    """
+
+    queries: SplitHeads
+    keys: SplitHeads
+    values: SplitHeads
+    products: AttentionProducts
+
+    @property
+    def parts(self) -> tuple[SplitHeads, SplitHeads, SplitHeads]:
+        """Queries, keys and values."""
+        return self.queries, self.keys, self.values
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The values that hold queries, keys and values: one if one layer makes all three."""
+        return tuple(dict.fromkeys(part.input for part in self.parts))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Choice(Step):
     """Some channels of (N, C, H, W), always the same.
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.eager import EagerRun, weight_and_bias
-from ssl_dc.compiled.plan import Conv, Decide, Linear, Plan, Products, Step
+from ssl_dc.compiled.eager import EagerRun, attended, weight_and_bias
+from ssl_dc.compiled.plan import Attention, Conv, Decide, Linear, Plan, Products, Step
 
 
 def macs_of(plan: Plan, image_size: int) -> int:
@@ -43,6 +43,8 @@ class CountedRun(EagerRun):
             self.macs += weight_and_bias(step, kept)[0].numel() * positions.numel()
         elif isinstance(step, Products):
             self.macs += step.products.macs(*(values[name] for name in step.inputs[:3]))
+        elif isinstance(step, Attention):
+            self.macs += step.products.macs(*attended(step, values))
         return value
 
 

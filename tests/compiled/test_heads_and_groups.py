@@ -17,7 +17,7 @@ from ssl_dc.backbones.base import Backbone, GatePoint, Masks
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import compiled
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.plan import Conv, Decide, Linear, Mask, Products
+from ssl_dc.compiled.plan import Attention, Conv, Decide, Linear, Mask
 from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.compiled.plan_size import CountedRun, macs_of, parameters_of
 from ssl_dc.compiled.static import make_static
@@ -283,7 +283,7 @@ def test_what_a_plan_takes_over() -> None:
     layers = {step.layer: step for step in plan.steps if isinstance(step, Linear)}
     assert (layers["qkv"].out_site, layers["qkv"].out_span) == ("heads", 3 * SIZE)
     assert (layers["proj"].in_site, layers["proj"].in_span) == ("heads", SIZE)
-    assert sum(isinstance(step, Products) for step in plan.steps) == 1
+    assert sum(isinstance(step, Attention) for step in plan.steps) == 1
     assert not any(isinstance(step, Mask) for step in plan.steps)
 
 
