@@ -33,6 +33,7 @@ from ssl_dc.compiled.plan import (
     Plan,
     Pointwise,
     Products,
+    Rearrange,
     Relu,
     Scale,
     Step,
@@ -60,6 +61,8 @@ _MOVING_FUNCTIONS = (
     *(torch.reshape, torch.permute, torch.transpose, torch.unbind, torch.chunk, torch.flatten, torch.unsqueeze),
 )
 """What arranges the elements of its first argument anew."""
+_FORMS = {(0, 2, 3, 1): "last", (0, 3, 1, 2): "first"}
+"""The permutations that only move the channels."""
 
 
 def capture(backbone: Backbone, route: Route) -> Plan:
@@ -250,11 +253,13 @@ class _Translation:
         self.values: dict[fx.Node, str] = {}
         self.constants: dict[fx.Node, Any] = {}
         self.channels_last: dict[fx.Node, fx.Node] = {}
+        self.flattened: dict[fx.Node, fx.Node] = {}
 
     @torch.no_grad()
     def plan(self, graph: fx.Graph) -> Plan:
         output = ""
         self.channels_last = _channels_last(graph, self.modules)
+        self.flattened = _flattened_into_tokens(graph)
         for node in graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = IMAGES
@@ -288,6 +293,8 @@ class _Translation:
         """Add the step of a node; the name of the node's value."""
         if node in self.channels_last:
             return self._value(self.channels_last[node])
+        if node in self.flattened:
+            return self._value(self.flattened[node])
         if node.op == "call_module":
             module = self.modules[cast(str, node.target)]
             if isinstance(module, _UNCHANGED):
@@ -418,6 +425,9 @@ class _Translation:
         if method in _POINTWISE_METHODS:
             function = Activation(method) if method in ACTIVATIONS else _Method(method)
             return Pointwise(output=node.name, input=self._value(node.args[0]), function=function)
+        form = "tokens" if node.args[0] in self.flattened else _FORMS.get(_order_of(node))
+        if form is not None:
+            return Rearrange(output=node.name, input=self._value(node.args[0]), form=form)
         return self._call(node, _Method(method), moves=method in _MOVING_METHODS, of_shapes=method == "size")
 
     def _call(self, node: fx.Node, function: Callable[..., Any], *, moves: bool = False, of_shapes: bool = False) -> Call:
@@ -471,12 +481,9 @@ def _channels_last(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> dict[fx
         )
 
     for node in graph.nodes:
-        if node.op != "call_method" or node.target != "permute" or not node.users:
-            continue
-        value, *order = node.args
-        match (*order[0],) if len(order) == 1 and isinstance(order[0], (tuple, list)) else (*order,):
+        match _order_of(node):
             case (0, 3, 1, 2) if for_gates(node):
-                found[node] = value
+                found[node] = node.args[0]
             case (0, 2, 1):
                 columns = [
                     user
@@ -484,7 +491,26 @@ def _channels_last(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> dict[fx
                     if (user.op, user.target, user.args[1:]) == ("call_method", "unsqueeze", (-1,))
                 ]
                 if len(columns) == len(node.users) and all(map(for_gates, columns)):
-                    found |= dict.fromkeys((node, *columns), value)
+                    found |= dict.fromkeys((node, *columns), node.args[0])
+    return found
+
+
+def _order_of(node: fx.Node) -> tuple[Any, ...]:
+    """The order of the axes of a node that permutes them; () for any other node."""
+    if node.op != "call_method" or node.target != "permute":
+        return ()
+    order = node.args[1:]
+    return tuple(order[0]) if len(order) == 1 and isinstance(order[0], (tuple, list)) else tuple(order)
+
+
+def _flattened_into_tokens(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
+    """Nodes ``x.flatten(2)`` that are read as ``x.flatten(2).transpose(1, 2)`` only, each with x."""
+    found: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        users = [(user.op, user.target, user.args[1:]) for user in node.users]
+        turned = users in ([("call_method", "transpose", (1, 2))], [("call_method", "transpose", (2, 1))])
+        if turned and (node.op, node.target, node.args[1:], node.kwargs) == ("call_method", "flatten", (2,), {}):
+            found[node] = node.args[0]
     return found
 
 

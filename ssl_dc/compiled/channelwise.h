@@ -9,13 +9,14 @@ INLINE const float *pixel_of(const Activation *a, const State *s, int64_t row, i
 /* Channels of x that are present, padded to whole vectors. */
 static int present(const Op *op, const State *s) { return (count_of(s, op->in_site, op->x.channels) + VL - 1) / VL * VL; }
 
+/* y = activation(x), pixel by pixel; y may have other rows than x, as tokens have. */
 static void activate(const Op *op, const State *s, int member, int members) {
     const int n = present(op, s);
     int64_t from, to;
-    share(op->y.height, member, members, &from, &to);
-    for (int64_t row = from; row < to; row++)
-        for (int column = 0; column < op->y.width; column++)
-            ACTIVATION_OF[op->activation](pixel_of(&op->x, s, row, column), (float *)pixel_of(&op->y, s, row, column), n);
+    share((int64_t)op->y.height * op->y.width, member, members, &from, &to);
+    for (int64_t i = from; i < to; i++)
+        ACTIVATION_OF[op->activation](pixel_of(&op->x, s, i / op->x.width, (int)(i % op->x.width)),
+                                      (float *)pixel_of(&op->y, s, i / op->y.width, (int)(i % op->y.width)), n);
 }
 
 /* y = x + residual */

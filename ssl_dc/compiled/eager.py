@@ -28,6 +28,7 @@ from ssl_dc.compiled.plan import (
     Plan,
     Pointwise,
     Products,
+    Rearrange,
     Relu,
     Scale,
     SplitHeads,
@@ -157,6 +158,9 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
         return values[step.input][:, :, :: step.stride, :: step.stride]
     if isinstance(step, Mean):
         return values[step.input].mean(dim=(2, 3), keepdim=step.keepdim)
+    if isinstance(step, Rearrange):
+        x = values[step.input]
+        return x.movedim(-1, 1) if step.form == "first" else (x.flatten(2) if step.form == "tokens" else x).movedim(1, -1)
     if isinstance(step, Flatten):
         return values[step.input].flatten(1)
     if isinstance(step, Mask):

@@ -46,6 +46,7 @@ from ssl_dc.compiled.plan import (
     Multiply,
     Plan,
     Pointwise,
+    Rearrange,
     Relu,
     Scale,
     Step,
@@ -329,7 +330,7 @@ class NativeProgram:
             op.pad_h, op.pad_w = step.padding, step.padding
         elif isinstance(step, Mean):
             op.kind = MEAN
-        elif isinstance(step, (Relu, Flatten)):
+        elif isinstance(step, (Relu, Flatten, Rearrange)):
             op.kind, op.activation = ACTIVATE, RELU.number if isinstance(step, Relu) and step.relu else 0
         elif isinstance(step, Pointwise) and isinstance(step.function, Activation):
             op.kind, op.activation = ACTIVATE, step.function.number

@@ -26,6 +26,7 @@ from ssl_dc.compiled.plan import (
     Multiply,
     Plan,
     Pointwise,
+    Rearrange,
     Relu,
     Scale,
     Step,
@@ -90,6 +91,11 @@ class Placement:
             return (
                 whole and type(step.products) is AttentionProducts and all(len(self.shapes[value]) == 3 for value in values)
             )
+        if isinstance(step, Rearrange):
+            return (
+                self._channels_are(LAST if step.form == "first" else FIRST, step.input)
+                and len(self.shapes[step.input]) == 4
+            )
         if isinstance(step, Flatten):
             return self.shapes[step.input][2:] == (1, 1) and step.input not in self.picked
         return isinstance(step, Relu) or (isinstance(step, Pointwise) and isinstance(step.function, Activation))
@@ -139,10 +145,12 @@ class Placement:
             ndim = len(self.shapes[step.output])
             if ndim == 3 or isinstance(step, Linear):
                 axes[step.output] = LAST
-            elif ndim == 2 or not isinstance(step, (LayerNorm, Call, Add, Pointwise, Relu, Mask, Scale)):
+            elif ndim == 2 or not isinstance(step, (LayerNorm, Rearrange, Call, Add, Pointwise, Relu, Mask, Scale)):
                 axes[step.output] = FIRST
             elif isinstance(step, LayerNorm):
                 axes[step.output] = step.axis
+            elif isinstance(step, Rearrange):
+                axes[step.output] = LAST if step.form == "last" else FIRST
             elif isinstance(step, Call):
                 axes[step.output] = self._axis_read(step.output)
             else:

@@ -386,6 +386,24 @@ class Flatten(Step):
         return (self.input,)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rearrange(Step):
+    """The same numbers with the channels on another axis.
+
+    Attributes:
+        form: ``tokens`` for (N, C, H, W) to (N, H * W, C), ``last`` for (N, C, H, W) to (N, H, W, C), and ``first`` for
+            (N, H, W, C) to (N, C, H, W).
+    """
+
+    input: str
+    form: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value."""
+        return (self.input,)
+
+
 @dataclass
 class Dial:
     """The budget at which all gates of a plan decide. It may be turned between two calls.
