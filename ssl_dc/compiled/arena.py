@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_dc.compiled.eager import compute
 from ssl_dc.compiled.kernel_interface import Activation
-from ssl_dc.compiled.layout import COLUMNS, in_kernel, kind_of, padded
+from ssl_dc.compiled.layout import COLUMNS, kind_of, padded
 from ssl_dc.compiled.placement import FIRST, Placement
 from ssl_dc.compiled.plan import Conv, Decide, Plan, last_reads
 from ssl_dc.errors import RunError
@@ -206,5 +206,6 @@ def _is_planar(placement: Placement) -> bool:
     """Whether the images may stay channel after channel: all their readers must be able to read single elements."""
     readers = [step for step in placement.plan.readers(placement.plan.input) if step.output not in placement.constants]
     return all(
-        placement.in_kernel(step) and in_kernel(step) and step.groups == 1 and kind_of(step) == COLUMNS for step in readers
+        placement.in_kernel(step) and isinstance(step, Conv) and step.groups == 1 and kind_of(step) == COLUMNS
+        for step in readers
     )

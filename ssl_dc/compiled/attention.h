@@ -39,7 +39,7 @@ static void softmax(float *v, int n, float scale) {
     vec total = {0};
     for (int i = 0; i < n; i += VL) {
         vec e = exp_vec((*(const vec *)(v + i) - largest) * scale);
-        if (i == whole) e = first_lanes(e, n - whole);
+        if (i == whole) e = (vec)((ivec)e & lanes_below(n - whole));
         *(vec *)(v + i) = e;
         total += e;
     }

@@ -46,52 +46,67 @@ static void multiply(const Op *op, const State *s, int member, int members) {
         }
 }
 
-/* 1 / sqrt(x) by Newton's method, which needs no library; NaN if x is not finite. */
-static float reciprocal_root(double x) {
-    int64_t bits;
-    double y;
-    memcpy(&bits, &x, sizeof x);
-    bits = 0x5fe6eb50c7b537a9 - (bits >> 1);
-    memcpy(&y, &bits, sizeof y);
-    for (int i = 0; i < 4; i++) y *= 1.5 - 0.5 * x * y * y;
-    return (float)y;
+/* 1 / sqrt(v) of positive numbers, to 2 units in the last place: a guess from the bits and three steps of Newton's method */
+INLINE vec reciprocal_root(vec v) {
+    vec y = (vec)(0x5f375a86u - ((uvec)v >> 1));
+    for (int i = 0; i < 3; i++) y *= 1.5f - 0.5f * v * y * y;
+    return y;
 }
 
-/* v in the lanes that are below n, else 0 */
-INLINE vec first_lanes(vec v, int n) {
+/* A mask of the lanes that are below n */
+static ivec lanes_below(int n) {
     int32_t inside[VL];
     for (int lane = 0; lane < VL; lane++) inside[lane] = lane < n ? -1 : 0;
     ivec mask;
     memcpy(&mask, inside, sizeof mask);
-    return (vec)((ivec)v & mask);
+    return mask;
 }
 
-static void normalise(const float *x, float *y, int channels, const float *weight, const float *bias, float eps) {
-    const int whole = channels / VL * VL, rest = channels - whole;
-    vec total = {0}, squares = {0};
-    for (int i = 0; i < whole; i += VL) total += *(const vec *)(x + i);
-    if (rest) total += first_lanes(*(const vec *)(x + whole), rest);
-    const vec mean = all(sum_of(total) / (float)channels);
-    for (int i = 0; i < whole; i += VL) {
-        const vec v = *(const vec *)(x + i) - mean;
-        squares += v * v;
+/* Sums over the channels of up to VL pixels: of x - mean, or of its square. The sum of pixel p is in lane LANE[p]. */
+INLINE vec sums_over(const float *const *x, int pixels, int channels, const float *mean, int squared) {
+    const ivec last = lanes_below((channels - 1) % VL + 1), every = lanes_below(VL);
+    vec total[VL];
+    for (int p = 0; p < VL; p++) {
+        total[p] = (vec){0};
+        if (p >= pixels) continue;
+        for (int i = 0; i < channels; i += VL) {
+            const ivec inside = i + VL < channels ? every : last;
+            const vec v = (vec)((ivec)(*(const vec *)(x[p] + i) - mean[LANE[p]]) & inside);
+            if (squared) total[p] += v * v;
+            else total[p] += v;
+        }
     }
-    if (rest) {
-        const vec v = first_lanes(*(const vec *)(x + whole) - mean, rest);
-        squares += v * v;
-    }
-    const float scale = reciprocal_root(sum_of(squares) / (float)channels + eps);
-    for (int i = 0; i < channels; i += VL)
-        *(vec *)(y + i) = (*(const vec *)(x + i) - mean) * scale * *(const vec *)(weight + i) + *(const vec *)(bias + i);
+    return sums_of(total);
+}
+
+/* Normalise up to VL pixels over their channels. */
+static void normalise(const Op *op, const float *const *x, float *const *y, int pixels) {
+    const int channels = op->x.channels;
+    const float each = 1.0f / (float)channels;
+    float mean[VL] = {0}, scale[VL];
+    *(vec *)mean = sums_over(x, pixels, channels, mean, 0) * each;
+    *(vec *)scale = reciprocal_root(sums_over(x, pixels, channels, mean, 1) * each + op->eps);
+    for (int p = 0; p < pixels; p++)
+        for (int i = 0; i < channels; i += VL)
+            *(vec *)(y[p] + i) = (*(const vec *)(x[p] + i) - mean[LANE[p]]) * scale[LANE[p]] * *(const vec *)(op->weight + i) +
+                                 *(const vec *)(op->bias + i);
 }
 
 static void layer_norm(const Op *op, const State *s, int member, int members) {
+    const int pixels = op->y.height * op->y.width;
     int64_t from, to;
-    share(op->y.height, member, members, &from, &to);
-    for (int64_t row = from; row < to; row++)
-        for (int column = 0; column < op->y.width; column++)
-            normalise(pixel_of(&op->x, s, row, column), (float *)pixel_of(&op->y, s, row, column), op->x.channels, op->weight,
-                      op->bias, op->eps);
+    share(pixels, member, members, &from, &to);
+    for (int64_t first = from; first < to; first += VL) {
+        const int n = to - first < VL ? (int)(to - first) : VL;
+        const float *x[VL];
+        float *y[VL];
+        for (int p = 0; p < n; p++) {
+            const int64_t row = (first + p) / op->y.width;
+            const int column = (int)((first + p) % op->y.width);
+            x[p] = pixel_of(&op->x, s, row, column), y[p] = (float *)pixel_of(&op->y, s, row, column);
+        }
+        normalise(op, x, y, n);
+    }
 }
 
 #endif

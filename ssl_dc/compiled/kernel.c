@@ -193,7 +193,7 @@ typedef struct {
 /* Computes V vectors of outputs of each of P pixels. */
 INLINE void columns_tile(const int P, const int V, const float *const *x, const Columns *c, const float *bias, float *const *y,
                          const float *const *residual, int relu) {
-    vec acc[CP][NV];
+    vec acc[2 * CP][NV];
     for (int v = 0; v < V; v++) {
         vec b = *(const vec *)(bias + v * VL);
         for (int p = 0; p < P; p++) acc[p][v] = b;
@@ -206,7 +206,7 @@ INLINE void columns_tile(const int P, const int V, const float *const *x, const 
                 vec wv[NV];
 #pragma GCC unroll 8
                 for (int v = 0; v < V; v++) wv[v] = *(const vec *)(w + v * VL);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int p = 0; p < P; p++) {
                     float xs = x[p][tap];
 #pragma GCC unroll 8
@@ -224,34 +224,29 @@ INLINE void columns_tile(const int P, const int V, const float *const *x, const 
         }
 }
 
-#define COLUMNS_FN(V)                                                                                          \
-    static void columns_##V(const float *const *x, const Columns *c, const float *bias, float *const *y,       \
-                            const float *const *residual, int relu) {                                          \
-        columns_tile(CP, V, x, c, bias, y, residual, relu);                                                    \
-    }                                                                                                          \
-    static void columns_of_one_##V(const float *const *x, const Columns *c, const float *bias, float *const *y, \
-                                   const float *const *residual, int relu) {                                   \
-        columns_tile(1, V, x, c, bias, y, residual, relu);                                                     \
-    }
-COLUMNS_FN(1)
-COLUMNS_FN(2)
-#if NV >= 3
-COLUMNS_FN(3)
-COLUMNS_FN(4)
-#endif
 typedef void (*columns_fn)(const float *const *, const Columns *, const float *, float *const *, const float *const *, int);
-/* The functions for one pixel and for a whole tile, by the number of vectors. */
-static const columns_fn COLUMNS_OF[2][NV + 1] = {
-    {0, columns_of_one_1, columns_of_one_2,
-#if NV >= 3
-     columns_of_one_3, columns_of_one_4,
+#define COLUMNS_FN(name, P, V)                                                                                 \
+    static void name##_##V(const float *const *x, const Columns *c, const float *bias, float *const *y,       \
+                           const float *const *residual, int relu) {                                          \
+        columns_tile(P, V, x, c, bias, y, residual, relu);                                                    \
+    }
+#define COLUMNS_FNS(V) COLUMNS_FN(columns_of_one, 1, V) COLUMNS_FN(columns_of_tile, CP, V)
+COLUMNS_FNS(1) COLUMNS_FNS(2) COLUMNS_FN(columns_of_two, 2 * CP, 1)
+/* The functions for one pixel, a tile of CP pixels, and two tiles, by the number of vectors. Two tiles fill the registers where there are
+ * few vectors. */
+#if NV == 4
+COLUMNS_FNS(3) COLUMNS_FNS(4) COLUMNS_FN(columns_of_two, 2 * CP, 2)
+static const columns_fn COLUMNS_OF[3][NV + 1] = {
+    {0, columns_of_one_1, columns_of_one_2, columns_of_one_3, columns_of_one_4},
+    {0, columns_of_tile_1, columns_of_tile_2, columns_of_tile_3, columns_of_tile_4},
+    {0, columns_of_two_1, columns_of_two_2}};
+#else
+static const columns_fn COLUMNS_OF[3][NV + 1] = {
+    {0, columns_of_one_1, columns_of_one_2}, {0, columns_of_tile_1, columns_of_tile_2}, {0, columns_of_two_1}};
 #endif
-    },
-    {0, columns_1, columns_2,
-#if NV >= 3
-     columns_3, columns_4,
-#endif
-    }};
+
+/* How many tiles are computed at once if no block has more vectors. */
+static int tiles_at_once(int vectors) { return 2 * vectors <= NV ? 2 : 1; }
 
 /* Prefetch a part of the kept weights of the block of outputs at w. */
 INLINE void fetch_block(const Columns *c, const float *w, int vectors, int64_t part, int64_t parts) {
@@ -269,24 +264,24 @@ static void columns(const Op *op, const State *s, int member, int members, Block
     Columns c = {NULL, kept_of(s, op->in_site), count_of(s, op->in_site, op->x.channels),
                  op->kernel_h, op->kernel_w, op->x.line, op->x.stride, op->x.plane, 0};
     int vectors = (of.outputs + VL - 1) / VL, blocks = (vectors + NV - 1) / NV, pixels = op->y.height * op->y.width;
-    int64_t tiles = ((int64_t)pixels + CP - 1) / CP;
     int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
     int64_t kept = length / op->x.channels * c.inputs;
-    int relu = op->activation == RELU;
+    int relu = op->activation == RELU, at_once = tiles_at_once(vectors), most = at_once * CP;
+    int64_t tiles = ((int64_t)pixels + most - 1) / most;
     Part part = part_of(op, tiles, blocks, kept * vectors * VL, member, members);
     for (int64_t item = part.first_item; item < part.last_item; item++) {
         int64_t tile = part.first_tile + item % part.tiles;
         int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
-        int pixel = (int)tile * CP, left = pixels - pixel < CP ? pixels - pixel : CP;
-        const float *x[CP], *residual[CP];
-        float *y[CP];
-        pixels_at(op, s, CP, pixel, x, y);
-        for (int p = 0; p < CP; p++) y[p] += first * VL;
-        if (op->has_residual) residuals_at(op, s, CP, pixel, first * VL, residual);
+        int pixel = (int)tile * most, left = pixels - pixel < most ? pixels - pixel : most;
+        const float *x[2 * CP], *residual[2 * CP];
+        float *y[2 * CP];
+        pixels_at(op, s, most, pixel, x, y);
+        for (int p = 0; p < most; p++) y[p] += first * VL;
+        if (op->has_residual) residuals_at(op, s, most, pixel, first * VL, residual);
         c.w = of.weight + first * VL * length, c.length = (int64_t)op->kernel_h * op->kernel_w * here * VL;
         if (c.kept && first + NV < vectors)
             fetch_block(&c, of.weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
-        COLUMNS_OF[left > 1][here](x, &c, of.bias + first * VL, y, op->has_residual ? residual : NULL, relu);
+        COLUMNS_OF[left == 1 ? 0 : at_once][here](x, &c, of.bias + first * VL, y, op->has_residual ? residual : NULL, relu);
         if (op->activation > RELU)
             for (int p = 0; p < left; p++) ACTIVATION_OF[op->activation](y[p], y[p], here * VL);
     }
@@ -326,6 +321,7 @@ static void picked_columns(const Op *op, State *s, int member, Team *team) {
 #include "depthwise.h"
 #include "channelwise.h"
 #include "attention.h"
+#include "grouped.h"
 
 /* Pack the kept weights of a convolution that picks both: [kept output][tap][kept input, padded to whole vectors].
  * Returns the padded number of inputs. */
@@ -463,6 +459,9 @@ static void execute(const Op *op, State *s, int member, Team *team) {
         break;
     case ACTIVATE:
         activate(op, s, member, members);
+        break;
+    case GROUPED:
+        grouped(op, s, member, members);
         break;
     case ADD:
         add(op, s, member, members);

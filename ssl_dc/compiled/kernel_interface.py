@@ -52,6 +52,8 @@ class Op(Structure):
         ("residual_scale", c_void_p),
         ("low", c_float),
         ("x_zero", c_int32),
+        ("group_inputs", c_int32),
+        ("group_outputs", c_int32),
         ("eps", c_float),
         ("heads", c_int32),
         ("head", c_int32),

@@ -15,7 +15,7 @@ from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, ACTIVATE, HOST = range(8)
-PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, NOTHING = range(8, 15)
+PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, GROUPED, NOTHING = range(8, 16)
 """The kinds of operation, as in ``enum kind`` in program.h."""
 FEW_INPUTS = 160
 """A convolution with up to this many inputs for each output packs the weights of picked outputs: in longer dot products the
@@ -28,14 +28,9 @@ Weighted: TypeAlias = Conv | Linear | LayerNorm | Scale
 """The steps whose weights are laid out."""
 
 
-def in_kernel(step: Step) -> TypeGuard[Conv]:
-    """Whether a step is a convolution that the kernel can compute."""
-    return isinstance(step, Conv) and (step.groups == 1 or step.is_depthwise)
-
-
 def is_layer(step: Step) -> TypeGuard[Conv | Linear]:
-    """Whether a step is a layer that the kernel can compute."""
-    return isinstance(step, Linear) or in_kernel(step)
+    """Whether a step is a layer, whose weights are laid out."""
+    return isinstance(step, (Conv, Linear))
 
 
 def kind_of(step: Conv | Linear) -> int:
@@ -175,6 +170,8 @@ class Weights:
         """The kind of operation that computes a layer."""
         if isinstance(step, Conv) and step.is_depthwise:
             return DEPTHWISE
+        if isinstance(step, Conv) and step.groups > 1:
+            return GROUPED
         few = step.weight[0].numel() <= FEW_INPUTS and step.input not in self._pixels
         return PICKED if kind_of(step) == ROWS and few else kind_of(step)
 
@@ -205,6 +202,9 @@ class Weights:
 
     def _laid(self, step: Conv) -> Laid:
         """The weights of a convolution of the plan, laid out anew."""
+        if self.kind(step) == GROUPED:
+            by_group = step.bias.view(step.groups, -1)
+            return Laid(grouped(step.weight, step.groups, self._kernel), pad(by_group, 1, self._kernel.vector).contiguous())
         lay = {DEPTHWISE: depthwise, COLUMNS: columns, PICKED: columns}.get(self.kind(step), rows)
         return Laid(lay(step.weight, self._kernel), pad(step.bias, 0, self._kernel.vector))
 
@@ -214,6 +214,8 @@ class Weights:
         outputs, inputs, height, width = step.weight.shape
         if self.kind(step) == DEPTHWISE:
             return laid.transpose(1, 2).flatten(0, 1)[:outputs].reshape(step.weight.shape)
+        if self.kind(step) == GROUPED:
+            return laid[..., : outputs // step.groups].permute(0, 4, 1, 2, 3).reshape(step.weight.shape)
         if self.kind(step) not in (COLUMNS, PICKED):
             return laid[..., :inputs].permute(0, 3, 1, 2).contiguous()
         sizes = torch.arange(padded(outputs, self._kernel.vector)).split(self._kernel.block)
@@ -253,6 +255,11 @@ def columns(weight: Tensor, kernel: Kernel) -> Tensor:
 def depthwise(weight: Tensor, kernel: Kernel) -> Tensor:
     """Weight (channels, 1, h, w) as (vectors of channels, taps, channels of a vector)."""
     return pad(weight.flatten(1), 0, kernel.vector).view(-1, kernel.vector, weight[0].numel()).transpose(1, 2).contiguous()
+
+
+def grouped(weight: Tensor, groups: int, kernel: Kernel) -> Tensor:
+    """Weight (out, inputs of a group, h, w) as (groups, inputs, h, w, outputs of a group padded to whole vectors)."""
+    return pad(weight.unflatten(0, (groups, -1)).permute(0, 2, 3, 4, 1), 4, kernel.vector).contiguous()
 
 
 def _laid_rule(rule: PooledRule, kernel: Kernel) -> tuple[Tensor, ...]:

@@ -79,7 +79,7 @@ class NativeProgram:
         self.plan, self.kernel = plan, kernel
         self.threads = max(1, min(threads, kernel.max_threads))
         shapes = shapes_of(plan, image_size)
-        self._placement = Placement(plan, shapes, kernel.vector)
+        self._placement = Placement(plan, shapes, kernel)
         self._arena = Arena(self._placement, self._cells())
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
         self._wide: dict[tuple[str, int], int] = {}
@@ -310,6 +310,7 @@ class NativeProgram:
         op.activation, op.step = 0 if step.activation is None else step.activation.number, step.stride
         op.kernel_h, op.kernel_w = step.weight.shape[2:]
         op.pad_h, op.pad_w = step.padding
+        op.group_inputs, op.group_outputs = step.weight.shape[1], len(step.weight) // step.groups
         op.in_site = self._site(step.in_site, step.in_span)
         op.out_site = self._site(step.out_site, step.out_span)
         if step.residual is not None:

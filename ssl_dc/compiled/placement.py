@@ -10,7 +10,7 @@ import torch
 from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.compiled.activations import Activation
 from ssl_dc.compiled.eager import compute
-from ssl_dc.compiled.layout import in_kernel, is_layer
+from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.plan import (
     Add,
     Attention,
@@ -43,7 +43,7 @@ class Placement:
         plan: The plan.
         shapes: The shape of each value for one image, all channels kept, or (); see
             :func:`ssl_dc.compiled.arena.shapes_of`.
-        vector: Channels that the kernel computes at once.
+        kernel: Gives the widths of a vector and of a block.
 
     Attributes:
         plan: The plan.
@@ -53,8 +53,8 @@ class Placement:
         axes: For each value of two to four axes the axis of its channels.
     """
 
-    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], vector: int) -> None:
-        self.plan, self.shapes, self._vector = plan, shapes, vector
+    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], kernel: Kernel) -> None:
+        self.plan, self.shapes, self._kernel = plan, shapes, kernel
         self.picked = _picked_values(plan)
         self.constants = self._constants()
         self.axes = self._axes()
@@ -75,9 +75,9 @@ class Placement:
         if isinstance(step, Decide):
             return step.rule is not None and self._channels_are(step.axis, step.input)
         if isinstance(step, Conv):
-            return in_kernel(step) and self._channels_are(FIRST, step.input) and self._adds_equals(step)
+            return self._convolves(step) and self._channels_are(FIRST, step.input) and self._adds_equals(step)
         if isinstance(step, Linear):
-            return is_layer(step) and self._channels_are(LAST, step.input)
+            return self._channels_are(LAST, step.input)
         if isinstance(step, (MaxPool, Mean)):
             return self._channels_are(FIRST, step.input)
         if isinstance(step, (LayerNorm, Scale)):
@@ -87,7 +87,7 @@ class Placement:
         if isinstance(step, Multiply):
             return self.factors(step) is not None
         if isinstance(step, Attention):
-            whole = all(part.size % self._vector == 0 for part in step.parts)
+            whole = all(part.size % self._kernel.vector == 0 for part in step.parts)
             return (
                 whole and type(step.products) is AttentionProducts and all(len(self.shapes[value]) == 3 for value in values)
             )
@@ -117,6 +117,12 @@ class Placement:
     def _channels_are(self, axis: int, value: str) -> bool:
         """Whether the channels of a value are on an axis; those of (1, C) are on both."""
         return self.axes[value] == axis or (axis == LAST and len(self.shapes[value]) == 2)
+
+    def _convolves(self, step: Conv) -> bool:
+        """Whether the kernel has the kind of a convolution. The outputs of a group must fit into a block of weights."""
+        if step.groups == 1 or step.is_depthwise:
+            return True
+        return step.residual is None and len(step.weight) // step.groups <= self._kernel.block
 
     def _are_alike(self, left: str, right: str) -> bool:
         return (self.shapes[left], self.axes[left]) == (self.shapes[right], self.axes[right])

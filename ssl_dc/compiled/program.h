@@ -19,8 +19,8 @@ enum kind {
     ROWS = 0, COLUMNS = 1, PACKED = 2, MAXPOOL = 3, MEAN = 4, GATE = 5, ACTIVATE = 6, HOST = 7,
     /* of the float32 kernel only */
     PICKED = 8, DEPTHWISE = 9, ADD = 10, MULTIPLY = 11, LAYER_NORM = 12,
-    ATTENTION = 13,
-    NOTHING = 14 /* the value was computed when the program was made */
+    ATTENTION = 13, GROUPED = 14,
+    NOTHING = 15 /* the value was computed when the program was made */
 };
 
 /* The place of an activation in the arena. The channels of a pixel are side by side, except in planar input images. */
@@ -51,6 +51,7 @@ typedef struct {
     float low;                      /* the least code that y may have */
     int32_t x_zero;                 /* the code of 0 in x */
     /* The rest is for the float32 kernel. */
+    int32_t group_inputs, group_outputs; /* of a grouped convolution */
     float eps;                      /* of a layer norm: added to the variance */
     int32_t heads, head, value_head; /* of attention: its heads, and the channels of a head in queries and keys, and in values */
     int32_t spans[3];               /* channels from a head to the next, in queries (x), keys (residual) and values (z) */

@@ -46,14 +46,26 @@ def layer_norm(norm: nn.LayerNorm) -> RouteNorm:
 
 
 class InvertedResidual(nn.Module):
-    """1x1, depthwise and 1x1 convolutions, with squeeze-and-excitation. The channels before the last one have a gate."""
+    """1x1, depthwise or grouped, and 1x1 convolutions, with squeeze-and-excitation.
+
+    There is a gate for each group of the second one.
+    """
 
     def __init__(
-        self, name: str, width: int, hidden: int, kernel: int, stride: int, activation: str, gates: GateFactory
+        self,
+        name: str,
+        width: int,
+        groups: int,
+        of_group: int,
+        kernel: int,
+        stride: int,
+        activation: str,
+        gates: GateFactory,
     ) -> None:
         super().__init__()
+        hidden = groups * of_group
         self.expand = nn.Conv2d(width, hidden, 1)
-        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride=stride, padding=kernel // 2, groups=hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride=stride, padding=kernel // 2, groups=groups)
         self.norm = SEPARATE.layer(hidden, Position.BLOCK)
         self.squeeze, self.excite = nn.Conv2d(hidden, 6, 1), nn.Conv2d(6, hidden, 1)
         self.project = nn.Conv2d(hidden, width, 1)
@@ -61,7 +73,7 @@ class InvertedResidual(nn.Module):
         self.first, self.second = (ACTIVATIONS[activation]() for _ in range(2))
         self.gate = nn.Hardsigmoid() if hidden % 2 else nn.Sigmoid()
         layers = ("expand", "depthwise", "squeeze", "excite", "project")
-        site = GateSite(f"{name}.channels", Granularity.CHANNEL, width, hidden, layers)
+        site = GateSite(f"{name}.channels", Granularity.CHANNEL, width, groups, layers)
         self.channels = GatePoint(site, gates)
         self.branch = GatePoint(GateSite(f"{name}.branch", Granularity.BRANCH, width, 1, layers), gates)
 
@@ -125,10 +137,11 @@ class Blocks(Backbone):
 
     Args:
         gates: Gives the gates.
-        blocks: For each block its kind: ``inverted``, ``convnext``, ``convnext last`` or ``transformer``. All that
+        blocks: For each block its kind: ``inverted``, ``grouped``, ``convnext``, ``convnext last`` or ``transformer``. All that
             follows a transformer block must be such blocks.
         width: Channels between blocks.
         hidden: Channels inside of blocks.
+        of_group: Channels of a group.
         heads: Attention heads.
         kernel: Side of depthwise convolutions, an odd number.
         stride: Of the depthwise convolutions of inverted residuals.
@@ -146,6 +159,7 @@ class Blocks(Backbone):
         blocks: tuple[str, ...],
         width: int,
         hidden: int,
+        of_group: int,
         heads: int,
         kernel: int,
         stride: int,
@@ -159,7 +173,9 @@ class Blocks(Backbone):
             name = f"blocks.{number}"
             made: nn.Module
             if kind == "inverted":
-                made = InvertedResidual(name, width, hidden, kernel, stride, activation, gates)
+                made = InvertedResidual(name, width, hidden, 1, kernel, stride, activation, gates)
+            elif kind == "grouped":
+                made = InvertedResidual(name, width, 2 + hidden % 9, of_group, kernel, stride, activation, gates)
             elif kind == "transformer":
                 made = Transformer(name, width, hidden, heads, gates)
             else:

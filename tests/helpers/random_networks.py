@@ -117,7 +117,7 @@ def drawn_network(draw: random.Random, *, whole_in_kernel: bool = False) -> Draw
 
 def drawn_blocks(draw: random.Random) -> DrawnNetwork:
     """Blocks of any kinds, widths, kernels and activations."""
-    maps = draw.choices(["inverted", "inverted", "convnext", "convnext last"], k=draw.randint(0, 3))
+    maps = draw.choices(["inverted", "inverted", "grouped", "convnext", "convnext last"], k=draw.randint(0, 3))
     heads, of_head = draw.choice([1, 2, 3]), draw.choice([4, 8, 16, 32])
     transformers = ["transformer"] * draw.randint(0 if maps else 1, 2)
     settings: dict[str, object] = {
@@ -125,6 +125,7 @@ def drawn_blocks(draw: random.Random) -> DrawnNetwork:
         "blocks": (*maps, *transformers),
         "width": heads * of_head if transformers else draw.randint(2, 50),
         "hidden": draw.choice([draw.randint(2, 40), draw.randint(40, 200)]),
+        "of_group": draw.randint(2, 20),
         "heads": heads,
         "kernel": draw.choice([1, 3, 3, 5, 5, 7, 7, 9]),
         "stride": draw.choice([1, 1, 2, 3]),
