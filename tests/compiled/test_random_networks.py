@@ -66,7 +66,7 @@ def compared(number: int, seed: int) -> Compared:
 
 
 def test_a_hundred_random_cases_are_as_they_should_be() -> None:
-    cases = [compared(number, seed=0) for number in range(72)]
+    cases = [compared(number, seed=0) for number in range(76)]
     wrong = [text for case in cases for text in case.wrong]
     assert not wrong, "\n".join(wrong)
     assert len(cases) + sum(case.int8 for case in cases) >= 100

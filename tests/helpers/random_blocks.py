@@ -137,8 +137,8 @@ class Blocks(Backbone):
 
     Args:
         gates: Gives the gates.
-        blocks: For each block its kind: ``inverted``, ``grouped``, ``convnext``, ``convnext last`` or ``transformer``. All that
-            follows a transformer block must be such blocks.
+        blocks: For each block its kind: ``inverted``, ``grouped``, ``convnext``, ``convnext last`` or ``transformer``. All
+            that follows a transformer block must be such blocks.
         width: Channels between blocks.
         hidden: Channels inside of blocks.
         of_group: Channels of a group.
