@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -152,7 +153,7 @@ class NativeProgram:
                 self._keep(step.site.name, row.nonzero().flatten(), memory)
             return
         for memory, values in zip(images, inputs, strict=True):
-            value = compute(step, values, {name: self._kept(name, memory) for name in self._sites})
+            value = compute(step, values, _KeptOf(partial(self._kept, memory=memory)))
             if not self._arena.holds(step.output):
                 memory.elsewhere[step.output] = value
                 continue
@@ -271,6 +272,21 @@ def _picked_values(plan: Plan) -> dict[str, str]:
         if site is not None and not isinstance(step, Decide):
             picked[step.output] = site
     return picked
+
+
+class _KeptOf(dict[str, Tensor]):
+    """The open entries of sites by name, each read when it is asked for.
+
+    Args:
+        read: Gives the open entries of a site.
+    """
+
+    def __init__(self, read: Callable[[str], Tensor]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, name: str) -> Tensor:
+        return self._read(name)
 
 
 class _ImageMemory:
