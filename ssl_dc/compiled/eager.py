@@ -176,24 +176,30 @@ def weight_and_bias(step: Conv | Linear, kept: Mapping[str, Tensor]) -> tuple[Te
     """Weight and bias of a layer, of what its sites keep."""
     weight, bias = step.weight, step.bias
     if step.out_site is not None:
-        outputs = channels_of(kept[step.out_site], step.out_span)
-        weight, bias = weight[outputs], bias[outputs]
+        entries = kept[step.out_site]
+        weight, bias = (picked(values, 0, entries, step.out_span) for values in (weight, bias))
     if step.in_site is not None and not (isinstance(step, Conv) and step.groups > 1):
-        weight = weight[:, channels_of(kept[step.in_site], step.in_span)]
+        weight = picked(weight, 1, kept[step.in_site], step.in_span)
     return weight, bias
 
 
-def channels_of(entries: Tensor, span: int) -> Tensor:
+def picked(values: Tensor, axis: int, entries: Tensor, span: int) -> Tensor:
     """The channels that entries of a mask stand for: ``span`` neighbouring ones each.
 
     Args:
-        entries: Indices of entries, (n,) int64.
+        values: A tensor with all channels.
+        axis: The axis of the channels.
+        entries: Indices of entries, (n,) int64, each at most once.
         span: Channels of an entry.
 
     Returns:
-        Indices of channels, (n * span,) int64.
+        A tensor with ``n * span`` channels; ``values`` itself if these are all.
     """
-    return entries if span == 1 else (entries[:, None] * span + torch.arange(span)).flatten()
+    shape = values.shape
+    if len(entries) * span == shape[axis]:
+        return values
+    by_entry = values.reshape(*shape[:axis], shape[axis] // span, span, *shape[axis + 1 :])
+    return by_entry.index_select(axis, entries).flatten(axis, axis + 1)  # many times faster than values[entries]
 
 
 def groups_with(step: Conv, outputs: int) -> int:
@@ -223,7 +229,7 @@ def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor])
         y = bias[None, :, None, None].expand(1, len(bias), height, width)
     else:
         if step.groups > 1 and step.out_site is not None and step.in_site is None:
-            x = x[:, channels_of(kept[step.out_site], step.in_span)]
+            x = picked(x, 1, kept[step.out_site], step.in_span)
         groups = groups_with(step, len(weight))
         y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding, groups=groups)
     if step.residual is not None:

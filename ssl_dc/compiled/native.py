@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ssl_dc.compiled.activations import RELU, Activation
 from ssl_dc.compiled.arena import Arena, Cells, shapes_of
-from ssl_dc.compiled.eager import channels_of, compute, decided
+from ssl_dc.compiled.eager import compute, decided, picked
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
 from ssl_dc.compiled.layout import (
     ACTIVATE,
@@ -188,7 +189,7 @@ class NativeProgram:
                 self._keep(step.site.name, row.nonzero().flatten(), memory)
             return
         for memory, values in zip(images, inputs, strict=True):
-            value = compute(step, values, _Kept(self, memory))
+            value = compute(step, values, _KeptOf(partial(self._kept, memory=memory)))
             if not self._arena.holds(step.output):
                 memory.elsewhere[step.output] = _outside(value, memory.arena)
                 continue
@@ -219,7 +220,8 @@ class NativeProgram:
         memory.count[index] = len(kept)
         for (name, span), wide in self._wide.items():
             if name == site:
-                channels, first = channels_of(kept, span), self._site_table[wide].first
+                site_with_span = self._site_table[wide]
+                channels, first = picked(torch.arange(site_with_span.channels), 0, kept, span), site_with_span.first
                 memory.kept[first : first + len(channels)] = channels
                 memory.count[wide] = len(channels)
 
@@ -243,8 +245,7 @@ class NativeProgram:
             table[index].wider, site.wider = site.wider, index
         return table
 
-    def kept(self, site: str, memory: _ImageMemory) -> Tensor:
-        """The open entries of a site in an image, (n,) int64."""
+    def _kept(self, site: str, memory: _ImageMemory) -> Tensor:
         index = self._sites[site]
         first = self._site_table[index].first
         return memory.kept[first : first + int(memory.count[index])].long()
@@ -363,23 +364,27 @@ class NativeProgram:
             place.offset += part.first
 
 
-class _Kept(dict[str, Tensor]):
-    """The open entries of sites in an image, by name; only those that are asked for are looked up."""
-
-    def __init__(self, program: NativeProgram, memory: _ImageMemory) -> None:
-        super().__init__()
-        self._program, self._memory = program, memory
-
-    def __missing__(self, site: str) -> Tensor:
-        return self._program.kept(site, self._memory)
-
-
 def _outside(value: Any, arena: Tensor) -> Any:
     """A value without views of the arena, whose places are used again."""
     if isinstance(value, (tuple, list)):
         return type(value)(_outside(each, arena) for each in value)
     inside = isinstance(value, Tensor) and value.untyped_storage().data_ptr() == arena.untyped_storage().data_ptr()
     return value.clone() if inside else value
+
+
+class _KeptOf(dict[str, Tensor]):
+    """The open entries of sites by name, each read when it is asked for.
+
+    Args:
+        read: Gives the open entries of a site.
+    """
+
+    def __init__(self, read: Callable[[str], Tensor]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, name: str) -> Tensor:
+        return self._read(name)
 
 
 class _ImageMemory:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.eager import channels_of, groups_with, weight_and_bias
+from ssl_dc.compiled.eager import groups_with, picked, weight_and_bias
 from ssl_dc.compiled.plan import Choice, Conv, Decide, Linear, Mask, Plan, Step
 from ssl_dc.errors import RunError
 from ssl_dc.gating.sites import Granularity
@@ -92,11 +92,9 @@ def _without_shut_channels(step: Step, kept: Mapping[str, Tensor]) -> list[Step]
     before: list[Step] = []
     if isinstance(step, Conv):
         if step.groups > 1 and step.out_site is not None and step.in_site is None:
-            chosen = Choice(
-                output=f"{step.output}.inputs",
-                input=step.input,
-                channels=channels_of(kept[step.out_site], step.in_span),
-            )
+            inputs = torch.arange(step.groups * step.weight.shape[1])
+            channels = picked(inputs, 0, kept[step.out_site], step.in_span)
+            chosen = Choice(output=f"{step.output}.inputs", input=step.input, channels=channels)
             before.append(chosen)
             step = replace(step, input=chosen.output)
         step = replace(step, groups=groups_with(step, len(weight)))
