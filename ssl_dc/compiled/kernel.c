@@ -322,6 +322,7 @@ static void picked_columns(const Op *op, State *s, int member, Team *team) {
 #include "channelwise.h"
 #include "attention.h"
 #include "grouped.h"
+#include "small_groups.h"
 
 /* Pack the kept weights of a convolution that picks both: [kept output][tap][kept input, padded to whole vectors].
  * Returns the padded number of inputs. */
@@ -459,6 +460,9 @@ static void execute(const Op *op, State *s, int member, Team *team) {
         break;
     case ACTIVATE:
         activate(op, s, member, members);
+        break;
+    case SMALL_GROUPS:
+        small_groups(op, s, member, team);
         break;
     case GROUPED:
         grouped(op, s, member, members);

@@ -15,7 +15,7 @@ from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, ACTIVATE, HOST = range(8)
-PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, GROUPED, NOTHING = range(8, 16)
+PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, GROUPED, SMALL_GROUPS, NOTHING = range(8, 17)
 """The kinds of operation, as in ``enum kind`` in program.h."""
 FEW_INPUTS = 160
 """A convolution with up to this many inputs for each output packs the weights of picked outputs: in longer dot products the
@@ -171,7 +171,7 @@ class Weights:
         if isinstance(step, Conv) and step.is_depthwise:
             return DEPTHWISE
         if isinstance(step, Conv) and step.groups > 1:
-            return GROUPED
+            return SMALL_GROUPS if _are_small(step, self._kernel) else GROUPED
         few = step.weight[0].numel() <= FEW_INPUTS and step.input not in self._pixels
         return PICKED if kind_of(step) == ROWS and few else kind_of(step)
 
@@ -205,7 +205,9 @@ class Weights:
         if self.kind(step) == GROUPED:
             by_group = step.bias.view(step.groups, -1)
             return Laid(grouped(step.weight, step.groups, self._kernel), pad(by_group, 1, self._kernel.vector).contiguous())
-        lay = {DEPTHWISE: depthwise, COLUMNS: columns, PICKED: columns}.get(self.kind(step), rows)
+        lay = {DEPTHWISE: depthwise, SMALL_GROUPS: small_groups, COLUMNS: columns, PICKED: columns}.get(
+            self.kind(step), rows
+        )
         return Laid(lay(step.weight, self._kernel), pad(step.bias, 0, self._kernel.vector))
 
     def _original(self, step: Conv) -> Tensor:
@@ -214,6 +216,8 @@ class Weights:
         outputs, inputs, height, width = step.weight.shape
         if self.kind(step) == DEPTHWISE:
             return laid.transpose(1, 2).flatten(0, 1)[:outputs].reshape(step.weight.shape)
+        if self.kind(step) == SMALL_GROUPS:
+            return laid.permute(0, 3, 2, 1).flatten(0, 1)[:outputs].reshape(step.weight.shape)
         if self.kind(step) == GROUPED:
             return laid[..., : outputs // step.groups].permute(0, 4, 1, 2, 3).reshape(step.weight.shape)
         if self.kind(step) not in (COLUMNS, PICKED):
@@ -260,6 +264,19 @@ def depthwise(weight: Tensor, kernel: Kernel) -> Tensor:
 def grouped(weight: Tensor, groups: int, kernel: Kernel) -> Tensor:
     """Weight (out, inputs of a group, h, w) as (groups, inputs, h, w, outputs of a group padded to whole vectors)."""
     return pad(weight.unflatten(0, (groups, -1)).permute(0, 2, 3, 4, 1), 4, kernel.vector).contiguous()
+
+
+def small_groups(weight: Tensor, kernel: Kernel) -> Tensor:
+    """Weight (channels, inputs, h, w) as (vectors of channels, taps, inputs of a group, channels of a vector)."""
+    whole = pad(weight.flatten(2), 0, kernel.vector)
+    return whole.unflatten(0, (-1, kernel.vector)).permute(0, 3, 2, 1).contiguous()
+
+
+def _are_small(step: Conv, kernel: Kernel) -> bool:
+    """Whether groups fit into the lanes of a vector, and the input holds the same groups as the output."""
+    outputs, inputs = len(step.weight) // step.groups, step.weight.shape[1]
+    fits = outputs == inputs and inputs in (2, 4, 8) and inputs < kernel.vector
+    return fits and (step.out_site is None or step.in_site is not None)
 
 
 def _laid_rule(rule: PooledRule, kernel: Kernel) -> tuple[Tensor, ...]:

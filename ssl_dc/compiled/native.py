@@ -29,6 +29,7 @@ from ssl_dc.compiled.layout import (
     NOTHING,
     PACKED,
     PICKED,
+    SMALL_GROUPS,
     Weights,
     as_convolution,
     padded,
@@ -269,6 +270,8 @@ class NativeProgram:
             return int(op.y.channels * taps * padded(op.x.channels, self.kernel.vector))
         if op.kind == PICKED:
             return int(outputs * (op.x.channels * taps + 1))
+        if op.kind == SMALL_GROUPS:
+            return int(outputs * (taps * op.group_inputs + 1))
         if op.kind == DEPTHWISE:
             pixels = (op.x.height + 2 * op.pad_h) * (op.x.width + 2 * op.pad_w)
             return int(outputs * (taps + 1 + pixels))
