@@ -269,7 +269,7 @@ def grouped(weight: Tensor, groups: int, kernel: Kernel) -> Tensor:
 def small_groups(weight: Tensor, kernel: Kernel) -> Tensor:
     """Weight (channels, inputs, h, w) as (vectors of channels, taps, inputs of a group, channels of a vector)."""
     whole = pad(weight.flatten(2), 0, kernel.vector)
-    return whole.unflatten(0, (-1, kernel.vector)).permute(0, 3, 2, 1).contiguous()
+    return whole.view(-1, kernel.vector, *whole.shape[1:]).permute(0, 3, 2, 1).contiguous()
 
 
 def _are_small(step: Conv, kernel: Kernel) -> bool:
