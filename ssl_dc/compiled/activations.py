@@ -52,18 +52,20 @@ class Activation:
 
 
 RELU = Activation("relu")
+_EXACT = nn.GELU().approximate
+"""The option of a GELU that is computed by erf; the kernel knows no approximation."""
 
 
 def activation_of_module(module: nn.Module) -> Activation | None:
     """The activation that a module computes; None if the kernel does not know it."""
     name = _OF_MODULE.get(type(module))
-    known = name is not None and (not isinstance(module, nn.GELU) or module.approximate == "none")
+    known = name is not None and (not isinstance(module, nn.GELU) or module.approximate == _EXACT)
     return Activation(name) if known and name is not None else None
 
 
 def activation_of_function(function: object, options: Mapping[str, Any]) -> Activation | None:
     """The activation that a function of torch computes with these options; None if the kernel does not know it."""
     others = {option: value for option, value in options.items() if option != "inplace"}
-    if others not in ({}, {"approximate": "none"}):
+    if others not in ({}, {"approximate": _EXACT}):
         return None
     return next((Activation(name) for name, known in ACTIVATIONS.items() if known is function), None)

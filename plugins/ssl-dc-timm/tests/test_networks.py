@@ -380,6 +380,15 @@ def test_a_static_network_is_the_gated_route_of_the_image_whose_masks_it_has(mod
     assert float((features - expected.features).abs().max() / expected.features.abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("model", NETWORKS)
+def test_the_kernel_runs_every_layer(model: str) -> None:
+    executor = untrained(model, "dgnet").compile_gated(backend="native")
+    executor(images(1))
+    steps = executor._runner._program((32, 32)).host_steps.values()  # type: ignore[attr-defined]
+    of_tokens = ["Call", "Add", "Call"]  # join the class token, add the position embedding, take the class token
+    assert [type(step).__name__ for step in steps] == (of_tokens if model.startswith("vit") else [])
+
+
 @pytest.mark.parametrize("policy", ["separate", "shared"])
 def test_layer_norms_of_the_routes_learn_apart_if_they_are_separate(policy: str) -> None:
     settings = {"backbone": {"name": "timm", "model": "vit_tiny_patch16_224", **TINY_VIT}, "norm": policy}
