@@ -17,7 +17,8 @@ from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.kernel import kernel
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.plan import Call, LayerNorm, Plan, Pointwise, Step
-from tests.helpers.random_networks import drawn_blocks
+from tests.helpers.compared_networks import Reference, difference_in_float32
+from tests.helpers.random_networks import drawn_blocks, grouped_network
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or not shutil.which("cc"), reason="this machine has no C compiler, hence no kernel"
@@ -60,6 +61,19 @@ def test_a_layer_norm_of_numbers_far_from_0_is_as_exact_as_they_are() -> None:
     deviations = (last.var(dim=-1, correction=0) + eps).sqrt()[:, None]
     bound = 4 * (half_a_place / deviations) * weight[:, None, None]
     assert bool(((computed(norm, images) - exact).abs() < bound + 1e-6).all())
+
+
+@pytest.mark.parametrize("of_group", [2, 3, 4, 8, 16, 20])
+@torch.no_grad()
+def test_groups_of_all_sizes_that_are_shut(of_group: int) -> None:
+    case = grouped_network(of_group)
+    images, encoder = case.images(), case.encoder()
+    runner = NativeRunner(fuse(capture(encoder.backbone(case.route), case.route)), kernel(), case.threads)
+    features, opened = runner(images)
+    difference = difference_in_float32(runner.whole_plan(), Reference(encoder, case.route, images), features, opened)
+    assert not difference.wrong
+    assert 0.1 < float(opened.float().mean()) < 0.9
+    assert runner._program((11, 13)).host_steps == {}
 
 
 @pytest.mark.parametrize("number", range(6))

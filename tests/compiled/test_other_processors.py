@@ -25,7 +25,7 @@ from ssl_dc.routes import Route
 from tests.helpers.compared_networks import Difference, Reference, difference_in_float32, difference_in_int8
 from tests.helpers.emulated_kernel import EmulatedKernel, Processor, built, missing
 from tests.helpers.kernels_with_flags import library_with
-from tests.helpers.random_networks import DrawnNetwork, drawn_network, drawn_resnet
+from tests.helpers.random_networks import DrawnNetwork, drawn_network, drawn_resnet, grouped_network
 
 CASES = int(os.environ.get("SSL_DC_EMULATED_CASES", "60"))
 """Networks of the slow tests, for each processor and precision."""
@@ -66,7 +66,10 @@ def assert_networks_are_the_same(kernel: Kernel, count: int) -> None:
 
 @pytest.mark.parametrize("name", ["avx2", "sse2"])
 def test_x86_processors_with_narrower_vectors(name: str) -> None:
-    assert_networks_are_the_same(x86_kernel(name, "-O1"), 6)
+    narrow = x86_kernel(name, "-O1")
+    assert_networks_are_the_same(narrow, 6)
+    for of_group in (2, 4, 8):
+        assert not compare_in_float32(grouped_network(of_group), narrow).wrong, of_group
 
 
 @pytest.mark.slow

@@ -142,6 +142,22 @@ def drawn_blocks(draw: random.Random) -> DrawnNetwork:
     )
 
 
+def grouped_network(of_group: int) -> DrawnNetwork:
+    """Two blocks of grouped convolutions with gates that shut groups of this many channels."""
+    settings: dict[str, object] = {
+        "gating": "dgnet",
+        "blocks": ("grouped", "grouped"),
+        "width": 12,
+        "hidden": 13,
+        "of_group": of_group,
+        "heads": 1,
+        "kernel": 3,
+        "stride": 2,
+        "activation": "silu",
+    }
+    return DrawnNetwork(settings, seed=0, route=Route.GATED, shift=0.0, in_torch=False, shape=(3, 3, 11, 13), threads=2)
+
+
 def drawn_resnet(draw: random.Random) -> DrawnNetwork:
     """Any ResNet, width, stem, gating, encoder, norm policy, route, image size, batch and number of threads."""
     backbone = draw.choice(["resnet18", "resnet18", "resnet34", "resnet50"])
