@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ssl_dc.compiled.eager import compute
 from ssl_dc.compiled.kernel_interface import Activation
-from ssl_dc.compiled.layout import COLUMNS, in_kernel, kind_of, padded
-from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, last_reads
+from ssl_dc.compiled.layout import COLUMNS, kind_of, padded
+from ssl_dc.compiled.placement import FIRST, Placement
+from ssl_dc.compiled.plan import Conv, Decide, Plan, last_reads
 from ssl_dc.errors import RunError
 
 LINE = 64
@@ -22,7 +23,7 @@ LINE = 64
 def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """The shape of each value for one image with all channels kept.
 
-    The shape is () for a value that is not a float32 tensor (1, C) or (1, C, H, W).
+    The shape is () for a value that is not a float32 tensor of one image with two to four axes.
 
     Raises:
         RunError: If a value has another shape where a branch is shut.
@@ -41,7 +42,7 @@ def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, .
                 else compute(step, values, opened)
             )
         values[step.output] = value
-        fits = isinstance(value, Tensor) and value.dtype is torch.float32 and value.ndim in (2, 4) and len(value) == 1
+        fits = isinstance(value, Tensor) and value.dtype is torch.float32 and value.ndim in (2, 3, 4) and len(value) == 1
         shape = tuple(value.shape) if fits else ()
         if shapes.setdefault(step.output, shape) != shape:
             raise RunError(f"{step.output}: a gated branch is added to a value of another shape, which cannot be compiled")
@@ -88,33 +89,38 @@ class Cells:
 
 
 class Arena:
-    """Assigns each value a place. Values of one shape reuse a place; the border of zeros around it is never written.
+    """Assigns a place to each value that the kernel makes or reads.
+
+    Values of one shape reuse a place; the border of zeros around it is never written. Tokens (1, T, C) lie as an image of
+    one column.
 
     Args:
-        plan: The plan.
-        shapes: The shape of each value.
+        placement: The plan, with the shapes of its values.
         cells: The cells of the arena. A value (1, C) consists of floats, whatever the cells are.
     """
 
-    def __init__(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]], cells: Cells) -> None:
+    def __init__(self, placement: Placement, cells: Cells) -> None:
         self._end = 0
         self._cells = cells
+        self._placement, plan = placement, placement.plan
         self._input = plan.input
         self._borders: set[tuple[int, int, int]] = set()
         self._places: dict[str, Place] = {}
-        self._flat: set[str] = set()
-        borders = {value: _border(plan, value) for value in shapes}
+        self._flat = {value for value, shape in placement.shapes.items() if len(shape) == 2}
+        placed = placement.in_arena()
+        borders = {value: _border(plan, value) for value in placed}
         free: dict[tuple[int, ...], list[int]] = {}
         last = last_reads(plan)
-        planar = cells.image_pixel is None and _is_planar(plan)
-        self._put(plan.input, shapes[plan.input], borders[plan.input], planar, free)
+        planar = cells.image_pixel is None and _is_planar(placement)
+        self._put(plan.input, borders[plan.input], planar, free)
         for index, step in enumerate(plan.steps):
-            if not isinstance(step, Decide) and step.output not in self._places and _fits(plan, step.output, shapes):
-                self._put(step.output, shapes[step.output], borders[step.output], False, free)
+            if not isinstance(step, Decide) and step.output in placed and step.output not in self._places:
+                self._put(step.output, borders[step.output], False, free)
             for value in set(step.inputs):
                 if last[value] == index and value in self._places and value != plan.input:
-                    key = self._key(value, shapes[value], borders[value])
-                    free.setdefault(key, []).append(self._start(self._places[value], borders[value]))
+                    free.setdefault(self._key(value, borders[value]), []).append(
+                        self._start(self._places[value], borders[value])
+                    )
 
     @property
     def cells_of_all(self) -> int:
@@ -129,10 +135,6 @@ class Arena:
         """Whether a value lies in the arena; Python holds the others."""
         return value in self._places
 
-    def is_map(self, value: str) -> bool:
-        """Whether a value has the shape (1, C, H, W) rather than (1, C)."""
-        return value not in self._flat
-
     def place(self, value: str) -> Place:
         """The place of a value."""
         return self._places[value]
@@ -144,24 +146,29 @@ class Arena:
         return Activation(place.offset, height, width, channels, stride, line, plane, place.fine)
 
     def view(self, value: str, arena: Tensor) -> Tensor:
-        """A value as a view of the arena: (1, C, H, W) or (1, C)."""
+        """A value as a view of the arena, in the shape that it has in the plan."""
         place = self._places[value]
         if value in self._flat:
             return arena[place.offset : place.offset + place.shape[0]][None]
-        return arena.as_strided((1, *place.shape), (0, *place.steps), place.offset)
+        image = arena.as_strided((1, *place.shape), (0, *place.steps), place.offset)
+        if self._placement.axes[value] == FIRST:
+            return image
+        return image.movedim(1, -1) if len(self._placement.shapes[value]) == 4 else image[..., 0].transpose(1, 2)
 
-    def _put(
-        self, value: str, shape: tuple[int, ...], border: int, planar: bool, free: dict[tuple[int, ...], list[int]]
-    ) -> None:
+    def _image(self, value: str) -> tuple[int, int, int]:
+        """Channels, height and width of a value in the arena."""
+        sizes = self._placement.shapes[value][1:]
+        channels, *sides = sizes if self._placement.axes[value] == FIRST else (sizes[-1], *sizes[:-1])
+        height, width = (*sides, 1, 1)[:2]
+        return channels, height, width
+
+    def _put(self, value: str, border: int, planar: bool, free: dict[tuple[int, ...], list[int]]) -> None:
         """Give a value a place: one of the same shape that is free again, or a new one."""
-        floats = len(shape) == 2
-        if floats:
-            shape = (*shape, 1, 1)
-            self._flat.add(value)
-        channels, height, width = shape[1:]
-        steps = self._steps(value, shape, border, planar)
-        size = max(channels * steps[0], (height + 2 * border) * steps[1]) * (4 // self._cells.size if floats else 1)
-        left = free.get(self._key(value, shape, border))
+        channels, height, width = self._image(value)
+        steps = self._steps(value, border, planar)
+        size = channels * steps[0] if planar else (height + 2 * border) * steps[1]
+        size *= 4 // self._cells.size if value in self._flat else 1
+        left = free.get(self._key(value, border))
         start = left.pop() if left and not planar else self._end
         line = LINE // self._cells.size
         whole = padded(size, line) + line
@@ -172,9 +179,9 @@ class Arena:
                 self._borders.add((start, start + size, self._cells.zeros[value]))
         self._places[value] = Place(start + border * (steps[1] + steps[2]), (channels, height, width), steps, fine)
 
-    def _steps(self, value: str, shape: tuple[int, ...], border: int, planar: bool) -> tuple[int, int, int]:
+    def _steps(self, value: str, border: int, planar: bool) -> tuple[int, int, int]:
         """How many cells lie from one channel, one row and one pixel to the next."""
-        channels, height, width = shape[1:]
+        channels, height, width = self._image(value)
         if planar:
             return (height + 2 * border) * (width + 2 * border), width + 2 * border, 1
         image_pixel = self._cells.image_pixel if value == self._input else None
@@ -184,10 +191,10 @@ class Arena:
     def _start(self, place: Place, border: int) -> int:
         return place.offset - border * (place.steps[1] + place.steps[2])
 
-    def _key(self, value: str, shape: tuple[int, ...], border: int) -> tuple[int, ...]:
+    def _key(self, value: str, border: int) -> tuple[int, ...]:
         """What two values must have in common to lie in one place after each other."""
         zero = self._cells.zeros.get(value, 0) if border else 0
-        return (*shape, *(1,) * (4 - len(shape)), border, zero, value in self._flat, value in self._cells.fine)
+        return (*self._image(value), border, zero, value in self._flat, value in self._cells.fine)
 
 
 def _border(plan: Plan, value: str) -> int:
@@ -195,12 +202,10 @@ def _border(plan: Plan, value: str) -> int:
     return max((max(reader.padding) for reader in plan.readers(value) if isinstance(reader, Conv)), default=0)
 
 
-def _is_planar(plan: Plan) -> bool:
+def _is_planar(placement: Placement) -> bool:
     """Whether the images may stay channel after channel: all their readers must be able to read single elements."""
-    return all(in_kernel(step) and kind_of(step) == COLUMNS for step in plan.readers(plan.input))
-
-
-def _fits(plan: Plan, value: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a value can lie in the arena: a map always, (1, C) only if the kernel computes it or it is the output."""
-    made_here = value == plan.output or all(isinstance(step, Mean) for step in plan.makers(value))
-    return len(shapes[value]) == 4 or (len(shapes[value]) == 2 and made_here)
+    readers = [step for step in placement.plan.readers(placement.plan.input) if step.output not in placement.constants]
+    return all(
+        placement.in_kernel(step) and isinstance(step, Conv) and step.groups == 1 and kind_of(step) == COLUMNS
+        for step in readers
+    )

@@ -11,17 +11,27 @@ from torch import Tensor
 
 from ssl_dc.compiled.plan import (
     Add,
+    Attention,
     Call,
+    Choice,
     Conv,
     Decide,
+    Flatten,
+    JoinHeads,
+    LayerNorm,
     Linear,
     Mask,
     MaxPool,
     Mean,
+    Multiply,
     Norm,
     Plan,
     Pointwise,
+    Products,
+    Rearrange,
     Relu,
+    Scale,
+    SplitHeads,
     Step,
     Subsample,
     last_reads,
@@ -86,8 +96,15 @@ class EagerRun:
 
 
 def decided(step: Decide, inputs: Sequence[Tensor]) -> Tensor:
-    """The mask (N, channels) that a gate gives for the inputs (1, C, H, W) of N images, in one call of the gate."""
-    return cast(Tensor, step.gate(inputs[0] if len(inputs) == 1 else torch.cat(list(inputs)), step.threshold))
+    """The mask (N, channels) that a gate gives for the inputs of N images, in one call of the gate.
+
+    An input is (1, C, H, W), or with ``axis`` -1 (1, T, C) or (1, H, W, C).
+    """
+    x = inputs[0] if len(inputs) == 1 else torch.cat(list(inputs))
+    if step.axis == -1:
+        x = x.movedim(-1, 1)
+        x = x.unsqueeze(-1) if x.ndim == 3 else x
+    return cast(Tensor, step.gate(x, step.threshold))
 
 
 def _runs(step: Step, kept: Mapping[str, Tensor]) -> bool:
@@ -108,21 +125,44 @@ def compute(step: Step, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -
     if isinstance(step, Conv):
         return _convolve(step, values, kept)
     if isinstance(step, Linear):
-        return F.linear(values[step.input], *weight_and_bias(step, kept))
+        y = F.linear(values[step.input], *weight_and_bias(step, kept))
+        return y if step.activation is None else step.activation(y)
     if isinstance(step, Pointwise):
         return step.function(values[step.input])
+    if isinstance(step, SplitHeads):
+        return _split(step, values[step.input])
+    if isinstance(step, Products):
+        return step.products(*(values[name] for name in step.inputs))
+    if isinstance(step, JoinHeads):
+        return _joined(values[step.input])
+    if isinstance(step, Attention):
+        return _joined(step.products(*attended(step, values)))
+    if isinstance(step, Choice):
+        return values[step.input][:, step.channels]
     if isinstance(step, Norm):
         return step.norm(values[step.input])
     if isinstance(step, Relu):
         return torch.relu(values[step.input]) if step.relu else values[step.input]
     if isinstance(step, Add):
         return values[step.left] + values[step.right]
+    if isinstance(step, Multiply):
+        return values[step.left] * values[step.right]
+    if isinstance(step, Scale):
+        return values[step.input] * (step.factor if step.axis == -1 else step.factor[:, None, None])
+    if isinstance(step, LayerNorm):
+        x = values[step.input].movedim(step.axis, -1)
+        return F.layer_norm(x, step.weight.shape, step.weight, step.bias, step.eps).movedim(-1, step.axis)
     if isinstance(step, MaxPool):
         return F.max_pool2d(values[step.input], step.kernel, step.stride, step.padding)
     if isinstance(step, Subsample):
         return values[step.input][:, :, :: step.stride, :: step.stride]
     if isinstance(step, Mean):
-        return values[step.input].mean(dim=(2, 3))
+        return values[step.input].mean(dim=(2, 3), keepdim=step.keepdim)
+    if isinstance(step, Rearrange):
+        x = values[step.input]
+        return x.movedim(-1, 1) if step.form == "first" else (x.flatten(2) if step.form == "tokens" else x).movedim(1, -1)
+    if isinstance(step, Flatten):
+        return values[step.input].flatten(1)
     if isinstance(step, Mask):
         mask = torch.zeros(1, step.site.channels)
         mask[:, kept[step.site.name]] = 1
@@ -136,10 +176,49 @@ def weight_and_bias(step: Conv | Linear, kept: Mapping[str, Tensor]) -> tuple[Te
     """Weight and bias of a layer, of what its sites keep."""
     weight, bias = step.weight, step.bias
     if step.out_site is not None:
-        weight, bias = weight[kept[step.out_site]], bias[kept[step.out_site]]
-    if step.in_site is not None and not (isinstance(step, Conv) and step.is_depthwise):
-        weight = weight[:, kept[step.in_site]]
+        entries = kept[step.out_site]
+        weight, bias = (picked(values, 0, entries, step.out_span) for values in (weight, bias))
+    if step.in_site is not None and not (isinstance(step, Conv) and step.groups > 1):
+        weight = picked(weight, 1, kept[step.in_site], step.in_span)
     return weight, bias
+
+
+def picked(values: Tensor, axis: int, entries: Tensor, span: int) -> Tensor:
+    """The channels that entries of a mask stand for: ``span`` neighbouring ones each.
+
+    Args:
+        values: A tensor with all channels.
+        axis: The axis of the channels.
+        entries: Indices of entries, (n,) int64, each at most once.
+        span: Channels of an entry.
+
+    Returns:
+        A tensor with ``n * span`` channels; ``values`` itself if these are all.
+    """
+    shape = values.shape
+    if len(entries) * span == shape[axis]:
+        return values
+    by_entry = values.reshape(*shape[:axis], shape[axis] // span, span, *shape[axis + 1 :])
+    return by_entry.index_select(axis, entries).flatten(axis, axis + 1)  # many times faster than values[entries]
+
+
+def groups_with(step: Conv, outputs: int) -> int:
+    """The groups of a convolution with this many of its outputs; those that it keeps are whole groups."""
+    return max(1, step.groups * outputs // len(step.weight))
+
+
+def attended(step: Attention, values: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Queries, keys and values of attention, (N, heads, T, D) each."""
+    return tuple(_split(part, values[part.input]) for part in step.parts)
+
+
+def _joined(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
+
+
+def _split(step: SplitHeads, x: Tensor) -> Tensor:
+    by_head = x.view(*x.shape[:-1], x.shape[-1] // step.span, step.span)
+    return by_head[..., step.first : step.first + step.size].transpose(1, 2)
 
 
 def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Tensor:
@@ -149,10 +228,10 @@ def _convolve(step: Conv, values: Mapping[str, Any], kept: Mapping[str, Tensor])
         _, _, height, width = step.shape(x.shape)
         y = bias[None, :, None, None].expand(1, len(bias), height, width)
     else:
-        groups = len(weight) if step.is_depthwise else step.groups
-        if step.is_depthwise and step.out_site is not None and step.in_site is None:
-            x = x[:, kept[step.out_site]]
+        if step.groups > 1 and step.out_site is not None and step.in_site is None:
+            x = picked(x, 1, kept[step.out_site], step.in_span)
+        groups = groups_with(step, len(weight))
         y = F.conv2d(x, weight, bias, stride=step.stride, padding=step.padding, groups=groups)
     if step.residual is not None:
         y = y + values[step.residual]
-    return torch.relu(y) if step.relu else y
+    return y if step.activation is None else step.activation(y)

@@ -1,4 +1,4 @@
-"""Fuses the steps of a plan: norms, ReLUs and sums join convolutions, and masks become work that is left out."""
+"""Fuses the steps of a plan: norms, activations and sums join layers, and masks become work that is left out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
-from ssl_dc.compiled.plan import Add, Call, Conv, Decide, Linear, Mask, Norm, Plan, Pointwise, Relu, Step, Subsample
+from ssl_dc.compiled.activations import RELU, Activation
+from ssl_dc.compiled.heads import fuse_attention, order_heads, pick_heads
+from ssl_dc.compiled.plan import (
+    Add,
+    Conv,
+    Decide,
+    Flatten,
+    Linear,
+    Mask,
+    Mean,
+    Multiply,
+    Norm,
+    Plan,
+    Pointwise,
+    Relu,
+    Scale,
+    Step,
+    Subsample,
+)
 from ssl_dc.folding import folded
 from ssl_dc.gating.sites import Granularity
 
 
 def fuse(plan: Plan) -> Plan:
     """The same network in fewer steps that compute only what the masks keep."""
-    folds = (_fold_subsample, _fold_norm, _fold_relu)
-    for fused in (*folds, _pick_channels, _pick_region, _run_branch_if_open, _fold_add, _fold_relu):
+    folds = (_fold_subsample, _fold_flatten, _fold_norm, _fold_scale, _fold_activation)
+    picks = (_pick_channels, pick_heads, order_heads, fuse_attention, _pick_region)
+    for fused in (*folds, *picks, _run_branch_if_open, _fold_add, _fold_activation):
         for step in plan.steps:
             if step in plan.steps:  # an earlier exchange may have removed it
                 plan = fused(plan, step)
@@ -47,15 +66,51 @@ def _fold_norm(plan: Plan, step: Step) -> Plan:
     return plan.exchanged({conv: (), step: (replace(conv, output=step.output, weight=weight, bias=bias),)})
 
 
-def _fold_relu(plan: Plan, step: Step) -> Plan:
-    """Fold a ReLU into the preceding convolution (and residual add); after a gated branch into both alternatives."""
-    if not isinstance(step, Relu) or not step.relu or not plan.read_once(step.input):
+def _fold_flatten(plan: Plan, step: Step) -> Plan:
+    """Let a mean over the pixels that is flattened give (N, C) at once."""
+    if not isinstance(step, Flatten) or not plan.read_once(step.input):
         return plan
     makers = plan.makers(step.input)
-    if not makers or not all(isinstance(maker, (Conv, Relu)) and not maker.relu for maker in makers):
+    if len(makers) != 1 or not isinstance(makers[0], Mean):
         return plan
-    rectified = [replace(maker, output=step.output, relu=True) for maker in makers if isinstance(maker, (Conv, Relu))]
-    return plan.exchanged({**dict.fromkeys(makers, ()), step: rectified})
+    return plan.exchanged({makers[0]: (), step: (replace(makers[0], output=step.output, keepdim=False),)})
+
+
+def _fold_scale(plan: Plan, step: Step) -> Plan:
+    """Fold a constant for each channel into the preceding layer."""
+    if not isinstance(step, Scale):
+        return plan
+    layer = _conv_before(plan, step.input) if step.axis == 1 else _linear_before(plan, step.input)
+    if layer is None or layer.activation is not None or len(layer.weight) != len(step.factor):
+        return plan
+    weight = layer.weight * step.factor.view(-1, *[1] * (layer.weight.ndim - 1))
+    scaled = replace(layer, output=step.output, weight=weight, bias=layer.bias * step.factor)
+    return plan.exchanged({layer: (), step: (scaled,)})
+
+
+def _fold_activation(plan: Plan, step: Step) -> Plan:
+    """Fold an activation into the layer before it (and its sum); a ReLU after a gated branch into both alternatives."""
+    if isinstance(step, Relu) and step.relu:
+        activation = RELU
+    elif isinstance(step, Pointwise) and isinstance(step.function, Activation):
+        activation = step.function
+    else:
+        return plan
+    makers = plan.makers(step.input)
+    active = [_activated(maker, step.output, activation) for maker in makers]
+    folded_in = [maker for maker in active if maker is not None]
+    if not makers or not plan.read_once(step.input) or len(folded_in) < len(makers):
+        return plan
+    return plan.exchanged({**dict.fromkeys(makers, ()), step: folded_in})
+
+
+def _activated(maker: Step, output: str, activation: Activation) -> Step | None:
+    """A step with an activation as a part of it; None if it cannot have one."""
+    if isinstance(maker, Relu) and not maker.relu and activation == RELU:
+        return replace(maker, output=output, relu=True)
+    if isinstance(maker, (Conv, Linear)) and maker.activation is None:
+        return replace(maker, output=output, activation=activation)
+    return None
 
 
 def _pick_channels(plan: Plan, step: Step) -> Plan:
@@ -68,15 +123,16 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
         return plan
     between = _pointwise_before(plan, step.input)
     value = between[0].input if between else step.input
-    layer = _conv_before(plan, value, rectified=True) if step.site.axis == 1 else _linear_before(plan, value)
+    layer = _conv_before(plan, value, activated=True) if step.site.axis == 1 else _linear_before(plan, value)
     if layer is None or not _is_dense(layer) or layer.out_site is not None:
         return plan
-    if len(layer.weight) != step.site.channels:  # an entry of the mask is a group of channels
+    span, rest = divmod(len(layer.weight), step.site.channels)
+    if rest:
         return plan
     readers = plan.readers(step.output)
     kind = type(layer)
     picked: dict[Step, Sequence[Step]] = {
-        reader: (replace(reader, in_site=step.site.name),)
+        reader: (replace(reader, in_site=step.site.name, in_span=span),)
         for reader in readers
         if isinstance(reader, (Conv, Linear))
         and type(reader) is kind
@@ -86,7 +142,7 @@ def _pick_channels(plan: Plan, step: Step) -> Plan:
     }
     if len(picked) < len(readers) or step.output == plan.output:
         return plan
-    chosen: list[Step] = [replace(layer, out_site=step.site.name), *between]
+    chosen: list[Step] = [replace(layer, out_site=step.site.name, out_span=span), *between]
     moved = [*chosen[:-1], replace(chosen[-1], output=step.output)]  # after the decision
     return plan.exchanged({layer: (), **dict.fromkeys(between, ()), step: moved, **picked})
 
@@ -99,8 +155,9 @@ def _is_dense(step: Conv | Linear) -> bool:
 def _pick_region(plan: Plan, step: Step) -> Plan:
     """Turn a channel mask into a choice of channels in all steps around it that treat each channel by itself.
 
-    These are depthwise convolutions before the mask, and squeeze-and-excitation after it: the mask then also chooses the
-    inputs of the first layer of that, and the outputs of the second.
+    These are depthwise and grouped convolutions before the mask, and squeeze-and-excitation after it: the mask then also
+    chooses the inputs of the first layer of that, and the outputs of the second. An entry of the mask may stand for several
+    neighbouring channels, if these are whole groups of each grouped convolution.
     """
     if not (isinstance(step, Mask) and step.site.granularity is Granularity.CHANNEL and step.site.axis == 1):
         return plan
@@ -149,11 +206,14 @@ class _Region:
         return False
 
     def _pick_outputs(self, conv: Conv, name: str) -> bool:
-        fits = conv.residual is None and conv.out_site is None and len(conv.weight) == self.site.channels
-        if not fits or not (conv.groups == 1 or conv.is_depthwise):
+        free = conv.residual is None and conv.out_site is None
+        span, rest = divmod(len(conv.weight), self.site.channels)
+        if not free or rest or (conv.groups > 1 and conv.groups % self.site.channels):
             return False
-        picked = replace(conv, output=name, out_site=self.site.name)
-        if conv.is_depthwise:
+        picked = replace(conv, output=name, out_site=self.site.name, out_span=span)
+        if conv.groups > 1:
+            inputs = conv.groups * conv.weight.shape[1]
+            picked = replace(picked, in_span=inputs // self.site.channels)
             before = dict(self.picked)
             if self.plan.read_once(conv.input) and self._pick_before(conv.input):
                 picked = replace(picked, in_site=self.site.name)
@@ -170,9 +230,10 @@ class _Region:
 
     def _pick_reader(self, reader: Step, value: str) -> bool:
         if isinstance(reader, Conv) and reader.groups == 1 and reader.residual != value and reader.in_site is None:
-            self.picked[reader] = (replace(reader, in_site=self.site.name),)
-            return True
-        if not (isinstance(reader, Call) and reader.channelwise):
+            span, rest = divmod(reader.weight.shape[1], self.site.channels)
+            self.picked[reader] = (replace(reader, in_site=self.site.name, in_span=span),)
+            return not rest
+        if not (isinstance(reader, Multiply) or (isinstance(reader, Mean) and reader.keepdim)):
             return False
         self.picked[reader] = (reader,)
         others = [other for other in reader.inputs if other != value]
@@ -236,17 +297,17 @@ def _fold_add(plan: Plan, step: Step) -> Plan:
     return plan
 
 
-def _conv_before(plan: Plan, value: str, rectified: bool = False) -> Conv | None:
+def _conv_before(plan: Plan, value: str, activated: bool = False) -> Conv | None:
     """The convolution that computes a value, if only one step reads the value and nothing was folded into it yet.
 
     Args:
         plan: The plan.
         value: Name of the value.
-        rectified: Whether a folded ReLU is allowed.
+        activated: Whether a folded activation is allowed.
     """
     makers = plan.makers(value)
     if len(makers) != 1 or not plan.read_once(value):
         return None
     conv = makers[0]
-    bare = isinstance(conv, Conv) and conv.residual is None and (rectified or not conv.relu)
+    bare = isinstance(conv, Conv) and conv.residual is None and (activated or conv.activation is None)
     return conv if bare and isinstance(conv, Conv) else None

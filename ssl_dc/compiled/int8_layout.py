@@ -8,7 +8,7 @@ from torch import Tensor
 from ssl_dc.compiled.int8_plan import Int8Conv
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.layout import COLUMNS, ROWS, Laid, Weights, kind_of, pad, padded
-from ssl_dc.compiled.plan import Conv, Plan
+from ssl_dc.compiled.plan import Conv, Linear, Plan
 
 GROUP = 16
 """The outputs whose weights for four inputs make 64 bytes."""
@@ -31,6 +31,10 @@ class Int8Weights(Weights):
         self._block = kernel.block
         self._weights = {step.output: step.weight for step in plan.steps if isinstance(step, Conv)}
         super().__init__(plan, kernel)
+
+    def kind(self, step: Conv | Linear) -> int:
+        """The kind of operation that computes a layer."""
+        return kind_of(step)
 
     def _laid(self, step: Conv) -> Laid:
         if not isinstance(step, Int8Conv):

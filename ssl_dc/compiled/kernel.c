@@ -7,7 +7,8 @@
  *   rows     out[p][j] = sum over taps and inputs of x[p + tap][i] * w[kept[j]][tap][i]     (picks outputs: dot products)
  *   columns  out[p][o] = sum over taps and inputs of x[p + tap][j] * w[kept[j]][tap][o]     (picks inputs: scaled vectors)
  *
- * A convolution that picks both outputs and inputs first packs its kept weights, then runs as rows.
+ * A convolution that picks both outputs and inputs first packs its kept weights, then runs as rows. One that picks outputs and has
+ * few inputs packs them too, and runs as columns: its dot products would be too short. A linear layer is a 1x1 convolution of tokens.
  * Vectors are vector types of the compiler (GCC, Clang), as wide as those of the processor.
  */
 #define _GNU_SOURCE
@@ -43,9 +44,10 @@ typedef float Element, Weight;
 #define BLOCK (VL * NV)
 #include "program.h"
 
+#include "activations.h"
+
 /* ---- the rows kernel ---- */
 
-INLINE vec relu_vec(vec v) { return (vec)(~(v < (vec){0}) & (ivec)v); }
 INLINE float relu_one(float v) { return v < 0 ? 0 : v; }
 
 INLINE float sum_of(vec v) {
@@ -61,7 +63,7 @@ INLINE float sum_of(vec v) {
 DEFINE_SUMS(sums_of, vec)
 
 typedef struct {
-    int kernel_h, kernel_w, line, stride, depth, relu; /* depth: number of inputs, padded to whole vectors */
+    int kernel_h, kernel_w, line, stride, depth, activation; /* depth: number of inputs, padded to whole vectors */
 } Rows;
 
 #define MAX_ROWS 6
@@ -100,10 +102,12 @@ INLINE void rows_tile(const int P, const int R, const float *const *x, const flo
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-            float v = sums[p * R + r] + bias[r];
-            y[p][r] = c->relu ? relu_one(v) : v;
-        }
+        for (int r = 0; r < R; r++) sums[p * R + r] += bias[r];
+    if (c->activation) ACTIVATION_OF[c->activation](sums, sums, P * R);
+#pragma GCC unroll 8
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) y[p][r] = sums[p * R + r];
 }
 
 typedef void (*rows_fn)(const float *const *, const float *const *, const float *, const Rows *, float *const *);
@@ -141,7 +145,7 @@ static int passes(int n) {
 }
 
 static void rows(const Op *op, const State *s, int member, int members, const float *packed, int depth) {
-    Rows c = {op->kernel_h, op->kernel_w, op->x.line, op->x.stride, depth, op->relu};
+    Rows c = {op->kernel_h, op->kernel_w, op->x.line, op->x.stride, depth, op->activation};
     const int32_t *kept = kept_of(s, op->out_site);
     int n = count_of(s, op->out_site, op->y.channels), padded = (n + VL - 1) / VL * VL;
     if (!n) return;
@@ -183,26 +187,27 @@ typedef struct {
     const float *w;       /* the weights of one block of outputs: [input][tap][V vectors] */
     const int32_t *kept;  /* indices of the kept inputs; NULL: all */
     int inputs, kernel_h, kernel_w, line, stride, plane;
+    int64_t length;       /* floats from the weights of an input to those of the next */
 } Columns;
 
-INLINE void columns_tile(const int V, const float *const *x, const Columns *c, const float *bias, float *const *y,
+/* Computes V vectors of outputs of each of P pixels. */
+INLINE void columns_tile(const int P, const int V, const float *const *x, const Columns *c, const float *bias, float *const *y,
                          const float *const *residual, int relu) {
-    vec acc[CP][NV];
+    vec acc[2 * CP][NV];
     for (int v = 0; v < V; v++) {
         vec b = *(const vec *)(bias + v * VL);
-        for (int p = 0; p < CP; p++) acc[p][v] = b;
+        for (int p = 0; p < P; p++) acc[p][v] = b;
     }
-    int taps = c->kernel_h * c->kernel_w;
     for (int j = 0; j < c->inputs; j++) {
-        const float *w = c->w + (int64_t)(c->kept ? c->kept[j] : j) * taps * V * VL;
+        const float *w = c->w + (c->kept ? c->kept[j] : j) * c->length;
         for (int ky = 0; ky < c->kernel_h; ky++) {
             int64_t tap = (int64_t)ky * c->line + (int64_t)j * c->plane;
             for (int kx = 0; kx < c->kernel_w; kx++, tap += c->stride, w += V * VL) {
                 vec wv[NV];
 #pragma GCC unroll 8
                 for (int v = 0; v < V; v++) wv[v] = *(const vec *)(w + v * VL);
-#pragma GCC unroll 8
-                for (int p = 0; p < CP; p++) {
+#pragma GCC unroll 16
+                for (int p = 0; p < P; p++) {
                     float xs = x[p][tap];
 #pragma GCC unroll 8
                     for (int v = 0; v < V; v++) acc[p][v] += xs * wv[v];
@@ -210,7 +215,7 @@ INLINE void columns_tile(const int V, const float *const *x, const Columns *c, c
             }
         }
     }
-    for (int p = 0; p < CP; p++)
+    for (int p = 0; p < P; p++)
         for (int v = 0; v < V; v++) {
             vec out = acc[p][v];
             if (residual) out += *(const vec *)(residual[p] + v * VL);
@@ -219,24 +224,29 @@ INLINE void columns_tile(const int V, const float *const *x, const Columns *c, c
         }
 }
 
-#define COLUMNS_FN(V)                                                                                          \
-    static void columns_##V(const float *const *x, const Columns *c, const float *bias, float *const *y,       \
-                            const float *const *residual, int relu) {                                          \
-        columns_tile(V, x, c, bias, y, residual, relu);                                                        \
-    }
-COLUMNS_FN(1)
-COLUMNS_FN(2)
-#if NV >= 3
-COLUMNS_FN(3)
-COLUMNS_FN(4)
-#endif
 typedef void (*columns_fn)(const float *const *, const Columns *, const float *, float *const *, const float *const *, int);
-static const columns_fn COLUMNS_OF[] = {
-    0, columns_1, columns_2,
-#if NV >= 3
-    columns_3, columns_4,
+#define COLUMNS_FN(name, P, V)                                                                                 \
+    static void name##_##V(const float *const *x, const Columns *c, const float *bias, float *const *y,       \
+                           const float *const *residual, int relu) {                                          \
+        columns_tile(P, V, x, c, bias, y, residual, relu);                                                    \
+    }
+#define COLUMNS_FNS(V) COLUMNS_FN(columns_of_one, 1, V) COLUMNS_FN(columns_of_tile, CP, V)
+COLUMNS_FNS(1) COLUMNS_FNS(2) COLUMNS_FN(columns_of_two, 2 * CP, 1)
+/* The functions for one pixel, a tile of CP pixels, and two tiles, by the number of vectors. Two tiles fill the registers where there are
+ * few vectors. */
+#if NV == 4
+COLUMNS_FNS(3) COLUMNS_FNS(4) COLUMNS_FN(columns_of_two, 2 * CP, 2)
+static const columns_fn COLUMNS_OF[3][NV + 1] = {
+    {0, columns_of_one_1, columns_of_one_2, columns_of_one_3, columns_of_one_4},
+    {0, columns_of_tile_1, columns_of_tile_2, columns_of_tile_3, columns_of_tile_4},
+    {0, columns_of_two_1, columns_of_two_2}};
+#else
+static const columns_fn COLUMNS_OF[3][NV + 1] = {
+    {0, columns_of_one_1, columns_of_one_2}, {0, columns_of_tile_1, columns_of_tile_2}, {0, columns_of_two_1}};
 #endif
-};
+
+/* How many tiles are computed at once if no block has more vectors. */
+static int tiles_at_once(int vectors) { return 2 * vectors <= NV ? 2 : 1; }
 
 /* Prefetch a part of the kept weights of the block of outputs at w. */
 INLINE void fetch_block(const Columns *c, const float *w, int vectors, int64_t part, int64_t parts) {
@@ -244,31 +254,75 @@ INLINE void fetch_block(const Columns *c, const float *w, int vectors, int64_t p
     for (int64_t j = c->inputs * part / parts; j < c->inputs * (part + 1) / parts; j++) fetch(w + c->kept[j] * length, length, 0, 1);
 }
 
-static void columns(const Op *op, const State *s, int member, int members) {
+/* The weights of a convolution that computes n outputs, as columns. */
+typedef struct {
+    const float *weight, *bias;
+    int outputs;
+} Block;
+
+static void columns(const Op *op, const State *s, int member, int members, Block of) {
     Columns c = {NULL, kept_of(s, op->in_site), count_of(s, op->in_site, op->x.channels),
-                 op->kernel_h, op->kernel_w, op->x.line, op->x.stride, op->x.plane};
-    int vectors = (op->y.channels + VL - 1) / VL, blocks = (vectors + NV - 1) / NV;
-    int64_t tiles = ((int64_t)op->y.height * op->y.width + CP - 1) / CP;
+                 op->kernel_h, op->kernel_w, op->x.line, op->x.stride, op->x.plane, 0};
+    int vectors = (of.outputs + VL - 1) / VL, blocks = (vectors + NV - 1) / NV, pixels = op->y.height * op->y.width;
     int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
     int64_t kept = length / op->x.channels * c.inputs;
+    int relu = op->activation == RELU, at_once = tiles_at_once(vectors), most = at_once * CP;
+    int64_t tiles = ((int64_t)pixels + most - 1) / most;
     Part part = part_of(op, tiles, blocks, kept * vectors * VL, member, members);
     for (int64_t item = part.first_item; item < part.last_item; item++) {
         int64_t tile = part.first_tile + item % part.tiles;
         int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
-        int pixel = (int)tile * CP;
-        const float *x[CP], *residual[CP];
-        float *y[CP];
-        pixels_at(op, s, CP, pixel, x, y);
-        for (int p = 0; p < CP; p++) y[p] += first * VL;
-        if (op->has_residual) residuals_at(op, s, CP, pixel, first * VL, residual);
-        c.w = op->weight + first * VL * length;
+        int pixel = (int)tile * most, left = pixels - pixel < most ? pixels - pixel : most;
+        const float *x[2 * CP], *residual[2 * CP];
+        float *y[2 * CP];
+        pixels_at(op, s, most, pixel, x, y);
+        for (int p = 0; p < most; p++) y[p] += first * VL;
+        if (op->has_residual) residuals_at(op, s, most, pixel, first * VL, residual);
+        c.w = of.weight + first * VL * length, c.length = (int64_t)op->kernel_h * op->kernel_w * here * VL;
         if (c.kept && first + NV < vectors)
-            fetch_block(&c, op->weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
-        COLUMNS_OF[here](x, &c, op->bias + first * VL, y, op->has_residual ? residual : NULL, op->relu);
+            fetch_block(&c, of.weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
+        COLUMNS_OF[left == 1 ? 0 : at_once][here](x, &c, of.bias + first * VL, y, op->has_residual ? residual : NULL, relu);
+        if (op->activation > RELU)
+            for (int p = 0; p < left; p++) ACTIVATION_OF[op->activation](y[p], y[p], here * VL);
     }
 }
 
+/* Pack the weights of n kept outputs as columns, and their biases; the rest of the last vector are zeros. */
+static void pack_columns(const Op *op, const int32_t *kept, int n, int member, int members, float *weight, float *bias) {
+    const int all_padded = (op->y.channels + VL - 1) / VL * VL, padded = (n + VL - 1) / VL * VL;
+    const int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
+    int64_t from, to;
+    share(padded, member, members, &from, &to);
+    for (int64_t j = from; j < to; j++) {
+        const int64_t block = j / BLOCK * BLOCK, width = padded - block < BLOCK ? padded - block : BLOCK;
+        float *w = weight + block * length + j - block;
+        const int channel = j < n ? kept[j] : 0, first = channel / BLOCK * BLOCK;
+        const int of_width = all_padded - first < BLOCK ? all_padded - first : BLOCK;
+        const float *of = op->weight + first * length + channel - first;
+        for (int64_t i = 0; i < length; i++) w[i * width] = j < n ? of[i * of_width] : 0;
+        bias[j] = j < n ? op->bias[channel] : 0;
+    }
+}
+
+static void picked_columns(const Op *op, State *s, int member, Team *team) {
+    const int n = s->count[op->out_site];
+    Block of = {op->weight, op->bias, n};
+    if (n < op->y.channels) {
+        float *weight = s->scratch, *bias = weight + (int64_t)((n + VL - 1) / VL * VL) * op->x.channels * op->kernel_h * op->kernel_w;
+        pack_columns(op, kept_of(s, op->out_site), n, member, team->members, weight, bias);
+        barrier(team);
+        of.weight = weight, of.bias = bias;
+    }
+    columns(op, s, member, team->members, of);
+}
+
 /* ---- the other operations ---- */
+
+#include "depthwise.h"
+#include "channelwise.h"
+#include "attention.h"
+#include "grouped.h"
+#include "small_groups.h"
 
 /* Pack the kept weights of a convolution that picks both: [kept output][tap][kept input, padded to whole vectors].
  * Returns the padded number of inputs. */
@@ -313,17 +367,18 @@ static void maxpool(const Op *op, const State *s, int member, int members) {
 /* Sum each channel over the pixels. The rows are always split into the same PARTS, so that a gate decides the same with any number
  * of threads. */
 static void sums(const Op *op, const State *s, int member, int members) {
+    const int channels = present(op, s);
     int64_t from, to;
     share(PARTS, member, members, &from, &to);
     for (int64_t part = from; part < to; part++) {
         float *total = s->scratch + part * op->x.stride;
-        memset(total, 0, sizeof(float) * op->x.stride);
+        memset(total, 0, sizeof(float) * channels);
         int64_t first, last;
         share(op->x.height, (int)part, PARTS, &first, &last);
         for (int64_t row = first; row < last; row++) {
             const float *x = s->arena + op->x.offset + row * op->x.line;
-            for (int i = 0; i < op->x.stride; i += VL * 4) {
-                int vectors = (op->x.stride - i) / VL < 4 ? (op->x.stride - i) / VL : 4;
+            for (int i = 0; i < channels; i += VL * 4) {
+                int vectors = (channels - i) / VL < 4 ? (channels - i) / VL : 4;
                 vec acc[4] = {{0}, {0}, {0}, {0}};
                 for (int column = 0; column < op->x.width; column++)
                     for (int v = 0; v < vectors; v++) acc[v] += *(const vec *)(x + (int64_t)column * op->x.stride + i + v * VL);
@@ -335,7 +390,7 @@ static void sums(const Op *op, const State *s, int member, int members) {
 
 static void means(const Op *op, const State *s, float *mean) {
     float share_of_one = 1.0f / ((float)op->x.height * (float)op->x.width);
-    for (int i = 0; i < op->x.stride; i += VL) {
+    for (int i = 0, channels = present(op, s); i < channels; i += VL) {
         vec total = *(const vec *)(s->scratch + i);
         for (int part = 1; part < PARTS; part++) total += *(const vec *)(s->scratch + (int64_t)part * op->x.stride + i);
         *(vec *)(mean + i) = total * share_of_one;
@@ -366,20 +421,7 @@ static void decide(const Op *op, State *s) {
     for (int c = 0; c < site->channels; c++)
         if (op->bias2[c] + dot(op->weight2 + (int64_t)c * padded, hidden, padded) >= 0) s->kept[site->first + count++] = c;
     s->count[op->site] = count;
-}
-
-static void relu_of(const Op *op, const State *s, int member, int members) {
-    int64_t from, to;
-    share(op->y.height, member, members, &from, &to);
-    for (int64_t row = from; row < to; row++)
-        for (int column = 0; column < op->y.width; column++) {
-            const float *x = s->arena + op->x.offset + row * op->x.line + (int64_t)column * op->x.stride;
-            float *y = s->arena + op->y.offset + row * op->y.line + (int64_t)column * op->y.stride;
-            for (int i = 0; i < op->y.stride; i += VL) {
-                vec v = *(const vec *)(x + i);
-                *(vec *)(y + i) = op->relu ? relu_vec(v) : v;
-            }
-        }
+    widen(s, op->site);
 }
 
 static void execute(const Op *op, State *s, int member, Team *team) {
@@ -389,7 +431,13 @@ static void execute(const Op *op, State *s, int member, Team *team) {
         rows(op, s, member, members, NULL, (op->x.channels + VL - 1) / VL * VL);
         break;
     case COLUMNS:
-        columns(op, s, member, members);
+        columns(op, s, member, members, (Block){op->weight, op->bias, op->y.channels});
+        break;
+    case PICKED:
+        picked_columns(op, s, member, team);
+        break;
+    case DEPTHWISE:
+        depthwise(op, s, member, team);
         break;
     case PACKED: {
         int depth = pack(op, s, member, members, s->scratch);
@@ -410,8 +458,26 @@ static void execute(const Op *op, State *s, int member, Team *team) {
         barrier(team);
         if (!member) decide(op, s);
         break;
-    case RELU_OF:
-        relu_of(op, s, member, members);
+    case ACTIVATE:
+        activate(op, s, member, members);
+        break;
+    case SMALL_GROUPS:
+        small_groups(op, s, member, team);
+        break;
+    case GROUPED:
+        grouped(op, s, member, members);
+        break;
+    case ADD:
+        add(op, s, member, members);
+        break;
+    case MULTIPLY:
+        multiply(op, s, member, members);
+        break;
+    case LAYER_NORM:
+        layer_norm(op, s, member, members);
+        break;
+    case ATTENTION:
+        attention(op, s, member, members);
         break;
     }
 }

@@ -709,7 +709,7 @@ static void execute(const Op *op, State *s, int member, Team *team) {
         barrier(team);
         if (!member) decide(op, s);
         break;
-    case RELU_OF:
+    case ACTIVATE:
         copy(op, s, member, members);
         break;
     }

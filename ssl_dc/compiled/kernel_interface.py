@@ -28,7 +28,7 @@ class Op(Structure):
 
     _fields_ = (
         ("kind", c_int32),
-        ("relu", c_int32),
+        ("activation", c_int32),
         ("kernel_h", c_int32),
         ("kernel_w", c_int32),
         ("step", c_int32),
@@ -52,13 +52,22 @@ class Op(Structure):
         ("residual_scale", c_void_p),
         ("low", c_float),
         ("x_zero", c_int32),
+        ("group_inputs", c_int32),
+        ("group_outputs", c_int32),
+        ("eps", c_float),
+        ("heads", c_int32),
+        ("head", c_int32),
+        ("value_head", c_int32),
+        ("spans", c_int32 * 3),
+        ("scale_of_scores", c_float),
+        ("z", Activation),
     )
 
 
 class Site(Structure):
-    """A gate site."""
+    """A gate site, or the channels that its entries stand for in some layer."""
 
-    _fields_ = (("channels", c_int32), ("first", c_int32))
+    _fields_ = (("channels", c_int32), ("first", c_int32), ("span", c_int32), ("wider", c_int32))
 
 
 class Program(Structure):
@@ -100,6 +109,7 @@ class Kernel:
         vector: The channels of a pixel, and the rows of a gate's layers, are padded to a multiple of this.
         block: How many outputs have their weights side by side in a convolution that computes all outputs.
         parts: How many partial sums the mean of a channel is made of.
+        queries: How many queries of attention are computed at once.
         max_threads: How many threads one call can use at most.
 
     Raises:
@@ -127,6 +137,7 @@ class Kernel:
         self.vector: int = library.ssl_dc_vector()
         self.block: int = library.ssl_dc_block()
         self.parts: int = library.ssl_dc_parts()
+        self.queries: int = library.ssl_dc_queries()
         self.max_threads: int = library.ssl_dc_max_threads()
         for name, struct in (("op", Op), ("program", Program), ("state", State)):
             if getattr(library, f"ssl_dc_size_of_{name}")() != ctypes.sizeof(struct):

@@ -4,40 +4,68 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from ssl_dc.compiled.kernel_interface import Kernel
-from ssl_dc.compiled.plan import Conv, Decide, Plan, Step
+from ssl_dc.compiled.plan import Conv, Decide, LayerNorm, Linear, Mean, Plan, Scale, Step
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 
-ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, RELU_OF, HOST = range(8)
-"""The kinds of operation, in the order of ``enum kind`` in program.h."""
+ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, ACTIVATE, HOST = range(8)
+PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, GROUPED, SMALL_GROUPS, NOTHING = range(8, 17)
+"""The kinds of operation, as in ``enum kind`` in program.h."""
+FEW_INPUTS = 160
+"""A convolution with up to this many inputs for each output packs the weights of picked outputs: in longer dot products the
+sum over the lanes of a vector takes less time than packing would."""
 KEPT_BYTES = 2**20
 """Memory for the rules of one gate at the budgets of the latest calls: enough for 512 budgets of a gate of 512 channels."""
 
 
-def in_kernel(step: Step) -> TypeGuard[Conv]:
-    """Whether a step is a convolution that the kernel can compute."""
-    return isinstance(step, Conv) and step.groups == 1
+Weighted: TypeAlias = Conv | Linear | LayerNorm | Scale
+"""The steps whose weights are laid out."""
 
 
-def kind_of(step: Conv) -> int:
-    """The kind of operation that computes a convolution of one group."""
+def is_layer(step: Step) -> TypeGuard[Conv | Linear]:
+    """Whether a step is a layer, whose weights are laid out."""
+    return isinstance(step, (Conv, Linear))
+
+
+def kind_of(step: Conv | Linear) -> int:
+    """The kind of operation that computes a layer whose outputs are made of all inputs."""
     if step.out_site is None:
         return COLUMNS
     return ROWS if step.in_site is None else PACKED
 
 
+def as_convolution(step: Conv | Linear) -> Conv:
+    """A layer as a convolution: a linear layer is one of 1x1 pixels."""
+    if isinstance(step, Conv):
+        return step
+    return Conv(
+        output=step.output,
+        input=step.input,
+        layer=step.layer,
+        weight=step.weight[:, :, None, None],
+        bias=step.bias,
+        stride=1,
+        padding=(0, 0),
+        activation=step.activation,
+        in_site=step.in_site,
+        out_site=step.out_site,
+        in_span=step.in_span,
+        out_span=step.out_span,
+    )
+
+
 @dataclass(frozen=True)
 class Laid:
-    """The weights of a convolution, as a kernel reads them.
+    """The weights of a step, as a kernel reads them.
 
     Attributes:
-        weight: The weight.
+        weight: The weight, or the factor of a scale.
         bias: The bias, padded.
         scale: In int8 the scale of each output, padded; None in float32.
     """
@@ -114,24 +142,38 @@ class Weights:
     """The weights of a plan, laid out as the kernel reads them.
 
     Args:
-        plan: The plan. Its convolutions and the pooled rules of its gates are laid out.
+        plan: The plan. Its layers and the pooled rules of its gates are laid out.
         kernel: Gives the width of a vector and of a block.
     """
 
     def __init__(self, plan: Plan, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._convolutions: dict[str, Laid] = {}
+        self._of_steps: dict[str, Laid] = {}
         self._rules: dict[str, RuleWeights | None] = {}
+        self._pixels = _single_pixels(plan)
         for step in plan.steps:
-            if in_kernel(step):
-                self._convolutions[step.output] = self._laid(step)
+            if is_layer(step):
+                self._of_steps[step.output] = self._laid(as_convolution(step))
+            elif isinstance(step, LayerNorm):
+                self._of_steps[step.output] = Laid(*(pad(each, 0, kernel.vector) for each in (step.weight, step.bias)))
+            elif isinstance(step, Scale):
+                self._of_steps[step.output] = Laid(pad(step.factor, 0, kernel.vector), torch.empty(0))
             elif isinstance(step, Decide):
                 rule = step.rule
                 self._rules[step.site.name] = None if rule is None else RuleWeights(step, rule, kernel)
 
-    def convolution(self, step: Conv) -> Laid:
-        """The weights of a convolution, laid out."""
-        return self._convolutions[step.output]
+    def of(self, step: Weighted) -> Laid:
+        """The weights of a step, laid out."""
+        return self._of_steps[step.output]
+
+    def kind(self, step: Conv | Linear) -> int:
+        """The kind of operation that computes a layer."""
+        if isinstance(step, Conv) and step.is_depthwise:
+            return DEPTHWISE
+        if isinstance(step, Conv) and step.groups > 1:
+            return SMALL_GROUPS if _are_small(step, self._kernel) else GROUPED
+        few = step.weight[0].numel() <= FEW_INPUTS and step.input not in self._pixels
+        return PICKED if kind_of(step) == ROWS and few else kind_of(step)
 
     def rule(self, step: Decide) -> RuleWeights | None:
         """The weights of a gate's pooled rule; None for a gate that has none."""
@@ -152,19 +194,33 @@ class Weights:
         return plan.exchanged({step: (self.step_with(step),) for step in plan.steps})
 
     def step_with(self, step: Step) -> Step:
-        """A step of the plan with its weight (out, in, h, w) again; one without a weight as it is."""
-        return replace(step, weight=self._original(step)) if in_kernel(step) else step
+        """A step of the plan with its weight (out, in, h, w) or (out, in) again; any other step as it is."""
+        if not is_layer(step):
+            return step
+        weight = self._original(as_convolution(step))
+        return replace(step, weight=weight if isinstance(step, Conv) else weight[:, :, 0, 0])
 
     def _laid(self, step: Conv) -> Laid:
         """The weights of a convolution of the plan, laid out anew."""
-        lay = columns if kind_of(step) == COLUMNS else rows
+        if self.kind(step) == GROUPED:
+            by_group = step.bias.view(step.groups, -1)
+            return Laid(grouped(step.weight, step.groups, self._kernel), pad(by_group, 1, self._kernel.vector).contiguous())
+        lay = {DEPTHWISE: depthwise, SMALL_GROUPS: small_groups, COLUMNS: columns, PICKED: columns}.get(
+            self.kind(step), rows
+        )
         return Laid(lay(step.weight, self._kernel), pad(step.bias, 0, self._kernel.vector))
 
     def _original(self, step: Conv) -> Tensor:
         """The weight (out, in, h, w) of a convolution, taken out of its layout."""
-        laid = self._convolutions[step.output].weight
+        laid = self._of_steps[step.output].weight
         outputs, inputs, height, width = step.weight.shape
-        if kind_of(step) != COLUMNS:
+        if self.kind(step) == DEPTHWISE:
+            return laid.transpose(1, 2).flatten(0, 1)[:outputs].reshape(step.weight.shape)
+        if self.kind(step) == SMALL_GROUPS:
+            return laid.permute(0, 3, 2, 1).flatten(0, 1)[:outputs].reshape(step.weight.shape)
+        if self.kind(step) == GROUPED:
+            return laid[..., : outputs // step.groups].permute(0, 4, 1, 2, 3).reshape(step.weight.shape)
+        if self.kind(step) not in (COLUMNS, PICKED):
             return laid[..., :inputs].permute(0, 3, 1, 2).contiguous()
         sizes = torch.arange(padded(outputs, self._kernel.vector)).split(self._kernel.block)
         blocks = laid.split([inputs * height * width * len(size) for size in sizes])
@@ -172,12 +228,21 @@ class Weights:
         return turned[..., :outputs].permute(3, 0, 1, 2).contiguous()
 
 
+def _single_pixels(plan: Plan) -> set[str]:
+    """The values of a single pixel, as inside of squeeze-and-excitation: means, and what layers make of these."""
+    pixels: set[str] = set()
+    for step in plan.steps:
+        if isinstance(step, Mean) or (isinstance(step, Conv) and step.input in pixels):
+            pixels.add(step.output)
+    return pixels
+
+
 def without_weights(plan: Plan) -> Plan:
     """The plan with the shapes of its weights only, for when the weights are laid out elsewhere."""
-    convolutions: dict[Step, tuple[Step]] = {
-        step: (replace(step, weight=step.weight.to("meta")),) for step in plan.steps if in_kernel(step)
+    layers: dict[Step, tuple[Step]] = {
+        step: (replace(step, weight=step.weight.to("meta")),) for step in plan.steps if is_layer(step)
     }
-    return plan.exchanged(convolutions)
+    return plan.exchanged(layers)
 
 
 def rows(weight: Tensor, kernel: Kernel) -> Tensor:
@@ -189,6 +254,29 @@ def columns(weight: Tensor, kernel: Kernel) -> Tensor:
     """Weight (out, in, h, w) as blocks of outputs, each (in, h, w, block): in each the weights of an input lie together."""
     turned = pad(weight.permute(1, 2, 3, 0), 3, kernel.vector)
     return torch.cat([block.flatten() for block in turned.split(kernel.block, dim=3)])
+
+
+def depthwise(weight: Tensor, kernel: Kernel) -> Tensor:
+    """Weight (channels, 1, h, w) as (vectors of channels, taps, channels of a vector)."""
+    return pad(weight.flatten(1), 0, kernel.vector).view(-1, kernel.vector, weight[0].numel()).transpose(1, 2).contiguous()
+
+
+def grouped(weight: Tensor, groups: int, kernel: Kernel) -> Tensor:
+    """Weight (out, inputs of a group, h, w) as (groups, inputs, h, w, outputs of a group padded to whole vectors)."""
+    return pad(weight.unflatten(0, (groups, -1)).permute(0, 2, 3, 4, 1), 4, kernel.vector).contiguous()
+
+
+def small_groups(weight: Tensor, kernel: Kernel) -> Tensor:
+    """Weight (channels, inputs, h, w) as (vectors of channels, taps, inputs of a group, channels of a vector)."""
+    whole = pad(weight.flatten(2), 0, kernel.vector)
+    return whole.view(-1, kernel.vector, *whole.shape[1:]).permute(0, 3, 2, 1).contiguous()
+
+
+def _are_small(step: Conv, kernel: Kernel) -> bool:
+    """Whether groups fit into the lanes of a vector, and the input holds the same groups as the output."""
+    outputs, inputs = len(step.weight) // step.groups, step.weight.shape[1]
+    fits = outputs == inputs and inputs in (2, 4, 8) and inputs < kernel.vector
+    return fits and (step.out_site is None or step.in_site is not None)
 
 
 def _laid_rule(rule: PooledRule, kernel: Kernel) -> tuple[Tensor, ...]:

@@ -4,17 +4,55 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.activations import RELU, Activation
 from ssl_dc.compiled.arena import Arena, Cells, shapes_of
-from ssl_dc.compiled.eager import compute, decided
+from ssl_dc.compiled.eager import compute, decided, picked
 from ssl_dc.compiled.kernel_interface import Kernel, Op, Program, Site, State
-from ssl_dc.compiled.layout import GATE, HOST, MAXPOOL, MEAN, PACKED, RELU_OF, Weights, in_kernel, kind_of, padded
-from ssl_dc.compiled.plan import Call, Conv, Decide, Linear, Mask, MaxPool, Mean, Plan, Pointwise, Relu, Step
+from ssl_dc.compiled.layout import (
+    ACTIVATE,
+    ADD,
+    ATTENTION,
+    DEPTHWISE,
+    GATE,
+    HOST,
+    LAYER_NORM,
+    MAXPOOL,
+    MEAN,
+    MULTIPLY,
+    NOTHING,
+    PACKED,
+    PICKED,
+    SMALL_GROUPS,
+    Weights,
+    as_convolution,
+    padded,
+)
+from ssl_dc.compiled.placement import Placement
+from ssl_dc.compiled.plan import (
+    Add,
+    Attention,
+    Conv,
+    Decide,
+    Flatten,
+    LayerNorm,
+    Linear,
+    MaxPool,
+    Mean,
+    Multiply,
+    Plan,
+    Pointwise,
+    Rearrange,
+    Relu,
+    Scale,
+    Step,
+)
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""
@@ -26,7 +64,7 @@ class NativeProgram:
     """A plan, ready to run on images of one size.
 
     Most steps are operations of the kernel. The others are host steps: the kernel stops before one, torch computes it on
-    the kernel's own memory, and the kernel goes on after it.
+    the kernel's own memory, and the kernel goes on after it. What is the same for all images of the size is computed once.
 
     Args:
         plan: The plan.
@@ -42,10 +80,11 @@ class NativeProgram:
     def __init__(self, plan: Plan, image_size: tuple[int, int], kernel: Kernel, weights: Weights, threads: int) -> None:
         self.plan, self.kernel = plan, kernel
         self.threads = max(1, min(threads, kernel.max_threads))
-        self._shapes = shapes = shapes_of(plan, image_size)
-        self._arena = Arena(plan, shapes, self._cells())
+        shapes = shapes_of(plan, image_size)
+        self._placement = Placement(plan, shapes, kernel)
+        self._arena = Arena(self._placement, self._cells())
         self._sites = {site.name: index for index, site in enumerate(plan.sites)}
-        self._picked = _picked_values(plan)
+        self._wide: dict[tuple[str, int], int] = {}
         ops = [self._op(step, weights) for step in plan.steps]
         self.host_steps = {
             index: weights.step_with(step)
@@ -53,16 +92,15 @@ class NativeProgram:
             if op.kind == HOST
         }
         self._ops = (Op * len(ops))(*ops)
-        widths = [site.channels for site in plan.sites]
-        firsts = [sum(widths[:index]) for index in range(len(widths))]
-        self._site_table = (Site * max(1, len(widths)))(*(Site(*pair) for pair in zip(widths, firsts, strict=True)))
-        self.n_masks = sum(widths)
+        table = self._sites_of(plan)
+        self._site_table = (Site * max(1, len(table)))(*table)
+        self.n_masks = sum(site.channels for site in plan.sites)
         self.features = shapes[plan.output][-1]
         self._program = Program(
             self._ops,
             self._site_table,
             len(ops),
-            len(widths),
+            len(plan.sites),
             self.n_masks,
             self.features,
             self._arena.activation(plan.input),
@@ -152,30 +190,61 @@ class NativeProgram:
                 self._keep(step.site.name, row.nonzero().flatten(), memory)
             return
         for memory, values in zip(images, inputs, strict=True):
-            value = compute(step, values, {name: self._kept(name, memory) for name in self._sites})
+            value = compute(step, values, _KeptOf(partial(self._kept, memory=memory)))
             if not self._arena.holds(step.output):
-                memory.elsewhere[step.output] = value
+                memory.elsewhere[step.output] = _outside(value, memory.arena)
                 continue
             whole = self._arena.view(step.output, memory.arena)
-            channels = value.shape[1]
-            whole[:, :channels] = value
-            # the kernel reads whole vectors
-            whole[:, channels : padded(channels, self.kernel.vector)] = 0
+            axis = self._placement.axes[step.output]
+            channels = value.shape[axis]
+            whole.narrow(axis, 0, channels).copy_(value)
+            end = min(padded(channels, self.kernel.vector), whole.shape[axis])  # the kernel reads whole vectors
+            whole.narrow(axis, channels, end - channels).zero_()
 
     def _values(self, step: Step, memory: _ImageMemory) -> dict[str, Any]:
         held = {name: self._view(name, memory) for name in step.inputs if self._arena.holds(name)}
-        return memory.elsewhere | held
+        return self._placement.constants | memory.elsewhere | held
 
     def _view(self, name: str, memory: _ImageMemory) -> Tensor:
         """A value of the arena, or those of its channels that are present."""
         whole = self._arena.view(name, memory.arena)
-        return whole[:, : len(self._kept(self._picked[name], memory))] if name in self._picked else whole
+        site = self._placement.picked.get(name)
+        if site is None:
+            return whole
+        index, axis = self._sites[site], self._placement.axes[name]
+        return whole.narrow(axis, 0, whole.shape[axis] * int(memory.count[index]) // self._site_table[index].channels)
 
     def _keep(self, site: str, kept: Tensor, memory: _ImageMemory) -> None:
         index = self._sites[site]
         first = self._site_table[index].first
         memory.kept[first : first + len(kept)] = kept
         memory.count[index] = len(kept)
+        for (name, span), wide in self._wide.items():
+            if name == site:
+                site_with_span = self._site_table[wide]
+                channels, first = picked(torch.arange(site_with_span.channels), 0, kept, span), site_with_span.first
+                memory.kept[first : first + len(channels)] = channels
+                memory.count[wide] = len(channels)
+
+    def _site(self, name: str | None, span: int = 1) -> int:
+        """Index of the list of open entries of a site, or of the channels that these stand for; -1 without a site."""
+        if name is None or span == 1:
+            return -1 if name is None else self._sites[name]
+        return self._wide.setdefault((name, span), len(self._sites) + len(self._wide))
+
+    def _sites_of(self, plan: Plan) -> list[Site]:
+        """The table of sites: those of the plan, then the channels that their entries stand for."""
+        sites = {site.name: site for site in plan.sites}
+        wanted = [*((name, 1) for name in sites), *self._wide]
+        table: list[Site] = []
+        first = 0
+        for name, span in wanted:
+            table.append(Site(sites[name].channels * span, first, span, -1))
+            first += sites[name].channels * span
+        for (name, _), index in self._wide.items():
+            site = table[self._sites[name]]
+            table[index].wider, site.wider = site.wider, index
+        return table
 
     def _kept(self, site: str, memory: _ImageMemory) -> Tensor:
         index = self._sites[site]
@@ -183,7 +252,8 @@ class NativeProgram:
         return memory.kept[first : first + int(memory.count[index])].long()
 
     def _image_memory(self) -> _ImageMemory:
-        return _ImageMemory(self._site_table, self._new_arena(), self._scratch, self.n_masks, len(self._sites))
+        entries = sum(site.channels for site in self._site_table)
+        return _ImageMemory(self._site_table, self._new_arena(), self._scratch, entries, len(self._site_table))
 
     def _cells(self) -> Cells:
         """How values lie in the arena."""
@@ -193,13 +263,23 @@ class NativeProgram:
         """Memory for the activations of an image, with their borders."""
         return torch.zeros(self._arena.cells_of_all)
 
-    def _scratch_of(self, step: Step, op: Op) -> int:
+    def _scratch_of(self, step: Step, op: Op) -> int:  # noqa: ARG002  # kernel_int8.c needs it
         """Floats that an operation needs beside its activations."""
-        if op.kind == PACKED and isinstance(step, Conv):
-            return int(step.weight.shape[0] * op.kernel_h * op.kernel_w * op.x.stride)
+        taps, outputs = int(op.kernel_h * op.kernel_w), padded(op.y.channels, self.kernel.vector)
+        if op.kind == PACKED:
+            return int(op.y.channels * taps * padded(op.x.channels, self.kernel.vector))
+        if op.kind == PICKED:
+            return int(outputs * (op.x.channels * taps + 1))
+        if op.kind == SMALL_GROUPS:
+            return int(outputs * (taps * op.group_inputs + 1))
+        if op.kind == DEPTHWISE:
+            pixels = (op.x.height + 2 * op.pad_h) * (op.x.width + 2 * op.pad_w)
+            return int(outputs * (taps + 1 + pixels))
+        if op.kind == ATTENTION:
+            return int(self.threads * self.kernel.queries * padded(op.residual.height, self.kernel.vector))
         if op.kind in (GATE, MEAN):
-            channels = padded(self._shapes[step.inputs[0]][1], self.kernel.vector)
-            return (self.kernel.parts + 1) * channels + padded(int(op.hidden), self.kernel.vector)
+            channels = padded(op.x.channels, self.kernel.vector)
+            return int((self.kernel.parts + 1) * channels + padded(op.hidden, self.kernel.vector))
         return 0
 
     def _op(self, step: Step, weights: Weights) -> Op:
@@ -208,66 +288,106 @@ class NativeProgram:
         branch = step.when or step.unless
         if branch is not None:
             op.branch_site, op.unless = self._sites[branch], int(step.unless is not None)
-        if not all(self._arena.holds(value) for value in step.inputs):
-            return op
-        if isinstance(step, Decide):
+        if step.output in self._placement.constants:
+            op.kind = NOTHING
+        elif isinstance(step, Decide):
             self._decide(op, step, weights)
-        elif self._arena.holds(step.output):
+        elif self._placement.in_kernel(step):
             op.y = self._arena.activation(step.output)
-            if isinstance(step, Conv):
-                self._convolve(op, step, weights)
-            elif isinstance(step, MaxPool):
-                op.kind, op.x = MAXPOOL, self._arena.activation(step.input)
-                op.kernel_h, op.kernel_w, op.step = step.kernel, step.kernel, step.stride
-                op.pad_h, op.pad_w = step.padding, step.padding
-            elif isinstance(step, Mean):
-                op.kind, op.x = MEAN, self._arena.activation(step.input)
-            elif isinstance(step, Relu) and self._arena.is_map(step.output):
-                op.kind, op.x, op.relu = RELU_OF, self._arena.activation(step.input), int(step.relu)
+            if isinstance(step, (Conv, Linear)):
+                self._convolve(op, as_convolution(step), weights)
+            else:
+                self._compute(op, step, weights)
         return op
 
     def _decide(self, op: Op, step: Decide, weights: Weights) -> None:
         rule = weights.rule(step)
-        if rule is None:
+        if rule is None or not self._placement.in_kernel(step):
             return
-        op.kind, op.x, op.site, op.hidden = (
-            GATE,
-            self._arena.activation(step.input),
-            self._sites[step.site.name],
-            rule.hidden,
-        )
+        op.kind, op.x = GATE, self._arena.activation(step.input)
+        op.site, op.hidden = self._sites[step.site.name], rule.hidden
         op.weight, op.bias, op.weight2, op.bias2 = (tensor.data_ptr() for tensor in rule.tensors)
 
     def _convolve(self, op: Op, step: Conv, weights: Weights) -> None:
-        if not in_kernel(step):
-            return
-        if step.residual is not None and self._shapes[step.residual] != self._shapes[step.output]:
-            return  # torch broadcasts the residual; the kernel does not
-        op.kind = kind_of(step)
+        op.kind = weights.kind(step)
         op.x = self._arena.activation(step.input)
-        op.relu, op.step = int(step.relu), step.stride
+        op.activation, op.step = 0 if step.activation is None else step.activation.number, step.stride
         op.kernel_h, op.kernel_w = step.weight.shape[2:]
         op.pad_h, op.pad_w = step.padding
-        op.in_site = -1 if step.in_site is None else self._sites[step.in_site]
-        op.out_site = -1 if step.out_site is None else self._sites[step.out_site]
+        op.group_inputs, op.group_outputs = step.weight.shape[1], len(step.weight) // step.groups
+        op.in_site = self._site(step.in_site, step.in_span)
+        op.out_site = self._site(step.out_site, step.out_span)
         if step.residual is not None:
             op.has_residual, op.residual = 1, self._arena.activation(step.residual)
-        laid = weights.convolution(step)
+        self._weigh(op, step, weights)
+
+    def _weigh(self, op: Op, step: Conv | LayerNorm | Scale, weights: Weights) -> None:
+        laid = weights.of(step)
         op.weight, op.bias = laid.weight.data_ptr(), laid.bias.data_ptr()
         op.scale = None if laid.scale is None else laid.scale.data_ptr()
 
+    def _compute(self, op: Op, step: Step, weights: Weights) -> None:
+        """Fill in an operation that does not convolve."""
+        value = step.inputs[0]
+        if isinstance(step, MaxPool):
+            op.kind = MAXPOOL
+            op.kernel_h, op.kernel_w, op.step = step.kernel, step.kernel, step.stride
+            op.pad_h, op.pad_w = step.padding, step.padding
+        elif isinstance(step, Mean):
+            op.kind = MEAN
+        elif isinstance(step, (Relu, Flatten, Rearrange)):
+            op.kind, op.activation = ACTIVATE, RELU.number if isinstance(step, Relu) and step.relu else 0
+        elif isinstance(step, Pointwise) and isinstance(step.function, Activation):
+            op.kind, op.activation = ACTIVATE, step.function.number
+        elif isinstance(step, Add):
+            op.kind, op.residual = ADD, self._arena.activation(step.right)
+        elif isinstance(step, Multiply) and (factors := self._placement.factors(step)):
+            value, pixel = factors
+            op.kind, op.has_residual, op.residual = MULTIPLY, 1, self._arena.activation(pixel)
+        elif isinstance(step, (LayerNorm, Scale)):
+            op.kind = LAYER_NORM if isinstance(step, LayerNorm) else MULTIPLY
+            op.eps = step.eps if isinstance(step, LayerNorm) else 0
+            self._weigh(op, step, weights)
+        op.x = self._arena.activation(value)
+        if isinstance(step, Attention):
+            self._attend(op, step)
+        elif value in self._placement.picked:
+            op.in_site = self._site(self._placement.picked[value], self._placement.span(value))
 
-def _picked_values(plan: Plan) -> dict[str, str]:
-    """The values that hold only the open channels of a site, by the name of the site."""
-    picked: dict[str, str] = {}
-    for step in plan.steps:
-        if isinstance(step, (Conv, Linear)) and step.out_site is not None:
-            picked[step.output] = step.out_site
-        elif isinstance(step, (Pointwise, Relu, Mask)) or (isinstance(step, Call) and step.channelwise):
-            site = next((picked[value] for value in step.inputs if value in picked), None)
-            if site is not None:
-                picked[step.output] = site
-    return picked
+    def _attend(self, op: Op, step: Attention) -> None:
+        """Fill in attention: queries are x, keys the residual, values z."""
+        op.kind = ATTENTION
+        op.heads = self._placement.shapes[step.queries.input][-1] // step.queries.span
+        op.head, op.value_head = step.queries.size, step.values.size
+        op.in_site = self._site(self._placement.picked.get(step.queries.input))
+        op.scale_of_scores = op.head**-0.5 if step.products.scale is None else step.products.scale
+        op.spans[:] = [part.span for part in step.parts]
+        op.x, op.residual, op.z = (self._arena.activation(part.input) for part in step.parts)
+        for place, part in zip((op.x, op.residual, op.z), step.parts, strict=True):
+            place.offset += part.first
+
+
+def _outside(value: Any, arena: Tensor) -> Any:
+    """A value without views of the arena, whose places are used again."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_outside(each, arena) for each in value)
+    inside = isinstance(value, Tensor) and value.untyped_storage().data_ptr() == arena.untyped_storage().data_ptr()
+    return value.clone() if inside else value
+
+
+class _KeptOf(dict[str, Tensor]):
+    """The open entries of sites by name, each read when it is asked for.
+
+    Args:
+        read: Gives the open entries of a site.
+    """
+
+    def __init__(self, read: Callable[[str], Tensor]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, name: str) -> Tensor:
+        return self._read(name)
 
 
 class _ImageMemory:

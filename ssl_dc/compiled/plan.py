@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssl_dc.backbones.attention import AttentionProducts
+from ssl_dc.compiled.activations import Activation
 from ssl_dc.gating.base import Gate, PooledRule
 from ssl_dc.gating.sites import GateSite
 
@@ -35,7 +37,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv(Step):
-    """A convolution with bias, then the sum with a residual, then a ReLU.
+    """A convolution with bias, then the sum with a residual, then an activation.
 
     Attributes:
         layer: Name of the layer in the backbone.
@@ -43,9 +45,12 @@ class Conv(Step):
         bias: (out,).
         groups: Groups of inputs and outputs that are convolved with each other only.
         residual: Name of the value that is added; None: nothing is.
-        relu: Whether a ReLU follows.
+        activation: The activation that follows; None: none does.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
-        out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
+        out_site: Name of the channel site whose mask says which outputs are needed; the others are 0. A grouped convolution
+            has one site on both sides, or only this one if all inputs are there.
+        in_span: How many neighbouring inputs an entry of the site's mask stands for.
+        out_span: How many neighbouring outputs an entry of the site's mask stands for.
     """
 
     input: str
@@ -56,9 +61,11 @@ class Conv(Step):
     padding: tuple[int, int]
     groups: int = 1
     residual: str | None = None
-    relu: bool = False
+    activation: Activation | None = None
     in_site: str | None = None
     out_site: str | None = None
+    in_span: int = 1
+    out_span: int = 1
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -67,10 +74,7 @@ class Conv(Step):
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each output is made of one input of its own.
-
-        Such a convolution has one site on both sides, or only ``out_site`` if all inputs are there.
-        """
+        """Whether each output is made of one input of its own."""
         return self.groups == len(self.weight) > 1 == self.weight.shape[1]
 
     def shape(self, shape: Sequence[int]) -> tuple[int, int, int, int]:
@@ -84,22 +88,28 @@ class Conv(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Linear(Step):
-    """A linear layer with bias on the last axis of a value.
+    """A linear layer with bias on the last axis of a value, then an activation.
 
     Attributes:
         layer: Name of the layer in the backbone.
         weight: (out, in).
         bias: (out,).
+        activation: The activation that follows; None: none does.
         in_site: Name of the channel site whose mask says which inputs are present; the others are 0.
         out_site: Name of the channel site whose mask says which outputs are needed; the others are 0.
+        in_span: How many neighbouring inputs an entry of the site's mask stands for.
+        out_span: How many neighbouring outputs an entry of the site's mask stands for.
     """
 
     input: str
     layer: str
     weight: Tensor
     bias: Tensor
+    activation: Activation | None = None
     in_site: str | None = None
     out_site: str | None = None
+    in_span: int = 1
+    out_span: int = 1
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -112,7 +122,8 @@ class Pointwise(Step):
     """A function of each number of a value by itself, such as an activation.
 
     Attributes:
-        function: Called with the value, or with those of its channels that are present.
+        function: Called with the value, or with those of its channels that are present. It is an
+            :class:`~ssl_dc.compiled.activations.Activation` if the kernel knows it.
     """
 
     input: str
@@ -121,6 +132,107 @@ class Pointwise(Step):
     @property
     def inputs(self) -> tuple[str, ...]:
         """The value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SplitHeads(Step):
+    """The queries, the keys or the values of each attention head: (N, T, heads * span) to (N, heads, T, size).
+
+    Attributes:
+        span: Channels of a head in the input.
+        first: The first of them that is taken.
+        size: How many are taken.
+    """
+
+    input: str
+    span: int
+    first: int
+    size: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value with all channels of a head side by side."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Products(Step):
+    """Softmax attention between positions: queries (N, heads, T, D) with keys, and the resulting weights with values.
+
+    Attributes:
+        queries: Name of a value (N, heads, T, D).
+        keys: Name of a value (N, heads, S, D).
+        values: Name of a value (N, heads, S, E).
+        products: Called with the queries, the keys and the values, and the bias if there is one.
+        bias: Name of what is added before the softmax; None: nothing is.
+    """
+
+    queries: str
+    keys: str
+    values: str
+    products: AttentionProducts
+    bias: str | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The queries, the keys, the values, and the bias."""
+        return (self.queries, self.keys, self.values, *([] if self.bias is None else [self.bias]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JoinHeads(Step):
+    """The heads side by side: (N, heads, T, E) to (N, T, heads * E)."""
+
+    input: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value of each head."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attention(Step):
+    """Attention from the layers before it to tokens (N, T, heads * E): heads are split, multiplied and joined.
+
+    Attributes:
+        queries: How the queries are taken out of a value.
+        keys: How the keys are.
+        values: How the values are.
+        products: What is called with all three, each (N, heads, T, D).
+    """
+
+    queries: SplitHeads
+    keys: SplitHeads
+    values: SplitHeads
+    products: AttentionProducts
+
+    @property
+    def parts(self) -> tuple[SplitHeads, SplitHeads, SplitHeads]:
+        """Queries, keys and values."""
+        return self.queries, self.keys, self.values
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The values that hold queries, keys and values: one if one layer makes all three."""
+        return tuple(dict.fromkeys(part.input for part in self.parts))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice(Step):
+    """Some channels of (N, C, H, W), always the same.
+
+    Attributes:
+        channels: Their indices, ascending.
+    """
+
+    input: str
+    channels: Tensor
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value with all channels."""
         return (self.input,)
 
 
@@ -135,6 +247,61 @@ class Norm(Step):
     def inputs(self) -> tuple[str, ...]:
         """The normalised value."""
         return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerNorm(Step):
+    """A layer norm over the channels of each position.
+
+    Attributes:
+        weight: (channels,).
+        bias: (channels,).
+        eps: Added to the variance.
+        axis: The axis of the channels: 1 in (N, C, H, W), -1 in (N, T, C) and (N, H, W, C).
+    """
+
+    input: str
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    axis: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The normalised value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scale(Step):
+    """A value times a constant for each channel.
+
+    Attributes:
+        factor: (channels,).
+        axis: The axis of the channels: 1 in (N, C, H, W), -1 in (N, T, C) and (N, H, W, C).
+    """
+
+    input: str
+    factor: Tensor
+    axis: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The scaled value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Multiply(Step):
+    """The product of two values (N, C, H, W); one of them may have a single pixel, as in squeeze-and-excitation."""
+
+    left: str
+    right: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Both values."""
+        return (self.left, self.right)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,13 +363,44 @@ class Subsample(Step):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mean(Step):
-    """The mean over the pixels: (N, C, H, W) to (N, C)."""
+    """The mean over the pixels: (N, C, H, W) to (N, C), or with ``keepdim`` to (N, C, 1, 1)."""
+
+    input: str
+    keepdim: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The averaged value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Flatten(Step):
+    """All axes after the first as one: (N, C, H, W) to (N, C * H * W)."""
 
     input: str
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The averaged value."""
+        """The flattened value."""
+        return (self.input,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rearrange(Step):
+    """The same numbers with the channels on another axis.
+
+    Attributes:
+        form: ``tokens`` for (N, C, H, W) to (N, H * W, C), ``last`` for (N, C, H, W) to (N, H, W, C), and ``first`` for
+            (N, H, W, C) to (N, C, H, W).
+    """
+
+    input: str
+    form: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The value."""
         return (self.input,)
 
 
@@ -226,12 +424,15 @@ class Decide(Step):
         site: The site.
         gate: The gate.
         dial: The budget of the route, the same object in all decisions of a plan.
+        axis: The axis of the channels of the input: 1 in (N, C, H, W), -1 in (N, T, C) and (N, H, W, C). Tokens reach the
+            gate as an image of one column, (N, C, T, 1).
     """
 
     input: str
     site: GateSite
     gate: Gate
     dial: Dial = field(default_factory=Dial)
+    axis: int = 1
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -269,13 +470,14 @@ class Call(Step):
     Attributes:
         function: Called with the values of ``arguments``.
         arguments: Names of the values, in the order of the function's parameters.
-        channelwise: Whether it treats each channel of (N, C, H, W) by itself, and maps zeros to zeros. It may then be
-            called with the channels that are present.
+        of_shapes: Whether it depends on the shapes of its arguments only.
+        moves: Whether it only arranges the elements of its first argument anew. The other arguments are sizes.
     """
 
     function: Callable[..., Any]
     arguments: tuple[str, ...]
-    channelwise: bool = False
+    of_shapes: bool = False
+    moves: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

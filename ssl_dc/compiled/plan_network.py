@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_dc.compiled.eager import compute
-from ssl_dc.compiled.plan import Conv, Decide, Plan
+from ssl_dc.compiled.plan import Conv, Decide, Linear, Plan
 
 
 class PlanNetwork(nn.Module):
@@ -29,34 +28,38 @@ class PlanNetwork(nn.Module):
         self.plan = plan
         self.layers = nn.ModuleDict()
         for step in plan.steps:
-            if isinstance(step, Conv):
+            if isinstance(step, (Conv, Linear)):
                 self.layers[_key(step)] = _layer(step)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (N, feature_dim) of images (N, 3, H, W)."""
         values: dict[str, Any] = {self.plan.input: images}
         for step in self.plan.steps:
-            if not isinstance(step, Conv):
+            if not isinstance(step, (Conv, Linear)):
                 values[step.output] = compute(step, values, {})
                 continue
             y = self.layers[_key(step)](values[step.input])
-            y = y if step.residual is None else y + values[step.residual]
-            values[step.output] = F.relu(y) if step.relu else y
+            if isinstance(step, Conv) and step.residual is not None:
+                y = y + values[step.residual]
+            values[step.output] = y if step.activation is None else step.activation(y)
         return cast(Tensor, values[self.plan.output])
 
 
-def _layer(step: Conv) -> nn.Conv2d:
-    """A convolution as a layer."""
-    out_channels, inputs, height, width = step.weight.shape
+def _layer(step: Conv | Linear) -> nn.Conv2d | nn.Linear:
+    """A convolution or a linear layer as a module."""
+    outputs, inputs = step.weight.shape[:2]
+    layer: nn.Conv2d | nn.Linear
     with torch.device("meta"):  # its random initial weights would be thrown away
-        layer = nn.Conv2d(
-            inputs * step.groups, out_channels, (height, width), step.stride, step.padding, groups=step.groups
-        )
+        if isinstance(step, Linear):
+            layer = nn.Linear(inputs, outputs)
+        else:
+            kernel = (step.weight.shape[2], step.weight.shape[3])
+            layer = nn.Conv2d(inputs * step.groups, outputs, kernel, step.stride, step.padding, groups=step.groups)
     layer.weight = nn.Parameter(step.weight.clone(), requires_grad=False)
     layer.bias = nn.Parameter(step.bias.clone(), requires_grad=False)
     return layer
 
 
-def _key(step: Conv) -> str:
+def _key(step: Conv | Linear) -> str:
     """The name of a layer as a valid name of a submodule."""
     return step.layer.replace(".", "_")

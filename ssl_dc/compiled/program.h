@@ -15,7 +15,13 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum kind { ROWS = 0, COLUMNS = 1, PACKED = 2, MAXPOOL = 3, MEAN = 4, GATE = 5, RELU_OF = 6, HOST = 7 };
+enum kind {
+    ROWS = 0, COLUMNS = 1, PACKED = 2, MAXPOOL = 3, MEAN = 4, GATE = 5, ACTIVATE = 6, HOST = 7,
+    /* of the float32 kernel only */
+    PICKED = 8, DEPTHWISE = 9, ADD = 10, MULTIPLY = 11, LAYER_NORM = 12,
+    ATTENTION = 13, GROUPED = 14, SMALL_GROUPS = 15,
+    NOTHING = 16 /* the value was computed when the program was made */
+};
 
 /* The place of an activation in the arena. The channels of a pixel are side by side, except in planar input images. */
 typedef struct {
@@ -27,15 +33,15 @@ typedef struct {
 
 typedef struct {
     int32_t kind;
-    int32_t relu;
+    int32_t activation;             /* a number of enum activation; kernels without one know 0 (none) and 1 (ReLU) */
     int32_t kernel_h, kernel_w, step, pad_h, pad_w;
-    int32_t in_site, out_site;      /* the sites whose masks pick inputs and outputs; -1: none */
+    int32_t in_site, out_site;      /* the sites whose masks pick inputs and outputs, or the channels of x; -1: none */
     int32_t branch_site, unless;    /* run only if this branch is open (with unless: only if it is shut); -1: always run */
     int32_t has_residual;
     int32_t site, hidden;           /* of a gate: its site, and its number of hidden units */
     Activation x, y, residual;
-    const Weight *weight;           /* of a convolution; of the first layer of a gate, which is float */
-    const float *bias;              /* of a convolution, of the first layer of a gate, or of a copy of codes */
+    const Weight *weight;           /* of a convolution or layer norm, or a factor; of the first layer of a gate, which is float */
+    const float *bias;              /* of a convolution or layer norm, of the first layer of a gate, or of a copy of codes */
     const float *weight2, *bias2;   /* of the second layer of a gate */
     /* The rest is for kernels whose elements are codes. */
     const float *scale;             /* for each channel: the codes of y that one unit of the sum of products is worth; the codes of
@@ -44,11 +50,20 @@ typedef struct {
     const float *residual_scale;    /* for each channel the codes of y that a code, or a number, of the residual is worth */
     float low;                      /* the least code that y may have */
     int32_t x_zero;                 /* the code of 0 in x */
+    /* The rest is for the float32 kernel. */
+    int32_t group_inputs, group_outputs; /* of a grouped convolution */
+    float eps;                      /* of a layer norm: added to the variance */
+    int32_t heads, head, value_head; /* of attention: its heads, and the channels of a head in queries and keys, and in values */
+    int32_t spans[3];               /* channels from a head to the next, in queries (x), keys (residual) and values (z) */
+    float scale_of_scores;          /* of attention */
+    Activation z;                   /* of attention: the values */
 } Op;
 
 typedef struct {
     int32_t channels; /* width of the mask */
     int32_t first;    /* index of its first entry in the list of all mask entries of an image */
+    int32_t span;     /* how many neighbouring channels an entry stands for */
+    int32_t wider;    /* another site with the channels that the entries of the same mask stand for; -1: none */
 } Site;
 
 typedef struct {
@@ -79,6 +94,18 @@ static void put_image(const Program *program, State *s, const float *image, int 
 
 static const int32_t *kept_of(const State *s, int site) { return site < 0 ? NULL : s->kept + s->sites[site].first; }
 static int count_of(const State *s, int site, int all) { return site < 0 ? all : s->count[site]; }
+
+/* List the channels that the open entries of a site stand for, for each number of channels that an entry has somewhere. */
+static void widen(State *s, int site) {
+    const int32_t *kept = kept_of(s, site);
+    for (int wider = s->sites[site].wider; wider >= 0; wider = s->sites[wider].wider) {
+        const int span = s->sites[wider].span;
+        int32_t *channels = s->kept + s->sites[wider].first;
+        for (int j = 0; j < s->count[site]; j++)
+            for (int i = 0; i < span; i++) channels[j * span + i] = kept[j] * span + i;
+        s->count[wider] = s->count[site] * span;
+    }
+}
 
 /* ---- for the convolutions ---- */
 
@@ -168,6 +195,7 @@ static int run(const Program *program, State *s, int start, int member, Team *te
         const Op *op = program->ops + i;
         if (!runs(op, s)) continue;
         if (op->kind == HOST) return i;
+        if (op->kind == NOTHING) continue;
         execute(op, s, member, team);
         barrier(team);
         if (seconds && !member) {
@@ -267,11 +295,14 @@ void ssl_dc_take(const Program *program, const State *state, float *features, ui
 
 /* Means are made of this many partial sums, so that a gate decides the same with any number of threads. */
 #define PARTS 8
+/* Queries of attention that are computed at once, so that keys and values are read seldom. */
+#define QUERIES 24
 
 /* The sizes by which the host lays out weights and activations. */
 int ssl_dc_vector(void) { return VECTOR; }
 int ssl_dc_block(void) { return BLOCK; }
 int ssl_dc_parts(void) { return PARTS; }
+int ssl_dc_queries(void) { return QUERIES; }
 int ssl_dc_max_threads(void) { return MAX_THREADS; }
 int ssl_dc_size_of_op(void) { return sizeof(Op); }
 int ssl_dc_size_of_program(void) { return sizeof(Program); }

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.activations import RELU
 from ssl_dc.compiled.int8_plan import LARGEST_CODE, LARGEST_WEIGHT, Code, Int8Conv, Int8Plan
 from ssl_dc.compiled.observe import COLUMNS, Moments, Seen, multiplied, observed
 from ssl_dc.compiled.plan import Conv, Decide, MaxPool, Mean, Plan, Relu, Step
@@ -86,14 +87,18 @@ def budgets_of(plan: Plan) -> list[float | None]:
 
 def _check(step: Step, plan: Plan) -> None:
     """Refuse a step that the int8 kernel cannot compute."""
-    known = isinstance(step, (Conv, MaxPool, Relu)) or (isinstance(step, Mean) and step.output == plan.output)
+    known = isinstance(step, (Conv, MaxPool, Relu)) or (
+        isinstance(step, Mean) and step.output == plan.output and not step.keepdim
+    )
     if isinstance(step, Decide):
         known = step.rule is not None
         what = f"the gate at {step.output}, which has no pooled rule"
     elif isinstance(step, Conv):
-        what = f"the layer {step.layer}, which has a weight that is not finite, too many inputs, or groups"
+        faults = "a weight that is not finite, too many inputs, groups, or another activation than ReLU"
+        what = f"the layer {step.layer}, which has {faults}"
         sums = step.weight[0].numel() * LARGEST_CODE * LARGEST_WEIGHT
-        known = step.groups == 1 and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
+        plain = step.groups == step.in_span == step.out_span == 1 and step.activation in (None, RELU)
+        known = plain and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
     else:
         what = f"the step {step.output!r} ({type(step).__name__})"
     picked = any(isinstance(maker, Conv) and maker.out_site for value in step.inputs for maker in plan.makers(value))
@@ -196,6 +201,6 @@ def _convolution(step: Conv, rounded: _Rounded, codes: Mapping[str, Code], seen:
         "bias": bias.float(),
         "scale": scale,
         "residual_scale": residual_scale,
-        "low": float(made.zero if step.relu else 0),
+        "low": float(made.zero if step.activation == RELU else 0),
     }
     return Int8Conv(**(kept | changed))

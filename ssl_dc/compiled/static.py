@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.eager import weight_and_bias
-from ssl_dc.compiled.plan import Conv, Decide, Linear, Mask, Plan, Step
+from ssl_dc.compiled.eager import groups_with, picked, weight_and_bias
+from ssl_dc.compiled.plan import Choice, Conv, Decide, Linear, Mask, Plan, Step
 from ssl_dc.errors import RunError
 from ssl_dc.gating.sites import Granularity
 
@@ -38,11 +38,16 @@ def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: f
             raise RunError(
                 f"{site.name}: a mask of positions removes no channel and no branch, so it cannot be made static"
             )
-    kept = {site.name: _kept(open_shares[site.name], min_open_share, multiple) for site in plan.sites}
+    spans = _spans(plan)
+    kept = {
+        site.name: _kept(open_shares[site.name], min_open_share, _entries(multiple, spans.get(site.name, ())))
+        for site in plan.sites
+    }
     steps = [
-        _without_shut_channels(step, kept)
+        static
         for step in plan.steps
         if not isinstance(step, Decide) and _stays(step, open_shares, min_open_share)
+        for static in _without_shut_channels(step, kept)
     ]
     for step in steps:
         if isinstance(step, Mask):
@@ -50,8 +55,24 @@ def make_static(plan: Plan, open_shares: Mapping[str, Tensor], min_open_share: f
     return replace(plan, steps=tuple(steps))
 
 
+def _spans(plan: Plan) -> dict[str, set[int]]:
+    """For each site how many channels an entry of its mask stands for, in each layer that the mask acts on."""
+    spans: dict[str, set[int]] = {}
+    for step in plan.steps:
+        if isinstance(step, (Conv, Linear)):
+            for site, span in ((step.in_site, step.in_span), (step.out_site, step.out_span)):
+                if site is not None:
+                    spans.setdefault(site, set()).add(span)
+    return spans
+
+
+def _entries(multiple: int, spans: Iterable[int]) -> int:
+    """The smallest number of entries whose channels are a multiple of ``multiple`` at each of these spans."""
+    return math.lcm(*(multiple // math.gcd(multiple, span) for span in spans))
+
+
 def _kept(shares: Tensor, min_open_share: float, multiple: int) -> Tensor:
-    """Indices of the channels that stay, ascending."""
+    """Indices of the entries that stay, ascending."""
     wanted = max(1, int((shares >= min_open_share).sum()))
     number = min(len(shares), -(-wanted // multiple) * multiple)
     return shares.argsort(descending=True, stable=True)[:number].sort().values
@@ -63,11 +84,18 @@ def _stays(step: Step, open_shares: Mapping[str, Tensor], min_open_share: float)
     return step.unless is None or bool(open_shares[step.unless][0] < min_open_share)
 
 
-def _without_shut_channels(step: Step, kept: Mapping[str, Tensor]) -> Step:
+def _without_shut_channels(step: Step, kept: Mapping[str, Tensor]) -> list[Step]:
     step = replace(step, when=None, unless=None)
     if not isinstance(step, (Conv, Linear)):
-        return step
+        return [step]
     weight, bias = weight_and_bias(step, kept)
-    if isinstance(step, Conv) and step.is_depthwise:
-        step = replace(step, groups=len(weight))
-    return replace(step, weight=torch.clone(weight), bias=torch.clone(bias), in_site=None, out_site=None)
+    before: list[Step] = []
+    if isinstance(step, Conv):
+        if step.groups > 1 and step.out_site is not None and step.in_site is None:
+            inputs = torch.arange(step.groups * step.weight.shape[1])
+            channels = picked(inputs, 0, kept[step.out_site], step.in_span)
+            chosen = Choice(output=f"{step.output}.inputs", input=step.input, channels=channels)
+            before.append(chosen)
+            step = replace(step, input=chosen.output)
+        step = replace(step, groups=groups_with(step, len(weight)))
+    return [*before, replace(step, weight=torch.clone(weight), bias=torch.clone(bias), in_site=None, out_site=None)]

@@ -25,7 +25,7 @@ from ssl_dc.routes import Route
 from tests.helpers.compared_networks import Difference, Reference, difference_in_float32, difference_in_int8
 from tests.helpers.emulated_kernel import EmulatedKernel, Processor, built, missing
 from tests.helpers.kernels_with_flags import library_with
-from tests.helpers.random_networks import DrawnNetwork, drawn_network
+from tests.helpers.random_networks import DrawnNetwork, drawn_network, drawn_resnet, grouped_network
 
 CASES = int(os.environ.get("SSL_DC_EMULATED_CASES", "60"))
 """Networks of the slow tests, for each processor and precision."""
@@ -66,7 +66,10 @@ def assert_networks_are_the_same(kernel: Kernel, count: int) -> None:
 
 @pytest.mark.parametrize("name", ["avx2", "sse2"])
 def test_x86_processors_with_narrower_vectors(name: str) -> None:
-    assert_networks_are_the_same(x86_kernel(name, "-O1"), 6)
+    narrow = x86_kernel(name, "-O1")
+    assert_networks_are_the_same(narrow, 6)
+    for of_group in (2, 4, 8):
+        assert not compare_in_float32(grouped_network(of_group), narrow).wrong, of_group
 
 
 @pytest.mark.slow
@@ -88,7 +91,6 @@ needs_emulator = pytest.mark.skipif(bool(missing()), reason=missing())
 
 def compare_emulated(case: DrawnNetwork, kernel: EmulatedKernel, file: str) -> list[str]:
     """What differs, of the images side by side and of each by itself."""
-    case = case._replace(in_torch=False)  # Python cannot do a step while the emulator runs
     images, encoder = case.images(), case.encoder()
     plan = fuse(capture(encoder.backbone(case.route), case.route))
     if file == INT8:
@@ -123,5 +125,6 @@ def test_aarch64(file: str, name: str, tmp_path: Path) -> None:
 def test_many_networks_on_every_aarch64_processor(name: str, file: str, tmp_path: Path) -> None:
     kernel = built(file, AARCH64[name], tmp_path)
     draw = random.Random(4)
-    for case in (drawn_network(draw) for _ in range(CASES)):
+    for _ in range(CASES):  # Python cannot do a step while the emulator runs
+        case = drawn_network(draw, whole_in_kernel=True) if file == KERNEL else drawn_resnet(draw)._replace(in_torch=False)
         assert compare_emulated(case, kernel, file) == [], case

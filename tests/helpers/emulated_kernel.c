@@ -11,7 +11,7 @@
 typedef struct {
     int64_t size; /* bytes of the case */
     int64_t program, arena, images;
-    int64_t arena_bytes, scratch_floats, n, threads;
+    int64_t arena_bytes, scratch_floats, kept_entries, counts, n, threads;
 } Case;
 
 static void *checked(void *p) {
@@ -32,8 +32,8 @@ static State new_state(const Program *program, const Case *c, const char *memory
     s.arena = checked(aligned_alloc(64, (c->arena_bytes + 63) / 64 * 64));
     memcpy(s.arena, memory + c->arena, c->arena_bytes);
     s.scratch = checked(calloc(c->scratch_floats, sizeof(float)));
-    s.kept = checked(calloc(program->n_masks + 1, sizeof(int32_t)));
-    s.count = checked(calloc(program->n_sites + 1, sizeof(int32_t)));
+    s.kept = checked(calloc(c->kept_entries, sizeof(int32_t)));
+    s.count = checked(calloc(c->counts, sizeof(int32_t)));
     return s;
 }
 
@@ -45,7 +45,7 @@ static void put(const Program *program, int64_t n, const float *features, const 
 int main(int count, char **arguments) {
     (void)arguments;
     if (count > 1) {
-        int sizes[] = {ssl_dc_runs_here(), ssl_dc_vector(), ssl_dc_block(), ssl_dc_parts(), ssl_dc_max_threads(),
+        int sizes[] = {ssl_dc_runs_here(), ssl_dc_vector(), ssl_dc_block(), ssl_dc_parts(), ssl_dc_queries(), ssl_dc_max_threads(),
                        ssl_dc_size_of_op(), ssl_dc_size_of_program(), ssl_dc_size_of_state()};
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) printf("%d ", sizes[i]);
 #ifdef DOT

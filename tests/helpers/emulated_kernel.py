@@ -54,7 +54,21 @@ class Header(ctypes.Structure):
     """``Case`` of the C file."""
 
     _fields_ = tuple(
-        (name, c_int64) for name in ("size", "program", "arena", "images", "arena_bytes", "scratch_floats", "n", "threads")
+        (name, c_int64)
+        for name in (
+            *(
+                "size",
+                "program",
+                "arena",
+                "images",
+                "arena_bytes",
+                "scratch_floats",
+                "kept_entries",
+                "counts",
+                "n",
+                "threads",
+            ),
+        )
     )
 
 
@@ -74,6 +88,7 @@ class EmulatedKernel:
     vector: int
     block: int
     parts: int
+    queries: int
     max_threads: int
 
     def run(self, plan: Plan, images: Tensor, threads: int) -> tuple[Answer, Answer]:
@@ -135,7 +150,7 @@ def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
         return start
 
     weights = runner._weights
-    laid = [tensor for each in weights._convolutions.values() for tensor in (each.weight, each.bias, each.scale)]
+    laid = [tensor for each in weights._of_steps.values() for tensor in (each.weight, each.bias, each.scale)]
     rules = [tensor for rule in weights._rules.values() if rule is not None for tensor in rule.tensors]
     vectors = native._vectors if isinstance(native, Int8Program) else []
     tensors = (tensor for tensor in (*laid, *rules, *vectors) if tensor is not None)
@@ -156,6 +171,8 @@ def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
         images=put(images.contiguous().numpy().tobytes()),
         arena_bytes=len(arena),
         scratch_floats=memory.scratch.numel(),
+        kept_entries=memory.kept.numel(),
+        counts=memory.count.numel(),
         n=len(images),
         threads=threads,
     )

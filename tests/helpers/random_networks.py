@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,23 @@ from torch import Tensor, nn
 import ssl_dc
 from ssl_dc.assemble import build_encoder
 from ssl_dc.config import resolve, uniform_layer
+from ssl_dc.encoders.options import SharedEncoderOptions
+from ssl_dc.encoders.shared import SharedEncoder
 from ssl_dc.gating.base import Gate, PooledRule
 from ssl_dc.routes import Route
+from tests.helpers.networks import CONVNET_AIG, DGNET
+from tests.helpers.random_blocks import ACTIVATIONS, Blocks
 
 
 def random_encoder(seed: int = 0, /, size: int = 32, **settings: object) -> ssl_dc.Encoder:
     """An encoder whose norms have statistics, and whose gates open about half of what they gate."""
     given = {"data.name": "digits", "data.image_size": size, "backbone.width": 8, "budget.target": 0.9} | settings
     encoder, _ = build_encoder(resolve([uniform_layer(given, "test")]).config)
+    return strewn(encoder, seed)
+
+
+def strewn(encoder: ssl_dc.Encoder, seed: int) -> ssl_dc.Encoder:
+    """An encoder with statistics in its norms, and thresholds at which its gates open about half of what they gate."""
     generator = torch.Generator().manual_seed(seed)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -40,7 +49,7 @@ class DrawnNetwork(NamedTuple):
     """A network drawn at random, with images and threads.
 
     Attributes:
-        settings: Of the encoder.
+        settings: Of the encoder, or if ``gating`` is among them, of :class:`tests.helpers.random_blocks.Blocks`.
         seed: Of its norms and gates, and of the images.
         route: How it is run.
         shift: Added to the thresholds of all gates.
@@ -59,13 +68,25 @@ class DrawnNetwork(NamedTuple):
 
     def encoder(self) -> ssl_dc.Encoder:
         """The network."""
-        encoder = random_encoder(self.seed, **self.settings)
+        encoder = self._blocks() if self.has_blocks else random_encoder(self.seed, **self.settings)
         for module in encoder.modules():
             if isinstance(module, Gate):
                 module.thresholds += self.shift
                 if self.in_torch:
                     module.pooled_rule = no_rule  # type: ignore[method-assign]
         return encoder
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether it consists of blocks that are no ResNet's, which int8 refuses."""
+        return "gating" in self.settings
+
+    def _blocks(self) -> ssl_dc.Encoder:
+        torch.manual_seed(self.seed)
+        settings: dict[str, Any] = dict(self.settings)
+        gating = DGNET if settings.pop("gating") == "dgnet" else CONVNET_AIG
+        made = SharedEncoder(SharedEncoderOptions(), lambda gates: Blocks(gates, **settings), gating)
+        return strewn(made, self.seed)
 
     def images(self) -> Tensor:
         """Images (N, 3, H, W)."""
@@ -77,8 +98,68 @@ def no_rule(threshold: Tensor) -> PooledRule | None:
     return None
 
 
-def drawn_network(draw: random.Random) -> DrawnNetwork:
-    """Any backbone, width, stem, gating, encoder, norm policy, route, image size, batch and number of threads."""
+def drawn_network(draw: random.Random, *, whole_in_kernel: bool = False) -> DrawnNetwork:
+    """Any network: half of them are ResNets.
+
+    Args:
+        draw: What it is drawn from.
+        whole_in_kernel: Whether the float32 kernel of AArch64 must know every step.
+    """
+    drawn = draw.choice([drawn_resnet, drawn_blocks])(draw)
+    if not whole_in_kernel:
+        return drawn
+    settings = dict(drawn.settings)
+    if drawn.has_blocks:
+        settings["blocks"] = tuple(kind.replace("transformer", "convnext") for kind in settings["blocks"])  # type: ignore[attr-defined]
+        settings["activation"] = "gelu" if settings["activation"] == "tanh" else settings["activation"]
+    return drawn._replace(settings=settings, in_torch=False)
+
+
+def drawn_blocks(draw: random.Random) -> DrawnNetwork:
+    """Blocks of any kinds, widths, kernels and activations."""
+    maps = draw.choices(["inverted", "inverted", "grouped", "convnext", "convnext last"], k=draw.randint(0, 3))
+    heads, of_head = draw.choice([1, 2, 3]), draw.choice([4, 8, 16, 32])
+    transformers = ["transformer"] * draw.randint(0 if maps else 1, 2)
+    settings: dict[str, object] = {
+        "gating": draw.choice(["dgnet", "dgnet", "convnet_aig"]),
+        "blocks": (*maps, *transformers),
+        "width": heads * of_head if transformers else draw.randint(2, 50),
+        "hidden": draw.choice([draw.randint(2, 40), draw.randint(40, 200)]),
+        "of_group": draw.randint(2, 20),
+        "heads": heads,
+        "kernel": draw.choice([1, 3, 3, 5, 5, 7, 7, 9]),
+        "stride": draw.choice([1, 1, 2, 3]),
+        "activation": draw.choice(list(ACTIVATIONS)),
+    }
+    return DrawnNetwork(
+        settings,
+        seed=draw.randrange(10**6),
+        route=Route.DENSE if draw.random() < 0.15 else Route.GATED,
+        shift=draw.choice([0.0, 0.0, 0.0, -1.0, 1.0, -1e9, 1e9]),
+        in_torch=draw.random() < 0.1,
+        shape=(draw.randint(1, 3), 3, draw.randint(1, 24), draw.randint(1, 24)),
+        threads=draw.choice([1, 1, 1, 2, 3, 5]),
+    )
+
+
+def grouped_network(of_group: int) -> DrawnNetwork:
+    """Two blocks of grouped convolutions with gates that shut groups of this many channels."""
+    settings: dict[str, object] = {
+        "gating": "dgnet",
+        "blocks": ("grouped", "grouped"),
+        "width": 12,
+        "hidden": 13,
+        "of_group": of_group,
+        "heads": 1,
+        "kernel": 3,
+        "stride": 2,
+        "activation": "silu",
+    }
+    return DrawnNetwork(settings, seed=0, route=Route.GATED, shift=0.0, in_torch=False, shape=(3, 3, 11, 13), threads=2)
+
+
+def drawn_resnet(draw: random.Random) -> DrawnNetwork:
+    """Any ResNet, width, stem, gating, encoder, norm policy, route, image size, batch and number of threads."""
     backbone = draw.choice(["resnet18", "resnet18", "resnet34", "resnet50"])
     widest = 16 if backbone == "resnet18" else 6
     settings: dict[str, object] = {

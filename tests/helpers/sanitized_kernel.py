@@ -20,14 +20,12 @@ from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.quantise import Recipe, quantise
 from tests.helpers.compared_networks import Reference, difference_in_float32, difference_in_int8
 from tests.helpers.kernels_with_flags import library_with
-from tests.helpers.random_networks import drawn_network
+from tests.helpers.random_networks import drawn_network, drawn_resnet
 
 
 def run_case(draw: random.Random, kernel: Kernel, file: str) -> None:
     """One random network on random images, against what it should give; the images side by side, and one by itself."""
-    case = drawn_network(draw)
-    if file == INT8:
-        case = case._replace(in_torch=False)
+    case = drawn_resnet(draw)._replace(in_torch=False) if file == INT8 else drawn_network(draw)
     images, encoder = case.images(), case.encoder()
     plan = fuse(capture(encoder.backbone(case.route), case.route))
     if file == INT8:

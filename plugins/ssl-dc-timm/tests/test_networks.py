@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ssl_dc
+from ssl_dc.compiled.plan_network import PlanNetwork
+from ssl_dc.compiled.plan_size import CountedRun, macs_of
+from ssl_dc.compiled.static import make_static
 from ssl_dc.testing import conformance
 from ssl_dc_timm.backbone import Timm
 from ssl_dc_timm.options import TimmOptions
@@ -306,7 +309,7 @@ def untrained(model: str, gating: str) -> ssl_dc.Model:
     """A network whose norms, branches and thresholds differ from each other, so that its gates open about half."""
     config = ssl_dc.RunConfig.model_validate(
         {
-            "backbone": {"name": "timm", "model": model, **NETWORKS[model]},
+            "backbone": {"name": "timm", "model": model, **NETWORKS.get(model, {})},
             "data": {"name": "digits", "image_size": 32},
             "gating": gating,
             "budget": {"target": 0.9},
@@ -345,21 +348,45 @@ def test_the_compiled_network_gives_the_features_of_the_reference(model: str, ga
     assert 0.1 < float(torch.cat([mask.flatten() for mask in gated.masks.values()]).mean()) < 0.9
 
 
-@pytest.mark.parametrize(
-    ("model", "idle"),
-    [
-        ("resnet50", set()),
-        ("mobilenetv3_small_050", set()),
-        ("efficientnet_b0", set()),
-        ("convnext_atto", set()),
-        ("vit_tiny_patch16_224", {"heads"}),
-        ("regnetx_002", {"groups"}),
-    ],
-)
-def test_the_compiled_network_names_the_sites_that_save_nothing(model: str, idle: set[str]) -> None:
-    sites = untrained(model, "dgnet").compile_gated(backend="torch").sites_that_save_nothing
-    assert {site.rpartition(".")[2] for site in sites} == idle
-    assert untrained(model, "convnet_aig").compile_gated(backend="torch").sites_that_save_nothing == []
+@pytest.mark.parametrize("model", [*NETWORKS, "regnety_002", "seresnext26d_32x4d"])
+def test_the_compiled_network_multiplies_what_the_cost_model_counts(model: str) -> None:
+    """Every mask saves what is promised, in layers of every kind and in attention."""
+    network = untrained(model, "dgnet")
+    plan = network.compile_gated(backend="torch").plan
+    cost = network.encoder.backbone(network.gated_route).cost_model(32)
+    gates = sum(layer.macs for layer in cost.layers if layer.gate)
+    run = CountedRun(plan)
+    features = run(images(1))
+    assert run.macs == int(cost.gated_macs(run.masks)) - gates
+    assert macs_of(plan, 32) == cost.dense_macs
+    reference = network.gated(images(1)).features
+    assert float((features - reference).abs().max() / reference.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_site_saves_something_in_the_compiled_network(model: str, gating: str) -> None:
+    assert untrained(model, gating).compile_gated(backend="torch").sites_that_save_nothing == []
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "regnetx_002", "mobilenetv3_small_050"])
+def test_a_static_network_is_the_gated_route_of_the_image_whose_masks_it_has(model: str) -> None:
+    network = untrained(model, "dgnet")
+    expected = network.gated(images(1))
+    plan = network.compile_gated(backend="torch").plan
+    static = PlanNetwork(make_static(plan, {site: mask[0] for site, mask in expected.masks.items()}, 0.5))
+    with torch.no_grad():
+        features = static(images(3))[:1]
+    assert float((features - expected.features).abs().max() / expected.features.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_the_kernel_runs_every_layer(model: str) -> None:
+    executor = untrained(model, "dgnet").compile_gated(backend="native")
+    executor(images(1))
+    steps = executor._runner._program((32, 32)).host_steps.values()  # type: ignore[attr-defined]
+    of_tokens = ["Call", "Add", "Call"]  # join the class token, add the position embedding, take the class token
+    assert [type(step).__name__ for step in steps] == (of_tokens if model.startswith("vit") else [])
 
 
 @pytest.mark.parametrize("policy", ["separate", "shared"])
