@@ -520,6 +520,68 @@ static Packed pack_both(const Op *op, const State *s, int member, int members) {
     return (Packed){packed, scale, bias, groups, fours, 0};
 }
 
+/* Put 16 bytes of the weights of 4 outputs side by side, 4 bytes of each; step: from the 4 bytes of an output to its next ones. */
+typedef int32_t quad __attribute__((vector_size(16), aligned(4), may_alias));
+INLINE void turn(const int8_t *const *rows, int64_t at, int8_t *packed, int64_t step) {
+    quad a = *(const quad *)(rows[0] + at), b = *(const quad *)(rows[1] + at);
+    quad c = *(const quad *)(rows[2] + at), d = *(const quad *)(rows[3] + at);
+    quad low_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad low_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(quad *)packed = __builtin_shufflevector(low_ab, low_cd, 0, 1, 4, 5);
+    *(quad *)(packed + step) = __builtin_shufflevector(low_ab, low_cd, 2, 3, 6, 7);
+    *(quad *)(packed + 2 * step) = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
+    *(quad *)(packed + 3 * step) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+}
+
+/* Pack the weights and scales of the kept outputs for columns; op->weight is laid out for rows. Outputs that fill up the last group
+ * have weights of another one, and a scale of zero. The kept weights are scattered: those of the next outputs are prefetched. */
+static Packed pack_outputs(const Op *op, const State *s, int member, int members) {
+    const int32_t *kept = kept_of(s, op->out_site);
+    const int n = s->count[op->out_site], groups = padded(n, GROUP) / GROUP;
+    const int taps_of_row = op->kernel_w * op->x.stride, run = padded(taps_of_row, ROW);
+    const int64_t length = (int64_t)op->kernel_h * run;
+    float *scale = s->scratch, *bias = scale + groups * GROUP;
+    int8_t *packed = (int8_t *)(bias + groups * GROUP);
+    int64_t from, to;
+    share(groups * GROUP / 4, member, members, &from, &to);
+    for (int64_t j = 4 * from; j < 4 * to; j += 4) {
+        const int8_t *rows[4];
+        for (int i = 0; i < 4; i++) {
+            int filled = j + i < n, channel = kept[filled ? j + i : n - 1];
+            rows[i] = op->weight + channel * length;
+            scale[j + i] = filled ? op->scale[channel] : 0, bias[j + i] = filled ? op->bias[channel] : 0;
+            if (j + 4 + i < n) fetch(op->weight + kept[j + 4 + i] * length, length, 0, 1);
+        }
+        const int block = (int)(j / BLOCK);
+        const int64_t step = groups_of_block(groups, block) * 64;
+        int8_t *to_outputs = packed + block * BLOCK * (int64_t)op->kernel_h * taps_of_row + j % BLOCK * 4;
+        for (int ky = 0; ky < op->kernel_h; ky++)
+            for (int at = 0; at < taps_of_row; at += 16, to_outputs += 4 * step) turn(rows, ky * run + at, to_outputs, step);
+    }
+    return (Packed){packed, scale, bias, groups, op->x.stride / 4, 0};
+}
+
+/* Whether columns are faster than rows for the n kept outputs of a convolution, though their weights must be packed. Counted in
+ * dot products of 64 bytes, as measured with AVX-512: the end of each sum of rows costs SUM, to pack 64 bytes PACK. */
+#define SUM 12
+#define PACK 10
+static int faster_as_columns(const Op *op, int n) {
+    const int64_t run = padded(op->kernel_w * op->x.stride, ROW), dots = op->kernel_h * run / 64;
+    const int64_t pixels = (int64_t)op->y.height * op->y.width;
+    return op->x.stride % 16 == 0 && padded(n, GROUP) * dots * (pixels + PACK) < n * (dots + SUM) * pixels;
+}
+
+static void columns_of_outputs(const Op *op, const State *s, int member, Team *team) {
+    const int n = s->count[op->out_site];
+    if (!faster_as_columns(op, n)) {
+        rows(op, s, member, team->members);
+        return;
+    }
+    Packed packed = pack_outputs(op, s, member, team->members);
+    barrier(team);
+    columns(op, s, &packed, member, team->members);
+}
+
 /* ---- the other operations ---- */
 
 typedef uint8_t bytes __attribute__((vector_size(VB), aligned(1), may_alias));
@@ -685,7 +747,7 @@ static void execute(const Op *op, State *s, int member, Team *team) {
     Packed packed = {op->weight, op->scale, op->bias, padded(op->y.channels, GROUP) / GROUP, padded(op->x.channels, 4) / 4, 0};
     switch (op->kind) {
     case ROWS:
-        rows(op, s, member, members);
+        columns_of_outputs(op, s, member, team);
         break;
     case COLUMNS:
         if (op->in_site >= 0) columns_of_kept(op, s, member, team);
