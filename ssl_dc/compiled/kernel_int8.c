@@ -170,16 +170,35 @@ INLINE fvec numbers_at(const uint8_t *codes, int64_t fine) {
     return floats_of(v);
 }
 
-/* Put v, which is in codes, with its fine bytes if there are any. */
-INLINE void put_numbers(uint8_t *y, int64_t fine, fvec v, float low) {
-    if (!fine) {
-        put_codes(y, codes_from(v, low));
+/* The numbers of v, which is in codes; its codes if there are to be no fine bytes. */
+INLINE ivec numbers_from(fvec v, int64_t fine, float low) {
+    if (!fine) return codes_from(v, low);
+    v = smaller(larger(v, ALL(low)), ALL(255.0f)) * (float)OF_STEP;
+    return (ivec)(v + TO_EVEN) - (ivec)ALL(TO_EVEN) + NO_LOSS;
+}
+
+/* Put V vectors of numbers, one after the other. */
+INLINE void put_numbers(uint8_t *y, int64_t fine, const int V, const ivec *numbers) {
+#if VB == 64
+    if (V == 4) { /* the bytes of four vectors fill one: the instructions mix them up, and the last one puts them in order */
+        const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        __m512i ab = _mm512_packus_epi32((__m512i)numbers[0], (__m512i)numbers[1]);
+        __m512i cd = _mm512_packus_epi32((__m512i)numbers[2], (__m512i)numbers[3]);
+        if (fine) {
+            const __m512i low = _mm512_set1_epi16(OF_STEP - 1);
+            __m512i parts = _mm512_packus_epi16(_mm512_and_si512(ab, low), _mm512_and_si512(cd, low));
+            _mm512_storeu_si512(y + fine, _mm512_permutexvar_epi32(order, parts));
+            ab = _mm512_srli_epi16(ab, FINE_BITS), cd = _mm512_srli_epi16(cd, FINE_BITS);
+        }
+        _mm512_storeu_si512(y, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd)));
         return;
     }
-    v = smaller(larger(v, ALL(low)), ALL(255.0f)) * (float)OF_STEP;
-    ivec numbers = (ivec)(v + TO_EVEN) - (ivec)ALL(TO_EVEN) + NO_LOSS;
-    put_codes(y, numbers >> FINE_BITS);
-    put_codes(y + fine, numbers & (OF_STEP - 1));
+#endif
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) {
+        put_codes(y + v * VL, fine ? numbers[v] >> FINE_BITS : numbers[v]);
+        if (fine) put_codes(y + fine + v * VL, numbers[v] & (OF_STEP - 1));
+    }
 }
 
 INLINE ivec four_codes(const uint8_t *x) {
@@ -337,15 +356,16 @@ INLINE void columns_tile(const int P, const int V, const uint8_t *const *x, cons
                 }
             }
         }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; v++) {
-        fvec scale = *(const fvec *)(c->scale + v * VL), bias = *(const fvec *)(c->bias + v * VL);
 #pragma GCC unroll 16
-        for (int p = 0; p < P; p++) {
-            fvec out = floats_of(acc[p * V + v]) * scale + bias;
+    for (int p = 0; p < P; p++) {
+        ivec numbers[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) {
+            fvec out = floats_of(acc[p * V + v]) * *(const fvec *)(c->scale + v * VL) + *(const fvec *)(c->bias + v * VL);
             if (residual) out += numbers_at(residual[p] + v * VL, c->residual_fine) * *(const fvec *)(c->residual_scale + v * VL);
-            put_numbers(y[p] + v * VL, c->y_fine, out, c->low);
+            numbers[v] = numbers_from(out, c->y_fine, c->low);
         }
+        put_numbers(y[p], c->y_fine, V, numbers);
     }
 }
 
@@ -737,7 +757,8 @@ static void copy(const Op *op, const State *s, int member, int members) {
             uint8_t *y = s->arena + op->y.offset + row * op->y.line + (int64_t)column * op->y.stride;
             for (int i = 0; i < op->y.stride; i += VL) {
                 fvec v = numbers_at(x + i, op->x.fine) * *(const fvec *)(op->scale + i) + *(const fvec *)(op->bias + i);
-                put_numbers(y + i, op->y.fine, v, op->low);
+                ivec numbers = numbers_from(v, op->y.fine, op->low);
+                put_numbers(y + i, op->y.fine, 1, &numbers);
             }
         }
 }
