@@ -156,8 +156,16 @@ INLINE ivec codes_from(fvec v, float low) {
 }
 
 INLINE fvec floats_of(ivec v) { return __builtin_convertvector(v, fvec); }
+#if VB == 64 /* GCC 12 makes many instructions of these conversions, where there is one */
+INLINE ivec integers_at(const uint8_t *codes) { return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes)); }
+INLINE void put_codes(uint8_t *y, ivec codes) { _mm_storeu_si128((__m128i *)y, _mm512_cvtepi32_epi8((__m512i)codes)); }
+#elif VB == 32
+INLINE ivec integers_at(const uint8_t *codes) { return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)codes)); }
+INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
+#else
 INLINE ivec integers_at(const uint8_t *codes) { return __builtin_convertvector(*(const bvec *)codes, ivec); }
 INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
+#endif
 
 #define FINE_BITS 8
 #define OF_STEP 256 /* a fine byte counts parts of a step of this size */
