@@ -229,7 +229,7 @@ typedef struct {
 
 #define MAX_ROWS 4
 #define MAX_PIXELS 12
-#define MAX_SUMS (24 + VL)
+#define MAX_SUMS (27 + VL)
 
 /* Computes R outputs of each of P pixels. x points to the first tap of each pixel, w to R rows of weights. The codes past the end of
  * a row of taps are read, too; their weights are zero. scale and bias: for each pixel those of the R outputs. */
@@ -272,19 +272,29 @@ typedef void (*rows_fn)(const uint8_t *const *, const int8_t *const *, const flo
                                const Rows *c, uint8_t *const *y) {                                                      \
         rows_tile(P, R, x, w, scale, bias, c, y);                                                                       \
     }
-/* How many pixels are computed at once with a number of rows, so that sums and operands stay in registers. ROWS_OF holds the
- * function for one row less, then the one for that number of rows. */
+/* How many pixels are computed at once with a number of rows, so that sums and operands stay in registers; the function for one row
+ * less, then the one for that number of rows. */
+typedef struct {
+    int pixels;
+    rows_fn with[2];
+} RowsTile;
+
 #if VB == 64
-#define ROWS_AT_ONCE 4
-ROWS_FN(6, 4) ROWS_FN(6, 3) ROWS_FN(8, 3) ROWS_FN(8, 2) ROWS_FN(12, 2) ROWS_FN(12, 1)
-static const int PIXELS_WITH[] = {0, 12, 12, 8, 6};
-static const rows_fn ROWS_OF[][2] = {
-    {0, 0}, {0, rows_12_1}, {rows_12_1, rows_12_2}, {rows_8_2, rows_8_3}, {rows_6_3, rows_6_4}};
+ROWS_FN(6, 4) ROWS_FN(6, 3) ROWS_FN(8, 3) ROWS_FN(8, 2) ROWS_FN(12, 2) ROWS_FN(12, 1) ROWS_FN(9, 3) ROWS_FN(9, 2)
+static const RowsTile WITH_ROWS[] = {
+    {0}, {12, {0, rows_12_1}}, {12, {rows_12_1, rows_12_2}}, {8, {rows_8_2, rows_8_3}}, {6, {rows_6_3, rows_6_4}}};
+static const RowsTile OF_NINE_WITH_3 = {9, {rows_9_2, rows_9_3}};
+
+/* Small pictures may leave fewer places empty in tiles of 9 pixels with 3 rows than in tiles of 6 pixels with 4 rows. */
+static int rows_at_once(int pixels) { return padded(pixels, 9) < padded(pixels, 6) ? 3 : 4; }
+static RowsTile tile_with(int rows, int pixels) {
+    return rows == 3 && padded(pixels, 9) < padded(pixels, 6) ? OF_NINE_WITH_3 : WITH_ROWS[rows];
+}
 #else
-#define ROWS_AT_ONCE 2
 ROWS_FN(4, 2) ROWS_FN(4, 1)
-static const int PIXELS_WITH[] = {0, 4, 4};
-static const rows_fn ROWS_OF[][2] = {{0, 0}, {0, rows_4_1}, {rows_4_1, rows_4_2}};
+static const RowsTile WITH_ROWS[] = {{0}, {4, {0, rows_4_1}}, {4, {rows_4_1, rows_4_2}}};
+static int rows_at_once(int pixels) { return (void)pixels, 2; }
+static RowsTile tile_with(int rows, int pixels) { return (void)pixels, WITH_ROWS[rows]; }
 #endif
 
 static void rows(const Op *op, const State *s, int member, int members) {
@@ -293,9 +303,12 @@ static void rows(const Op *op, const State *s, int member, int members) {
     const int32_t *kept = kept_of(s, op->out_site);
     int n = count_of(s, op->out_site, op->y.channels);
     if (!n) return;
-    int64_t length = (int64_t)op->kernel_h * run, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    int most = (int)((n + blocks - 1) / blocks), P = PIXELS_WITH[most];
-    int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
+    const int pixels = op->y.height * op->y.width, at_once = rows_at_once(pixels);
+    int64_t length = (int64_t)op->kernel_h * run, blocks = (n + at_once - 1) / at_once;
+    const int most = (int)((n + blocks - 1) / blocks);
+    const RowsTile shape = tile_with(most, pixels);
+    const int P = shape.pixels;
+    int64_t tiles = (pixels + P - 1) / P;
     const uint8_t *x[MAX_PIXELS];
     const int8_t *w[MAX_ROWS];
     uint8_t *y[MAX_PIXELS];
@@ -319,7 +332,7 @@ static void rows(const Op *op, const State *s, int member, int members) {
         if (kept) /* the weights of the next block are scattered: prefetch them while this block is used */
             for (int j = last; j < n && j < last + most; j++) fetch(op->weight + kept[j] * length, length, tile, tiles);
         for (int p = 0; p < P; p++) y[p] += first;
-        ROWS_OF[most][last - first == most](x, w, scale, bias, &c, y);
+        shape.with[last - first == most](x, w, scale, bias, &c, y);
     }
 }
 
@@ -345,7 +358,7 @@ typedef struct {
 /* Computes V vectors of outputs of each of P pixels. */
 INLINE void columns_tile(const int P, const int V, const uint8_t *const *x, const Columns *c, uint8_t *const *y,
                          const uint8_t *const *residual) {
-    ivec acc[24];
+    ivec acc[24]; /* P * V at most */
 #pragma GCC unroll 32
     for (int i = 0; i < P * V; i++) acc[i] = (ivec){0};
     const int8_t *w = c->w;
@@ -384,25 +397,29 @@ typedef void (*columns_fn)(const uint8_t *const *, const Columns *, uint8_t *con
         if (residual) columns_tile(P, V, x, c, y, residual);                                        \
         else columns_tile(P, V, x, c, y, NULL);                                                     \
     }
-/* How many pixels are computed at once, by the number of vectors of outputs that the first piece has, and the functions for each
- * number of vectors of the piece at hand. */
-#if VB == 64
-#define NV 4 /* vectors of outputs at once; GROUPS_OF_BLOCK, so that a piece is a block */
-COLUMNS_FN(6, 4) COLUMNS_FN(6, 3) COLUMNS_FN(6, 2) COLUMNS_FN(6, 1) COLUMNS_FN(8, 3) COLUMNS_FN(12, 2) COLUMNS_FN(12, 1)
-COLUMNS_FN(5, 4) COLUMNS_FN(5, 3) COLUMNS_FN(5, 2) COLUMNS_FN(5, 1)
-static const int PIXELS_OF[] = {0, 12, 12, 8, 6};
-static const columns_fn COLUMNS_OF[][NV + 1] = {
-    {0}, {0, columns_12_1}, {0, 0, columns_12_2}, {0, 0, 0, columns_8_3}, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4},
-    {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
+/* How many pixels and vectors of outputs are computed at once, and the functions for each number of vectors of the piece at hand. */
+typedef struct {
+    int pixels, vectors;
+    columns_fn with[GROUPS_OF_BLOCK + 1];
+} Tile;
 
-/* Small pictures may leave fewer places empty in tiles of 5 pixels: 9 pixels take two tiles in either case. */
-static int prefers_five(int most, int pixels) { return most == NV && (pixels + 4) / 5 * 5 < (pixels + 5) / 6 * 6; }
+#if VB == 64
+COLUMNS_FN(6, 4) COLUMNS_FN(6, 3) COLUMNS_FN(6, 2) COLUMNS_FN(6, 1) COLUMNS_FN(8, 3) COLUMNS_FN(12, 2) COLUMNS_FN(12, 1)
+COLUMNS_FN(5, 4) COLUMNS_FN(5, 3) COLUMNS_FN(5, 2) COLUMNS_FN(5, 1) COLUMNS_FN(9, 2) COLUMNS_FN(9, 1)
+static const Tile BY_VECTORS[] = {{0}, {12, 1, {0, columns_12_1}}, {12, 2, {0, 0, columns_12_2}}, {8, 3, {0, 0, 0, columns_8_3}}};
+static const Tile OF_SIX = {6, 4, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4}};
+static const Tile OF_FIVE = {5, 4, {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
+static const Tile OF_NINE = {9, 2, {0, columns_9_1, columns_9_2}};
+
+/* The tile for some vectors of outputs. Small pictures leave fewer places empty in tiles of 5 or 9 pixels. */
+static Tile tile_for(int vectors, int pixels) {
+    if (vectors < 4) return BY_VECTORS[vectors];
+    if (padded(pixels, 9) < padded(pixels, 5)) return OF_NINE;
+    return padded(pixels, 5) < padded(pixels, 6) ? OF_FIVE : OF_SIX;
+}
 #else
-#define NV 2
 COLUMNS_FN(4, 2)
-static const int PIXELS_OF[] = {0, 0, 4};
-static const columns_fn COLUMNS_OF[][NV + 1] = {{0}, {0}, {0, 0, columns_4_2}};
-static int prefers_five(int most, int pixels) { return (void)most, (void)pixels, 0; }
+static Tile tile_for(int vectors, int pixels) { return (void)vectors, (void)pixels, (Tile){4, 2, {0, 0, columns_4_2}}; }
 #endif
 
 static int groups_of_block(int groups, int block) {
@@ -412,9 +429,9 @@ static int groups_of_block(int groups, int block) {
 
 static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
     if (!packed->groups) return; /* no output is kept */
-    const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL, pieces = (vectors + NV - 1) / NV;
-    const int most = vectors < NV ? vectors : NV, five = prefers_five(most, op->y.height * op->y.width);
-    const int P = five ? 5 : PIXELS_OF[most];
+    const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL;
+    const Tile shape = tile_for(vectors, op->y.height * op->y.width);
+    const int P = shape.pixels, V = shape.vectors, pieces = (vectors + V - 1) / V;
     const int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
     Columns c = {.kernel_h = op->kernel_h, .kernel_w = op->kernel_w, .line = op->x.line, .stride = op->x.stride,
                  .fours = packed->fours, .low = op->low, .y_fine = op->y.fine, .residual_fine = op->residual.fine};
@@ -422,7 +439,7 @@ static void columns(const Op *op, const State *s, const Packed *packed, int memb
     Part part = part_of(op, tiles, pieces, (int64_t)taps * packed->fours * 4 * packed->groups * GROUP, member, members);
     for (int64_t item = part.first_item; item < part.last_item; item++) {
         int64_t tile = part.first_tile + item % part.tiles;
-        int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
+        int first = (int)(item / part.tiles) * V, here = vectors - first < V ? vectors - first : V;
         int block = first * VL / BLOCK, output = first * VL;
         const uint8_t *x[MAX_PIXELS], *residual[MAX_PIXELS];
         uint8_t *y[MAX_PIXELS];
@@ -433,7 +450,7 @@ static void columns(const Op *op, const State *s, const Packed *packed, int memb
         c.w = packed->weight + (int64_t)block * BLOCK * 4 * taps * packed->fours + (output % BLOCK) * 4;
         c.scale = packed->scale + output, c.bias = packed->bias + output;
         if (op->has_residual) c.residual_scale = op->residual_scale + packed->first + output;
-        COLUMNS_OF[most + five][here](x, &c, y, op->has_residual ? residual : NULL);
+        shape.with[here](x, &c, y, op->has_residual ? residual : NULL);
     }
 }
 
