@@ -238,20 +238,23 @@ INLINE void rows_tile(const int P, const int R, const uint8_t *const *x, const i
     ivec acc[MAX_SUMS];
 #pragma GCC unroll 32
     for (int i = 0; i < P * R; i++) acc[i] = (ivec){0};
-    int64_t at = 0;
-    for (int ky = 0; ky < c->kernel_h; ky++)
-        for (int i = 0; i < c->run; i += VB, at += VB) {
-            int64_t tap = (int64_t)ky * c->line + i;
-            Weights wv[MAX_ROWS];
+    /* one loop over rows of taps and what lies side by side in them, as for columns */
+    const int64_t all = (int64_t)c->kernel_h * c->run, to_next_row = c->line - c->run;
+    int64_t tap = 0;
+    int in_row = 0;
+    for (int64_t at = 0; at < all; at += VB) {
+        Weights wv[MAX_ROWS];
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++) wv[r] = weights_of(*(const ivec *)(w[r] + at));
+        for (int r = 0; r < R; r++) wv[r] = weights_of(*(const ivec *)(w[r] + at));
 #pragma GCC unroll 16
-            for (int p = 0; p < P; p++) {
-                Codes xv = codes_of(*(const ivec *)(x[p] + tap));
+        for (int p = 0; p < P; p++) {
+            Codes xv = codes_of(*(const ivec *)(x[p] + tap));
 #pragma GCC unroll 8
-                for (int r = 0; r < R; r++) acc[p * R + r] = dot(acc[p * R + r], xv, wv[r]);
-            }
+            for (int r = 0; r < R; r++) acc[p * R + r] = dot(acc[p * R + r], xv, wv[r]);
         }
+        const int64_t next_row = -((in_row += VB) == c->run);
+        in_row &= ~next_row, tap += VB + (next_row & to_next_row);
+    }
     uint8_t codes[MAX_SUMS];
 #pragma GCC unroll 8
     for (int first = 0; first < P * R; first += VL) {
@@ -287,14 +290,14 @@ static const RowsTile OF_NINE_WITH_3 = {9, {rows_9_2, rows_9_3}};
 
 /* Small pictures may leave fewer places empty in tiles of 9 pixels with 3 rows than in tiles of 6 pixels with 4 rows. */
 static int rows_at_once(int pixels) { return padded(pixels, 9) < padded(pixels, 6) ? 3 : 4; }
-static RowsTile tile_with(int rows, int pixels) {
-    return rows == 3 && padded(pixels, 9) < padded(pixels, 6) ? OF_NINE_WITH_3 : WITH_ROWS[rows];
+static const RowsTile *tile_with(int rows, int pixels) {
+    return rows == 3 && padded(pixels, 9) < padded(pixels, 6) ? &OF_NINE_WITH_3 : WITH_ROWS + rows;
 }
 #else
 ROWS_FN(4, 2) ROWS_FN(4, 1)
 static const RowsTile WITH_ROWS[] = {{0}, {4, {0, rows_4_1}}, {4, {rows_4_1, rows_4_2}}};
 static int rows_at_once(int pixels) { return (void)pixels, 2; }
-static RowsTile tile_with(int rows, int pixels) { return (void)pixels, WITH_ROWS[rows]; }
+static const RowsTile *tile_with(int rows, int pixels) { return (void)pixels, WITH_ROWS + rows; }
 #endif
 
 static void rows(const Op *op, const State *s, int member, int members) {
@@ -306,8 +309,8 @@ static void rows(const Op *op, const State *s, int member, int members) {
     const int pixels = op->y.height * op->y.width, at_once = rows_at_once(pixels);
     int64_t length = (int64_t)op->kernel_h * run, blocks = (n + at_once - 1) / at_once;
     const int most = (int)((n + blocks - 1) / blocks);
-    const RowsTile shape = tile_with(most, pixels);
-    const int P = shape.pixels;
+    const RowsTile *shape = tile_with(most, pixels);
+    const int P = shape->pixels;
     int64_t tiles = (pixels + P - 1) / P;
     const uint8_t *x[MAX_PIXELS];
     const int8_t *w[MAX_ROWS];
@@ -332,7 +335,7 @@ static void rows(const Op *op, const State *s, int member, int members) {
         if (kept) /* the weights of the next block are scattered: prefetch them while this block is used */
             for (int j = last; j < n && j < last + most; j++) fetch(op->weight + kept[j] * length, length, tile, tiles);
         for (int p = 0; p < P; p++) y[p] += first;
-        shape.with[last - first == most](x, w, scale, bias, &c, y);
+        shape->with[last - first == most](x, w, scale, bias, &c, y);
     }
 }
 
@@ -350,7 +353,8 @@ typedef struct {
     const int8_t *w;
     const float *scale, *bias;
     const float *residual_scale;
-    int kernel_h, kernel_w, line, stride, fours, step; /* step: bytes from the weights of 4 inputs to those of the next 4 */
+    const int32_t *at; /* bytes from the first tap of a pixel to each four of inputs of each tap */
+    int steps, step;   /* how many these are; bytes from the weights of 4 inputs to those of the next 4 */
     float low;
     int64_t y_fine, residual_fine; /* bytes from a code to its fine byte, or 0 */
 } Columns;
@@ -362,21 +366,18 @@ INLINE void columns_tile(const int P, const int V, const uint8_t *const *x, cons
 #pragma GCC unroll 32
     for (int i = 0; i < P * V; i++) acc[i] = (ivec){0};
     const int8_t *w = c->w;
-    for (int ky = 0; ky < c->kernel_h; ky++)
-        for (int kx = 0; kx < c->kernel_w; kx++) {
-            int64_t tap = (int64_t)ky * c->line + (int64_t)kx * c->stride;
-            for (int i = 0; i < c->fours; i++, tap += 4, w += c->step) {
-                Weights wv[4];
+    for (int i = 0; i < c->steps; i++, w += c->step) {
+        const int64_t at = c->at[i];
+        Weights wv[4];
 #pragma GCC unroll 8
-                for (int v = 0; v < V; v++) wv[v] = weights_of(*(const ivec *)(w + v * VB));
+        for (int v = 0; v < V; v++) wv[v] = weights_of(*(const ivec *)(w + v * VB));
 #pragma GCC unroll 16
-                for (int p = 0; p < P; p++) {
-                    Codes xv = codes_of(four_codes(x[p] + tap));
+        for (int p = 0; p < P; p++) {
+            Codes xv = codes_of(four_codes(x[p] + at));
 #pragma GCC unroll 8
-                    for (int v = 0; v < V; v++) acc[p * V + v] = dot(acc[p * V + v], xv, wv[v]);
-                }
-            }
+            for (int v = 0; v < V; v++) acc[p * V + v] = dot(acc[p * V + v], xv, wv[v]);
         }
+    }
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++) {
         ivec numbers[V];
@@ -397,29 +398,33 @@ typedef void (*columns_fn)(const uint8_t *const *, const Columns *, uint8_t *con
         if (residual) columns_tile(P, V, x, c, y, residual);                                        \
         else columns_tile(P, V, x, c, y, NULL);                                                     \
     }
-/* How many pixels and vectors of outputs are computed at once, and the functions for each number of vectors of the piece at hand. */
+/* How many pixels are computed at once, and the functions for each number of vectors of outputs. */
 typedef struct {
-    int pixels, vectors;
+    int pixels;
     columns_fn with[GROUPS_OF_BLOCK + 1];
 } Tile;
 
 #if VB == 64
 COLUMNS_FN(6, 4) COLUMNS_FN(6, 3) COLUMNS_FN(6, 2) COLUMNS_FN(6, 1) COLUMNS_FN(8, 3) COLUMNS_FN(12, 2) COLUMNS_FN(12, 1)
 COLUMNS_FN(5, 4) COLUMNS_FN(5, 3) COLUMNS_FN(5, 2) COLUMNS_FN(5, 1) COLUMNS_FN(9, 2) COLUMNS_FN(9, 1)
-static const Tile BY_VECTORS[] = {{0}, {12, 1, {0, columns_12_1}}, {12, 2, {0, 0, columns_12_2}}, {8, 3, {0, 0, 0, columns_8_3}}};
-static const Tile OF_SIX = {6, 4, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4}};
-static const Tile OF_FIVE = {5, 4, {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
-static const Tile OF_NINE = {9, 2, {0, columns_9_1, columns_9_2}};
+#define NV 4 /* vectors of outputs at once; GROUPS_OF_BLOCK, so that a piece is a block */
+static const Tile BY_VECTORS[] = {{0}, {12, {0, columns_12_1}}, {12, {0, 0, columns_12_2}}, {8, {0, 0, 0, columns_8_3}}};
+static const Tile OF_SIX = {6, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4}};
+static const Tile OF_FIVE = {5, {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
+static const Tile OF_NINE = {9, {0, columns_9_1, columns_9_2}};
 
-/* The tile for some vectors of outputs. Small pictures leave fewer places empty in tiles of 5 or 9 pixels. */
-static Tile tile_for(int vectors, int pixels) {
-    if (vectors < 4) return BY_VECTORS[vectors];
-    if (padded(pixels, 9) < padded(pixels, 5)) return OF_NINE;
-    return padded(pixels, 5) < padded(pixels, 6) ? OF_FIVE : OF_SIX;
+/* Small pictures leave fewer places empty in tiles of 5 pixels, or in tiles of 9 pixels with two vectors. */
+static int prefers_nine(int pixels) { return padded(pixels, 9) < padded(pixels, 5); }
+static const Tile *tile_for(int vectors, int pixels) {
+    if (vectors < NV) return BY_VECTORS + vectors;
+    return padded(pixels, 5) < padded(pixels, 6) ? &OF_FIVE : &OF_SIX;
 }
 #else
 COLUMNS_FN(4, 2)
-static Tile tile_for(int vectors, int pixels) { return (void)vectors, (void)pixels, (Tile){4, 2, {0, 0, columns_4_2}}; }
+#define NV 2
+static const Tile OF_FOUR = {4, {0, 0, columns_4_2}}, OF_NINE = {0};
+static int prefers_nine(int pixels) { return (void)pixels, 0; }
+static const Tile *tile_for(int vectors, int pixels) { return (void)vectors, (void)pixels, &OF_FOUR; }
 #endif
 
 static int groups_of_block(int groups, int block) {
@@ -427,15 +432,20 @@ static int groups_of_block(int groups, int block) {
     return left < GROUPS_OF_BLOCK ? left : GROUPS_OF_BLOCK;
 }
 
-static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
-    if (!packed->groups) return; /* no output is kept */
+/* Compute in pieces of V vectors. */
+INLINE void columns_in(const int V, const Tile *shape, const Op *op, const State *s, const Packed *packed, int member,
+                       int members) {
     const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL;
-    const Tile shape = tile_for(vectors, op->y.height * op->y.width);
-    const int P = shape.pixels, V = shape.vectors, pieces = (vectors + V - 1) / V;
+    const int P = shape->pixels, pieces = (vectors + V - 1) / V;
     const int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
-    Columns c = {.kernel_h = op->kernel_h, .kernel_w = op->kernel_w, .line = op->x.line, .stride = op->x.stride,
-                 .fours = packed->fours, .low = op->low, .y_fine = op->y.fine, .residual_fine = op->residual.fine};
-    if (4 * c.fours == c.stride) c.fours *= c.kernel_w, c.kernel_w = 1; /* the taps of a row are side by side, in x and in w */
+    /* One list, and so one loop in columns_tile: the ends of short inner loops would be hard to predict, and cost more than what is
+     * computed in them. */
+    int32_t at[taps * packed->fours];
+    int steps = 0;
+    for (int ky = 0; ky < op->kernel_h; ky++)
+        for (int kx = 0; kx < op->kernel_w; kx++)
+            for (int four = 0; four < packed->fours; four++) at[steps++] = ky * op->x.line + kx * op->x.stride + 4 * four;
+    Columns c = {.at = at, .steps = steps, .low = op->low, .y_fine = op->y.fine, .residual_fine = op->residual.fine};
     Part part = part_of(op, tiles, pieces, (int64_t)taps * packed->fours * 4 * packed->groups * GROUP, member, members);
     for (int64_t item = part.first_item; item < part.last_item; item++) {
         int64_t tile = part.first_tile + item % part.tiles;
@@ -450,8 +460,15 @@ static void columns(const Op *op, const State *s, const Packed *packed, int memb
         c.w = packed->weight + (int64_t)block * BLOCK * 4 * taps * packed->fours + (output % BLOCK) * 4;
         c.scale = packed->scale + output, c.bias = packed->bias + output;
         if (op->has_residual) c.residual_scale = op->residual_scale + packed->first + output;
-        shape.with[here](x, &c, y, op->has_residual ? residual : NULL);
+        shape->with[here](x, &c, y, op->has_residual ? residual : NULL);
     }
+}
+
+static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
+    const int vectors = packed->groups * GROUP / VL, pixels = op->y.height * op->y.width;
+    if (!vectors) return; /* no output is kept */
+    if (vectors >= NV && prefers_nine(pixels)) columns_in(2, &OF_NINE, op, s, packed, member, members);
+    else columns_in(NV, tile_for(vectors, pixels), op, s, packed, member, members);
 }
 
 /* ---- packing ---- */
@@ -511,11 +528,13 @@ static Packed pack_inputs(const Op *op, const State *s, int8_t *packed, int firs
         int8_t *to_block = packed + (int64_t)(block - first) * BLOCK * 4 * taps * fours;
         for (int64_t four = from; four < to; four++) {
             for (int64_t j = 4 * four + 4; j < 4 * four + 8 && j < n; j++) fetch(weight + kept[j] * length, length, 0, 1);
-            for (int tap = 0; tap < taps; tap++) {
-                const int8_t *rows[4];
-                for (int i = 0; i < 4; i++)
-                    rows[i] = 4 * four + i < n ? weight + kept[4 * four + i] * length + tap * BLOCK : none;
-                interleave(rows, here, to_block + ((int64_t)tap * fours + four) * here * 64);
+            const int8_t *rows[4];
+            for (int i = 0; i < 4; i++) rows[i] = 4 * four + i < n ? weight + kept[4 * four + i] * length : NULL;
+            int8_t *to_four = to_block + four * here * 64;
+            for (int tap = 0; tap < taps; tap++, to_four += (int64_t)fours * here * 64) {
+                const int8_t *of_tap[4];
+                for (int i = 0; i < 4; i++) of_tap[i] = rows[i] ? rows[i] + tap * BLOCK : none;
+                interleave(of_tap, here, to_four);
             }
         }
     }
@@ -725,35 +744,32 @@ static void means(const Op *op, const State *s, float *mean, int n) {
     for (int c = 0; c < n; c++) mean[c] *= scale[c];
 }
 
-#define DOTS_AT_ONCE 4
+DEFINE_SUMS(float_sums_of, fvec)
 
-/* Computes R dot products of rows of n floats with a vector, n a multiple of VECTOR: VECTOR partial sums, which are then halved. The
- * order is always the same, whatever the processor. */
-INLINE void float_dots(const int R, const float *rows, const float *vector, int n, float *out) {
-    fvec acc[DOTS_AT_ONCE][VECTOR / VL];
-    for (int r = 0; r < R; r++)
-        for (int k = 0; k < VECTOR / VL; k++) acc[r][k] = (fvec){0};
+/* The product of a row of n floats with a vector, n a multiple of VECTOR: VECTOR partial sums, halved to VL. */
+INLINE fvec products(const float *row, const float *vector, int n) {
+    fvec acc[VECTOR / VL];
+    for (int k = 0; k < VECTOR / VL; k++) acc[k] = (fvec){0};
     for (int i = 0; i < n; i += VECTOR)
-        for (int k = 0; k < VECTOR / VL; k++) {
-            fvec v = *(const fvec *)(vector + i + k * VL);
-            for (int r = 0; r < R; r++) acc[r][k] += *(const fvec *)(rows + (int64_t)r * n + i + k * VL) * v;
-        }
-    for (int r = 0; r < R; r++) {
-        float sums[VECTOR];
-        memcpy(sums, acc[r], sizeof sums);
-        for (int half = VECTOR / 2; half; half /= 2)
-            for (int lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
-        out[r] = sums[0];
-    }
+        for (int k = 0; k < VECTOR / VL; k++) acc[k] += *(const fvec *)(row + i + k * VL) * *(const fvec *)(vector + i + k * VL);
+    for (int half = VECTOR / VL / 2; half; half /= 2)
+        for (int k = 0; k < half; k++) acc[k] += acc[k + half];
+    return acc[0];
 }
 
-/* Multiply a matrix (rows, n) with a vector, and add a bias. */
+/* Multiply a matrix (rows, n) with a vector, and add a bias: VL rows at once. The partial sums of a row are always halved in the same
+ * order, whatever the processor. Of the rows past the end the last one is computed again. */
 static void layer(const float *weight, const float *bias, const float *vector, int rows, int n, float *out) {
-    int row = 0;
-    for (; row + DOTS_AT_ONCE <= rows; row += DOTS_AT_ONCE)
-        float_dots(DOTS_AT_ONCE, weight + (int64_t)row * n, vector, n, out + row);
-    for (; row < rows; row++) float_dots(1, weight + (int64_t)row * n, vector, n, out + row);
-    for (row = 0; row < rows; row++) out[row] = bias[row] + out[row];
+    for (int first = 0; first < rows; first += VL) {
+        fvec partial[VL];
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) {
+            int row = first + LANE[i] < rows ? first + LANE[i] : rows - 1;
+            partial[i] = products(weight + (int64_t)row * n, vector, n);
+        }
+        fvec sums = float_sums_of(partial);
+        for (int i = 0; i < VL && first + i < rows; i++) out[first + i] = bias[first + i] + sums[i];
+    }
 }
 
 /* Decide the mask of a gate: an entry is open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
