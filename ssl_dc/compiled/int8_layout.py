@@ -76,7 +76,7 @@ def columns_to_pack(weight: Tensor, block: int) -> Tensor:
 def packed_floats(step: Conv, kind: int) -> int:
     """Floats of memory that the packed weights and scales of a convolution need while it runs."""
     outputs, inputs, height, width = step.weight.shape
-    if kind == ROWS or (kind == COLUMNS and step.in_site is None):
+    if kind == COLUMNS and step.in_site is None:
         return 0
-    bytes_ = padded(outputs, GROUP) * padded(inputs, 4) * height * width
+    bytes_ = padded(outputs, GROUP) * padded(inputs, GROUP if kind == ROWS else 4) * height * width
     return bytes_ // 4 + 2 * padded(outputs, GROUP)

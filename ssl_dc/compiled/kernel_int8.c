@@ -156,8 +156,16 @@ INLINE ivec codes_from(fvec v, float low) {
 }
 
 INLINE fvec floats_of(ivec v) { return __builtin_convertvector(v, fvec); }
+#if VB == 64 /* GCC 12 makes many instructions of these conversions, where there is one */
+INLINE ivec integers_at(const uint8_t *codes) { return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes)); }
+INLINE void put_codes(uint8_t *y, ivec codes) { _mm_storeu_si128((__m128i *)y, _mm512_cvtepi32_epi8((__m512i)codes)); }
+#elif VB == 32
+INLINE ivec integers_at(const uint8_t *codes) { return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)codes)); }
+INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
+#else
 INLINE ivec integers_at(const uint8_t *codes) { return __builtin_convertvector(*(const bvec *)codes, ivec); }
 INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
+#endif
 
 #define FINE_BITS 8
 #define OF_STEP 256 /* a fine byte counts parts of a step of this size */
@@ -170,16 +178,35 @@ INLINE fvec numbers_at(const uint8_t *codes, int64_t fine) {
     return floats_of(v);
 }
 
-/* Put v, which is in codes, with its fine bytes if there are any. */
-INLINE void put_numbers(uint8_t *y, int64_t fine, fvec v, float low) {
-    if (!fine) {
-        put_codes(y, codes_from(v, low));
+/* The numbers of v, which is in codes; its codes if there are to be no fine bytes. */
+INLINE ivec numbers_from(fvec v, int64_t fine, float low) {
+    if (!fine) return codes_from(v, low);
+    v = smaller(larger(v, ALL(low)), ALL(255.0f)) * (float)OF_STEP;
+    return (ivec)(v + TO_EVEN) - (ivec)ALL(TO_EVEN) + NO_LOSS;
+}
+
+/* Put V vectors of numbers, one after the other. */
+INLINE void put_numbers(uint8_t *y, int64_t fine, const int V, const ivec *numbers) {
+#if VB == 64
+    if (V == 4) { /* the bytes of four vectors fill one: the instructions mix them up, and the last one puts them in order */
+        const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        __m512i ab = _mm512_packus_epi32((__m512i)numbers[0], (__m512i)numbers[1]);
+        __m512i cd = _mm512_packus_epi32((__m512i)numbers[2], (__m512i)numbers[3]);
+        if (fine) {
+            const __m512i low = _mm512_set1_epi16(OF_STEP - 1);
+            __m512i parts = _mm512_packus_epi16(_mm512_and_si512(ab, low), _mm512_and_si512(cd, low));
+            _mm512_storeu_si512(y + fine, _mm512_permutexvar_epi32(order, parts));
+            ab = _mm512_srli_epi16(ab, FINE_BITS), cd = _mm512_srli_epi16(cd, FINE_BITS);
+        }
+        _mm512_storeu_si512(y, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd)));
         return;
     }
-    v = smaller(larger(v, ALL(low)), ALL(255.0f)) * (float)OF_STEP;
-    ivec numbers = (ivec)(v + TO_EVEN) - (ivec)ALL(TO_EVEN) + NO_LOSS;
-    put_codes(y, numbers >> FINE_BITS);
-    put_codes(y + fine, numbers & (OF_STEP - 1));
+#endif
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) {
+        put_codes(y + v * VL, fine ? numbers[v] >> FINE_BITS : numbers[v]);
+        if (fine) put_codes(y + fine + v * VL, numbers[v] & (OF_STEP - 1));
+    }
 }
 
 INLINE ivec four_codes(const uint8_t *x) {
@@ -202,7 +229,7 @@ typedef struct {
 
 #define MAX_ROWS 4
 #define MAX_PIXELS 12
-#define MAX_SUMS (24 + VL)
+#define MAX_SUMS (27 + VL)
 
 /* Computes R outputs of each of P pixels. x points to the first tap of each pixel, w to R rows of weights. The codes past the end of
  * a row of taps are read, too; their weights are zero. scale and bias: for each pixel those of the R outputs. */
@@ -211,20 +238,23 @@ INLINE void rows_tile(const int P, const int R, const uint8_t *const *x, const i
     ivec acc[MAX_SUMS];
 #pragma GCC unroll 32
     for (int i = 0; i < P * R; i++) acc[i] = (ivec){0};
-    int64_t at = 0;
-    for (int ky = 0; ky < c->kernel_h; ky++)
-        for (int i = 0; i < c->run; i += VB, at += VB) {
-            int64_t tap = (int64_t)ky * c->line + i;
-            Weights wv[MAX_ROWS];
+    /* one loop over rows of taps and what lies side by side in them, as for columns */
+    const int64_t all = (int64_t)c->kernel_h * c->run, to_next_row = c->line - c->run;
+    int64_t tap = 0;
+    int in_row = 0;
+    for (int64_t at = 0; at < all; at += VB) {
+        Weights wv[MAX_ROWS];
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++) wv[r] = weights_of(*(const ivec *)(w[r] + at));
+        for (int r = 0; r < R; r++) wv[r] = weights_of(*(const ivec *)(w[r] + at));
 #pragma GCC unroll 16
-            for (int p = 0; p < P; p++) {
-                Codes xv = codes_of(*(const ivec *)(x[p] + tap));
+        for (int p = 0; p < P; p++) {
+            Codes xv = codes_of(*(const ivec *)(x[p] + tap));
 #pragma GCC unroll 8
-                for (int r = 0; r < R; r++) acc[p * R + r] = dot(acc[p * R + r], xv, wv[r]);
-            }
+            for (int r = 0; r < R; r++) acc[p * R + r] = dot(acc[p * R + r], xv, wv[r]);
         }
+        const int64_t next_row = -((in_row += VB) == c->run);
+        in_row &= ~next_row, tap += VB + (next_row & to_next_row);
+    }
     uint8_t codes[MAX_SUMS];
 #pragma GCC unroll 8
     for (int first = 0; first < P * R; first += VL) {
@@ -245,19 +275,29 @@ typedef void (*rows_fn)(const uint8_t *const *, const int8_t *const *, const flo
                                const Rows *c, uint8_t *const *y) {                                                      \
         rows_tile(P, R, x, w, scale, bias, c, y);                                                                       \
     }
-/* How many pixels are computed at once with a number of rows, so that sums and operands stay in registers. ROWS_OF holds the
- * function for one row less, then the one for that number of rows. */
+/* How many pixels are computed at once with a number of rows, so that sums and operands stay in registers; the function for one row
+ * less, then the one for that number of rows. */
+typedef struct {
+    int pixels;
+    rows_fn with[2];
+} RowsTile;
+
 #if VB == 64
-#define ROWS_AT_ONCE 4
-ROWS_FN(6, 4) ROWS_FN(6, 3) ROWS_FN(8, 3) ROWS_FN(8, 2) ROWS_FN(12, 2) ROWS_FN(12, 1)
-static const int PIXELS_WITH[] = {0, 12, 12, 8, 6};
-static const rows_fn ROWS_OF[][2] = {
-    {0, 0}, {0, rows_12_1}, {rows_12_1, rows_12_2}, {rows_8_2, rows_8_3}, {rows_6_3, rows_6_4}};
+ROWS_FN(6, 4) ROWS_FN(6, 3) ROWS_FN(8, 3) ROWS_FN(8, 2) ROWS_FN(12, 2) ROWS_FN(12, 1) ROWS_FN(9, 3) ROWS_FN(9, 2)
+static const RowsTile WITH_ROWS[] = {
+    {0}, {12, {0, rows_12_1}}, {12, {rows_12_1, rows_12_2}}, {8, {rows_8_2, rows_8_3}}, {6, {rows_6_3, rows_6_4}}};
+static const RowsTile OF_NINE_WITH_3 = {9, {rows_9_2, rows_9_3}};
+
+/* Small pictures may leave fewer places empty in tiles of 9 pixels with 3 rows than in tiles of 6 pixels with 4 rows. */
+static int rows_at_once(int pixels) { return padded(pixels, 9) < padded(pixels, 6) ? 3 : 4; }
+static const RowsTile *tile_with(int rows, int pixels) {
+    return rows == 3 && padded(pixels, 9) < padded(pixels, 6) ? &OF_NINE_WITH_3 : WITH_ROWS + rows;
+}
 #else
-#define ROWS_AT_ONCE 2
 ROWS_FN(4, 2) ROWS_FN(4, 1)
-static const int PIXELS_WITH[] = {0, 4, 4};
-static const rows_fn ROWS_OF[][2] = {{0, 0}, {0, rows_4_1}, {rows_4_1, rows_4_2}};
+static const RowsTile WITH_ROWS[] = {{0}, {4, {0, rows_4_1}}, {4, {rows_4_1, rows_4_2}}};
+static int rows_at_once(int pixels) { return (void)pixels, 2; }
+static const RowsTile *tile_with(int rows, int pixels) { return (void)pixels, WITH_ROWS + rows; }
 #endif
 
 static void rows(const Op *op, const State *s, int member, int members) {
@@ -266,9 +306,12 @@ static void rows(const Op *op, const State *s, int member, int members) {
     const int32_t *kept = kept_of(s, op->out_site);
     int n = count_of(s, op->out_site, op->y.channels);
     if (!n) return;
-    int64_t length = (int64_t)op->kernel_h * run, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    int most = (int)((n + blocks - 1) / blocks), P = PIXELS_WITH[most];
-    int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
+    const int pixels = op->y.height * op->y.width, at_once = rows_at_once(pixels);
+    int64_t length = (int64_t)op->kernel_h * run, blocks = (n + at_once - 1) / at_once;
+    const int most = (int)((n + blocks - 1) / blocks);
+    const RowsTile *shape = tile_with(most, pixels);
+    const int P = shape->pixels;
+    int64_t tiles = (pixels + P - 1) / P;
     const uint8_t *x[MAX_PIXELS];
     const int8_t *w[MAX_ROWS];
     uint8_t *y[MAX_PIXELS];
@@ -292,7 +335,7 @@ static void rows(const Op *op, const State *s, int member, int members) {
         if (kept) /* the weights of the next block are scattered: prefetch them while this block is used */
             for (int j = last; j < n && j < last + most; j++) fetch(op->weight + kept[j] * length, length, tile, tiles);
         for (int p = 0; p < P; p++) y[p] += first;
-        ROWS_OF[most][last - first == most](x, w, scale, bias, &c, y);
+        shape->with[last - first == most](x, w, scale, bias, &c, y);
     }
 }
 
@@ -310,7 +353,8 @@ typedef struct {
     const int8_t *w;
     const float *scale, *bias;
     const float *residual_scale;
-    int kernel_h, kernel_w, line, stride, fours, step; /* step: bytes from the weights of 4 inputs to those of the next 4 */
+    const int32_t *at; /* bytes from the first tap of a pixel to each four of inputs of each tap */
+    int steps, step;   /* how many these are; bytes from the weights of 4 inputs to those of the next 4 */
     float low;
     int64_t y_fine, residual_fine; /* bytes from a code to its fine byte, or 0 */
 } Columns;
@@ -318,34 +362,32 @@ typedef struct {
 /* Computes V vectors of outputs of each of P pixels. */
 INLINE void columns_tile(const int P, const int V, const uint8_t *const *x, const Columns *c, uint8_t *const *y,
                          const uint8_t *const *residual) {
-    ivec acc[24];
+    ivec acc[24]; /* P * V at most */
 #pragma GCC unroll 32
     for (int i = 0; i < P * V; i++) acc[i] = (ivec){0};
     const int8_t *w = c->w;
-    for (int ky = 0; ky < c->kernel_h; ky++)
-        for (int kx = 0; kx < c->kernel_w; kx++) {
-            int64_t tap = (int64_t)ky * c->line + (int64_t)kx * c->stride;
-            for (int i = 0; i < c->fours; i++, tap += 4, w += c->step) {
-                Weights wv[4];
+    for (int i = 0; i < c->steps; i++, w += c->step) {
+        const int64_t at = c->at[i];
+        Weights wv[4];
 #pragma GCC unroll 8
-                for (int v = 0; v < V; v++) wv[v] = weights_of(*(const ivec *)(w + v * VB));
-#pragma GCC unroll 16
-                for (int p = 0; p < P; p++) {
-                    Codes xv = codes_of(four_codes(x[p] + tap));
-#pragma GCC unroll 8
-                    for (int v = 0; v < V; v++) acc[p * V + v] = dot(acc[p * V + v], xv, wv[v]);
-                }
-            }
-        }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; v++) {
-        fvec scale = *(const fvec *)(c->scale + v * VL), bias = *(const fvec *)(c->bias + v * VL);
+        for (int v = 0; v < V; v++) wv[v] = weights_of(*(const ivec *)(w + v * VB));
 #pragma GCC unroll 16
         for (int p = 0; p < P; p++) {
-            fvec out = floats_of(acc[p * V + v]) * scale + bias;
-            if (residual) out += numbers_at(residual[p] + v * VL, c->residual_fine) * *(const fvec *)(c->residual_scale + v * VL);
-            put_numbers(y[p] + v * VL, c->y_fine, out, c->low);
+            Codes xv = codes_of(four_codes(x[p] + at));
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) acc[p * V + v] = dot(acc[p * V + v], xv, wv[v]);
         }
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++) {
+        ivec numbers[V];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) {
+            fvec out = floats_of(acc[p * V + v]) * *(const fvec *)(c->scale + v * VL) + *(const fvec *)(c->bias + v * VL);
+            if (residual) out += numbers_at(residual[p] + v * VL, c->residual_fine) * *(const fvec *)(c->residual_scale + v * VL);
+            numbers[v] = numbers_from(out, c->y_fine, c->low);
+        }
+        put_numbers(y[p], c->y_fine, V, numbers);
     }
 }
 
@@ -356,25 +398,33 @@ typedef void (*columns_fn)(const uint8_t *const *, const Columns *, uint8_t *con
         if (residual) columns_tile(P, V, x, c, y, residual);                                        \
         else columns_tile(P, V, x, c, y, NULL);                                                     \
     }
-/* How many pixels are computed at once, by the number of vectors of outputs that the first piece has, and the functions for each
- * number of vectors of the piece at hand. */
-#if VB == 64
-#define NV 4 /* vectors of outputs at once; GROUPS_OF_BLOCK, so that a piece is a block */
-COLUMNS_FN(6, 4) COLUMNS_FN(6, 3) COLUMNS_FN(6, 2) COLUMNS_FN(6, 1) COLUMNS_FN(8, 3) COLUMNS_FN(12, 2) COLUMNS_FN(12, 1)
-COLUMNS_FN(5, 4) COLUMNS_FN(5, 3) COLUMNS_FN(5, 2) COLUMNS_FN(5, 1)
-static const int PIXELS_OF[] = {0, 12, 12, 8, 6};
-static const columns_fn COLUMNS_OF[][NV + 1] = {
-    {0}, {0, columns_12_1}, {0, 0, columns_12_2}, {0, 0, 0, columns_8_3}, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4},
-    {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
+/* How many pixels are computed at once, and the functions for each number of vectors of outputs. */
+typedef struct {
+    int pixels;
+    columns_fn with[GROUPS_OF_BLOCK + 1];
+} Tile;
 
-/* Small pictures may leave fewer places empty in tiles of 5 pixels: 9 pixels take two tiles in either case. */
-static int prefers_five(int most, int pixels) { return most == NV && (pixels + 4) / 5 * 5 < (pixels + 5) / 6 * 6; }
+#if VB == 64
+COLUMNS_FN(6, 4) COLUMNS_FN(6, 3) COLUMNS_FN(6, 2) COLUMNS_FN(6, 1) COLUMNS_FN(8, 3) COLUMNS_FN(12, 2) COLUMNS_FN(12, 1)
+COLUMNS_FN(5, 4) COLUMNS_FN(5, 3) COLUMNS_FN(5, 2) COLUMNS_FN(5, 1) COLUMNS_FN(9, 2) COLUMNS_FN(9, 1)
+#define NV 4 /* vectors of outputs at once; GROUPS_OF_BLOCK, so that a piece is a block */
+static const Tile BY_VECTORS[] = {{0}, {12, {0, columns_12_1}}, {12, {0, 0, columns_12_2}}, {8, {0, 0, 0, columns_8_3}}};
+static const Tile OF_SIX = {6, {0, columns_6_1, columns_6_2, columns_6_3, columns_6_4}};
+static const Tile OF_FIVE = {5, {0, columns_5_1, columns_5_2, columns_5_3, columns_5_4}};
+static const Tile OF_NINE = {9, {0, columns_9_1, columns_9_2}};
+
+/* Small pictures leave fewer places empty in tiles of 5 pixels, or in tiles of 9 pixels with two vectors. */
+static int prefers_nine(int pixels) { return padded(pixels, 9) < padded(pixels, 5); }
+static const Tile *tile_for(int vectors, int pixels) {
+    if (vectors < NV) return BY_VECTORS + vectors;
+    return padded(pixels, 5) < padded(pixels, 6) ? &OF_FIVE : &OF_SIX;
+}
 #else
-#define NV 2
 COLUMNS_FN(4, 2)
-static const int PIXELS_OF[] = {0, 0, 4};
-static const columns_fn COLUMNS_OF[][NV + 1] = {{0}, {0}, {0, 0, columns_4_2}};
-static int prefers_five(int most, int pixels) { return (void)most, (void)pixels, 0; }
+#define NV 2
+static const Tile OF_FOUR = {4, {0, 0, columns_4_2}}, OF_NINE = {0};
+static int prefers_nine(int pixels) { return (void)pixels, 0; }
+static const Tile *tile_for(int vectors, int pixels) { return (void)vectors, (void)pixels, &OF_FOUR; }
 #endif
 
 static int groups_of_block(int groups, int block) {
@@ -382,19 +432,24 @@ static int groups_of_block(int groups, int block) {
     return left < GROUPS_OF_BLOCK ? left : GROUPS_OF_BLOCK;
 }
 
-static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
-    if (!packed->groups) return; /* no output is kept */
-    const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL, pieces = (vectors + NV - 1) / NV;
-    const int most = vectors < NV ? vectors : NV, five = prefers_five(most, op->y.height * op->y.width);
-    const int P = five ? 5 : PIXELS_OF[most];
+/* Compute in pieces of V vectors. */
+INLINE void columns_in(const int V, const Tile *shape, const Op *op, const State *s, const Packed *packed, int member,
+                       int members) {
+    const int taps = op->kernel_h * op->kernel_w, vectors = packed->groups * GROUP / VL;
+    const int P = shape->pixels, pieces = (vectors + V - 1) / V;
     const int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
-    Columns c = {.kernel_h = op->kernel_h, .kernel_w = op->kernel_w, .line = op->x.line, .stride = op->x.stride,
-                 .fours = packed->fours, .low = op->low, .y_fine = op->y.fine, .residual_fine = op->residual.fine};
-    if (4 * c.fours == c.stride) c.fours *= c.kernel_w, c.kernel_w = 1; /* the taps of a row are side by side, in x and in w */
+    /* One list, and so one loop in columns_tile: the ends of short inner loops would be hard to predict, and cost more than what is
+     * computed in them. */
+    int32_t at[taps * packed->fours];
+    int steps = 0;
+    for (int ky = 0; ky < op->kernel_h; ky++)
+        for (int kx = 0; kx < op->kernel_w; kx++)
+            for (int four = 0; four < packed->fours; four++) at[steps++] = ky * op->x.line + kx * op->x.stride + 4 * four;
+    Columns c = {.at = at, .steps = steps, .low = op->low, .y_fine = op->y.fine, .residual_fine = op->residual.fine};
     Part part = part_of(op, tiles, pieces, (int64_t)taps * packed->fours * 4 * packed->groups * GROUP, member, members);
     for (int64_t item = part.first_item; item < part.last_item; item++) {
         int64_t tile = part.first_tile + item % part.tiles;
-        int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
+        int first = (int)(item / part.tiles) * V, here = vectors - first < V ? vectors - first : V;
         int block = first * VL / BLOCK, output = first * VL;
         const uint8_t *x[MAX_PIXELS], *residual[MAX_PIXELS];
         uint8_t *y[MAX_PIXELS];
@@ -405,8 +460,15 @@ static void columns(const Op *op, const State *s, const Packed *packed, int memb
         c.w = packed->weight + (int64_t)block * BLOCK * 4 * taps * packed->fours + (output % BLOCK) * 4;
         c.scale = packed->scale + output, c.bias = packed->bias + output;
         if (op->has_residual) c.residual_scale = op->residual_scale + packed->first + output;
-        COLUMNS_OF[most + five][here](x, &c, y, op->has_residual ? residual : NULL);
+        shape->with[here](x, &c, y, op->has_residual ? residual : NULL);
     }
+}
+
+static void columns(const Op *op, const State *s, const Packed *packed, int member, int members) {
+    const int vectors = packed->groups * GROUP / VL, pixels = op->y.height * op->y.width;
+    if (!vectors) return; /* no output is kept */
+    if (vectors >= NV && prefers_nine(pixels)) columns_in(2, &OF_NINE, op, s, packed, member, members);
+    else columns_in(NV, tile_for(vectors, pixels), op, s, packed, member, members);
 }
 
 /* ---- packing ---- */
@@ -466,11 +528,13 @@ static Packed pack_inputs(const Op *op, const State *s, int8_t *packed, int firs
         int8_t *to_block = packed + (int64_t)(block - first) * BLOCK * 4 * taps * fours;
         for (int64_t four = from; four < to; four++) {
             for (int64_t j = 4 * four + 4; j < 4 * four + 8 && j < n; j++) fetch(weight + kept[j] * length, length, 0, 1);
-            for (int tap = 0; tap < taps; tap++) {
-                const int8_t *rows[4];
-                for (int i = 0; i < 4; i++)
-                    rows[i] = 4 * four + i < n ? weight + kept[4 * four + i] * length + tap * BLOCK : none;
-                interleave(rows, here, to_block + ((int64_t)tap * fours + four) * here * 64);
+            const int8_t *rows[4];
+            for (int i = 0; i < 4; i++) rows[i] = 4 * four + i < n ? weight + kept[4 * four + i] * length : NULL;
+            int8_t *to_four = to_block + four * here * 64;
+            for (int tap = 0; tap < taps; tap++, to_four += (int64_t)fours * here * 64) {
+                const int8_t *of_tap[4];
+                for (int i = 0; i < 4; i++) of_tap[i] = rows[i] ? rows[i] + tap * BLOCK : none;
+                interleave(of_tap, here, to_four);
             }
         }
     }
@@ -518,6 +582,68 @@ static Packed pack_both(const Op *op, const State *s, int member, int members) {
                     j < n && i < inputs ? op->weight[((int64_t)out[j] * taps + tap) * op->x.channels + in[i]] : 0;
     }
     return (Packed){packed, scale, bias, groups, fours, 0};
+}
+
+/* Put 16 bytes of the weights of 4 outputs side by side, 4 bytes of each; step: from the 4 bytes of an output to its next ones. */
+typedef int32_t quad __attribute__((vector_size(16), aligned(4), may_alias));
+INLINE void turn(const int8_t *const *rows, int64_t at, int8_t *packed, int64_t step) {
+    quad a = *(const quad *)(rows[0] + at), b = *(const quad *)(rows[1] + at);
+    quad c = *(const quad *)(rows[2] + at), d = *(const quad *)(rows[3] + at);
+    quad low_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), high_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad low_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), high_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(quad *)packed = __builtin_shufflevector(low_ab, low_cd, 0, 1, 4, 5);
+    *(quad *)(packed + step) = __builtin_shufflevector(low_ab, low_cd, 2, 3, 6, 7);
+    *(quad *)(packed + 2 * step) = __builtin_shufflevector(high_ab, high_cd, 0, 1, 4, 5);
+    *(quad *)(packed + 3 * step) = __builtin_shufflevector(high_ab, high_cd, 2, 3, 6, 7);
+}
+
+/* Pack the weights and scales of the kept outputs for columns; op->weight is laid out for rows. Outputs that fill up the last group
+ * have weights of another one, and a scale of zero. The kept weights are scattered: those of the next outputs are prefetched. */
+static Packed pack_outputs(const Op *op, const State *s, int member, int members) {
+    const int32_t *kept = kept_of(s, op->out_site);
+    const int n = s->count[op->out_site], groups = padded(n, GROUP) / GROUP;
+    const int taps_of_row = op->kernel_w * op->x.stride, run = padded(taps_of_row, ROW);
+    const int64_t length = (int64_t)op->kernel_h * run;
+    float *scale = s->scratch, *bias = scale + groups * GROUP;
+    int8_t *packed = (int8_t *)(bias + groups * GROUP);
+    int64_t from, to;
+    share(groups * GROUP / 4, member, members, &from, &to);
+    for (int64_t j = 4 * from; j < 4 * to; j += 4) {
+        const int8_t *rows[4];
+        for (int i = 0; i < 4; i++) {
+            int filled = j + i < n, channel = kept[filled ? j + i : n - 1];
+            rows[i] = op->weight + channel * length;
+            scale[j + i] = filled ? op->scale[channel] : 0, bias[j + i] = filled ? op->bias[channel] : 0;
+            if (j + 4 + i < n) fetch(op->weight + kept[j + 4 + i] * length, length, 0, 1);
+        }
+        const int block = (int)(j / BLOCK);
+        const int64_t step = groups_of_block(groups, block) * 64;
+        int8_t *to_outputs = packed + block * BLOCK * (int64_t)op->kernel_h * taps_of_row + j % BLOCK * 4;
+        for (int ky = 0; ky < op->kernel_h; ky++)
+            for (int at = 0; at < taps_of_row; at += 16, to_outputs += 4 * step) turn(rows, ky * run + at, to_outputs, step);
+    }
+    return (Packed){packed, scale, bias, groups, op->x.stride / 4, 0};
+}
+
+/* Whether columns are faster than rows for the n kept outputs of a convolution, though their weights must be packed. Counted in
+ * dot products of 64 bytes, as measured with AVX-512: the end of each sum of rows costs SUM, to pack 64 bytes PACK. */
+#define SUM 12
+#define PACK 10
+static int faster_as_columns(const Op *op, int n) {
+    const int64_t run = padded(op->kernel_w * op->x.stride, ROW), dots = op->kernel_h * run / 64;
+    const int64_t pixels = (int64_t)op->y.height * op->y.width;
+    return op->x.stride % 16 == 0 && padded(n, GROUP) * dots * (pixels + PACK) < n * (dots + SUM) * pixels;
+}
+
+static void columns_of_outputs(const Op *op, const State *s, int member, Team *team) {
+    const int n = s->count[op->out_site];
+    if (!faster_as_columns(op, n)) {
+        rows(op, s, member, team->members);
+        return;
+    }
+    Packed packed = pack_outputs(op, s, member, team->members);
+    barrier(team);
+    columns(op, s, &packed, member, team->members);
 }
 
 /* ---- the other operations ---- */
@@ -618,35 +744,32 @@ static void means(const Op *op, const State *s, float *mean, int n) {
     for (int c = 0; c < n; c++) mean[c] *= scale[c];
 }
 
-#define DOTS_AT_ONCE 4
+DEFINE_SUMS(float_sums_of, fvec)
 
-/* Computes R dot products of rows of n floats with a vector, n a multiple of VECTOR: VECTOR partial sums, which are then halved. The
- * order is always the same, whatever the processor. */
-INLINE void float_dots(const int R, const float *rows, const float *vector, int n, float *out) {
-    fvec acc[DOTS_AT_ONCE][VECTOR / VL];
-    for (int r = 0; r < R; r++)
-        for (int k = 0; k < VECTOR / VL; k++) acc[r][k] = (fvec){0};
+/* The product of a row of n floats with a vector, n a multiple of VECTOR: VECTOR partial sums, halved to VL. */
+INLINE fvec products(const float *row, const float *vector, int n) {
+    fvec acc[VECTOR / VL];
+    for (int k = 0; k < VECTOR / VL; k++) acc[k] = (fvec){0};
     for (int i = 0; i < n; i += VECTOR)
-        for (int k = 0; k < VECTOR / VL; k++) {
-            fvec v = *(const fvec *)(vector + i + k * VL);
-            for (int r = 0; r < R; r++) acc[r][k] += *(const fvec *)(rows + (int64_t)r * n + i + k * VL) * v;
-        }
-    for (int r = 0; r < R; r++) {
-        float sums[VECTOR];
-        memcpy(sums, acc[r], sizeof sums);
-        for (int half = VECTOR / 2; half; half /= 2)
-            for (int lane = 0; lane < half; lane++) sums[lane] += sums[lane + half];
-        out[r] = sums[0];
-    }
+        for (int k = 0; k < VECTOR / VL; k++) acc[k] += *(const fvec *)(row + i + k * VL) * *(const fvec *)(vector + i + k * VL);
+    for (int half = VECTOR / VL / 2; half; half /= 2)
+        for (int k = 0; k < half; k++) acc[k] += acc[k + half];
+    return acc[0];
 }
 
-/* Multiply a matrix (rows, n) with a vector, and add a bias. */
+/* Multiply a matrix (rows, n) with a vector, and add a bias: VL rows at once. The partial sums of a row are always halved in the same
+ * order, whatever the processor. Of the rows past the end the last one is computed again. */
 static void layer(const float *weight, const float *bias, const float *vector, int rows, int n, float *out) {
-    int row = 0;
-    for (; row + DOTS_AT_ONCE <= rows; row += DOTS_AT_ONCE)
-        float_dots(DOTS_AT_ONCE, weight + (int64_t)row * n, vector, n, out + row);
-    for (; row < rows; row++) float_dots(1, weight + (int64_t)row * n, vector, n, out + row);
-    for (row = 0; row < rows; row++) out[row] = bias[row] + out[row];
+    for (int first = 0; first < rows; first += VL) {
+        fvec partial[VL];
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++) {
+            int row = first + LANE[i] < rows ? first + LANE[i] : rows - 1;
+            partial[i] = products(weight + (int64_t)row * n, vector, n);
+        }
+        fvec sums = float_sums_of(partial);
+        for (int i = 0; i < VL && first + i < rows; i++) out[first + i] = bias[first + i] + sums[i];
+    }
 }
 
 /* Decide the mask of a gate: an entry is open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
@@ -675,7 +798,8 @@ static void copy(const Op *op, const State *s, int member, int members) {
             uint8_t *y = s->arena + op->y.offset + row * op->y.line + (int64_t)column * op->y.stride;
             for (int i = 0; i < op->y.stride; i += VL) {
                 fvec v = numbers_at(x + i, op->x.fine) * *(const fvec *)(op->scale + i) + *(const fvec *)(op->bias + i);
-                put_numbers(y + i, op->y.fine, v, op->low);
+                ivec numbers = numbers_from(v, op->y.fine, op->low);
+                put_numbers(y + i, op->y.fine, 1, &numbers);
             }
         }
 }
@@ -685,7 +809,7 @@ static void execute(const Op *op, State *s, int member, Team *team) {
     Packed packed = {op->weight, op->scale, op->bias, padded(op->y.channels, GROUP) / GROUP, padded(op->x.channels, 4) / 4, 0};
     switch (op->kind) {
     case ROWS:
-        rows(op, s, member, members);
+        columns_of_outputs(op, s, member, team);
         break;
     case COLUMNS:
         if (op->in_site >= 0) columns_of_kept(op, s, member, team);
