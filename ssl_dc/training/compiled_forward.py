@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ssl_dc.devices import expect_cuda_home_without_gpu
 from ssl_dc.routes import Route
@@ -56,14 +55,3 @@ class CompiledForward:
                 self._tell(f"torch cannot compile this training, which goes on uncompiled: {reason[:300]}")
         plain: LearnerOutput = self._plain(views, routes)
         return plain
-
-
-def fuse(optimizer: Optimizer) -> None:
-    """Let an optimiser of torch move all parameters of a group with one kernel for the whole update, where a GPU has one.
-
-    Numbers differ by rounding. The state is what it was, so a resume point serves both. Call it before a state is restored.
-    An optimiser that was told which kernels to use is left as it is.
-    """
-    for group in optimizer.param_groups if isinstance(optimizer, (Adam, AdamW, SGD)) else ():
-        if not any(group.get(told) for told in ("foreach", "capturable", "differentiable")) and group["fused"] is None:
-            group["fused"] = True

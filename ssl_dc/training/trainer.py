@@ -31,6 +31,7 @@ from ssl_dc.norms.global_batch import with_global_norms
 from ssl_dc.objectives.base import Objective, check_batch, check_views
 from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
+from ssl_dc.optimizers.fused import fuse
 from ssl_dc.plugins.registry import Registered
 from ssl_dc.routes import Route
 from ssl_dc.seeds import kept_random_states, seed_everything
@@ -39,7 +40,7 @@ from ssl_dc.trackers.base import COMPILING, StepMetrics, Stopwatch, Watcher, pha
 from ssl_dc.training.accelerator import make_accelerator
 from ssl_dc.training.batches import Batches, BatchViews, Loader, LoaderBatches, ViewBatches
 from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_tensors, restore_optimizer
-from ssl_dc.training.compiled_forward import CompiledForward, fuse
+from ssl_dc.training.compiled_forward import CompiledForward
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
 from ssl_dc.training.learner import Learner, LearnerOutput

@@ -13,10 +13,10 @@ import torch
 from helpers.gradients import compare_gradients
 from helpers.settings import TINY
 from helpers.training import Told, trainer_of
+from ssl_dc.optimizers.fused import fuse
 from ssl_dc.optimizers.lars import LARS
 from ssl_dc.trackers.base import COMPILING
 from ssl_dc.training.checkpoint import optimizer_tensors, restore_optimizer
-from ssl_dc.training.compiled_forward import fuse
 
 SETTINGS = {**TINY, "training.epochs": 1, "training.log_every": 1}
 
