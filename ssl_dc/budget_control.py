@@ -114,7 +114,7 @@ class AdaptiveControl(BudgetControl):
         shares = torch.tensor([math.exp(-abs(other - budget) / self.REACH) for other in self._budgets], dtype=over.dtype)
         moved = self._thresholds.to(over.device) + self.GAIN * over * without_wait(shares, over.device)
         self._thresholds = moved.cummin(0).values  # a larger budget opens no less
-        for row, threshold in enumerate(self._thresholds.float().to(self._evaluated.device)):
+        for row, threshold in enumerate(self._thresholds.float()):
             set_threshold(encoder, threshold, row)
 
     @classmethod
