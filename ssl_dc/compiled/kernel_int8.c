@@ -440,7 +440,7 @@ INLINE void columns_in(const int V, const Tile *shape, const Op *op, const State
     const int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
     /* One list, and so one loop in columns_tile: the ends of short inner loops would be hard to predict, and cost more than what is
      * computed in them. */
-    int32_t at[taps * packed->fours];
+    int32_t at[taps * packed->fours + 1]; /* an array of C has an element, though no input may be kept */
     int steps = 0;
     for (int ky = 0; ky < op->kernel_h; ky++)
         for (int kx = 0; kx < op->kernel_w; kx++)
