@@ -21,6 +21,9 @@ STEPS = 12
 IN_TERMINALS = """
 import fcntl, json, struct, sys, termios
 from ssl_dc.cli import main
+from ssl_dc.progress.terminal import Terminal
+
+Terminal.step_taken = lambda self: self._live.refresh()
 settings, folder, *widths = sys.argv[1:]
 for width in widths:
     sys.stderr.write(f"<{width}>")
@@ -28,7 +31,10 @@ for width in widths:
     fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, int(width), 0, 0))
     main(["train", *json.loads(settings), "--output", f"{folder}/{width}"], standalone_mode=False)
 """
-"""Trains in terminals of several widths, one after the other: the process and its imports are needed once only."""
+"""Trains in terminals of several widths, one after the other: the process and its imports are needed once only.
+
+Each step is drawn, however fast the machine is; drawn ten times a second, a fast one shows few of them.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +83,7 @@ def test_every_screen_has_two_lines_that_fit_with_all_that_matters(recorded: dic
 def test_the_bar_moves_at_steps_whose_loss_is_not_measured(recorded: dict[int, Recording], width: int) -> None:
     steps = [int(first.removeprefix("step ").partition("/")[0]) for first, *_ in in_training(recorded[width], width)]
     assert steps == sorted(steps)
-    assert steps[-1] == STEPS
-    assert any(step % SETTINGS["training.log_every"] for step in steps)
+    assert set(steps) >= set(range(1, STEPS + 1))
 
 
 def test_a_narrow_terminal_shows_step_and_time(recorded: dict[int, Recording]) -> None:
