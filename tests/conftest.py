@@ -124,6 +124,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # tests look whether a call writes anything here
 
     def put(distributions: Mapping[str, Mapping[str, str]]) -> list[Plugin]:
         for distribution, modules in distributions.items():

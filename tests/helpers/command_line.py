@@ -50,18 +50,13 @@ def parsed(*words: str | Path) -> Any:
 
 def refused(*words: str | Path, status: int = 2) -> str:
     """Standard error of a call that is refused before anything is written below the working directory."""
-    before = written()
+    before = sorted(Path.cwd().rglob("*"))
     result = call(*words)
     assert result.exit_code == status, result.stderr or result.stdout
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    assert written() == before
+    assert sorted(Path.cwd().rglob("*")) == before
     return result.stderr
-
-
-def written() -> list[Path]:
-    """All that lies below the working directory, but what Python keeps of the modules there that it imports."""
-    return sorted(path for path in Path.cwd().rglob("*") if "__pycache__" not in path.parts)
 
 
 def message(*words: str | Path) -> str:
