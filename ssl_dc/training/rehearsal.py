@@ -29,6 +29,7 @@ from ssl_dc.seeds import kept_random_states
 from ssl_dc.training.batches import BatchViews
 from ssl_dc.training.device_batches import RESIDENT_BYTES
 from ssl_dc.training.from_config import trainer_from_config
+from ssl_dc.training.kept_memory import kept_memory
 from ssl_dc.training.sampling import local_batch
 from ssl_dc.training.trainer import Trainer
 from ssl_dc.training_cost import PASSES
@@ -113,7 +114,7 @@ def rehearse(
     with kept_random_states(), peer_failures():
         with _trial(but=ConfigError):
             trainer = trainer_from_config(config, images)
-        with _trial():
+        with _trial(), kept_memory(trainer.accelerator.device):
             affordable = int(SECONDS * macs_per_second / macs_per_image)
             return _Rehearsing(config, images, trainer, timer).all(affordable, evaluation_batch)
 

@@ -43,6 +43,7 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.compiled_forward import CompiledForward
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
+from ssl_dc.training.kept_memory import kept_memory
 from ssl_dc.training.learner import Learner, LearnerOutput
 from ssl_dc.training.length import Lengths
 from ssl_dc.training.looks import Looks
@@ -186,7 +187,8 @@ class Trainer:
         blamed = self.parts.blamed(lambda: f"step {self.step + 1}")
         # One process answers for the whole launch.
         answer = answered_in_words(saving=checkpoints is not None) if self.accelerator.is_main_process else None
-        with StopSignals(answer) as stop, blamed, worker_failures(), peer_failures():
+        kept = kept_memory(self.accelerator.device)
+        with StopSignals(answer) as stop, blamed, worker_failures(), peer_failures(), kept:
             self._restore()
             self._tell("on_batch_size", self.training.batch_size)
             if change := self.lengths.change_at(self.step):
