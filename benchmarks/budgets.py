@@ -180,7 +180,7 @@ def made(system: str, seed: int, weights: Path, arguments: argparse.Namespace) -
         calibrate(model.encoder, list(normalised(model, train[:2000]).split(500)), model.cost, config.budget.budgets)
     budgets: list[float | None] = [None]
     if model.has_gates:
-        budgets += list(GRID if len(model.config.budget.budgets) > 1 else model.config.budget.budgets)
+        budgets += list(arguments.at if len(model.config.budget.budgets) > 1 else model.config.budget.budgets)
     by_budget = [(features(model, train, budget)[0], *features(model, test, budget)) for budget in budgets]
     accuracies = linear([each[0] for each in by_budget], labels, [each[1] for each in by_budget], test_labels)
     routes = {
@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting of all systems")
+    parser.add_argument("--at", type=float, nargs="+", default=GRID, metavar="BUDGET", help="where a run of many is evaluated")
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--curve", type=Path, help="a picture of what is in the output folder")
     arguments = parser.parse_args()

@@ -37,6 +37,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 _held: dict[int, Path] = {}
 """The folders whose locks this process holds, by the descriptors of the locks."""
+_freed: list[Path] = []
+"""The folder whose lock this process has freed last, if it has freed any."""
 
 
 @contextmanager
@@ -75,9 +77,9 @@ def check_not_held(folder: Path) -> None:
             os.close(descriptor)
 
 
-def held_here() -> list[Path]:
-    """The folders whose locks this process holds, in the order in which it took them."""
-    return list(_held.values())
+def last_held_here() -> Path | None:
+    """The folder whose lock this process took last of those that it holds; else that which it freed last."""
+    return next(iter([*reversed(_held.values()), *_freed]), None)
 
 
 def is_held(folder: Path) -> bool:
@@ -160,7 +162,7 @@ def _holder(path: Path) -> str:
 def _release(descriptor: int, path: Path) -> None:
     if descriptor not in _held:  # this is a child process, which has left the lock to its parent
         return
-    del _held[descriptor]
+    _freed[:] = [_held.pop(descriptor)]
     if _is_at(descriptor, path):
         with suppress(OSError):
             path.unlink()
@@ -174,6 +176,7 @@ def _forget() -> None:
         with suppress(OSError):
             os.close(descriptor)
     _held.clear()
+    _freed.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -54,9 +54,9 @@ def reported() -> Iterator[None]:
     except SslDcError as error:
         _end(str(error), error.exit_status)
     except KeyboardInterrupt:
-        _end_as_asked(_stopped_by(signal.SIGINT, _RESUMED.format("RUN")), signal.SIGINT)
+        _end_as_asked(_stopped_by(signal.SIGINT, _run_goes_on()), signal.SIGINT)
     except Terminated:
-        _end_as_asked(_stopped_by(signal.SIGTERM, _RESUMED.format("RUN")), signal.SIGTERM)
+        _end_as_asked(_stopped_by(signal.SIGTERM, _run_goes_on()), signal.SIGTERM)
     except click.UsageError as error:
         said = error.format_message()
         if printable(said) == said:
@@ -97,10 +97,10 @@ def _stopped_by(number: int, training_goes_on: str) -> str:
 
 
 def _run_goes_on() -> str:
-    """How the run that this process trains is gone on with; empty if it has no folder yet."""
-    lock = sys.modules.get("ssl_dc.run_lock")  # a handler of signals must not import: without the module no run is held
-    held = lock.held_here() if lock else []
-    return _RESUMED.format(shlex.quote(str(held[-1]))) if held else ""
+    """How the run that this process trains, or has just trained, is gone on with; empty if it has no folder yet."""
+    lock = sys.modules.get("ssl_dc.run_lock")  # a handler of signals must not import: without the module no run was held
+    folder = lock.last_held_here() if lock else None
+    return _RESUMED.format(shlex.quote(str(folder))) if folder else ""
 
 
 def _end_as_asked(message: str, number: int) -> NoReturn:

@@ -139,6 +139,37 @@ def test_a_signal_is_answered_and_a_second_one_ends_the_command_while_a_computat
         )
 
 
+IN_A_LONG_STEP = """
+import time
+from ssl_dc.cli import main
+from ssl_dc.training.trainer import Trainer
+def endless(self, *arguments):
+    print("computing", flush=True)
+    while True:
+        time.sleep(0.01)  # gives control back
+Trainer._take_step = endless
+main()
+"""
+
+
+def test_a_second_signal_names_the_run_while_a_computation_gives_control_back(tmp_path: Path) -> None:
+    words = ["train", *as_options(TINY), "--output", str(tmp_path / "run")]
+    command = [sys.executable, "-c", IN_A_LONG_STEP, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "computing\n"
+        process.send_signal(signal.SIGINT)
+        assert "ending after this step, then saving; press Ctrl-C again to stop now\n" in iter(process.stderr.readline, "")
+        time.sleep(1.1 * ECHO_SECONDS)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(HANGS) == 130
+        assert process.stderr.read().splitlines()[-1] == (
+            "ssl-dc: stopped by SIGINT. The training goes on from its last resume point with: ssl-dc train --resume"
+            f" {tmp_path / 'run'}"
+        )
+
+
 @pytest.mark.parametrize(("rank", "lines"), [("0", ["ssl-dc: stopped by SIGTERM"]), ("1", [])])
 def test_of_a_launch_that_is_stopped_the_first_process_says_so(
     rank: str, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
