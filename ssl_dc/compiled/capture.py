@@ -16,29 +16,16 @@ from torch import Tensor, fx, nn
 from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.backbones.base import Backbone, GatePoint
 from ssl_dc.compiled.activations import ACTIVATIONS, Activation, activation_of_function, activation_of_module
-from ssl_dc.compiled.plan import (
-    Add,
-    Call,
-    Conv,
-    Decide,
-    Dial,
-    Flatten,
-    LayerNorm,
-    Linear,
-    Mask,
-    MaxPool,
-    Mean,
-    Multiply,
-    Norm,
-    Plan,
-    Pointwise,
-    Products,
-    Rearrange,
-    Relu,
-    Scale,
-    Step,
-    Subsample,
-)
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.attention import Products
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.call import Call
+from ssl_dc.compiled.steps.data_movement import Flatten, Rearrange, Subsample
+from ssl_dc.compiled.steps.elementwise import Add, Multiply, Pointwise, Relu, Scale
+from ssl_dc.compiled.steps.gates import Decide, Dial, Mask
+from ssl_dc.compiled.steps.layers import Conv, Linear
+from ssl_dc.compiled.steps.normalisation import LayerNorm, Norm
+from ssl_dc.compiled.steps.pooling import MaxPool, Mean
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.sites import GateSite
