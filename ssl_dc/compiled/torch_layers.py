@@ -39,8 +39,8 @@ def step_of_layer(module: nn.Module, value: str, output: str, layer: str) -> Ste
     if isinstance(module, _POINTWISE):
         return Pointwise(output=output, input=value, function=activation_of_module(module) or module)
     if isinstance(module, nn.MaxPool2d) and _is_square(module):
-        sides = {"kernel": module.kernel_size, "stride": module.stride, "padding": module.padding}
-        return MaxPool(output=output, input=value, **{name: _side(size) for name, size in sides.items()})
+        kernel, stride, padding = map(_side, (module.kernel_size, module.stride, module.padding))
+        return MaxPool(output=output, input=value, kernel=kernel, stride=stride, padding=padding)
     if isinstance(module, nn.LayerNorm):
         return step_of_norm(module, value, output)
     if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
