@@ -173,9 +173,9 @@ from ssl_dc.trackers.tensorboard import TensorBoard as TensorBoard
 from ssl_dc.training.batches import Loader as Loader
 from ssl_dc.training.checkpoint import CheckpointStore as CheckpointStore
 from ssl_dc.training.trainer import Trainer as Trainer
-from ssl_dc.training_plan import Counts as Counts
-from ssl_dc.training_plan import Needs as Needs
-from ssl_dc.training_plan import Plan as Plan
+from ssl_dc.training_plan.counts import Counts as Counts
+from ssl_dc.training_plan.needs import Needs as Needs
+from ssl_dc.training_plan.plan import Plan as Plan
 from ssl_dc.views.base import BatchedViews as BatchedViews
 from ssl_dc.views.base import Views as Views
 from ssl_dc.views.batched import BatchedStandardViews as BatchedStandardViews

@@ -52,7 +52,9 @@ from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.initial_weights import InitialWeights, initial_weights
 from ssl_dc.training.length import with_length
 from ssl_dc.training.rehearsal import Timer
-from ssl_dc.training_plan import Counts, Plan, make_plan
+from ssl_dc.training_plan.counts import Counts
+from ssl_dc.training_plan.plan import Plan
+from ssl_dc.training_plan.planning import make_plan
 
 PLACES = frozenset({"data.root", "training.init", "training.watch_root"})
 """Settings that may differ between the machines of a launch: where files are."""

@@ -31,15 +31,3 @@ def _shown(character: str) -> str:
     if character in "\n\t" or not (category.startswith("C") or category in ("Zl", "Zp")):
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
-def in_words(seconds: float | None) -> str:
-    """A time in words, to the minute, or in seconds below a minute."""
-    if seconds is None:
-        return "unknown"
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    days, hours = divmod(minutes // 60, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes % 60 if not days else 0, "min")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number)

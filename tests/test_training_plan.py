@@ -17,12 +17,13 @@ import ssl_dc
 from helpers.command_line import call, done, parsed, refused, successful
 from helpers.settings import SHORT, TINY, as_options, config_of
 from helpers.training import assert_same_files
-from ssl_dc import training_plan
 from ssl_dc.api import opened_again, plan_of_rest
 from ssl_dc.errors import ConfigError
 from ssl_dc.fitted_recipe import Machine
 from ssl_dc.training.rehearsal import Rehearsal, rehearse
-from ssl_dc.training_plan import Counts, Noise, _pictures, disk, evaluation_seconds, memory, step_seconds, workers_memory
+from ssl_dc.training_plan.counts import Counts
+from ssl_dc.training_plan.needs import disk, evaluation_seconds, memory, step_seconds, workers_memory
+from ssl_dc.training_plan.noise import Noise
 
 LAPTOP = Machine(cores=2)
 MIB = 2**20
@@ -117,9 +118,9 @@ def test_a_training_with_a_plan_is_the_one_without_to_the_bit(here: Path, finish
 
 def test_the_plan_says_how_many_pictures_the_limits_leave() -> None:
     whole = Counts(train=50, held_out=10, summary="here: 50 pictures to train on, 10 held out")
-    assert _pictures(whole) == whole.summary
+    assert whole.in_words() == whole.summary
     limited = replace(whole, train=20, held_out=3, calibration=1, why_left_out="1 file left out: 1 broken", limited=True)
-    assert _pictures(limited) == f"{whole.summary}; 1 file left out: 1 broken; within the limits 20 to train on, 4 held out"
+    assert limited.in_words() == f"{whole.summary}; 1 file left out: 1 broken; within the limits 20 to train on, 4 held out"
 
 
 def test_dry_run_prints_the_plan_and_stops(here: Path) -> None:
@@ -189,7 +190,7 @@ def test_time_by_hand() -> None:
 
 
 def test_memory_and_disk_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_plan, "_libraries", lambda: 500 * MIB)
+    monkeypatch.setattr("ssl_dc.training_plan.needs.libraries", lambda: 500 * MIB)
     config = config_of({**TINY, "training.workers": 0})
     drawn = 4 * 3 * 8 * 8 * 2 * 16
     weights = 2 * 20 * MIB + 2 * 40 * MIB
@@ -235,10 +236,10 @@ def test_what_will_not_do_is_said_with_the_option_to_change(
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training_plan, "rehearse", lambda *_: tried(**changes))
-    monkeypatch.setattr(training_plan, "_libraries", lambda: 500 * MIB)
-    monkeypatch.setattr(training_plan, "memory_of_the_machine", lambda: 1700 * MIB)
-    monkeypatch.setattr(training_plan, "_disk_free", lambda _folder: free)
+    monkeypatch.setattr("ssl_dc.training_plan.planning.rehearse", lambda *_: tried(**changes))
+    monkeypatch.setattr("ssl_dc.training_plan.needs.libraries", lambda: 500 * MIB)
+    monkeypatch.setattr("ssl_dc.training_plan.resources.memory_of_the_machine", lambda: 1700 * MIB)
+    monkeypatch.setattr("ssl_dc.training_plan.planning.disk_free", lambda _folder: free)
     warnings = ssl_dc.plan({**TINY, **settings}).warnings
     assert len(warnings) == len(words)
     for warning, expected in zip(warnings, words, strict=True):
@@ -248,7 +249,7 @@ def test_what_will_not_do_is_said_with_the_option_to_change(
 def test_a_training_that_the_system_would_kill_is_refused_before_anything_is_written(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_plan, "memory_of_the_machine", lambda: 100 * MIB)
+    monkeypatch.setattr("ssl_dc.training_plan.resources.memory_of_the_machine", lambda: 100 * MIB)
     said = refused("train", *as_options(TINY))
     assert "of memory, and there are 0.1 GiB: lower --batch-size (now 16; 2 may fit)" in said
     assert "Warning: this needs about" in done("train", *as_options(TINY), "--dry-run"), "a plan may be for another machine"
@@ -257,7 +258,7 @@ def test_a_training_that_the_system_would_kill_is_refused_before_anything_is_wri
 
 
 def test_a_network_too_large_to_be_tried_is_planned_without_times(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_plan, "training_macs", lambda _config: 10**15)
+    monkeypatch.setattr("ssl_dc.training_plan.planning.training_macs", lambda _config: 10**15)
     plan = ssl_dc.plan(TINY)
     assert plan.needs is None
     (table,) = plan.tables()

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ssl_dc.compiled.executor import Executor
-from ssl_dc.compiled.plan import Conv, Decide, Linear, Step
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv, Linear
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.gating.cost import CostModel
 from ssl_dc.model import Model

@@ -146,7 +146,7 @@ def command(
         model = on_other_data(model, other)
     from ssl_dc.bench.examples import example_images
     from ssl_dc.bench.profile import profile
-    from ssl_dc.printable import in_words
+    from ssl_dc.quantities import in_words
 
     every = torch.get_num_threads()
     report: Report
@@ -188,7 +188,7 @@ def _benchmark(
     from ssl_dc.bench.measure import Situation, measure
     from ssl_dc.bench.runtimes import DenseNetwork
     from ssl_dc.bench.timing import seconds_of
-    from ssl_dc.printable import in_words
+    from ssl_dc.quantities import in_words
     from ssl_dc.training_images import INT8_IMAGES, training_images
 
     network = DenseNetwork(model, lambda: training_images(model.config, model.transform, INT8_IMAGES))

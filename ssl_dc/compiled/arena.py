@@ -13,7 +13,9 @@ from ssl_dc.compiled.eager import compute
 from ssl_dc.compiled.kernel_interface import Activation
 from ssl_dc.compiled.layout import COLUMNS, kind_of, padded
 from ssl_dc.compiled.placement import FIRST, Placement
-from ssl_dc.compiled.plan import Conv, Decide, Plan, last_reads
+from ssl_dc.compiled.plan import Plan, last_reads
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.errors import RunError
 
 LINE = 64

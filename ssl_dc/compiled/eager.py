@@ -9,33 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_dc.compiled.plan import (
-    Add,
-    Attention,
-    Call,
-    Choice,
-    Conv,
-    Decide,
-    Flatten,
-    JoinHeads,
-    LayerNorm,
-    Linear,
-    Mask,
-    MaxPool,
-    Mean,
-    Multiply,
-    Norm,
-    Plan,
-    Pointwise,
-    Products,
-    Rearrange,
-    Relu,
-    Scale,
-    SplitHeads,
-    Step,
-    Subsample,
-    last_reads,
-)
+from ssl_dc.compiled.plan import Plan, last_reads
+from ssl_dc.compiled.steps.attention import Attention, JoinHeads, Products, SplitHeads
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.call import Call
+from ssl_dc.compiled.steps.data_movement import Choice, Flatten, Rearrange, Subsample
+from ssl_dc.compiled.steps.elementwise import Add, Multiply, Pointwise, Relu, Scale
+from ssl_dc.compiled.steps.gates import Decide, Mask
+from ssl_dc.compiled.steps.layers import Conv, Linear
+from ssl_dc.compiled.steps.normalisation import LayerNorm, Norm
+from ssl_dc.compiled.steps.pooling import MaxPool, Mean
 from ssl_dc.gating.sites import masked
 
 Values = dict[str, Any]

@@ -17,9 +17,12 @@ from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.int8_plan import Int8Plan
-from ssl_dc.compiled.plan import Conv, Decide, Dial, Mask, Plan, Step
+from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.precisions import FLOAT32, INT8
 from ssl_dc.compiled.quantise import budgets_of, quantise
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.gates import Decide, Dial, Mask
+from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import check_budgets, warn_beyond

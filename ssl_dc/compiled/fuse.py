@@ -8,23 +8,14 @@ from typing import TypeGuard
 
 from ssl_dc.compiled.activations import RELU, Activation
 from ssl_dc.compiled.heads import fuse_attention, order_heads, pick_heads
-from ssl_dc.compiled.plan import (
-    Add,
-    Conv,
-    Decide,
-    Flatten,
-    Linear,
-    Mask,
-    Mean,
-    Multiply,
-    Norm,
-    Plan,
-    Pointwise,
-    Relu,
-    Scale,
-    Step,
-    Subsample,
-)
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.data_movement import Flatten, Subsample
+from ssl_dc.compiled.steps.elementwise import Add, Multiply, Pointwise, Relu, Scale
+from ssl_dc.compiled.steps.gates import Decide, Mask
+from ssl_dc.compiled.steps.layers import Conv, Linear
+from ssl_dc.compiled.steps.normalisation import Norm
+from ssl_dc.compiled.steps.pooling import Mean
 from ssl_dc.folding import folded
 from ssl_dc.gating.sites import Granularity
 

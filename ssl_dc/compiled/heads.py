@@ -14,19 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.compiled.plan import (
-    Attention,
-    Call,
-    JoinHeads,
-    LayerNorm,
-    Linear,
-    Mask,
-    Plan,
-    Pointwise,
-    Products,
-    SplitHeads,
-    Step,
-)
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.attention import Attention, JoinHeads, Products, SplitHeads
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.call import Call
+from ssl_dc.compiled.steps.elementwise import Pointwise
+from ssl_dc.compiled.steps.gates import Mask
+from ssl_dc.compiled.steps.layers import Linear
+from ssl_dc.compiled.steps.normalisation import LayerNorm
 from ssl_dc.gating.sites import Granularity
 
 POSITIONS = 7

@@ -8,7 +8,8 @@ from torch import Tensor
 from ssl_dc.compiled.int8_plan import Int8Conv
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.layout import COLUMNS, ROWS, Laid, Weights, kind_of, pad, padded
-from ssl_dc.compiled.plan import Conv, Linear, Plan
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.layers import Conv, Linear
 
 GROUP = 16
 """The outputs whose weights for four inputs make 64 bytes."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ssl_dc.compiled.plan import Conv, Plan
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.layers import Conv
 
 LARGEST_CODE = 255
 """The codes of activations are the numbers from 0 to this."""

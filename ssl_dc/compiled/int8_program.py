@@ -11,7 +11,12 @@ from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan
 from ssl_dc.compiled.kernel_interface import Kernel, Op
 from ssl_dc.compiled.layout import HOST, Weights, pad
 from ssl_dc.compiled.native import NativeProgram
-from ssl_dc.compiled.plan import Conv, Decide, Mean, Plan, Relu, Step
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.elementwise import Relu
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv
+from ssl_dc.compiled.steps.pooling import Mean
 from ssl_dc.errors import RunError
 
 

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_dc.compiled.kernel_interface import Kernel
-from ssl_dc.compiled.plan import Conv, Decide, LayerNorm, Linear, Mean, Plan, Scale, Step
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.elementwise import Scale
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv, Linear
+from ssl_dc.compiled.steps.normalisation import LayerNorm
+from ssl_dc.compiled.steps.pooling import Mean
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 

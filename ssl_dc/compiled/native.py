@@ -35,24 +35,15 @@ from ssl_dc.compiled.layout import (
     padded,
 )
 from ssl_dc.compiled.placement import Placement
-from ssl_dc.compiled.plan import (
-    Add,
-    Attention,
-    Conv,
-    Decide,
-    Flatten,
-    LayerNorm,
-    Linear,
-    MaxPool,
-    Mean,
-    Multiply,
-    Plan,
-    Pointwise,
-    Rearrange,
-    Relu,
-    Scale,
-    Step,
-)
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.attention import Attention
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.data_movement import Flatten, Rearrange
+from ssl_dc.compiled.steps.elementwise import Add, Multiply, Pointwise, Relu, Scale
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv, Linear
+from ssl_dc.compiled.steps.normalisation import LayerNorm
+from ssl_dc.compiled.steps.pooling import MaxPool, Mean
 
 ARENAS_BYTES = 256 * 2**20
 """Memory for the activations of the images of a batch that are computed side by side."""

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from ssl_dc.compiled.eager import EagerRun
 from ssl_dc.compiled.int8_plan import Code, encoded
-from ssl_dc.compiled.plan import Conv, Mean, Plan, Step
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.layers import Conv
+from ssl_dc.compiled.steps.pooling import Mean
 
 IMAGES_AT_ONCE = 32
 SAMPLES = 1024

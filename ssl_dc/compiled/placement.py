@@ -11,26 +11,16 @@ from ssl_dc.backbones.attention import AttentionProducts
 from ssl_dc.compiled.activations import Activation
 from ssl_dc.compiled.eager import compute
 from ssl_dc.compiled.kernel_interface import Kernel
-from ssl_dc.compiled.plan import (
-    Add,
-    Attention,
-    Call,
-    Conv,
-    Decide,
-    Flatten,
-    LayerNorm,
-    Linear,
-    Mask,
-    MaxPool,
-    Mean,
-    Multiply,
-    Plan,
-    Pointwise,
-    Rearrange,
-    Relu,
-    Scale,
-    Step,
-)
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.attention import Attention
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.call import Call
+from ssl_dc.compiled.steps.data_movement import Flatten, Rearrange
+from ssl_dc.compiled.steps.elementwise import Add, Multiply, Pointwise, Relu, Scale
+from ssl_dc.compiled.steps.gates import Decide, Mask
+from ssl_dc.compiled.steps.layers import Conv, Linear
+from ssl_dc.compiled.steps.normalisation import LayerNorm
+from ssl_dc.compiled.steps.pooling import MaxPool, Mean
 
 FIRST, LAST = 1, -1
 """The axis of the channels: after that of the images, as in (1, C, H, W), or the last one, as in (1, T, C)."""

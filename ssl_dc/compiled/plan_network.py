@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_dc.compiled.eager import compute
-from ssl_dc.compiled.plan import Conv, Decide, Linear, Plan
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv, Linear
 
 
 class PlanNetwork(nn.Module):

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from ssl_dc.compiled.eager import EagerRun, attended, weight_and_bias
-from ssl_dc.compiled.plan import Attention, Conv, Decide, Linear, Plan, Products, Step
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.attention import Attention, Products
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv, Linear
 
 
 def macs_of(plan: Plan, image_size: int) -> int:

@@ -16,8 +16,13 @@ from torch import Tensor
 from ssl_dc.compiled.activations import RELU
 from ssl_dc.compiled.int8_plan import LARGEST_CODE, LARGEST_WEIGHT, Code, Int8Conv, Int8Plan
 from ssl_dc.compiled.observe import COLUMNS, Moments, Seen, multiplied, observed
-from ssl_dc.compiled.plan import Conv, Decide, MaxPool, Mean, Plan, Relu, Step
+from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.rounding import compensated
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.elementwise import Relu
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv
+from ssl_dc.compiled.steps.pooling import MaxPool, Mean
 from ssl_dc.errors import RunError
 
 TAIL = 1e-4

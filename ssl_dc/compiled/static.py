@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from ssl_dc.compiled.eager import groups_with, picked, weight_and_bias
-from ssl_dc.compiled.plan import Choice, Conv, Decide, Linear, Mask, Plan, Step
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.data_movement import Choice
+from ssl_dc.compiled.steps.gates import Decide, Mask
+from ssl_dc.compiled.steps.layers import Conv, Linear
 from ssl_dc.errors import RunError
 from ssl_dc.gating.sites import Granularity
 

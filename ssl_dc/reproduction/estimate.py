@@ -10,7 +10,7 @@ from typing import Any
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.plugins.options import DataOptions
 from ssl_dc.plugins.registry import registry
-from ssl_dc.printable import in_words
+from ssl_dc.quantities import in_words
 from ssl_dc.reproduction.plan import PlannedRun
 from ssl_dc.training_cost import training_macs
 

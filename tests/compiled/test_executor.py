@@ -20,7 +20,11 @@ from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.kernel import kernel
 from ssl_dc.compiled.native import NativeProgram
 from ssl_dc.compiled.native_backend import NativeBackend
-from ssl_dc.compiled.plan import Call, Conv, Decide, MaxPool, Mean, Relu
+from ssl_dc.compiled.steps.call import Call
+from ssl_dc.compiled.steps.elementwise import Relu
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv
+from ssl_dc.compiled.steps.pooling import MaxPool, Mean
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import Gate, GateFactory, no_gates

@@ -17,10 +17,12 @@ from ssl_dc.backbones.base import Backbone, GatePoint, Masks
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import compiled
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.plan import Attention, Conv, Decide, Linear, Mask
 from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.compiled.plan_size import CountedRun, macs_of, parameters_of
 from ssl_dc.compiled.static import make_static
+from ssl_dc.compiled.steps.attention import Attention
+from ssl_dc.compiled.steps.gates import Decide, Mask
+from ssl_dc.compiled.steps.layers import Conv, Linear
 from ssl_dc.gating.base import Gate
 from ssl_dc.gating.sites import GateSite, Granularity
 from ssl_dc.routes import Route

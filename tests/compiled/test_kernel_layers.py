@@ -16,7 +16,11 @@ from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.kernel import kernel
 from ssl_dc.compiled.native_backend import NativeRunner
-from ssl_dc.compiled.plan import Call, LayerNorm, Plan, Pointwise, Step
+from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.call import Call
+from ssl_dc.compiled.steps.elementwise import Pointwise
+from ssl_dc.compiled.steps.normalisation import LayerNorm
 from tests.helpers.compared_networks import Reference, difference_in_float32
 from tests.helpers.random_networks import drawn_blocks, grouped_network
 

@@ -8,8 +8,9 @@ import torch
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import compiled
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.plan import Conv, Decide
 from ssl_dc.compiled.static import make_static
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.errors import RunError
 from ssl_dc.routes import Route
 from tests.compiled.test_executor import BACKENDS, assert_same

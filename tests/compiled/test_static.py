@@ -8,10 +8,11 @@ import torch
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.plan import Conv, Decide
 from ssl_dc.compiled.plan_network import PlanNetwork
 from ssl_dc.compiled.plan_size import macs_of, parameters_of
 from ssl_dc.compiled.static import make_static
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.gating.base import Gate
 from ssl_dc.routes import Route
 from tests.helpers.random_networks import random_encoder

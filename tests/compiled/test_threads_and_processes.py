@@ -16,7 +16,7 @@ from helpers.forked import run_forked
 from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
-from ssl_dc.compiled.plan import Call
+from ssl_dc.compiled.steps.call import Call
 from ssl_dc.gating.base import Gate
 from ssl_dc.routes import Route
 from tests.compiled.test_executor import BACKENDS, OwnBackbone, assert_same

@@ -11,7 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan
-from ssl_dc.compiled.plan import Decide, MaxPool, Mean, Relu, Step
+from ssl_dc.compiled.steps.base import Step
+from ssl_dc.compiled.steps.elementwise import Relu
+from ssl_dc.compiled.steps.gates import Decide
+from ssl_dc.compiled.steps.pooling import MaxPool, Mean
 
 Bytes = npt.NDArray[np.uint8]
 Held = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]

@@ -1,56 +1,29 @@
-"""Parts that break their contract, and parts that raise, each planted in a plugin of one file that the command trains."""
+"""A part that breaks its contract is named at the first step: faults planted in a plugin that the command trains."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-import torch
 
-import ssl_dc
 from helpers.command_line import call
-from helpers.hand_made import Distance, Random, by_hand, sgd
-from helpers.settings import SHORT
-from helpers.training import assert_same_files
-from ssl_dc.config import BudgetConfig, TrainingConfig
-from ssl_dc.errors import ConfigError, PartError, PluginError
-from ssl_dc.objectives.base import EncodedViews, Objective, ObjectiveOutput
-from ssl_dc.routes import Route
-from ssl_dc.trackers.base import Watcher
-from ssl_dc.training.contract import Contract
-from ssl_dc.training.trainer import Trainer
-
-SOUND = (Path(__file__).parent / "planted.py").read_text()
-KINDS = ("objective", "gating", "encoder", "backbone", "norm", "data", "views", "optimizer")
-OPTIONS = [
-    *(f"--{kind}.name=planted" for kind in KINDS),
-    *("--budget=0.5", "--training.epochs=2", "--training.batch_size=8", "--training.workers=0", "--training.log_every=1"),
-]
-"""Two epochs of two steps."""
-
-Train = Callable[..., tuple[int, str, Path, Path]]
-
-
-@pytest.fixture
-def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Train]:
-    """Trains by the plugin in which some lines are changed: exit status, standard error, the plugin's file, the run."""
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "planted_parts.py"
-
-    def trained(old: str = "", new: str = "", *more: str) -> tuple[int, str, Path, Path]:
-        assert SOUND.count(old) == 1 or not old, f"{old!r} is there {SOUND.count(old)} times"
-        file.write_text(SOUND.replace(old, new) if old else SOUND)
-        result = call("train", *OPTIONS, *more, "--plugin", file, "--output", tmp_path / "run")
-        return result.exit_code, result.stderr, file, tmp_path / "run"
-
-    yield trained
-    sys.modules.pop(file.stem, None)
-    while str(tmp_path) in sys.path:
-        sys.path.remove(str(tmp_path))
+from helpers.planted_training import (
+    COST,
+    EMBEDDINGS,
+    ENCODED,
+    FEATURES,
+    FLAT,
+    IMAGE,
+    LOSSES,
+    MASK,
+    NORM,
+    SOUND,
+    TERMS,
+    VIEW,
+    Train,
+    name_of,
+)
 
 
 class Breach(NamedTuple):
@@ -62,19 +35,6 @@ class Breach(NamedTuple):
     said: str
     when: str = "step 1: "
 
-
-FEATURES = "        features = self.conv2(hidden).mean(dim=(2, 3))\n        return features, masks\n"
-EMBEDDINGS = "        embeddings = [z1, z2]\n"
-FLAT = "        features = self.conv2(hidden).mean(dim=(2, 3))\n"
-COST = "        return super().cost_model(image_size)\n"
-MASK = "        return mask + (soft - soft.detach()) if self.training else mask\n"
-LOSSES = '        return {"budget": distance}\n'
-TERMS = "        return ssl_dc.ObjectiveOutput(terms, embeddings)\n"
-ENCODED = "        return super().forward(images, route)\n"
-VIEW = "        return view + 0.1 * torch.rand(view.shape)\n"
-NORM = "        return self.norm(x)\n"
-IMAGE = "        return Image.fromarray(pixels)\n"
-STEP = "        return super().step(closure)\n"
 
 BREACHES = {
     "features of another width": Breach(
@@ -328,17 +288,6 @@ BREACHES = {
         when="",
     ),
 }
-LABELS = {
-    "gating": "gating scheme",
-    "norm": "norm policy",
-    "data": "data set",
-    "views": "views recipe",
-    "optimizer": "optimiser",
-}
-
-
-def name_of(kind: str, file: Path) -> str:
-    return f"{LABELS.get(kind, kind)} 'planted' of {file}"
 
 
 def test_the_plugin_is_sound_where_nothing_is_planted(train: Train) -> None:
@@ -377,255 +326,3 @@ def test_a_resumed_run_is_checked_again(train: Train) -> None:
     result = call("train", "--resume", run, "--plugin", file)
     assert result.exit_code == 2
     assert f"ssl-dc: step 3: {name_of('gating', file)}: the mask at hidden must be 0 or 1" in result.stderr
-
-
-# parts that raise
-
-
-class Raising(NamedTuple):
-    """A line of the sound plugin, what stands before or instead of it, and what is said of which kind of part."""
-
-    old: str
-    new: str
-    kind: str
-    said: str
-    function: str
-    more: tuple[str, ...] = ()
-
-
-KABOOM = '            raise RuntimeError("kaboom")\n'
-PENALTY = ("--budget.control=penalty",)
-WORKERS = ("--training.workers=1",)
-RAISING = {
-    "an objective": Raising(
-        TERMS,
-        f"        if self.steps == 2:\n{KABOOM}{TERMS}",
-        "objective",
-        "step 3: {} raised RuntimeError: kaboom",
-        "forward",
-    ),
-    "a helper of an objective": Raising(
-        TERMS,
-        f"        if self.steps == 2:\n            part(None, None, None)\n{TERMS}",
-        "objective",
-        "step 3: {} raised TypeError: part() takes from 1 to 2 positional arguments but 3 were given",
-        "forward",
-    ),
-    "torch under an objective": Raising(
-        TERMS,
-        f"        if self.steps == 1:\n            z1 @ z2\n{TERMS}",
-        "objective",
-        "step 2: {} raised RuntimeError: mat1 and mat2 shapes cannot be multiplied (8x4 and 8x4)",
-        "forward",
-    ),
-    "an objective that ends the program": Raising(
-        TERMS, "        raise SystemExit(0)\n", "objective", "step 1: {} raised SystemExit: 0", "forward"
-    ),
-    "an objective when it is bound": Raising(
-        "        self.bound = True\n",
-        '        raise ValueError("no such encoder")\n',
-        "objective",
-        "before the first step: {} raised ValueError: no such encoder",
-        "bind",
-    ),
-    "an objective after its step": Raising(
-        "        self.steps += 1\n",
-        "        self.steps += None\n",
-        "objective",
-        "step 1: {} raised TypeError: ",
-        "after_step",
-    ),
-    "a gate": Raising(MASK, '        raise KeyError("gate")\n', "gating", "step 1: {} raised KeyError: 'gate'", "forward"),
-    "gating losses": Raising(
-        LOSSES,
-        "        return 1 / 0\n",
-        "gating",
-        "step 1: {} raised ZeroDivisionError: division by zero",
-        "losses",
-    ),
-    "a norm": Raising(
-        NORM,
-        f"        if x.device.type == 'cpu':\n            raise OSError(28, 'No space')\n{NORM}",
-        "norm",
-        "step 1: {} raised OSError: [Errno 28] No space",
-        "forward",
-    ),
-    "a norm whose cost is counted": Raising(
-        NORM,
-        "        return 1 / 0\n",
-        "norm",
-        "while the cost is counted: {} raised ZeroDivisionError: division by zero",
-        "forward",
-    ),
-    "a backbone": Raising(
-        FLAT, f"        assert not self.training\n{FLAT}", "backbone", "step 1: {} raised AssertionError (", "forward"
-    ),
-    "an encoder": Raising(
-        ENCODED, "        raise NotImplementedError\n", "encoder", "step 1: {} raised NotImplementedError (", "forward"
-    ),
-    "an optimiser": Raising(
-        STEP, '        raise RuntimeError("no step")\n', "optimizer", "step 1: {} raised RuntimeError: no step", "step"
-    ),
-    "views": Raising(VIEW, '        raise ValueError("view")\n', "views", "step 1: {} raised ValueError: view", "view"),
-    "views in a worker": Raising(
-        VIEW,
-        f"        if torch.utils.data.get_worker_info():\n{KABOOM}{VIEW}",
-        "views",
-        "step 1: {} raised RuntimeError: kaboom",
-        "view",
-        WORKERS,
-    ),
-    "an image in a worker": Raising(
-        IMAGE,
-        f"        if torch.utils.data.get_worker_info():\n{KABOOM}{IMAGE}",
-        "data",
-        "step 1: {} raised RuntimeError: kaboom",
-        "image",
-        WORKERS,
-    ),
-    "an encoder in evaluation": Raising(
-        ENCODED,
-        f"        if not self.training:\n{KABOOM}{ENCODED}",
-        "encoder",
-        "evaluation: {} raised RuntimeError: kaboom",
-        "forward",
-        PENALTY,
-    ),
-    "an encoder in calibration": Raising(
-        ENCODED,
-        f"        if not self.training and len(images) == 16:\n{KABOOM}{ENCODED}",
-        "encoder",
-        "calibration after the last step: {} raised RuntimeError: kaboom",
-        "forward",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", RAISING)
-def test_a_part_that_raises_is_named_in_one_message_with_its_traceback_in_a_file(train: Train, name: str) -> None:
-    raising = RAISING[name]
-    status, said, file, run = train(raising.old, raising.new, *raising.more)
-    assert status == 1, said
-    assert "Traceback" not in said
-    message = said.strip().splitlines()[-1]
-    assert message.startswith(f"ssl-dc: {raising.said.format(name_of(raising.kind, file))}")
-    assert f"{file}:" in message
-    assert f", in {raising.function})" in message
-    if run.exists():
-        kept = (run / "traceback.txt").read_text()
-        assert f"its traceback is in {run / 'traceback.txt'}" in message
-        assert kept.startswith("Traceback (most recent call last):")
-        assert f'File "{file}"' in kept
-    else:
-        assert not raising.said.startswith(("step", "calibration", "evaluation"))
-    assert (run / "model.safetensors").exists() == raising.said.startswith("evaluation")
-
-
-def test_a_lack_of_memory_is_not_blamed_on_the_part_that_met_it(train: Train) -> None:
-    status, said, *_ = train(TERMS, f'        raise torch.OutOfMemoryError("CUDA out of memory.")\n{TERMS}')
-    assert status == 1
-    assert "ssl-dc: there is not enough memory for this: CUDA out of memory." in said
-
-
-# parts composed by hand, which no registry knows
-
-
-class Detached(Distance):
-    def forward(self, views: EncodedViews) -> ObjectiveOutput:
-        return super().forward(views._replace(features=[features.detach() for features in views.features]))
-
-
-class Raises(Distance):
-    def forward(self, views: EncodedViews) -> ObjectiveOutput:  # noqa: ARG002
-        raise LookupError("by hand")
-
-
-def test_a_part_without_a_record_is_called_by_its_class() -> None:
-    trainer, _ = by_hand(Detached())
-    with pytest.raises(PluginError, match=r"^step 1: the objective Detached: none of its loss terms has a gradient"):
-        trainer.fit()
-    trainer, _ = by_hand(Raises())
-    with pytest.raises(
-        PartError, match=r"^step 1: the objective Raises raised LookupError: by hand \(.*, in forward\)$"
-    ) as caught:
-        trainer.fit()
-    assert isinstance(caught.value.__cause__, LookupError)
-    assert caught.value.exit_status == 1
-
-
-@pytest.mark.parametrize(
-    ("batch", "said"),
-    [
-        ([torch.zeros(8, 3, 4, 4), torch.zeros(8, 3, 4, 6)], "must be floats (N, 3, 4, 4), not float32 (8, 3, 4, 6)"),
-        ([torch.zeros(8, 3, 4, 4), torch.zeros(7, 3, 4, 4)], "must be floats (N, 3, 4, 4), not float32 (7, 3, 4, 4)"),
-        ([torch.zeros(8, 3, 4, 4).byte()] * 2, "must be floats (N, 3, 4, 4), not uint8 (8, 3, 4, 4)"),
-        ([torch.zeros(3, 4, 4)] * 2, "must be floats (N, 3, 4, 4), not float32 (3, 4, 4)"),
-        ([[1.0], [2.0]], "must be floats (N, 3, 4, 4), not a list of 1"),
-        (torch.zeros(2, 3, 4, 4), "a batch must be 2 views, not float32 (2, 3, 4, 4)"),
-    ],
-    ids=["wide", "fewer", "bytes", "one", "lists", "tensor"],
-)
-def test_a_loader_that_gives_other_views_is_told_at_the_first_step(batch: Any, said: str) -> None:
-    with pytest.raises(PluginError) as caught:
-        from_loader(Distance(), batch).fit()
-    assert str(caught.value).startswith("step 1: the loader: ")
-    assert said in str(caught.value)
-
-
-def from_loader(objective: Objective, batch: Any) -> Trainer:
-    """A trainer whose only batch is this one."""
-    whole, encoder = by_hand()
-    return Trainer(
-        encoder=encoder,
-        objective=objective,
-        gating=whole.gating,
-        optimizer=sgd,
-        loader=[batch],
-        image_size=4,
-        training=TrainingConfig(epochs=1),
-        budget=BudgetConfig(target=None),
-        routes=(Route.DENSE, Route.DENSE),
-    )
-
-
-def test_fewer_images_at_once_than_the_objective_needs_are_refused_before_the_first_step() -> None:
-    class OfMany(Distance):
-        least_batch = 9
-
-    said = r"^the objective OfMany takes 9 images or more at once, and gets 8: raise training\.batch_size"
-    with pytest.raises(ConfigError, match=said):
-        by_hand(OfMany())
-    trainer = from_loader(OfMany(), [torch.zeros(8, 3, 4, 4)] * 2)
-    before = {name: value.clone() for name, value in trainer.learner.state_dict().items()}
-    with pytest.raises(ConfigError, match=said):
-        trainer.fit()
-    assert all(torch.equal(value, before[name]) for name, value in trainer.learner.state_dict().items())
-    OfMany.least_batch = 8
-    by_hand(OfMany())
-
-
-def test_nothing_is_looked_at_after_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    hooks: list[int] = []
-
-    class Counts(Watcher):
-        def on_step_end(self, step: int) -> None:  # noqa: ARG002
-            modules = trainer.learner.modules()
-            hooks.append(sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules))
-
-    trainer, _ = by_hand(gating=Random(), epochs=3)
-    began: list[int] = []
-    begin = Contract._check_cost
-    monkeypatch.setattr(Contract, "_check_cost", lambda self, image: (began.append(1), begin(self, image)))
-    trainer.fit(watchers=[Counts()])
-    assert hooks == [0, 0, 0]
-    assert began == [1]
-
-
-def test_looking_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for norm in ("separate", "shared"):
-        ssl_dc.train({**SHORT, "norm.name": norm}, output=tmp_path / f"{norm}-looked")
-        with monkeypatch.context() as patched:
-            patched.setattr(Contract, "watched", lambda *_arguments: nullcontext())
-            patched.setattr(Contract, "check_drawn", lambda *_arguments: None)
-            ssl_dc.train({**SHORT, "norm.name": norm}, output=tmp_path / norm)
-        assert_same_files(tmp_path / norm, tmp_path / f"{norm}-looked")

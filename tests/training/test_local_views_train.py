@@ -16,7 +16,6 @@ from helpers.command_line import done, parsed, refused
 from helpers.hand_made import AsItIs, Distance, Random, by_hand, sgd
 from helpers.settings import TINY, as_options, config_of
 from helpers.training import logged, trainer_of
-from ssl_dc import training_plan
 from ssl_dc.config import BudgetConfig, TrainingConfig
 from ssl_dc.errors import ConfigError, PluginError
 from ssl_dc.fitted_recipe import Machine
@@ -25,6 +24,8 @@ from ssl_dc.objectives.base import EncodedViews
 from ssl_dc.routes import Route
 from ssl_dc.training.trainer import Trainer
 from ssl_dc.training_cost import PASSES, check_local_budget, local_cost, training_macs
+from ssl_dc.training_plan.needs import drawn_bytes
+from ssl_dc.training_plan.planning import views_in_words
 
 ONE_LOCAL: dict[str, Any] = {**TINY, "data.image_size": 16, "views.global_count": 1, "views.local_size": 8}
 """A global and a local view, for an objective of two views."""
@@ -128,9 +129,9 @@ def test_the_plan_names_the_views_and_counts_each_at_its_own_size(tmp_path: Path
     local, (small, large) = config_of(ONE_LOCAL), (config_of({**TINY, "data.image_size": side}) for side in (8, 16))
     assert training_macs(local) == (training_macs(small) + training_macs(large)) // 2
     assert training_macs(large) > PASSES * 2 * ssl_dc.Model.untrained(large).cost.dense_macs
-    assert training_plan._drawn_bytes(local, Machine(cores=1)) == 4 * 3 * (16**2 + 8**2) * 16
+    assert drawn_bytes(local, Machine(cores=1)) == 4 * 3 * (16**2 + 8**2) * 16
     many = {**ONE_LOCAL, "views.global_count": 2, "routes": ["gated", "dense", *["gated"] * 6]}
-    assert training_plan._views(config_of(many)) == "2 global of 16 px: gated, dense; 6 local of 8 px: all gated"
+    assert views_in_words(config_of(many)) == "2 global of 16 px: gated, dense; 6 local of 8 px: all gated"
 
 
 def test_local_views_that_do_not_fit_are_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
