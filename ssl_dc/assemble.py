@@ -81,13 +81,25 @@ def build_network(config: RunConfig) -> Network:
         PluginError: If the backbone's gate sites name layers that it does not have.
         PartError: If a part raises an exception.
     """
+    network = network_at_any_budget(config)
+    _check_budget(config, network.cost)
+    return network
+
+
+def network_at_any_budget(config: RunConfig) -> Network:
+    """The untrained network of a config, as :func:`build_network` builds it, also if the budget cannot be reached.
+
+    Raises:
+        ConfigError: If the backbone has no gate site of the gating scheme's kind.
+        PluginError: If the backbone's gate sites name layers that it does not have.
+        PartError: If a part raises an exception.
+    """
     encoder, gating = build_encoder(config)
     _check_sites(config, encoder, gating)
     parts = NamedParts({"encoder": encoder, "gating": gating}, registered_parts(config))
     with parts.blamed(lambda: "while the cost is counted"):
         network = Network(encoder, gating, encoder.cost_model(config.data.image_size))
     _check_cost(config, network)
-    _check_budget(config, network.cost)
     return network
 
 
@@ -176,6 +188,6 @@ def _check_budget(config: RunConfig, cost: CostModel) -> None:
     least = min(config.budget.budgets, default=1.0)
     if least < cost.floor_ratio:
         raise ConfigError(
-            f"budget.target = {least:g}: below what {config.backbone.name} at {config.data.image_size} px"
+            f"budget.target = {least:g}: below what {config.backbone.in_words()} at {config.data.image_size} px"
             f" costs with every gate shut; allowed: {cost.floor_ratio:.5f} to 1"
         )

@@ -284,7 +284,7 @@ class Model(nn.Module):
         gating = f" ({config.gating.name}, trained for budget {budgets})" if budgets else ""
         least = f", at least {self.cost.floor_macs:,} gated" if self.has_gates else ""
         lines = (
-            f"network: {backbone.name}{width}, {config.data.image_size} px, encoder {config.encoder.name}",
+            f"network: {backbone.in_words()}{width}, {config.data.image_size} px, encoder {config.encoder.name}",
             f"routes: {', '.join(map(str, self.routes))}{gating}",
             f"parameters: {sum(p.numel() for p in self.parameters()):,}, {_short(self.dtype)} on {self.device}",
             f"MACs an image: {self.cost.dense_macs:,} dense{least}",

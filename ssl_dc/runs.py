@@ -74,7 +74,7 @@ class Run:
         config, cost = self.model.config, self.model.cost
         rows = [
             ("what", described_run(config)),
-            ("network", f"{config.backbone.name}, {config.data.image_size} px, {cost.dense_macs:,} MACs an image"),
+            ("network", f"{config.backbone.in_words()}, {config.data.image_size} px, {cost.dense_macs:,} MACs an image"),
             ("epochs", f"{config.training.epochs:,}"),
         ]
         return as_html([ReportTable(f"Run {self.folder}", ("", ""), rows), *self.outcome.at(self.folder).tables()])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssl_dc.assemble import build_data_set, build_network
+from ssl_dc.assemble import build_data_set, network_at_any_budget
 from ssl_dc.config import RunConfig
 from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
@@ -156,9 +156,11 @@ class CostTable(Report):
 
 
 def cost_of_network(config: RunConfig) -> CostTable:
-    """The cost of the network that a config names. Its gated cost is the lowest possible one, with every gate shut."""
-    cost = build_network(config).cost
-    return _least_cost(config, cost)
+    """The cost of the network that a config names. Its gated cost is the lowest possible one, with every gate shut.
+
+    The config's budget does not matter: a network may cost more with every gate shut.
+    """
+    return _least_cost(config, network_at_any_budget(config).cost)
 
 
 def _least_cost(config: RunConfig, cost: CostModel) -> CostTable:
@@ -248,5 +250,5 @@ def cost_table(
         SiteRow(site, entries, sum(layer.macs for layer in cost.layers if site in layer.sites), float(shares[site].mean()))
         for site, entries in cost.channels.items()
     ]
-    network = f"{config.backbone.name}, {config.data.image_size} px, gating {config.gating.name}"
+    network = f"{config.backbone.in_words()}, {config.data.image_size} px, gating {config.gating.name}"
     return CostTable(network, gated_is, rows, cost.dense_macs, sum(row.gated_macs for row in rows), sites)

@@ -260,8 +260,10 @@ def warn_beyond(gates: Sequence[Gate], budget: Budget, stacklevel: int) -> None:
     """
     if beyond := beyond_budgets(gates, budget):
         named = ", ".join(f"{each:g}" for each in beyond)
+        ends = sorted({float(gates[0].budgets[-1 if each > gates[0].budgets[-1] else 0]) for each in beyond})
+        nearest = " or ".join(f"{each:g}" for each in ends)
         warnings.warn(
-            f"the gates have no thresholds for a budget of {named}, and take those of the nearest budget of training;"
+            f"the gates have no thresholds for a budget of {named}, and take those of the nearest one, {nearest};"
             " ssl_dc.dialled calibrates thresholds for any budget",
             DialledWarning,
             stacklevel=stacklevel,

@@ -90,7 +90,7 @@ def _what_it_is(model: Model) -> str:
     )
     return (
         f"An image encoder, pre-trained without labels by [ssl-dc](https://github.com/ssl-dc/ssl-dc). {routes}\n\n"
-        f"It is a `{backbone.name}`{width}{stem}, for images of {config.data.image_size} pixels, with"
+        f"It is a `{backbone.in_words()}`{width}{stem}, for images of {config.data.image_size} pixels, with"
         f" {model.feature_dim} features and {sum(p.numel() for p in model.parameters()):,} parameters."
     )
 

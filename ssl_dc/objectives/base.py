@@ -119,5 +119,5 @@ def check_batch(objective: Objective, name: str, images: int) -> None:
     if images < objective.least_batch:
         raise ConfigError(
             f"{name} takes {objective.least_batch} images or more at once, and gets {images}: raise training.batch_size, or"
-            " see the options of the objective (ssl-dc plugins show)"
+            " see whether an option of the objective lets it take fewer (ssl-dc plugins show NAME)"
         )

@@ -63,6 +63,10 @@ class PartOptions(Strict):
 
     name: str = Field(description="The part, by the name under which it is registered.")
 
+    def in_words(self) -> str:
+        """What messages and tables call the part. One that stands for many, as timm's backbone does, says which."""
+        return self.name
+
     @field_validator("*")
     @classmethod
     def _within_single_precision(cls, value: Any) -> Any:

@@ -177,9 +177,14 @@ class Registry:
             choices = " or ".join(each.qualified_name for each in clashing)
             raise PluginError(f"{label} {name!r} is brought by {packages}; say which: {choices}")
         names = self.names(kind)
-        raise PluginError(
-            f"unknown {label} {name!r}; there are: {', '.join(names)}.{did_you_mean(name, names)}{self.left_out}"
+        part, _, rest = name.partition(":")
+        hint = (
+            f" If you mean an option of {part!r}, give it apart: --{label} {part} --{label}.OPTION {rest}"
+            f" (ssl-dc plugins show {part})."
+            if rest and part in names
+            else did_you_mean(name, names)
         )
+        raise PluginError(f"unknown {label} {name!r}; there are: {', '.join(names)}.{hint}{self.left_out}")
 
     @property
     def left_out(self) -> str:

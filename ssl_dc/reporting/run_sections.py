@@ -44,7 +44,7 @@ def what_was_run(run: RecordedRun) -> Section:
         ("state", run.state),
         ("data", f"{config.data.name}, {config.data.image_size} px"),
         ("objective", config.objective.name),
-        ("network", f"{config.backbone.name}, encoder {config.encoder.name}, norms {config.norm.name}"),
+        ("network", f"{config.backbone.in_words()}, encoder {config.encoder.name}, norms {config.norm.name}"),
         ("gating", config.gating.name + (f", budget {', '.join(f'{budget:g}' for budget in budgets)}" if budgets else "")),
         ("routes of the views", ", ".join(map(str, config.routes))),
         ("length", f"{config.training.epochs:,} epochs, {config.training.batch_size:,} images a step"),

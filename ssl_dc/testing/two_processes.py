@@ -95,7 +95,7 @@ class _Pair:
                     answers[rank] = self._answer(rank)
             failed = {rank: answer.error for rank, answer in answers.items() if answer.error is not None}
             if not ready or any(not process.is_alive() for process in self.processes):
-                seen = "; ".join(f"process {rank}: {error}" for rank, error in failed.items()) or "nothing"
+                seen = "; ".join(f"process {rank}: {error}" for rank, error in failed.items()) or self._silence()
                 raise ConformanceError(f"expected answers from two processes that compute together, saw {seen}")
             seconds = GRACE_SECONDS if failed else ANSWER_SECONDS
         return [answers[rank] for rank in range(WORLD)]
@@ -107,6 +107,13 @@ class _Pair:
             self.processes[rank].join()
             return _Answer(None, f"it ended without an answer; its last words: {self._last_words(rank)}")
         return answer
+
+    def _silence(self) -> str:
+        """Why no process has answered, as far as it is known."""
+        for rank, process in enumerate(self.processes):
+            if not process.is_alive():
+                return f"process {rank} ended with exit status {process.exitcode}; its last words: {self._last_words(rank)}"
+        return f"no answer within {ANSWER_SECONDS:g} seconds: the part waits for something, or this machine is very busy"
 
     def _last_words(self, rank: int) -> str:
         text = (Path(self.folder.name) / f"{rank}.log").read_text(errors="replace")

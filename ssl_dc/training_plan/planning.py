@@ -64,7 +64,7 @@ def make_plan(
     tried, untried = _tried(config, images, timer, machine)
     plan = Plan(
         pictures=counts,
-        network=f"{config.backbone.name}{_width(config)}, {config.data.image_size} px, {config.gating.name}",
+        network=f"{config.backbone.in_words()}{_width(config)}, {config.data.image_size} px, {config.gating.name}",
         recipe=f"{config.objective.name}, {config.optimizer.name}, learning rate {config.optimizer.lr:g}",
         views=views_in_words(config),
         machine=str(machine),

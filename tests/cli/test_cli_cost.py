@@ -40,6 +40,11 @@ def test_the_gated_cost_of_an_untrained_network_is_the_floor(arguments: list[str
     assert table["ratio"] == pytest.approx(table["gated_macs"] / table["dense_macs"])
 
 
+def test_the_cost_of_a_network_is_shown_at_a_budget_that_it_cannot_reach() -> None:
+    network = ["--width", "4", "--stem", "cifar", "--image-size", "8"]
+    assert parsed("cost", *network, "--budget", "0.001") == parsed("cost", *network)
+
+
 def test_cost_as_a_table_shows_the_same_numbers() -> None:
     text = done("cost", "--data", "cifar10")
     assert "703,560,448" in text

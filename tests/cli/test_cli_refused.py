@@ -32,6 +32,7 @@ def test_a_budget_below_the_floor_is_refused_naming_the_floor(data: list[str]) -
     ("arguments", "said"),
     [
         (["--objective", "vicrg"], ["unknown objective 'vicrg'", "Did you mean 'vicreg'?"]),
+        (["--backbone", "resnet18:wide"], ["unknown backbone", "--backbone resnet18 --backbone.OPTION wide"]),
         (["--backbone", "resnet"], ["unknown backbone 'resnet'", "resnet18"]),
         (["--set", "objective.invarance=1"], ["objective.invarance", "did you mean 'objective.invariance'?"]),
         (["--set", "invariance"], ["--set invariance"]),

@@ -77,7 +77,8 @@ def test_groups_of_all_sizes_that_are_shut(of_group: int) -> None:
     difference = difference_in_float32(runner.whole_plan(), Reference(encoder, case.route, images), features, opened)
     assert not difference.wrong
     assert 0.1 < float(opened.float().mean()) < 0.9
-    assert runner._program((11, 13)).host_steps == {}
+    in_kernel = of_group <= kernel().block  # 16 channels with AVX2, 32 with AVX-512; torch computes wider groups
+    assert (runner._program((11, 13)).host_steps == {}) == in_kernel
 
 
 @pytest.mark.parametrize("number", range(6))

@@ -11,6 +11,7 @@ from typing import cast
 import timm
 import torch
 from timm.data import resolve_model_data_config
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -141,8 +142,8 @@ def taken(model: str, image_size: int | tuple[int, int]) -> Iterator[None]:
         yield
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ssl_dc.ConfigError(
-            f"backbone.model = {model!r} does not take images of {image_size} px: {error} (backbone.img_size sets the"
-            f" size of a network that takes one size only)"
+            f"backbone.model = {model!r} does not take images of {image_size} px: {error} (where a network takes one"
+            f" size only, backbone.img_size sets it, and local views cannot be smaller)"
         ) from error
 
 
@@ -169,5 +170,25 @@ def create(options: TimmOptions) -> nn.Module:
         if not options.pretrained:
             raise
         raise ssl_dc.ConfigError(f"backbone.pretrained: the weights of {options.model!r} cannot be had: {error}") from error
+    if sizes:
+        _check_patches(options.model, network)
     avoid_unsafe_convolutions(network)
     return network
+
+
+def _check_patches(model: str, network: nn.Module) -> None:
+    """Check that the patches of a ViT fill its images, whose last rows and columns it would otherwise never see.
+
+    Raises:
+        ssl_dc.ConfigError: If they do not.
+    """
+    embedding = getattr(network, "patch_embed", None)
+    if not isinstance(embedding, PatchEmbed) or embedding.img_size is None or embedding.dynamic_img_pad:
+        return
+    for side, patch in zip(embedding.img_size, embedding.patch_size, strict=True):
+        if side % patch:
+            allowed = ", ".join(str(size) for size in range(1, side + 1) if side % size == 0)
+            raise ssl_dc.ConfigError(
+                f"backbone.patch_size = {patch}: {model!r} would not see the last {side % patch} rows and columns of images"
+                f" of {side} px; allowed for this backbone.img_size: {allowed}"
+            )

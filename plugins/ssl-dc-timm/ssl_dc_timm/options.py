@@ -25,3 +25,7 @@ class TimmOptions(ssl_dc.PartOptions):
     patch_size: int | None = Field(
         None, ge=1, description="Side in pixels of the patches that become the tokens of a ViT; by default timm's."
     )
+
+    def in_words(self) -> str:
+        """The network by timm's name for it."""
+        return f"timm {self.model}"

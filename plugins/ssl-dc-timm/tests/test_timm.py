@@ -242,11 +242,25 @@ def test_what_cannot_be_done_right_is_refused_with_a_sentence(model: str, said: 
 
 def test_a_size_that_a_network_does_not_take_is_refused_with_a_sentence() -> None:
     with pytest.raises(
-        ssl_dc.ConfigError, match=r"16 px: Input height doesn't match model \(224\)\. \(backbone.img_size sets"
+        ssl_dc.ConfigError, match=r"16 px: Input height doesn't match model \(224\)\. \(where .* backbone.img_size sets"
     ):
         build({**config(model="vit_tiny_patch16_224"), **NO_GATES})
     with pytest.raises(ssl_dc.ConfigError, match=r"backbone.img_size: 'resnet10t' does not take this"):
         build({**config(model="resnet10t", img_size=16), **NO_GATES})
+
+
+def test_patches_that_do_not_fill_the_images_are_refused_with_a_sentence() -> None:
+    with pytest.raises(
+        ssl_dc.ConfigError,
+        match=r"backbone.patch_size = 5: .* last 2 rows and columns of images of 32 px; allowed .*: 1, 2, 4, 8, 16, 32$",
+    ):
+        build({**config(model="vit_tiny_patch16_224", img_size=32, patch_size=5), **NO_GATES})
+
+
+def test_a_network_is_named_in_messages_and_tables() -> None:
+    assert "network: timm resnet10t, 16 px" in repr(build({**config(model="resnet10t"), "budget": {"target": 0.5}}))
+    with pytest.raises(ssl_dc.ConfigError, match=r"budget.target = 0.001: below what timm resnet10t at 16 px costs"):
+        build({**config(model="resnet10t"), "budget": {"target": 0.001}})
 
 
 def test_local_views_of_a_network_that_takes_one_size_are_refused_with_a_sentence(tmp_path: Path) -> None:
