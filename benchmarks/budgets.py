@@ -251,7 +251,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another setting of all systems")
-    parser.add_argument("--at", type=float, nargs="+", default=GRID, metavar="BUDGET", help="where a run of many is evaluated")
+    parser.add_argument(
+        "--at", type=float, nargs="+", default=GRID, metavar="BUDGET", help="where a run of many is evaluated"
+    )
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--curve", type=Path, help="a picture of what is in the output folder")
     arguments = parser.parse_args()

@@ -215,7 +215,10 @@ def test_bench_and_export_take_a_budget(many: Path, tmp_path: Path) -> None:
 
 
 def test_a_budget_beyond_those_of_training_is_warned_of(many: Path, single: Path) -> None:
-    for folder, budget, named in ((many, 0.9, "0.9, and take those of the nearest one, 0.8;"), (single, [0.4, 0.7], "0.7, .*, 0.4;")):
+    for folder, budget, named in (
+        (many, 0.9, "0.9, and take those of the nearest one, 0.8;"),
+        (single, [0.4, 0.7], "0.7, .*, 0.4;"),
+    ):
         model = ssl_dc.load(folder)
         with pytest.warns(DialledWarning, match=f"the gates have no thresholds for a budget of {named}"):
             model.gated(images(model, 2), budget)
