@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from ssl_dc.errors import InUseError, RunError
+from ssl_dc.errors import InUseError, RunError, Terminated
 from ssl_dc.json_files import read_record
 from ssl_dc.printable import name_of
 
@@ -37,8 +37,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 _held: dict[int, Path] = {}
 """The folders whose locks this process holds, by the descriptors of the locks."""
-_freed: list[Path] = []
-"""The folder whose lock this process has freed last, if it has freed any."""
+_left: list[Path] = []
+"""The folder whose lock this process has freed because a signal ended what it did there, if there is one."""
 
 
 @contextmanager
@@ -57,6 +57,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         _sign(descriptor)
         yield
+    except (KeyboardInterrupt, Terminated):
+        _left[:] = [folder]
+        raise
     finally:
         _release(descriptor, folder / LOCK_FILE)
 
@@ -78,8 +81,8 @@ def check_not_held(folder: Path) -> None:
 
 
 def last_held_here() -> Path | None:
-    """The folder whose lock this process took last of those that it holds; else that which it freed last."""
-    return next(iter([*reversed(_held.values()), *_freed]), None)
+    """The folder whose lock this process took last of those that it holds; else the one that a signal made it leave."""
+    return next(iter([*reversed(_held.values()), *_left]), None)
 
 
 def is_held(folder: Path) -> bool:
@@ -162,7 +165,7 @@ def _holder(path: Path) -> str:
 def _release(descriptor: int, path: Path) -> None:
     if descriptor not in _held:  # this is a child process, which has left the lock to its parent
         return
-    _freed[:] = [_held.pop(descriptor)]
+    del _held[descriptor]
     if _is_at(descriptor, path):
         with suppress(OSError):
             path.unlink()
@@ -176,7 +179,7 @@ def _forget() -> None:
         with suppress(OSError):
             os.close(descriptor)
     _held.clear()
-    _freed.clear()
+    _left.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -100,13 +100,20 @@ def test_the_second_comer_is_refused_and_told_who_is_there(half: Path, tmp_path:
     assert not (folder / LOCK_FILE).exists()
 
 
-def test_a_process_that_is_stopped_names_the_run_that_it_holds_and_none_before(tmp_path: Path) -> None:
+def test_a_process_that_is_stopped_names_the_run_that_it_holds_or_has_just_left_and_none_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_dc.run_lock._left", [])
     run = tmp_path / "a run"
     run.mkdir()
+    named = f" with: ssl-dc train --resume '{run}'"
     assert messages._run_goes_on() == ""
     with sole_writer(run):
-        assert messages._run_goes_on().endswith(f" with: ssl-dc train --resume '{run}'")
+        assert messages._run_goes_on().endswith(named)
     assert messages._run_goes_on() == ""
+    with pytest.raises(KeyboardInterrupt), sole_writer(run):
+        raise KeyboardInterrupt
+    assert messages._run_goes_on().endswith(named)
 
 
 def test_the_lock_holds_within_one_process_too(tmp_path: Path) -> None:

@@ -50,13 +50,18 @@ def parsed(*words: str | Path) -> Any:
 
 def refused(*words: str | Path, status: int = 2) -> str:
     """Standard error of a call that is refused before anything is written below the working directory."""
-    before = sorted(Path.cwd().rglob("*"))
+    before = _written_here()
     result = call(*words)
     assert result.exit_code == status, result.stderr or result.stdout
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    assert sorted(Path.cwd().rglob("*")) == before
+    assert _written_here() == before
     return result.stderr
+
+
+def _written_here() -> list[Path]:
+    """All that is below the working directory, but for the bytecode that tests beside this one may write meanwhile."""
+    return sorted(path for path in Path.cwd().rglob("*") if "__pycache__" not in (path.name, path.parent.name))
 
 
 def message(*words: str | Path) -> str:
