@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from click.testing import CliRunner, Result
 
 from ssl_dc.cli import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 HANGS = 300
 """Seconds after which a process is taken to hang: no measure of speed, a busy machine may be slow."""
@@ -49,19 +54,33 @@ def parsed(*words: str | Path) -> Any:
 
 
 def refused(*words: str | Path, status: int = 2) -> str:
-    """Standard error of a call that is refused before anything is written below the working directory."""
-    before = _written_here()
-    result = call(*words)
+    """Standard error of a call that is refused before anything is written below the working directory.
+
+    The call is made in an empty folder where a test has not chosen one: other tests write below the repository meanwhile.
+    """
+    with in_a_folder_of_its_own():
+        before = sorted(Path.cwd().rglob("*"))
+        result = call(*words)
+        assert sorted(Path.cwd().rglob("*")) == before
     assert result.exit_code == status, result.stderr or result.stdout
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    assert _written_here() == before
     return result.stderr
 
 
-def _written_here() -> list[Path]:
-    """All that is below the working directory, but for the bytecode that tests beside this one may write meanwhile."""
-    return sorted(path for path in Path.cwd().rglob("*") if "__pycache__" not in (path.name, path.parent.name))
+@contextmanager
+def in_a_folder_of_its_own() -> Iterator[None]:
+    """Work in an empty folder, unless the working directory is another one than the repository."""
+    here = Path.cwd()
+    if here != REPOSITORY:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(here)
 
 
 def message(*words: str | Path) -> str:
