@@ -2,7 +2,8 @@
 
 Weights are int8 with a scale for each output channel, activations are uint8 with a scale for each tensor. Additions and the
 last mean stay in float32 where onnxruntime finds no int8 operation. A processor without int8 dot products (AVX-512 VNNI,
-AVX-VNNI, Arm's dot product) runs such a file correctly, but may run it slower than float32.
+AVX-VNNI, Arm's dot product) may run such a file slower than float32. An x86 processor without them needs the session option
+``session.x64quantprecision`` to run it correctly (see :func:`ssl_dc.export.onnx_files.session_of`).
 """
 
 from __future__ import annotations

@@ -31,6 +31,10 @@ def kept_memory(device: torch.device) -> Iterator[None]:
     frees what it takes in each step, so it needs no more memory this way. Other C libraries and allocators are left as they
     are, as is a process that computes elsewhere.
 
+    This works for a training in the main thread, which takes memory from the main heap. Another thread has a heap of its
+    own that cannot hold a tensor above 64 MiB, so its large tensors still come from the system. The main thread is moved to
+    such a heap if the library once could not give it memory.
+
     Args:
         device: Where the training computes.
     """

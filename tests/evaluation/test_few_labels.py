@@ -74,7 +74,7 @@ def test_fine_tuning_learns_and_keeps_the_budget(run: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     splits = own_splits(model)
     for route in model.routes:
-        tuned = Finetuning(model, route, splits, FinetuneOptions(epochs=12, batch_size=40), seed=0)
+        tuned = Finetuning(model, route, splits, FinetuneOptions(epochs=25, batch_size=40), seed=0)
         tuned.train()
         predicted, test = tuned.predictions(splits)
         assert percent_correct(predicted, splits.test.labels) > 20  # by chance: 10
