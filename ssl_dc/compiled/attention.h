@@ -51,7 +51,9 @@ static void softmax(float *v, int n, float scale) {
 static void average(const Op *op, const State *s, int head, int first, int n, const float *scores, int width) {
     static const float zeros[BLOCK] = {0};
     const int vectors = op->value_head / VL;
-    Columns c = {NULL, NULL, op->z.height, 1, 1, 0, 0, 1, op->z.line};
+    int32_t tokens[op->z.height];
+    for (int token = 0; token < op->z.height; token++) tokens[token] = token;
+    Columns c = {NULL, tokens, tokens, op->z.height, op->z.line};
     for (int v = 0; v < vectors; v += NV) {
         c.w = head_of(&op->z, s, 0, head, op->spans[2]) + v * VL;
         for (int q = 0; q < n; q += CP) {

@@ -184,11 +184,26 @@ static void rows(const Op *op, const State *s, int member, int members, const fl
 /* ---- the columns kernel ---- */
 
 typedef struct {
-    const float *w;       /* the weights of one block of outputs: [input][tap][V vectors] */
-    const int32_t *kept;  /* indices of the kept inputs; NULL: all */
-    int inputs, kernel_h, kernel_w, line, stride, plane;
-    int64_t length;       /* floats from the weights of an input to those of the next */
+    const float *w;      /* the weights of one block of outputs: [input][tap][V vectors] */
+    const int32_t *at;   /* for each tap of each kept input: floats from the first tap of a pixel to it */
+    const int32_t *from; /* for each of them: which it is among the taps of all inputs */
+    int steps;           /* how many they are */
+    int64_t step;        /* floats from the weights of a tap to those of the next */
 } Columns;
+
+/* List the taps of the kept inputs (NULL: all), and return how many they are. So columns_tile has one loop: the ends of nested short
+ * ones are hard to predict, and took half of the time on a processor with AVX2. */
+static int list_taps(const Op *op, const int32_t *kept, int inputs, int32_t *at, int32_t *from) {
+    const int taps = op->kernel_h * op->kernel_w;
+    int steps = 0;
+    for (int j = 0; j < inputs; j++)
+        for (int ky = 0; ky < op->kernel_h; ky++)
+            for (int kx = 0; kx < op->kernel_w; kx++, steps++) {
+                at[steps] = ky * op->x.line + kx * op->x.stride + j * op->x.plane;
+                from[steps] = (kept ? kept[j] : j) * taps + ky * op->kernel_w + kx;
+            }
+    return steps;
+}
 
 /* Computes V vectors of outputs of each of P pixels. */
 INLINE void columns_tile(const int P, const int V, const float *const *x, const Columns *c, const float *bias, float *const *y,
@@ -198,21 +213,17 @@ INLINE void columns_tile(const int P, const int V, const float *const *x, const 
         vec b = *(const vec *)(bias + v * VL);
         for (int p = 0; p < P; p++) acc[p][v] = b;
     }
-    for (int j = 0; j < c->inputs; j++) {
-        const float *w = c->w + (c->kept ? c->kept[j] : j) * c->length;
-        for (int ky = 0; ky < c->kernel_h; ky++) {
-            int64_t tap = (int64_t)ky * c->line + (int64_t)j * c->plane;
-            for (int kx = 0; kx < c->kernel_w; kx++, tap += c->stride, w += V * VL) {
-                vec wv[NV];
+    for (int i = 0; i < c->steps; i++) {
+        const int64_t at = c->at[i];
+        const float *w = c->w + c->from[i] * c->step;
+        vec wv[NV];
 #pragma GCC unroll 8
-                for (int v = 0; v < V; v++) wv[v] = *(const vec *)(w + v * VL);
+        for (int v = 0; v < V; v++) wv[v] = *(const vec *)(w + v * VL);
 #pragma GCC unroll 16
-                for (int p = 0; p < P; p++) {
-                    float xs = x[p][tap];
+        for (int p = 0; p < P; p++) {
+            float xs = x[p][at];
 #pragma GCC unroll 8
-                    for (int v = 0; v < V; v++) acc[p][v] += xs * wv[v];
-                }
-            }
+            for (int v = 0; v < V; v++) acc[p][v] += xs * wv[v];
         }
     }
     for (int p = 0; p < P; p++)
@@ -249,9 +260,9 @@ static const columns_fn COLUMNS_OF[3][NV + 1] = {
 static int tiles_at_once(int vectors) { return 2 * vectors <= NV ? 2 : 1; }
 
 /* Prefetch a part of the kept weights of the block of outputs at w. */
-INLINE void fetch_block(const Columns *c, const float *w, int vectors, int64_t part, int64_t parts) {
-    int64_t length = (int64_t)c->kernel_h * c->kernel_w * (vectors < NV ? vectors : NV) * VL;
-    for (int64_t j = c->inputs * part / parts; j < c->inputs * (part + 1) / parts; j++) fetch(w + c->kept[j] * length, length, 0, 1);
+INLINE void fetch_block(const int32_t *kept, int64_t inputs, int taps, const float *w, int vectors, int64_t part, int64_t parts) {
+    int64_t length = (int64_t)taps * (vectors < NV ? vectors : NV) * VL;
+    for (int64_t j = inputs * part / parts; j < inputs * (part + 1) / parts; j++) fetch(w + kept[j] * length, length, 0, 1);
 }
 
 /* The weights of a convolution that computes n outputs, as columns. */
@@ -261,14 +272,15 @@ typedef struct {
 } Block;
 
 static void columns(const Op *op, const State *s, int member, int members, Block of) {
-    Columns c = {NULL, kept_of(s, op->in_site), count_of(s, op->in_site, op->x.channels),
-                 op->kernel_h, op->kernel_w, op->x.line, op->x.stride, op->x.plane, 0};
+    const int32_t *kept_inputs = kept_of(s, op->in_site);
+    const int inputs = count_of(s, op->in_site, op->x.channels), taps = op->kernel_h * op->kernel_w;
+    int32_t at[inputs * taps + 1], from[inputs * taps + 1]; /* an array of C has an element, though no input may be kept */
+    Columns c = {NULL, at, from, list_taps(op, kept_inputs, inputs, at, from), 0};
     int vectors = (of.outputs + VL - 1) / VL, blocks = (vectors + NV - 1) / NV, pixels = op->y.height * op->y.width;
     int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
-    int64_t kept = length / op->x.channels * c.inputs;
     int relu = op->activation == RELU, at_once = tiles_at_once(vectors), most = at_once * CP;
     int64_t tiles = ((int64_t)pixels + most - 1) / most;
-    Part part = part_of(op, tiles, blocks, kept * vectors * VL, member, members);
+    Part part = part_of(op, tiles, blocks, (int64_t)c.steps * vectors * VL, member, members);
     for (int64_t item = part.first_item; item < part.last_item; item++) {
         int64_t tile = part.first_tile + item % part.tiles;
         int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
@@ -278,9 +290,9 @@ static void columns(const Op *op, const State *s, int member, int members, Block
         pixels_at(op, s, most, pixel, x, y);
         for (int p = 0; p < most; p++) y[p] += first * VL;
         if (op->has_residual) residuals_at(op, s, most, pixel, first * VL, residual);
-        c.w = of.weight + first * VL * length, c.length = (int64_t)op->kernel_h * op->kernel_w * here * VL;
-        if (c.kept && first + NV < vectors)
-            fetch_block(&c, of.weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
+        c.w = of.weight + first * VL * length, c.step = here * VL;
+        if (kept_inputs && first + NV < vectors)
+            fetch_block(kept_inputs, inputs, taps, of.weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
         COLUMNS_OF[left == 1 ? 0 : at_once][here](x, &c, of.bias + first * VL, y, op->has_residual ? residual : NULL, relu);
         if (op->activation > RELU)
             for (int p = 0; p < left; p++) ACTIVATION_OF[op->activation](y[p], y[p], here * VL);
