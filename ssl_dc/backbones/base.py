@@ -118,7 +118,9 @@ class Backbone(nn.Module, ABC):
         Raises:
             ConfigError: If torchvision has no such network. The default is that it has none.
         """
-        raise ConfigError(f"torchvision has no network of this backbone's kind ({type(self).__name__}, route {route})")
+        raise ConfigError(
+            f"only the built-in ResNets are written for torchvision; this backbone is {type(self).__name__} (route {route})"
+        )
 
     def timm_network(self, route: Route) -> TimmNetwork:
         """The weights of a route for timm.
@@ -126,7 +128,9 @@ class Backbone(nn.Module, ABC):
         Raises:
             ConfigError: If timm has no such network. The default is that it has none.
         """
-        raise ConfigError(f"timm has no network of this backbone's kind ({type(self).__name__}, route {route})")
+        raise ConfigError(
+            f"only the built-in ResNets are written for timm; this backbone is {type(self).__name__} (route {route})"
+        )
 
     def torchvision_names(self) -> dict[str, str]:
         """Names of the state_dict, with the names that torchvision's network of the same kind has for the same weights.

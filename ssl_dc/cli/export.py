@@ -68,7 +68,7 @@ COMPARED_IMAGES = 64
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The file.  [default: RUN/ROUTE with its ending]",
+    help="The file.  [default: RUN/ROUTE, --static, --budget and --precision in its name, with its ending]",
 )
 @budget_option
 @data_root_option
@@ -108,7 +108,8 @@ def command(
         raise ConfigError("--precision int8 is for --format onnx, and for the dense route or a --static network")
     if data_root is not None and min_open_share is None and not int8:
         raise ConfigError("--data-root says where the images of --static and int8 are; nothing else of export opens images")
-    name = (route if min_open_share is None else f"static-{min_open_share:g}") + ("-int8" if int8 else "")
+    name = route if min_open_share is None else f"static-{min_open_share:g}"
+    name += ("" if budget is None else f"-at-{budget}") + ("-int8" if int8 else "")
     path = output if output is not None else run / f"{name}{FORMATS[file_format]}"
     if not path.name:
         raise ConfigError("--output is empty: name a file")
