@@ -7,6 +7,7 @@ signals, use :mod:`helpers.command_line`, which starts an interpreter and torchr
 from __future__ import annotations
 
 import atexit
+import io
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -73,6 +74,9 @@ def _become(program: str, argv: list[str], environment: Mapping[str, str], outpu
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, stream)
         os.close(file)
+    for text in (sys.stdout, sys.stderr):  # a line in one piece, so that two processes do not write into each other's
+        if isinstance(text, io.TextIOWrapper):
+            text.reconfigure(write_through=False, line_buffering=True)
     sys.argv = argv
     try:
         exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
