@@ -68,7 +68,7 @@ COMPARED_IMAGES = 64
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The file.  [default: RUN/ROUTE, --static, --budget and --precision in its name, with its ending]",
+    help="The file.  [default: RUN/ROUTE with its ending; --static, --budget and int8 are in the name]",
 )
 @budget_option
 @data_root_option

@@ -206,10 +206,10 @@ def test_bench_and_export_take_a_budget(many: Path, tmp_path: Path) -> None:
     measured, cheaper = (by_command("bench", many, "--budget", budget, *quick, "--json") for budget in (0.8, 0.2))
     assert measured["situations"][0]["cost_ratio"] > cheaper["situations"][0]["cost_ratio"]
     model, x = ssl_dc.load(many), images(ssl_dc.load(many), 2)
-    copy = shutil.copytree(many, tmp_path / "run")
+    folder = shutil.copytree(many, tmp_path / "run")
     words = ["--route", "gated", "--format", "torch", "--budget", "0.8"]
-    assert CliRunner().invoke(main, ["export", str(copy), *words]).exit_code == 0
-    features, *_masks = torch.export.load(copy / "gated-at-0.8.pt2").module()(x)
+    assert CliRunner().invoke(main, ["export", str(folder), *words]).exit_code == 0
+    features, *_masks = torch.export.load(folder / "gated-at-0.8.pt2").module()(x)
     torch.testing.assert_close(features, model.gated(x, 0.8).features, rtol=1e-4, atol=1e-4)
     refused = CliRunner().invoke(main, ["export", str(many), "--budget", "0.8"])
     assert refused.exit_code == 2

@@ -27,6 +27,8 @@ CPU = torch.device("cpu")
 MIB = 2**20
 SIZE = 96 * MIB
 PAGES = SIZE // resource.getpagesize()
+LARGER = 4
+"""A tensor this many times as large fits no gap that the others left."""
 
 gnu = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="not the GNU C library")
 
@@ -36,11 +38,11 @@ def in_a_process_of_its_own(count: Callable[..., Counted], *given: Path) -> Coun
         return pool.submit(count, *given).result()
 
 
-def pages_of_tensors(count: int = 1) -> int:
+def pages_of_tensors(count: int = 1, size: int = SIZE) -> int:
     """Pages that the system had to give to this process for tensors that are written and freed, one after another."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(count):
-        torch.ones(SIZE, dtype=torch.uint8)
+        torch.ones(size, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
@@ -49,12 +51,12 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def pages_before_inside_and_after() -> tuple[int, int, int]:
+def pages_before_inside_and_after() -> tuple[int, int, int, int]:
     before = pages_of_tensors(10)
     with kept_memory(CPU):
         pages_of_tensors(10)  # something small that is placed in between may leave gaps that are just too small
         inside = pages_of_tensors(10)
-    return before, inside, pages_of_tensors(10)
+    return before, inside, pages_of_tensors(10), pages_of_tensors(10, LARGER * SIZE)
 
 
 def resident_before_inside_and_after() -> tuple[int, int, int]:
@@ -85,10 +87,11 @@ def pages_in_the_last_step_and_after(folder: Path) -> tuple[int, int]:
 
 @gnu
 def test_memory_is_asked_for_each_time_outside_never_inside_and_anew_in_the_end() -> None:
-    before, inside, after = in_a_process_of_its_own(pages_before_inside_and_after)
+    before, inside, after, after_larger = in_a_process_of_its_own(pages_before_inside_and_after)
     assert before > 9 * PAGES / 2  # the system may give several pages at once
     assert inside < before / 10
     assert after > PAGES / 2  # not each time: a gap in the heap that is large enough is taken first
+    assert after_larger > LARGER * 9 * PAGES / 2
 
 
 @gnu
