@@ -9,8 +9,8 @@ is there is not made again. The trained encoder is kept beside it until then, so
 the evaluation, also on another machine. With --show the files are printed as one table,
 and with --curve FILE they are drawn.
 
-Systems: plain (dense alone); SCHEME-BUDGET, such as dgnet-0.3, ordered-0.1:0.9, prefix-0.3, random-0.3; a scheme with
-``+dense`` takes a quarter of its steps dense, dense.
+Systems: plain (dense alone); SCHEME-BUDGET, such as dgnet-0.3, ordered-0.1:0.9, prefix-0.3, random-0.3. A variant of a
+system is SCHEME+VARIANT-BUDGET, such as ordered+distillation-0.3; --help lists the variants.
 """
 
 from __future__ import annotations
@@ -35,6 +35,22 @@ from ssl_dc.data.base import ImageSet
 from ssl_dc.training.device_batches import resident
 from ssl_dc.training.from_config import trainer_from_config
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    # What may bring the dense network nearer to the plain one.
+    "dense": {"training.dense_share": 0.25},
+    "warmup": {},
+    "distillation": {"training.distillation": 10.0},
+    "distillation2": {"training.distillation": 2.0},
+    "gradient": {"training.gated_gradient": 0.3},
+    "diversity": {"gating.diversity": 5.0},
+    # The paper's rivals and ablations.
+    "gated": {"routes": ["gated", "gated"]},
+    "blind": {"objective.invariance": 0.0},
+    "double": {"encoder.name": "double"},
+    "shared": {"norm.name": "shared"},
+    "barlow": {"objective.name": "barlow_twins"},
+}
+"""What differs from the system without it, for each variant by its name. "warmup" depends on the epochs."""
 GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -74,9 +90,11 @@ def settings_of(system: str, seed: int, arguments: argparse.Namespace) -> dict[s
     settings["gating.name"] = "dgnet" if scheme == "ordered" else scheme
     if settings["gating.name"] == "dgnet":
         settings |= {"gating.noise": 0.0, "gating.start": "ordered" if scheme == "ordered" else "even"}
-    if variant == "dense":
-        settings["training.dense_share"] = 0.25
-    return settings
+    if scheme == "convnet_aig":
+        settings |= {"gating.noise": 0.0, "gating.loss": "budget"}
+    if variant == "warmup":
+        settings["training.gate_warmup"] = max(1, arguments.epochs // 10)
+    return settings | (VARIANTS[variant] if variant else {})
 
 
 @torch.no_grad()
@@ -241,7 +259,12 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
 def main() -> None:
     """Make the runs that are asked for, or show those that are there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("systems", nargs="*", metavar="SYSTEM:SEED", help="such as plain:0 or ordered-0.1:0.9:1")
+    parser.add_argument(
+        "systems",
+        nargs="*",
+        metavar="SYSTEM:SEED",
+        help=f"such as plain:0 or ordered-0.1:0.9:1; variants: {', '.join(VARIANTS)}",
+    )
     parser.add_argument("--cifar10", type=Path, help="folder with train.parquet and test.parquet")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=50)

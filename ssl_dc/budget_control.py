@@ -38,8 +38,12 @@ class BudgetControl(ABC):
         """
 
     @abstractmethod
+    def readings(self) -> dict[str, Tensor | float]:
+        """The metrics to log; tensors of one element where a device has them, which later steps do not change."""
+
     def metrics(self) -> dict[str, float]:
-        """The metrics to log."""
+        """The same as numbers. The device is waited for."""
+        return {name: float(value) for name, value in self.readings().items()}
 
     @abstractmethod
     def state(self) -> dict[str, float]:
@@ -56,7 +60,7 @@ class PenaltyControl(BudgetControl):
     def after_step(self, encoder: Encoder, images: Tensor, step: int, budget: float) -> None:
         """Nothing."""
 
-    def metrics(self) -> dict[str, float]:
+    def readings(self) -> dict[str, Tensor | float]:
         """Nothing."""
         return {}
 
@@ -126,7 +130,7 @@ class AdaptiveControl(BudgetControl):
         measured = min(max(cls.LEAST, round(cls.SHARE * batch)), cls.MOST)
         return -(-batch // measured)
 
-    def metrics(self) -> dict[str, float]:
+    def readings(self) -> dict[str, Tensor | float]:
         """The last evaluated cost and its threshold, and which of several budgets these are of.
 
         There are none before the first measurement.
@@ -134,7 +138,7 @@ class AdaptiveControl(BudgetControl):
         if self._evaluated is None:
             return {}
         threshold = self._thresholds[self._budgets.index(self._measured)]
-        values = {"evaluated_cost_ratio": float(self._evaluated), "gate_threshold": float(threshold)}
+        values: dict[str, Tensor | float] = {"evaluated_cost_ratio": self._evaluated, "gate_threshold": threshold}
         return values if len(self._budgets) == 1 else {**values, "evaluated_budget": self._measured}
 
     def state(self) -> dict[str, float]:

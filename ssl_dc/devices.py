@@ -70,7 +70,7 @@ class Readback:
     """Numbers on their way from a device to the CPU. To read them waits for their own copy alone, not for later work.
 
     Args:
-        values: One-dimensional, on any device.
+        values: On any device.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -79,11 +79,15 @@ class Readback:
         if self._copied is not None:
             self._copied.record()
 
-    def read(self) -> list[float]:
-        """The numbers."""
+    def tensor(self) -> Tensor:
+        """The numbers on the CPU, in the shape and dtype that they have."""
         if self._copied is not None:
             self._copied.synchronize()
-        return [float(value) for value in self._values.tolist()]
+        return self._values
+
+    def read(self) -> list[float]:
+        """The numbers of a tensor with one axis."""
+        return [float(value) for value in self.tensor().tolist()]
 
 
 @cache

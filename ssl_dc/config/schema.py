@@ -222,6 +222,16 @@ class TrainingConfig(Strict):
     dense_share: float = Field(
         0.0, ge=0, lt=1, description="Share of the steps, drawn at random, in which every view is dense."
     )
+    distillation: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the distance of gated features from the dense ones of the same view, relative to their"
+        " spread. Above 0 each gated view also takes the dense route. The objective then sees dense features only, and the"
+        " gated ones learn from them. A step takes more time and memory. 0 is the paper's training.",
+    )
+    gated_gradient: float = Field(
+        1.0, ge=0, le=1, description="Share of the objective's gradient that passes through gated views; 1 is the paper's."
+    )
     precision: Literal["no", "fp16", "bf16"] = Field("no", description="Mixed precision; 'no' is float32.")
     compile: bool = Field(
         False,
@@ -285,6 +295,10 @@ class TrainingConfig(Strict):
     def _fits(self) -> TrainingConfig:
         if self.gate_warmup >= self.epochs:
             raise ValueError(f"gate_warmup ({self.gate_warmup}) must be less than epochs ({self.epochs})")
+        if self.distillation > 0 and self.gated_gradient < 1:
+            raise ValueError(
+                "gated_gradient has no effect with distillation, where the objective sees dense features: set one"
+            )
         if self.watch_every is None and (self.watch_data or self.watch_root or self.keep_best):
             raise ValueError("watch_data, watch_root and keep_best need watch_every: how many steps lie between two looks")
         if self.watch_root is not None and self.watch_data is None:

@@ -108,10 +108,11 @@ class DGNet(GatingScheme):
         return DGNetGate(site, self.options)
 
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
-        """The budget penalty (equation 3) and the bound term that the paper leaves out, around d* = sqrt(t_d)."""
+        """The budget penalty (equation 3), the bound term that the paper leaves out, around sqrt(t_d), and diversity."""
         return {
             "budget": budget_penalty(self.options, trace, budget),
             "bound": bound_term(self.options, trace.densities().values(), math.sqrt(budget), progress),
+            **diversity_terms(self.options, trace.masks.values()),
         }
 
 
@@ -130,6 +131,25 @@ def bound_term(options: DGNetLossOptions, densities: Iterable[Tensor], target: f
         progress: Share of the training that is done, in [0, 1].
     """
     return options.bound * bound(torch.stack(list(densities)), target, math.exp(-options.bound_decay * progress))
+
+
+def diversity_terms(options: DGNetOptions, masks: Iterable[Tensor]) -> dict[str, Tensor]:
+    """The weighted :func:`unevenness` of the channels of each site, a mean over the sites; no term at weight 0."""
+    if not options.diversity:
+        return {}
+    return {"diversity": options.diversity * torch.stack([unevenness(mask) for mask in masks]).mean()}
+
+
+def unevenness(mask: Tensor) -> Tensor:
+    """How differently often the entries of a mask are open: the variance, over them, of the share of images that open each.
+
+    It is 0 if every entry is open for as many images. A site that opens the share d of its entries, the same ones for every
+    image, has d (1 - d), the most there is. (The paper proposes, without a formula, that the use of channels be diverse.)
+
+    Args:
+        mask: (N, channels) of the global batch, 0 or 1, with its gradient.
+    """
+    return mask.float().mean(dim=0).var(correction=0)
 
 
 def bound(densities: Tensor, target: float, p: float) -> Tensor:

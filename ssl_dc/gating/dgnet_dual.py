@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ssl_dc.gating.base import Gate, GatingScheme
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.dgnet import DGNetGate, bound_term, budget_penalty
+from ssl_dc.gating.dgnet import DGNetGate, bound_term, budget_penalty, diversity_terms
 from ssl_dc.gating.dgnet_spatial import DGNetSpatialGate
 from ssl_dc.gating.options import DGNetDualOptions
 from ssl_dc.gating.sites import GateSite, Granularity
@@ -31,7 +31,7 @@ class DGNetDual(GatingScheme):
         return DGNetSpatialGate(site, self.options) if over_positions else DGNetGate(site, self.options)
 
     def losses(self, trace: Trace, budget: float, progress: float) -> dict[str, Tensor]:
-        """The budget penalty and a bound term for each kind of gate, as in DGNet.
+        """The budget penalty, a bound term for each kind of gate, as in DGNet, and the diversity of channels.
 
         The bounds are around sqrt(t_d): where both gates of a block open that share, the block costs t_d.
         """
@@ -44,4 +44,5 @@ class DGNetDual(GatingScheme):
             "budget": budget_penalty(self.options, trace, budget),
             "bound_channels": bound_term(self.options, channels, target, progress),
             "bound_positions": bound_term(self.options, positions, target, progress),
+            **diversity_terms(self.options, [mask for site, mask in trace.masks.items() if site not in spatial]),
         }

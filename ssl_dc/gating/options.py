@@ -49,6 +49,11 @@ class DGNetOptions(DGNetLossOptions):
         description="'even', as published: all channels of a site begin alike. 'ordered': a learned bias opens the first"
         " channels most and the last ones least, so that gates begin as a fixed prefix does.",
     )
+    diversity: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of how differently often the channels of a site are open; above 0 their use becomes more even.",
+    )
 
 
 class DGNetSpatialOptions(DGNetLossOptions):

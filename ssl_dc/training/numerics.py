@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ssl_dc.config.schema import TrainingConfig
 from ssl_dc.devices import Readback
 from ssl_dc.errors import RunError
-from ssl_dc.gating.cost import Trace
 
 StepLoss = tuple[Tensor, Mapping[str, Tensor]]
 """The loss of a micro-batch, and its terms by name."""
@@ -117,30 +116,30 @@ class NumericsWatch:
         if scale < 1:
             self._not_finite(step, f"the gradients are not finite at any scale of the loss (now {scale:g})")
 
-    def embedding(self, step: int, embedding: Tensor) -> None:
-        """Check that the embedding (N, D) of a step has not collapsed.
+    def embedding(self, step: int, spread: float, size: float) -> None:
+        """Check that the embedding of a step has not collapsed.
+
+        Args:
+            step: Number of the step, from 1.
+            spread: Mean over dimensions of the embedding's standard deviation.
+            size: Root mean square of the embedding.
 
         Raises:
             RunError: If it has, and the config ends the run then.
         """
-        values = embedding.detach().float()
-        spread, size = values.std(dim=0).mean().item(), values.square().mean().sqrt().item()
         if spread <= COLLAPSED * size:
             text = f"the embedding has collapsed to one point: its standard deviation is {spread:.3g}"
             self._report("collapse", step, text, self._training.on_collapse)
 
-    def gates(self, step: int, traces: Sequence[Trace], budget: float) -> None:
+    def gates(self, step: int, any_open: bool, all_open: bool, budget: float) -> None:
         """Check that the gates of a step are neither all shut nor, below a budget of 1, all open.
 
         Raises:
             RunError: If they are, and the config ends the run then.
         """
-        masks = [mask.detach() for trace in traces for mask in trace.masks.values()]
-        if not masks:
-            return
-        if not any(bool(mask.any()) for mask in masks):
+        if not any_open:
             self._report("shut", step, "every gate is shut, for every image", self._training.on_stuck_gates)
-        elif budget < 1 and all(bool(mask.all()) for mask in masks):
+        elif budget < 1 and all_open:
             self._report("open", step, "every gate is open, for every image", self._training.on_stuck_gates)
 
     def _not_finite(self, step: int, text: str) -> None:

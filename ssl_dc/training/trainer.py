@@ -29,7 +29,6 @@ from ssl_dc.gating.cost import CostModel, Trace
 from ssl_dc.named_parts import NamedParts
 from ssl_dc.norms.global_batch import with_global_norms
 from ssl_dc.objectives.base import Objective, check_batch, check_views
-from ssl_dc.objectives.statistics import effective_rank, mean_std
 from ssl_dc.optimizers.base import ParameterGroup
 from ssl_dc.optimizers.fused import fuse
 from ssl_dc.plugins.registry import Registered
@@ -43,11 +42,13 @@ from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore, optimizer_te
 from ssl_dc.training.compiled_forward import CompiledForward
 from ssl_dc.training.contract import Contract, check_optimizer
 from ssl_dc.training.device_batches import DeviceBatches
+from ssl_dc.training.distillation import TERM, distillation
 from ssl_dc.training.kept_memory import kept_memory
 from ssl_dc.training.learner import Learner, LearnerOutput
 from ssl_dc.training.length import Lengths
 from ssl_dc.training.looks import Looks
 from ssl_dc.training.numerics import NumericsWatch, StepLoss
+from ssl_dc.training.step_metrics import Measured
 from ssl_dc.training.stopping import StopSignals, answered_in_words
 from ssl_dc.training_cost import check_local_budget, local_cost
 from ssl_dc.views.base import BatchedViews, Views, check_local_views
@@ -139,12 +140,15 @@ class Trainer:
         self._watchers: Sequence[Watcher] = ()
         self._checkpoints: CheckpointStore | None = None
         self._looks: Looks | None = None
+        self._untold: tuple[Measured, float] | None = None
 
         if self.accelerator.num_processes > 1:
             encoder = cast(Encoder, with_global_norms(encoder, self.accelerator.device))
         with self.parts.blamed(lambda: "before the first step"):
             objective.bind(encoder)  # after the conversion, so that a copy of the encoder has the same norms
-        self.learner = Learner(encoder, objective).to(self.accelerator.device)
+        self.learner = Learner(
+            encoder, objective, distils=training.distillation > 0, gated_gradient=training.gated_gradient
+        ).to(self.accelerator.device)
         self.learner.to(memory_format=torch.channels_last)
         bare_optimizer = optimizer(parameter_groups(self.learner))
         check_optimizer(self.parts, bare_optimizer, self.learner)
@@ -243,24 +247,40 @@ class Trainer:
                     self.contract.watched(self.step + 1, routes, micro_batches[0][0]),
                     self._compiling(routes) as compiling,
                 ):
-                    values = self._take_step(micro_batches, due)
+                    measured = self._take_step(micro_batches, due)
                 self.step += 1
+                self._tell_measured()
                 if compiling:
                     watch.rate(self.step)  # says nothing of the speed of other steps
-                if values and looked:
-                    values |= self._look()
-                if values:
-                    speed = watch.rate(self.step) * self.training.batch_size
-                    epoch = (self.step - 1) // self.steps_per_epoch + 1
-                    self._tell("on_step", StepMetrics(self.step, self.total_steps, epoch, values, speed))
-                self._tell("on_step_end", self.step)
                 epoch_ends = self.step % self.steps_per_epoch == 0
+                if measured:
+                    self._untold = measured, watch.rate(self.step) * self.training.batch_size
+                    if looked or epoch_ends or not self._checks_late:
+                        self._tell_measured(looked)
+                self._tell("on_step_end", self.step)
                 if epoch_ends:
                     self._tell("on_epoch_end", self.step // self.steps_per_epoch)
                 if epoch_ends or self._checkpoint_due():
                     self._save()
                 if asked := stop.agreed(self.accelerator.device):
                     self._stop(asked)
+        self._tell_measured()
+
+    def _tell_measured(self, looked: bool = False) -> None:
+        """Tell watchers what a step measured, if they have not been told.
+
+        On a GPU they are told after the next step, or before the run saves or ends: the GPU then never waits until its
+        numbers are read.
+
+        Args:
+            looked: Whether that step's look at the encoder is due.
+        """
+        if self._untold is None:
+            return
+        (measured, speed), self._untold = self._untold, None
+        values = self._values(measured) | (self._look() if looked else {})
+        epoch = (measured.step - 1) // self.steps_per_epoch + 1
+        self._tell("on_step", StepMetrics(measured.step, self.total_steps, epoch, values, speed))
 
     def _look(self) -> dict[str, float]:
         """What a look finds. It leaves the encoder, its mode and all random states as they are."""
@@ -291,10 +311,10 @@ class Trainer:
             f"stopped by {signal.Signals(asked).name} after step {self.step} of {self.total_steps}, which is {saved}", asked
         )
 
-    def _take_step(self, micro_batches: Sequence[BatchViews], measure: bool) -> dict[str, float]:
+    def _take_step(self, micro_batches: Sequence[BatchViews], measure: bool) -> Measured | None:
         """Take one optimiser step.
 
-        A step that is not finite changes nothing, where the config lets the run go on, and has no metrics.
+        A step that is not finite changes nothing, where the config lets the run go on, and measures nothing.
         """
         seed_everything(self.seed, _STEP, self.step, rank())
         for group in self.optimizer.param_groups:
@@ -317,19 +337,21 @@ class Trainer:
         if not self._is_finite(losses):
             self.optimizer.zero_grad()
             self.learner.load_state_dict(before, strict=False)
-            return {}
+            return None
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.learner.objective.after_step(self.learner.encoder, self.lengths.progress(self.step, self.step + 1))
         if any(route.gated for route in routes):
             measured = micro_batches[-1][self._measured_view(routes)]
             self.budget.after_step(self.learner.encoder, measured, self.step, budget)
-        return self._metrics(output, terms, loss, routes, budget) if measure else {}
+        return self._measured(output, terms, loss, routes, budget) if measure else None
 
     def _terms(self, output: LearnerOutput, routes: Sequence[Route], budget: float) -> dict[str, Tensor]:
-        """The weighted loss terms: the objective's, and the gating scheme's as a mean over the gated views."""
+        """The weighted loss terms: the objective's, distillation, and the gating scheme's, a mean over the gated views."""
         weights = self.learner.objective.weights
         terms = {name: weights[name] * value for name, value in output.objective.terms.items()}
+        if output.distilled:
+            terms[TERM] = self.training.distillation * distillation(output.distilled)
         traces = self._traces(output, routes)
         for trace in traces:
             losses = self.gating.losses(trace, budget, self.lengths.progress(self.step, self.step))
@@ -368,22 +390,30 @@ class Trainer:
             return self.routes
         return tuple(Route.at(budget) if route == Route.GATED else route for route in self.routes)
 
-    def _metrics(
+    def _measured(
         self, output: LearnerOutput, terms: Mapping[str, Tensor], loss: Tensor, routes: Sequence[Route], budget: float
-    ) -> dict[str, float]:
+    ) -> Measured:
+        return Measured(
+            step=self.step + 1,
+            budget=budget,
+            numbers={
+                "loss": loss,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                **{f"terms/{name}": value for name, value in terms.items()},
+            },
+            control=self.budget.readings(),
+            embedding=gather_batch(output.objective.embeddings[0].detach()),
+            traces=self._traces(output, routes),
+            late=self._checks_late,
+        )
+
+    def _values(self, measured: Measured) -> dict[str, float]:
+        """The metrics of a step, which are looked through for trouble first."""
         self.numerics.check_late()
-        values = {"loss": loss.item(), "lr": self.optimizer.param_groups[0]["lr"]}
-        values.update({f"terms/{name}": value.item() for name, value in terms.items()})
-        embedding = gather_batch(output.objective.embeddings[0].detach())
-        self.numerics.embedding(self.step + 1, embedding)
-        values["embedding_std"] = mean_std(embedding).item()
-        values["effective_rank"] = effective_rank(embedding).item()
-        traces = self._traces(output, routes)
-        self.numerics.gates(self.step + 1, traces, budget)
-        ratios = [trace.ratio().mean().item() for trace in traces]
-        if ratios:
-            values["cost_ratio"] = sum(ratios) / len(ratios)
-            values.update(self.budget.metrics())
+        values = measured.values()
+        self.numerics.embedding(measured.step, values["embedding_std"], measured.embedding_size())
+        if opened := measured.openness():
+            self.numerics.gates(measured.step, *opened, measured.budget)
         return values
 
     def _is_finite(self, losses: Sequence[StepLoss]) -> bool:
@@ -410,6 +440,8 @@ class Trainer:
         return {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
 
     def _part_of_term(self, term: str) -> str:
+        if term == TERM:
+            return "training.distillation"
         return self.parts.name("objective" if term in self.learner.objective.weights else "gating")
 
     def _newest_resume_point(self) -> Path | None:
@@ -427,6 +459,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.numerics.check_late()  # a resume point holds no step that is not finite
+        self._tell_measured()
         self._saved_step, self._last_save = self.step, time.monotonic()
         if self._checkpoints is None or not self.accelerator.is_main_process:
             return

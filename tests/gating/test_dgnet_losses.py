@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.gates import cost_of_two_sites
 from ssl_dc.gating.cost import Trace
-from ssl_dc.gating.dgnet import DGNet, bound
+from ssl_dc.gating.dgnet import DGNet, bound, unevenness
 from ssl_dc.gating.options import DGNetOptions
 
 COST = cost_of_two_sites({"s": 4, "t": 2})
@@ -52,6 +52,21 @@ def test_weights_of_the_losses_are_options() -> None:
     for name in ("budget", "bound"):
         assert default[name].item() > 0
         assert doubled[name].item() == pytest.approx(2 * default[name].item(), rel=1e-6)
+
+
+def test_diversity_by_hand() -> None:
+    """Shares of images by channel: 1, 1/2, 0, 0 at one site, and 1/2, 1/2 at the other."""
+    losses = DGNet(DGNetOptions(diversity=2)).losses(Trace(MASKS, COST), 0.3, progress=0.2)
+    variance = ((1 - 3 / 8) ** 2 + (1 / 2 - 3 / 8) ** 2 + 2 * (3 / 8) ** 2) / 4
+    assert losses["diversity"].item() == pytest.approx(2 * (variance + 0) / 2, rel=1e-6)
+
+
+@given(open_share=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_the_same_channels_for_every_image_are_the_least_even(open_share: float) -> None:
+    first = (torch.arange(8) < 8 * open_share).float().expand(8, 8)
+    rolled = torch.stack([first[0].roll(number) for number in range(8)])
+    assert unevenness(first).item() == pytest.approx(open_share * (1 - open_share), abs=1e-6)
+    assert unevenness(rolled).item() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(

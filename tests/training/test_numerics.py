@@ -74,14 +74,32 @@ def test_a_step_that_is_checked_later_ends_the_run_before_it_is_saved(
         made.fit(checkpoints=CheckpointStore(tmp_path))
 
 
-def test_checking_later_changes_no_bit() -> None:
-    states = []
+@pytest.mark.parametrize("several", [False, True])
+def test_checking_and_reading_later_changes_no_bit(several: bool) -> None:
+    """As on a GPU: what a step measured is told after the next step, or before the run saves."""
+    states, told = [], []
     for late in (False, True):
-        made, _ = started(training__log_every=3)
+        made, each = started(training__log_every=3, budget__target="0.3:0.7" if several else 0.3)
         made._checks_late = late
-        made.fit()
+        made.fit(watchers=[each])
         states.append(made.learner.state_dict())
+        told.append(each)
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    values = [[(metrics.step, metrics.epoch, list(metrics.values.items())) for metrics in each.metrics] for each in told]
+    assert values[0] == values[1]
+    at_once, later = (each.events for each in told)
+    assert at_once.index(("metrics", 3)) < at_once.index(("step", 3))
+    assert later.index(("step", 3)) < later.index(("metrics", 3)) < later.index(("step", 4))
+    assert later.index(("metrics", 8)) < later.index(("step", 8))
+
+
+@pytest.mark.parametrize("action", ["skip", "stop"])
+def test_the_last_step_is_told_also_where_it_ends_no_epoch(action: str) -> None:
+    made, told = started(training__log_every=5, training__on_not_finite=action)
+    made._checks_late = action == "stop"
+    made.total_steps = 7
+    made.fit(watchers=[told])
+    assert [metrics.step for metrics in told.metrics] == [5, 7]
 
 
 @pytest.mark.parametrize("spoil", [spoil_loss, spoil_gradient])
@@ -136,22 +154,26 @@ HEALTHY = [
 ]
 
 
+def spread_and_size(embedding: Tensor) -> tuple[float, float]:
+    return float(embedding.std(dim=0).mean()), float(embedding.square().mean().sqrt())
+
+
 @pytest.mark.parametrize("embedding", COLLAPSED)
 def test_a_collapsed_embedding_is_told_once(embedding: Tensor) -> None:
     numerics, said = watch()
-    numerics.embedding(7, embedding)
-    numerics.embedding(8, embedding)
+    numerics.embedding(7, *spread_and_size(embedding))
+    numerics.embedding(8, *spread_and_size(embedding))
     (message,) = said
     assert message.startswith("step 7: the embedding has collapsed")
     stops, _ = watch(on_collapse="stop")
     with pytest.raises(RunError, match=r"step 7: the embedding has collapsed.*Last resume point: runs/a/step-2"):
-        stops.embedding(7, embedding)
+        stops.embedding(7, *spread_and_size(embedding))
 
 
 @pytest.mark.parametrize("embedding", HEALTHY)
 def test_an_embedding_of_any_scale_is_no_collapse(embedding: Tensor) -> None:
     numerics, said = watch(on_collapse="stop")
-    numerics.embedding(1, embedding)
+    numerics.embedding(1, *spread_and_size(embedding))
     assert said == []
 
 
