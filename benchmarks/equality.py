@@ -17,9 +17,9 @@ from torch import Tensor
 import ssl_dc
 from ssl_dc.assemble import build_data_set
 from ssl_dc.compiled.capture import capture
-from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.executor import Executor, usual_here
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.quantise import USUAL, Recipe, budgets_of, quantise
+from ssl_dc.compiled.quantise import Recipe, budgets_of, quantise
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.evaluation.features import labels_of
@@ -36,13 +36,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="held-out images")
     parser.add_argument("--train-images", type=int, help="images that the accuracies are learnt from; by default all")
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
-    parts = [part.name for part in fields(Recipe)]
+    parts = [part.name for part in fields(Recipe) if part.default is True]
     parser.add_argument("--leave-out", choices=parts, action="append", default=[], help="a part of the int8 recipe")
     options = parser.parse_args()
     model = ssl_dc.load(options.run)
     splits = open_splits(build_data_set(model.config))
     if options.precision == "int8":
-        executor = in_int8(model, replace(USUAL, **dict.fromkeys(options.leave_out, False)))
+        executor = in_int8(model, replace(usual_here(), **dict.fromkeys(options.leave_out, False)))
     else:
         executor = model.compile_gated()
     features, labels = {}, {}

@@ -17,9 +17,10 @@ from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.int8_plan import Int8Plan
+from ssl_dc.compiled.kernel import largest_weight
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.precisions import FLOAT32, INT8
-from ssl_dc.compiled.quantise import budgets_of, quantise
+from ssl_dc.compiled.quantise import USUAL, Recipe, budgets_of, quantise
 from ssl_dc.compiled.steps.base import Step
 from ssl_dc.compiled.steps.gates import Decide, Dial, Mask
 from ssl_dc.compiled.steps.layers import Conv
@@ -303,7 +304,16 @@ def _in_int8(plan: Plan, calibration: Tensor) -> Plan:
     check_images(calibration, device="cpu")
     if not len(calibration) or not bool(calibration.isfinite().all()):
         raise ValueError("int8 is calibrated on at least one image, and on finite ones")
-    return quantise(plan, calibration, budgets_of(plan))
+    return quantise(plan, calibration, budgets_of(plan), usual_here())
+
+
+def usual_here() -> Recipe:
+    """How plans are quantised for the fastest int8 kernel of this machine.
+
+    Raises:
+        RunError: If there is no kernel; with the reason.
+    """
+    return replace(USUAL, largest_weight=largest_weight())
 
 
 def _with_own_weights(plan: Plan, backbone: Backbone) -> Plan:

@@ -31,7 +31,10 @@ INLINE ivec integers_at(const uint8_t *codes) { return (ivec)_mm512_cvtepu8_epi3
 INLINE void put_codes(uint8_t *y, ivec codes) { _mm_storeu_si128((__m128i *)y, _mm512_cvtepi32_epi8((__m512i)codes)); }
 #elif VB == 32
 INLINE ivec integers_at(const uint8_t *codes) { return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)codes)); }
-INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
+INLINE void put_codes(uint8_t *y, ivec codes) {
+    const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)codes), _mm256_extracti128_si256((__m256i)codes, 1));
+    _mm_storel_epi64((__m128i *)y, _mm_packus_epi16(words, words));
+}
 #else
 INLINE ivec integers_at(const uint8_t *codes) { return __builtin_convertvector(*(const bvec *)codes, ivec); }
 INLINE void put_codes(uint8_t *y, ivec codes) { *(bvec *)y = __builtin_convertvector(codes, bvec); }
@@ -69,6 +72,16 @@ INLINE void put_numbers(uint8_t *y, int64_t fine, const int V, const ivec *numbe
             ab = _mm512_srli_epi16(ab, FINE_BITS), cd = _mm512_srli_epi16(cd, FINE_BITS);
         }
         _mm512_storeu_si512(y, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(ab, cd)));
+        return;
+    }
+#elif VB == 32
+    if (V == 2) { /* the same with two vectors: the codes come first, then the fine bytes */
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7), low = _mm256_set1_epi16(OF_STEP - 1);
+        const __m256i ab = _mm256_packus_epi32((__m256i)numbers[0], (__m256i)numbers[1]);
+        const __m256i codes = fine ? _mm256_srli_epi16(ab, FINE_BITS) : ab;
+        const __m256i both = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(codes, _mm256_and_si256(ab, low)), order);
+        _mm_storeu_si128((__m128i *)y, _mm256_castsi256_si128(both));
+        if (fine) _mm_storeu_si128((__m128i *)(y + fine), _mm256_extracti128_si256(both, 1));
         return;
     }
 #endif

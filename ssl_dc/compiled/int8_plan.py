@@ -13,7 +13,7 @@ from ssl_dc.compiled.steps.layers import Conv
 LARGEST_CODE = 255
 """The codes of activations are the numbers from 0 to this."""
 LARGEST_WEIGHT = 127
-"""Weights are the numbers from minus this to this, so that minus a weight is a weight."""
+"""Weights are at most the numbers from minus this to this, so that minus a weight is a weight."""
 OF_STEP = 256
 """A fine byte counts parts of a step of this size."""
 NO_LOSS = 128
@@ -103,3 +103,8 @@ class Int8Plan(Plan):
     """
 
     codes: Mapping[str, Code] = field(default_factory=dict)
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest magnitude of a weight."""
+        return max((int(step.weight.int().abs().max()) for step in self.steps if isinstance(step, Int8Conv)), default=0)

@@ -9,6 +9,8 @@ ROOM = "ssl_dc.compiled"
 INT8 = "kernel_int8.c"
 INT8_FLAGS = ("-ffp-contract=off",)
 """Each operation on floats is rounded by itself, so that every processor gives the same codes."""
+ANY_WEIGHT = "-DSSL_DC_ANY_WEIGHT"
+"""Compiles a kernel that is exact for every weight of 8 bits, also where the fastest one is not (int8_dot.h)."""
 
 
 def kernel() -> Kernel:
@@ -20,10 +22,27 @@ def kernel() -> Kernel:
     return Kernel(kernel_library(ROOM))
 
 
-def int8_kernel() -> Kernel:
+def int8_kernel(largest: int | None = None) -> Kernel:
     """kernel_int8.c, compiled and loaded.
+
+    Args:
+        largest: The largest magnitude of a weight. For more than :func:`largest_weight` the kernel is compiled in another
+            way, and is slower. None: the fastest kernel there is.
 
     Raises:
         RunError: If there is none; with the reason, see :func:`kernel_library`.
     """
-    return Kernel(kernel_library(ROOM, INT8, *INT8_FLAGS))
+    library = kernel_library(ROOM, INT8, *INT8_FLAGS)
+    if largest is not None and largest > library.ssl_dc_largest_weight():
+        library = kernel_library(ROOM, INT8, *INT8_FLAGS, ANY_WEIGHT)
+    return Kernel(library)
+
+
+def largest_weight() -> int:
+    """The largest magnitude of a weight that the fastest int8 kernel of this machine multiplies exactly.
+
+    Raises:
+        RunError: If there is no kernel; with the reason, see :func:`kernel_library`.
+    """
+    largest: int = kernel_library(ROOM, INT8, *INT8_FLAGS).ssl_dc_largest_weight()
+    return largest

@@ -37,7 +37,7 @@ class NativeBackend:
         Raises:
             RunError: If there is no compiled kernel; with the reason.
         """
-        return NativeRunner(plan, int8_kernel() if isinstance(plan, Int8Plan) else kernel(), threads)
+        return NativeRunner(plan, int8_kernel(plan.largest_weight) if isinstance(plan, Int8Plan) else kernel(), threads)
 
 
 class NativeRunner:

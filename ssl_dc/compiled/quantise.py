@@ -41,11 +41,13 @@ class Recipe:
         by_channel: Each channel of an activation has a step that follows its range. Otherwise one step serves all of them.
         fine: Values that are added or averaged keep a second byte, with what rounding lost.
         compensated: The error of a rounded weight makes up for those of others. Otherwise each is rounded to the nearest.
+        largest_weight: The largest magnitude of a weight, at most 127.
     """
 
     by_channel: bool = True
     fine: bool = True
     compensated: bool = True
+    largest_weight: int = LARGEST_WEIGHT
 
 
 USUAL = Recipe()
@@ -176,12 +178,12 @@ def _rounded(step: Conv, given: Code, moments: Moments, recipe: Recipe) -> _Roun
     if step.in_site is not None and given.zero:
         raise RunError(f"int8 cannot compute {step.layer}: the channels that it picks may be negative; use float32")
     of_bytes = (step.weight.double() * given.step[:, None, None]).flatten(1)
-    steps = of_bytes.abs().amax(dim=1) / LARGEST_WEIGHT
+    steps = of_bytes.abs().amax(dim=1) / recipe.largest_weight
     steps[steps == 0] = 1.0
     numbers = of_bytes / steps[:, None]
     if recipe.compensated:
         blocks = zip(numbers.split(COLUMNS, dim=1), moments.blocks(), strict=True)
-        whole = torch.cat([compensated(part, block, LARGEST_WEIGHT) for part, block in blocks], dim=1)
+        whole = torch.cat([compensated(part, block, recipe.largest_weight) for part, block in blocks], dim=1)
     else:
         whole = numbers.round()
     error = (of_bytes - steps[:, None] * whole) @ moments.mean

@@ -20,17 +20,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import ssl_dc
+from ssl_dc.compiled import kernel as kernel_module
 from ssl_dc.compiled import quantise as quantise_module
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, compiled
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan, decoded, encoded, numbers
-from ssl_dc.compiled.kernel import INT8
+from ssl_dc.compiled.kernel import ANY_WEIGHT, INT8, int8_kernel, largest_weight
 from ssl_dc.compiled.kernel_interface import Kernel, dot_product
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.observe import Seen
 from ssl_dc.compiled.quantise import USUAL, Recipe, quantise
 from ssl_dc.compiled.rounding import compensated
+from ssl_dc.compiled.steps.base import Step
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import Gate, set_budgets
@@ -118,14 +120,24 @@ def test_images_beyond_all_ranges_give_the_largest_and_the_smallest_bytes() -> N
 
 
 VARIANTS = {
-    "avx512": ("-march=x86-64-v4",),
+    "avx512": ("-march=x86-64-v4", ANY_WEIGHT),
+    "avx512-pairs": ("-march=x86-64-v4",),
     "avx-vnni": ("-march=x86-64-v3", "-mavxvnni"),
-    "avx2": ("-march=x86-64-v3",),
+    "avx2": ("-march=x86-64-v3", ANY_WEIGHT),
+    "avx2-pairs": ("-march=x86-64-v3",),
     "sse2": ("-march=x86-64",),
     "plain": ("-DSSL_DC_PLAIN",),
 }
 """Flags that give the kernel of another processor, by the dot product that it has."""
-NEEDED = {"avx512": "avx512bw", "avx-vnni": "avx_vnni", "avx2": "avx2", "sse2": "sse2", "plain": ""}
+NEEDED = {
+    "avx512": "avx512bw",
+    "avx512-pairs": "avx512bw",
+    "avx-vnni": "avx_vnni",
+    "avx2": "avx2",
+    "avx2-pairs": "avx2",
+    "sse2": "sse2",
+    "plain": "",
+}
 """The flag of /proc/cpuinfo that such a kernel needs to run here."""
 
 
@@ -140,17 +152,62 @@ def variant(name: str, *more: str) -> Kernel:
     return Kernel(library)
 
 
-def assert_same_by(kernel: Kernel, cases: Sequence[tuple[dict[str, object], Route]]) -> None:
+def assert_same_by(name: str, kernel: Kernel, cases: Sequence[tuple[dict[str, object], Route]]) -> None:
+    recipe = replace(NEAREST, largest_weight=64) if name.endswith("pairs") else NEAREST
     for settings, route in cases:
-        plan = int8_plan(random_encoder(**settings), route)
+        plan = int8_plan(random_encoder(**settings), route, recipe=recipe)
+        assert plan.largest_weight == recipe.largest_weight
         images = torch.randn(2, 3, 32, 32)
         assert_equal_to_the_statement(plan, *NativeRunner(plan, kernel, 2)(images), images)
 
 
-@pytest.mark.parametrize("name", ["avx2", "plain"])
+@pytest.mark.parametrize("name", ["avx2", "avx2-pairs", "plain"])
 def test_a_processor_without_int8_dot_products_gives_the_same(name: str) -> None:
     cases = [({"backbone.width": 20}, Route.GATED), ({"backbone.name": "resnet50"}, Route.GATED)]
-    assert_same_by(variant(name, "-O1"), cases)
+    assert_same_by(name, variant(name, "-O1"), cases)
+
+
+def test_products_of_pairs_are_exact_for_the_largest_codes_and_weights() -> None:
+    """2 * 255 * 64 fits in 16 bits: a code of 255 at every input, and weights of 64 or -64 at each."""
+    kernel = variant("avx2-pairs", "-O1")
+    plan = int8_plan(random_encoder(), Route.DENSE, recipe=replace(NEAREST, largest_weight=64))
+    extreme: dict[Step, tuple[Step]] = {
+        step: (replace(step, weight=torch.where(step.weight < 0, -64, 64).to(torch.int8)),)
+        for step in plan.steps
+        if isinstance(step, Int8Conv)
+    }
+    changed = plan.exchanged(extreme)
+    assert isinstance(changed, Int8Plan)
+    images = torch.full((2, 3, 32, 32), 1e6)
+    images[1] = torch.randn(3, 32, 32)
+    assert_equal_to_the_statement(changed, *NativeRunner(changed, kernel, 1)(images), images)
+
+
+def test_a_plan_with_larger_weights_gets_a_kernel_that_is_exact_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when an executor moves to a processor without int8 dot products."""
+    asked = []
+
+    class Library:
+        def __init__(self, flags: tuple[str, ...]) -> None:
+            asked.append(flags)
+
+        def ssl_dc_largest_weight(self) -> int:
+            return 64
+
+    monkeypatch.setattr(kernel_module, "kernel_library", lambda _room, _file, *flags: Library(flags))
+    monkeypatch.setattr(kernel_module, "Kernel", lambda library: library)
+    int8_kernel(64)
+    int8_kernel(65)
+    assert [ANY_WEIGHT in flags for flags in asked] == [False, False, True]
+    assert largest_weight() == 64
+
+
+def test_weights_are_as_large_as_the_kernel_of_this_machine_multiplies_exactly() -> None:
+    encoder = random_encoder()
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(2, 3, 32, 32))
+    plan = executor._runner.whole_plan()
+    assert isinstance(plan, Int8Plan)
+    assert plan.largest_weight == largest_weight()
 
 
 @pytest.mark.slow
@@ -164,7 +221,7 @@ def test_every_processor_gives_the_same(name: str) -> None:
         for gating in ("dgnet", "convnet_aig")
         for route in Route.BOTH
     ]
-    assert_same_by(variant(name), cases)
+    assert_same_by(name, variant(name), cases)
 
 
 # ---- from float32 to int8 ----

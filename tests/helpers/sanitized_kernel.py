@@ -23,13 +23,15 @@ from tests.helpers.kernels_with_flags import library_with
 from tests.helpers.random_networks import drawn_network, drawn_resnet
 
 
-def run_case(draw: random.Random, kernel: Kernel, file: str) -> None:
+def run_case(draw: random.Random, kernel: Kernel, file: str, largest_weight: int) -> None:
     """One random network on random images, against what it should give; the images side by side, and one by itself."""
     case = drawn_resnet(draw)._replace(in_torch=False) if file == INT8 else drawn_network(draw)
     images, encoder = case.images(), case.encoder()
     plan = fuse(capture(encoder.backbone(case.route), case.route))
     if file == INT8:
-        plan = quantise(plan, images[:1], recipe=Recipe(compensated=False, fine=draw.random() < 0.8))
+        plan = quantise(
+            plan, images[:1], recipe=Recipe(compensated=False, fine=draw.random() < 0.8, largest_weight=largest_weight)
+        )
     runner = NativeRunner(plan, kernel, case.threads)
     answers = [(batch, *runner(batch)) for batch in (images, images[:1])]
     for batch, *answer in answers:
@@ -45,10 +47,11 @@ def main() -> None:
     file, cases, *flags = sys.argv[1:]
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    draw, kernel = random.Random(0), Kernel(library_with(file, "-O1", "-g", "-fno-omit-frame-pointer", *flags))
+    draw, library = random.Random(0), library_with(file, "-O1", "-g", "-fno-omit-frame-pointer", *flags)
+    largest_weight = library.ssl_dc_largest_weight() if file == INT8 else 0
     with torch.no_grad():
         for _ in range(int(cases)):
-            run_case(draw, kernel, file)
+            run_case(draw, Kernel(library), file, largest_weight)
     print(f"{cases} cases, no report")
 
 
