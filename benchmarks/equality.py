@@ -1,11 +1,12 @@
 """Compares the executor with the reference gated route on held-out images: features, decisions, kNN-1 and linear accuracy.
 
-python benchmarks/equality.py RUN [--images 1000] [--precision int8 [--leave-out fine ...]]
+python benchmarks/equality.py RUN [--images 1000] [--budget 0.1 0.5] [--precision int8 [--leave-out fine ...]]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import Executor, usual_here
 from ssl_dc.compiled.fuse import fuse
 from ssl_dc.compiled.quantise import Recipe, budgets_of, quantise
+from ssl_dc.data.base import ImageSet
 from ssl_dc.data.prepared import Prepared
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.evaluation.features import labels_of
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
     parts = [part.name for part in fields(Recipe) if part.default is True]
     parser.add_argument("--leave-out", choices=parts, action="append", default=[], help="a part of the int8 recipe")
+    parser.add_argument("--budget", type=float, nargs="+", help="of a run for many budgets; by default its usual one")
     options = parser.parse_args()
     model = ssl_dc.load(options.run)
     splits = open_splits(build_data_set(model.config))
@@ -45,15 +48,26 @@ def main() -> None:
         executor = in_int8(model, replace(usual_here(), **dict.fromkeys(options.leave_out, False)))
     else:
         executor = model.compile_gated()
+    parts_of_data = {
+        "train": sample(splits.evaluation_train, options.train_images),
+        "test": sample(splits.test, options.images),
+    }
+    for budget in options.budget or [None]:
+        if budget is not None:
+            print(f"budget {budget:g}")
+        compare_at(budget, model, executor, parts_of_data, len(splits.classes))
+
+
+def compare_at(
+    budget: float | None, model: ssl_dc.Model, executor: Executor, parts: Mapping[str, ImageSet], classes: int
+) -> None:
+    """Compare both at a budget, and print."""
     features, labels = {}, {}
-    for name, images in (
-        ("train", sample(splits.evaluation_train, options.train_images)),
-        ("test", sample(splits.test, options.images)),
-    ):
+    for name, images in parts.items():
         prepared = Prepared(images, model.transform)
         batches = torch.stack([prepared[index] for index in range(len(prepared))]).split(256)
-        reference = [model.gated(batch) for batch in batches]
-        executed = [executor(batch) for batch in batches]
+        reference = [model.gated(batch, budget) for batch in batches]
+        executed = [executor(batch, budget) for batch in batches]
         want, got = (torch.cat([out.features for out in outs]) for outs in (reference, executed))
         bits = sum(mask.numel() for out in reference for mask in out.masks.values())
         flipped = sum(
@@ -70,7 +84,7 @@ def main() -> None:
         )
         features[name], labels[name] = (want, got), labels_of(images)
     compare_neighbours(features, labels)
-    compare_linear(features, labels, len(splits.classes))
+    compare_linear(features, labels, classes)
 
 
 def in_int8(model: ssl_dc.Model, recipe: Recipe) -> Executor:

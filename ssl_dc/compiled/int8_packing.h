@@ -158,9 +158,9 @@ static Packed pack_outputs(const Op *op, const State *s, int member, int members
 }
 
 /* Whether columns are faster than rows for the n kept outputs of a convolution, though their weights must be packed. Counted in
- * dot products of 64 bytes, as measured with AVX-512: the end of each sum of rows costs SUM, to pack 64 bytes PACK. */
+ * dot products of 64 bytes, as measured with AVX-512 and with AVX2: the end of each sum of rows costs SUM, to pack 64 bytes PACK. */
 #define SUM 12
-#define PACK 10
+#define PACK (VB == 64 ? 10 : 24)
 static int faster_as_columns(const Op *op, int n) {
     const int64_t run = padded(op->kernel_w * op->x.stride, ROW), dots = op->kernel_h * run / 64;
     const int64_t pixels = (int64_t)op->y.height * op->y.width;

@@ -107,7 +107,8 @@ def _check(step: Step, plan: Plan) -> None:
         plain = step.groups == step.in_span == step.out_span == 1 and step.activation in (None, RELU)
         known = plain and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
     else:
-        what = f"the step {step.output!r} ({type(step).__name__})"
+        known_ones = "convolutions, max-pools, ReLUs, gates and one mean at the end"
+        what = f"the step {step.output!r} ({type(step).__name__}); it knows the steps of ResNets, {known_ones}"
     picked = any(isinstance(maker, Conv) and maker.out_site for value in step.inputs for maker in plan.makers(value))
     if not known or (picked and not isinstance(step, Conv)):
         raise RunError(f"int8 cannot compute {what}; use precision='float32'")

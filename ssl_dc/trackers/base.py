@@ -54,7 +54,11 @@ class Watcher:
         """Training begins, or continues after ``step`` steps."""
 
     def on_step(self, metrics: StepMetrics) -> None:
-        """A step was taken and its metrics are due, every ``training.log_every`` steps."""
+        """A step was taken and its metrics are due, every ``training.log_every`` steps.
+
+        A GPU is not waited for: there this is told after the next step, or before an epoch ends or a resume point is
+        written.
+        """
 
     def on_step_end(self, step: int) -> None:
         """Step number ``step``, from 1, was taken. Every step is told."""

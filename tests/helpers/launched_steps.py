@@ -36,11 +36,11 @@ class StopAfter(ssl_dc.Watcher):
 def in_float64(settings: Mapping[str, Any]) -> Trainer:
     """The trainer of a config with a network in float64, in which rounding is too small to see."""
 
-    def learner(encoder: Encoder, objective: Objective) -> Learner:
+    def learner(encoder: Encoder, objective: Objective, **named: Any) -> Learner:
         for module in encoder.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_pre_hook(lambda _, words: (words[0].double(), *words[1:]))
-        return Learner(encoder, objective).double()
+        return Learner(encoder, objective, **named).double()
 
     with patch("ssl_dc.training.trainer.Learner", learner):
         return trainer_of(settings)

@@ -55,9 +55,11 @@ def compile_by(monkeypatch: pytest.MonkeyPatch, backend: str | Callable[..., Any
     monkeypatch.setattr(torch, "compile", functools.wraps(compile_)(quickly))
 
 
-def test_a_compiled_training_is_the_uncompiled_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"budget.target": "0.3,0.6"}, {"training.distillation": 2.0}], ids=["budgets", "distilled"]
+)
+def test_a_compiled_training_is_the_uncompiled_one(monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
     compile_by(monkeypatch, "eager")
-    settings = {"budget.target": "0.3,0.6"}
     plain = trained(**settings)
     logger = logging.getLogger("torch.utils.cpp_extension")  # warns of a CUDA_HOME without a GPU, and of nothing else
     monkeypatch.setattr(logger, "level", logging.WARNING)

@@ -68,6 +68,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "gated-gated": {"routes": ["gated", "gated"]},
     "no-gates": {"gating.name": "none"},
     "gates-warming-up": {"training.gate_warmup": 1},
+    "distilled": {"training.distillation": 2.0},
 }
 """In most of them some parameters take no part in a step: gates, or the other route's batch norm."""
 
