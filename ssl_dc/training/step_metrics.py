@@ -14,7 +14,7 @@ from ssl_dc.objectives.statistics import effective_rank_of, gram_matrix, mean_st
 
 LARGEST_LATE = 1024
 """Side of the largest matrix whose eigenvalues the CPU finds while a GPU goes on. For a larger one the CPU would take so
-long that the GPU finds them, and is waited for."""
+long that the GPU finds them when they are read, and is waited for."""
 
 
 class Measured:
@@ -93,10 +93,13 @@ def _rank_now(embedding: Tensor) -> Callable[[], float]:
 
 
 def _rank_later(embedding: Tensor) -> Callable[[], float]:
-    """Have a thread find the effective rank on the CPU, for which a GPU would be waited for."""
+    """Have a thread find the effective rank on the CPU, for which a GPU would be waited for.
+
+    Nothing fails before it is read, as it would where the embedding is not finite: the step is checked for that first.
+    """
     gram = gram_matrix(embedding)
     if len(gram) > LARGEST_LATE:
-        return effective_rank_of(gram).item
+        return lambda: effective_rank_of(gram).item()
     copied = Readback(gram)
     pool = ThreadPoolExecutor(1)
     rank = pool.submit(lambda: effective_rank_of(copied.tensor()).item())

@@ -187,7 +187,7 @@ class Trainer:
             RunError: If the loss is no longer finite, or a resume point cannot be written.
             Stopped: If a signal asked for it.
         """
-        self._watchers, self._checkpoints, self._looks = watchers, checkpoints, looks
+        self._watchers, self._checkpoints, self._looks, self._untold = watchers, checkpoints, looks, None
         blamed = self.parts.blamed(lambda: f"step {self.step + 1}")
         # One process answers for the whole launch.
         answer = answered_in_words(saving=checkpoints is not None) if self.accelerator.is_main_process else None

@@ -93,6 +93,26 @@ def test_checking_and_reading_later_changes_no_bit(several: bool) -> None:
     assert later.index(("metrics", 8)) < later.index(("step", 8))
 
 
+@pytest.mark.parametrize("largest", [1024, 1])
+def test_a_step_that_is_read_later_and_not_finite_is_told_as_such(monkeypatch: pytest.MonkeyPatch, largest: int) -> None:
+    """And not by what its eigenvalues raise, whether the CPU or the GPU is to find them."""
+    monkeypatch.setattr("ssl_dc.training.step_metrics.LARGEST_LATE", largest)
+    made, told = started(training__log_every=3)
+    made._checks_late = True
+    forward = made.learner.objective.forward
+
+    def spoilt(views: EncodedViews) -> ObjectiveOutput:
+        output = forward(views)
+        factor = math.nan if made.step == 2 else 1.0
+        embeddings = tuple(embedding * factor for embedding in output.embeddings)
+        return ObjectiveOutput({name: term * factor for name, term in output.terms.items()}, embeddings)
+
+    made.learner.objective.forward = spoilt  # type: ignore[method-assign]
+    with pytest.raises(RunError, match="step 3: the loss is nan"):
+        made.fit(watchers=[told])
+    assert told.metrics == []
+
+
 @pytest.mark.parametrize("action", ["skip", "stop"])
 def test_the_last_step_is_told_also_where_it_ends_no_epoch(action: str) -> None:
     made, told = started(training__log_every=5, training__on_not_finite=action)
