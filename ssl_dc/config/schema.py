@@ -362,3 +362,11 @@ class RunConfig(_Sections):
         if self.gating.gates and self.budget.target is None:
             raise ValueError(f"budget.target: {gating} needs a budget; allowed: above 0, at most 1")
         return self
+
+    @model_validator(mode="after")
+    def _gated_views_learn(self) -> RunConfig:
+        asked = {"distillation": self.training.distillation > 0, "gated_gradient": self.training.gated_gradient < 1}
+        for name in (name for name, is_asked in asked.items() if is_asked):
+            if not any(route.gated for route in self.routes):
+                raise ValueError(f"training.{name}: no view is gated, so it would change nothing; leave it out")
+        return self

@@ -108,3 +108,11 @@ def test_no_gradient_of_the_objective_reaches_gates_at_a_share_of_0() -> None:
 def test_both_at_once_are_refused() -> None:
     with pytest.raises(ConfigError, match="gated_gradient has no effect with distillation"):
         config_of({**DISTILLED, "training.gated_gradient": 0.5})
+
+
+@pytest.mark.parametrize("setting", [{"training.distillation": 1.0}, {"training.gated_gradient": 0.5}])
+def test_where_no_view_is_gated_either_is_refused(setting: dict[str, float]) -> None:
+    (name,) = setting
+    alone = {key: value for key, value in TINY.items() if not key.startswith(("gating.", "budget."))}
+    with pytest.raises(ConfigError, match=f"{name}: no view is gated"):
+        config_of({**alone, "gating.name": "none", "budget.target": None, "routes": ["dense", "dense"], **setting})
