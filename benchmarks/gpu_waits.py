@@ -25,7 +25,8 @@ class Doings(ssl_dc.Watcher):
     """Notes what the CPU does in the steps of a training. To profile the CPU would slow it down far more.
 
     "views" waits for views that threads draw, or draws them; "copy" brings them to the device; "pass" launches forward and
-    backward pass, "loss" the terms, "checks" the look at what is not finite, and "optimizer" the update.
+    backward pass, "loss" the terms, "checks" the look at what is not finite, and "optimizer" the update. "metrics" launches
+    what a logged step measures, and "reading" reads it, after the next step.
 
     Args:
         trainer: Its methods are wrapped, those of the network after the first step: by then the network is compiled.
@@ -51,7 +52,8 @@ class Doings(ssl_dc.Watcher):
             (trainer.optimizer, "step", "optimizer"),
             (trainer.optimizer, "zero_grad", "optimizer"),
             (trainer.budget, "after_step", "budget control"),
-            (trainer, "_metrics", "metrics"),
+            (trainer, "_measured", "metrics"),
+            (trainer, "_values", "reading"),
         ):
             setattr(owner, method, self._timed(name, getattr(owner, method)))
 

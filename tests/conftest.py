@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 # The networks of the tests are so small that a second thread only waits; on a busy machine it costs tenfold. Set before
@@ -67,10 +68,19 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+@cache
+def first_backward() -> None:
+    """Start torch's autograd before anything is compiled: else it starts threads, and refuses to work in forked tests."""
+    import torch
+
+    torch.ones(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a CUDA device where there is none."""
     import torch  # not at the top: with pytest-xdist the process that hands out the tests has no need of it
 
+    first_backward()
     if item.get_closest_marker("cuda") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device; torch finds none here")
 
