@@ -158,7 +158,7 @@ static Packed pack_outputs(const Op *op, const State *s, int member, int members
 }
 
 /* Whether columns are faster than rows for the n kept outputs of a convolution, though their weights must be packed. Counted in
- * dot products of 64 bytes, as measured with AVX-512 and with AVX2: the end of each sum of rows costs SUM, to pack 64 bytes PACK. */
+ * dot products of 64 bytes, as measured with AVX-512, and roughly with AVX2: the end of each sum of rows costs SUM, to pack 64 bytes PACK. */
 #define SUM 12
 #define PACK (VB == 64 ? 10 : 24)
 static int faster_as_columns(const Op *op, int n) {

@@ -22,18 +22,18 @@ def kernel() -> Kernel:
     return Kernel(kernel_library(ROOM))
 
 
-def int8_kernel(largest: int | None = None) -> Kernel:
+def int8_kernel(largest: int) -> Kernel:
     """kernel_int8.c, compiled and loaded.
 
     Args:
         largest: The largest magnitude of a weight. For more than :func:`largest_weight` the kernel is compiled in another
-            way, and is slower. None: the fastest kernel there is.
+            way, and is slower.
 
     Raises:
         RunError: If there is none; with the reason, see :func:`kernel_library`.
     """
     library = kernel_library(ROOM, INT8, *INT8_FLAGS)
-    if largest is not None and largest > library.ssl_dc_largest_weight():
+    if largest > library.ssl_dc_largest_weight():
         library = kernel_library(ROOM, INT8, *INT8_FLAGS, ANY_WEIGHT)
     return Kernel(library)
 

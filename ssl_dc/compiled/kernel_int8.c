@@ -1,8 +1,8 @@
 /* Runs a plan in int8, image by image, and computes only what the masks keep.
  *
  * An activation holds codes: bytes from 0 to 255. The value of a code is (code - zero) * step; the zero belongs to the activation, and
- * there is a step for each channel. Weights are bytes from -127 to 127 at most (int8_dot.h), with a step for each output. A sum of products is exact, in
- * 32 bits. Then
+ * there is a step for each channel. Weights are bytes from -127 to 127 at most (int8_dot.h), with a step for each output. A sum of
+ * products is exact, in 32 bits. Then
  *
  *   code = round(clamp(sum * scale + bias + residual * residual_scale, low, 255))     round to even, each operation in float32
  *
