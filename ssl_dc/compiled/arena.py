@@ -188,6 +188,8 @@ class Arena:
             return (height + 2 * border) * (width + 2 * border), width + 2 * border, 1
         image_pixel = self._cells.image_pixel if value == self._input else None
         pixel = padded(channels, image_pixel or self._cells.pixel)
+        if height * width > 1 and self._cells.size == 4 and pixel * self._cells.size % 512 == 0:
+            pixel += LINE // self._cells.size
         return 1, (width + 2 * border) * pixel, pixel
 
     def _start(self, place: Place, border: int) -> int:

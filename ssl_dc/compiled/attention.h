@@ -13,7 +13,9 @@ INLINE float *head_of(const Activation *a, const State *s, int64_t token, int64_
 /* scores[q][k] = query . key, for n queries; `width` floats lie from a query's scores to the next ones. */
 static void score(const Op *op, const State *s, int head, int first, int n, float *scores, int width) {
     const int keys = op->residual.height, blocks = passes(keys), most = (keys + blocks - 1) / blocks, P = PIXELS_WITH[most];
-    const Rows c = {1, 1, 0, 0, op->head, NONE};
+    int32_t vectors[op->head / VL];
+    for (int i = 0; i < op->head / VL; i++) vectors[i] = i * VL;
+    const Rows c = {vectors, op->head / VL, NONE};
     const float zeros[MAX_ROWS] = {0};
     const float *x[MAX_PIXELS], *w[MAX_ROWS];
     float *y[MAX_PIXELS];
@@ -50,12 +52,12 @@ static void softmax(float *v, int n, float scale) {
 /* The sums of the values, weighted by the scores, for n queries. */
 static void average(const Op *op, const State *s, int head, int first, int n, const float *scores, int width) {
     static const float zeros[BLOCK] = {0};
-    const int vectors = op->value_head / VL;
-    int32_t tokens[op->z.height];
-    for (int token = 0; token < op->z.height; token++) tokens[token] = token;
-    Columns c = {NULL, tokens, tokens, op->z.height, op->z.line};
+    const int vectors = op->value_head / VL, tokens = op->z.height;
+    int32_t at[tokens], from[tokens];
+    for (int token = 0; token < tokens; token++) at[token] = token, from[token] = token * op->z.line * (int)sizeof(float);
+    const Taps list = {at, from, 0, tokens, 0};
     for (int v = 0; v < vectors; v += NV) {
-        c.w = head_of(&op->z, s, 0, head, op->spans[2]) + v * VL;
+        const float *values = head_of(&op->z, s, 0, head, op->spans[2]) + v * VL;
         for (int q = 0; q < n; q += CP) {
             const float *x[CP];
             float *y[CP];
@@ -64,7 +66,7 @@ static void average(const Op *op, const State *s, int head, int first, int n, co
                 x[p] = scores + (int64_t)at * width;
                 y[p] = head_of(&op->y, s, first + at, head, op->value_head) + v * VL;
             }
-            COLUMNS_OF[n - q > 1][vectors - v < NV ? vectors - v : NV](x, &c, zeros, y, NULL, 0);
+            columns_of(n - q < CP ? n - q : CP, vectors - v < NV ? vectors - v : NV)(x, &list, values, zeros, y, NULL, 0);
         }
     }
 }

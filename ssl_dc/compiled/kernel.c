@@ -17,24 +17,26 @@
 #if defined(__AVX512F__)
 #define VL 16
 #define NV 4 /* vectors of outputs that the columns kernel holds for each pixel */
-#define CP 6 /* pixels that the columns kernel computes at once */
 #define REGISTERS 32
 #elif defined(__AVX__)
 #define VL 8
 #define NV 2
-#define CP 5
 #define REGISTERS 16
 #elif defined(__aarch64__)
 #define VL 4
 #define NV 4
-#define CP 5
 #define REGISTERS 32
 #else
 #define VL 4
 #define NV 2
-#define CP 4
 #define REGISTERS 16
 #endif
+#if defined(__AVX512F__)
+#define CP 6 /* pixels that the columns kernel computes at once */
+#else
+#define CP 5
+#endif
+#define MOST_PIXELS (REGISTERS == 32 ? 2 * CP : 8) /* the same with half of the vectors or less */
 
 typedef float vec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
@@ -61,9 +63,18 @@ INLINE float sum_of(vec v) {
 
 #include "lanes.h"
 DEFINE_SUMS(sums_of, vec)
+DEFINE_TRANSPOSE(transpose, vec)
+
+/* Keep a vector in a register here: GCC would read it again each time, or move sums from register to register. */
+#if defined(__x86_64__)
+#define HOLD(v) __asm__ volatile("" : "+v"(v))
+#else
+#define HOLD(v)
+#endif
 
 typedef struct {
-    int kernel_h, kernel_w, line, stride, depth, activation; /* depth: number of inputs, padded to whole vectors */
+    const int32_t *at; /* for each vector of the weights of an output: floats from the first tap of a pixel to what it is multiplied with */
+    int steps, activation;
 } Rows;
 
 #define MAX_ROWS 6
@@ -75,22 +86,22 @@ INLINE void rows_tile(const int P, const int R, const float *const *x, const flo
     vec acc[MAX_ROWS * MAX_PIXELS];
 #pragma GCC unroll 32
     for (int i = 0; i < P * R; i++) acc[i] = (vec){0};
-    int64_t at = 0;
-    for (int ky = 0; ky < c->kernel_h; ky++)
-        for (int kx = 0; kx < c->kernel_w; kx++) {
-            int64_t tap = (int64_t)ky * c->line + (int64_t)kx * c->stride;
-            for (int i = 0; i < c->depth; i += VL, at += VL) {
-                vec wv[MAX_ROWS];
+    for (int step = 0; step < c->steps; step++) {
+        const int64_t at = c->at[step];
+        vec wv[MAX_ROWS];
 #pragma GCC unroll 8
-                for (int r = 0; r < R; r++) wv[r] = *(const vec *)(w[r] + at);
-#pragma GCC unroll 8
-                for (int p = 0; p < P; p++) {
-                    vec xv = *(const vec *)(x[p] + tap + i);
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; r++) acc[p * R + r] += xv * wv[r];
-                }
-            }
+        for (int r = 0; r < R; r++) {
+            wv[r] = *(const vec *)(w[r] + step * VL);
+            HOLD(wv[r]);
         }
+#pragma GCC unroll 8
+        for (int p = 0; p < P; p++) {
+            vec xv = *(const vec *)(x[p] + at);
+            HOLD(xv);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) acc[p * R + r] += xv * wv[r];
+        }
+    }
     float sums[MAX_ROWS * MAX_PIXELS + VL];
 #pragma GCC unroll 8
     for (int first = 0; first < P * R; first += VL) {
@@ -145,12 +156,15 @@ static int passes(int n) {
 }
 
 static void rows(const Op *op, const State *s, int member, int members, const float *packed, int depth) {
-    Rows c = {op->kernel_h, op->kernel_w, op->x.line, op->x.stride, depth, op->activation};
+    const int taps = op->kernel_h * op->kernel_w;
+    int32_t at[taps * depth / VL + 1]; /* an array of C has an element, though no input may be kept */
+    const Rows c = {at, taps * depth / VL, op->activation};
+    for (int tap = 0, step = 0; tap < taps; tap++)
+        for (int i = 0; i < depth; i += VL) at[step++] = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + i;
     const int32_t *kept = kept_of(s, op->out_site);
     int n = count_of(s, op->out_site, op->y.channels), padded = (n + VL - 1) / VL * VL;
     if (!n) return;
-    int64_t length = (int64_t)op->kernel_h * op->kernel_w * depth;
-    if (depth == op->x.stride) c.depth *= c.kernel_w, c.kernel_w = 1; /* the taps of a row are side by side, in x and in w */
+    int64_t length = (int64_t)taps * depth;
     int64_t blocks = passes(n);
     int most = (int)((n + blocks - 1) / blocks), P = PIXELS_WITH[most];
     int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
@@ -183,105 +197,150 @@ static void rows(const Op *op, const State *s, int member, int members, const fl
 
 /* ---- the columns kernel ---- */
 
+#define RUN 3 /* taps whose weights lie side by side, so that columns_tile computes them in a row */
+
+/* The taps of the kept inputs of a convolution: first those in runs, then the others. So columns_tile has no nested short loops, whose
+ * ends are hard to predict. */
 typedef struct {
-    const float *w;      /* the weights of one block of outputs: [input][tap][V vectors] */
-    const int32_t *at;   /* for each tap of each kept input: floats from the first tap of a pixel to it */
-    const int32_t *from; /* for each of them: which it is among the taps of all inputs */
-    int steps;           /* how many they are */
-    int64_t step;        /* floats from the weights of a tap to those of the next */
-} Columns;
+    int32_t *at;   /* for each tap: floats from the first tap of a pixel to it */
+    int32_t *from; /* for each run, and then for each other tap: bytes from the weights of a block of outputs to its weights */
+    int runs, others;
+    int64_t ahead; /* bytes from the weights of a run to what is prefetched while the run is computed; 0: nothing is */
+} Taps;
 
-#define LINE 16 /* floats of a line of the cache */
-#define OF_WAY 4096 /* bytes at whose multiples lines compete for the same set of the first level of the cache */
-#define WAYS 8      /* lines that a set holds */
-
-/* Whether the lines that hold an input of the pixels around a tile displace each other: a pixel of 512 inputs takes 2 KB, so that
- * these lines lie in two sets. */
-static int crowded(const Op *op) {
-    const int bytes = op->x.stride * (int)sizeof(float), alike = bytes & -bytes;
-    const int sets = alike < OF_WAY ? OF_WAY / alike : 1;
-    return op->kernel_h * (op->kernel_w + (CP - 1) * op->step) > WAYS * sets;
+/* Add the taps `first` to `last` of each input in `kept`, which have weights of `width` outputs, in runs. */
+static void add_taps(Taps *t, const Op *op, const int32_t *kept, int inputs, int first, int last, int run, int width) {
+    const int taps = op->kernel_h * op->kernel_w;
+    for (int j = 0; j < inputs; j++)
+        for (int tap = first; tap < last; tap++) {
+            if ((tap - first) % run == 0) *t->from++ = ((kept ? kept[j] : j) * taps + tap) * width * (int)sizeof(float);
+            *t->at++ = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + j * op->x.plane;
+        }
 }
 
-/* List the taps of the kept inputs (NULL: all), and return how many they are. So columns_tile has one loop: the ends of nested short
- * ones are hard to predict. On a processor with AVX2 they took a fifth of the time at 224 px (docs/inference.md).
- *
- * The taps of an input are side by side, as their weights are. In a crowded cache a tap is listed for all inputs of a line before
- * the next tap, so that a line is read once for all of them: 0.7 of the time for 512 inputs at 7 x 7 pixels, with AVX2. */
-static int list_taps(const Op *op, const int32_t *kept, int inputs, int32_t *at, int32_t *from) {
-    const int taps = op->kernel_h * op->kernel_w, together = crowded(op) ? LINE : 1;
-    int steps = 0;
-    for (int first = 0; first < inputs; first += together) {
-        const int last = first + together < inputs ? first + together : inputs;
-        for (int ky = 0; ky < op->kernel_h; ky++)
-            for (int kx = 0; kx < op->kernel_w; kx++)
-                for (int j = first; j < last; j++, steps++) {
-                    at[steps] = ky * op->x.line + kx * op->x.stride + j * op->x.plane;
-                    from[steps] = (kept ? kept[j] : j) * taps + ky * op->kernel_w + kx;
-                }
-    }
-    return steps;
+/* List the taps of the kept inputs (NULL: all), for a block of `width` outputs. at and from hold as many numbers as there are taps. */
+static Taps list_taps(const Op *op, const int32_t *kept, int inputs, int width, int32_t *at, int32_t *from) {
+    const int taps = op->kernel_h * op->kernel_w, whole = taps / RUN * RUN;
+    Taps t = {at, from, 0, 0, 0};
+    add_taps(&t, op, kept, inputs, 0, whole, RUN, width);
+    add_taps(&t, op, kept, inputs, whole, taps, 1, width);
+    return (Taps){at, from, inputs * (whole / RUN), inputs * (taps - whole), 0};
 }
 
-/* Computes V vectors of outputs of each of P pixels. */
-INLINE void columns_tile(const int P, const int V, const float *const *x, const Columns *c, const float *bias, float *const *y,
-                         const float *const *residual, int relu) {
-    vec acc[2 * CP][NV];
-    for (int v = 0; v < V; v++) {
-        vec b = *(const vec *)(bias + v * VL);
-        for (int p = 0; p < P; p++) acc[p][v] = b;
+/* Sums are variables, not an array, so that they stay in registers. */
+#define EACH_PIXEL(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define START(p)                                            \
+    const float *const x##p = x[p < P ? p : 0];             \
+    vec a##p##_0 = *(const vec *)bias, a##p##_1, a##p##_2, a##p##_3; \
+    if (V > 1) a##p##_1 = *(const vec *)(bias + VL);          \
+    if (V > 2) a##p##_2 = *(const vec *)(bias + 2 * VL);      \
+    if (V > 3) a##p##_3 = *(const vec *)(bias + 3 * VL);
+#define ADD_TO(sum, weights) \
+    do {                     \
+        sum += xs * weights; \
+        HOLD(sum);           \
+    } while (0)
+#define ADD_PIXEL(p)                       \
+    if (p < P) {                           \
+        const float xs = x##p[tap];        \
+        ADD_TO(a##p##_0, w0);              \
+        if (V > 1) ADD_TO(a##p##_1, w1);   \
+        if (V > 2) ADD_TO(a##p##_2, w2);   \
+        if (V > 3) ADD_TO(a##p##_3, w3);   \
     }
-    for (int i = 0; i < c->steps; i++) {
-        const int64_t at = c->at[i];
-        const float *w = c->w + c->from[i] * c->step;
-        vec wv[NV];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) wv[v] = *(const vec *)(w + v * VL);
+#define WEIGHTS(v)                               \
+    vec w##v;                                    \
+    if (v < V) {                                 \
+        w##v = *(const vec *)(weights + v * VL); \
+        HOLD(w##v);                              \
+    }
+#define ADD_TAP(at, from)                                             \
+    do {                                                              \
+        const int64_t tap = (at);                                     \
+        const float *weights = (from);                                \
+        WEIGHTS(0) WEIGHTS(1) WEIGHTS(2) WEIGHTS(3) EACH_PIXEL(ADD_PIXEL) \
+    } while (0)
+#define ADD_RUN(FETCH)                                                         \
+    do {                                                                       \
+        const float *of = (const float *)((const char *)w + *from);            \
+        FETCH;                                                                 \
+        _Pragma("GCC unroll 4") for (int i = 0; i < RUN; i++) ADD_TAP(at[i], of + i * V * VL); \
+    } while (0)
+#define FINISH_ONE(sum, p, v)                                   \
+    do {                                                        \
+        vec out = sum;                                          \
+        if (residual) out += *(const vec *)(residual[p] + v * VL); \
+        if (relu) out = relu_vec(out);                          \
+        *(vec *)(y[p] + v * VL) = out;                          \
+    } while (0)
+#define FINISH(p)                              \
+    if (p < P) {                               \
+        FINISH_ONE(a##p##_0, p, 0);            \
+        if (V > 1) FINISH_ONE(a##p##_1, p, 1); \
+        if (V > 2) FINISH_ONE(a##p##_2, p, 2); \
+        if (V > 3) FINISH_ONE(a##p##_3, p, 3); \
+    }
+
+/* Prefetch a run of weights of V vectors. */
+INLINE void prefetch_run(const char *from, const int V) {
 #pragma GCC unroll 16
-        for (int p = 0; p < P; p++) {
-            float xs = x[p][at];
-#pragma GCC unroll 8
-            for (int v = 0; v < V; v++) acc[p][v] += xs * wv[v];
-        }
-    }
-    for (int p = 0; p < P; p++)
-        for (int v = 0; v < V; v++) {
-            vec out = acc[p][v];
-            if (residual) out += *(const vec *)(residual[p] + v * VL);
-            if (relu) out = relu_vec(out);
-            *(vec *)(y[p] + v * VL) = out;
-        }
+    for (int byte = 0; byte < RUN * V * VL * (int)sizeof(float); byte += 64) __builtin_prefetch(from + byte, 0, 2);
 }
 
-typedef void (*columns_fn)(const float *const *, const Columns *, const float *, float *const *, const float *const *, int);
-#define COLUMNS_FN(name, P, V)                                                                                 \
-    static void name##_##V(const float *const *x, const Columns *c, const float *bias, float *const *y,       \
-                           const float *const *residual, int relu) {                                          \
-        columns_tile(P, V, x, c, bias, y, residual, relu);                                                    \
+/* Computes V vectors of outputs of each of P pixels. w: the weights of the block of outputs: [input][tap][V vectors]. */
+INLINE void columns_tile(const int P, const int V, const float *const *x, const Taps *t, const float *w, const float *bias,
+                         float *const *y, const float *const *residual, int relu) {
+    EACH_PIXEL(START)
+    const int32_t *at = t->at, *from = t->from, *end = from + t->runs;
+    if (t->ahead)
+        for (; from < end; at += RUN, from++) ADD_RUN(prefetch_run((const char *)of + t->ahead, V));
+    for (; from < end; at += RUN, from++) ADD_RUN((void)0);
+    for (end += t->others; from < end; at++, from++) ADD_TAP(*at, (const float *)((const char *)w + *from));
+    EACH_PIXEL(FINISH)
+}
+
+typedef void (*columns_fn)(const float *const *, const Taps *, const float *, const float *, float *const *, const float *const *,
+                           int);
+#define COLUMNS_FN(P, V)                                                                                                  \
+    static void columns_##P##_##V(const float *const *x, const Taps *t, const float *w, const float *bias, float *const *y, \
+                                  const float *const *residual, int relu) {                                               \
+        columns_tile(P, V, x, t, w, bias, y, residual, relu);                                                             \
     }
-#define COLUMNS_FNS(V) COLUMNS_FN(columns_of_one, 1, V) COLUMNS_FN(columns_of_tile, CP, V)
-COLUMNS_FNS(1) COLUMNS_FNS(2) COLUMNS_FN(columns_of_two, 2 * CP, 1)
-/* The functions for one pixel, a tile of CP pixels, and two tiles, by the number of vectors. Two tiles fill the registers where there are
- * few vectors. */
 #if NV == 4
-COLUMNS_FNS(3) COLUMNS_FNS(4) COLUMNS_FN(columns_of_two, 2 * CP, 2)
-static const columns_fn COLUMNS_OF[3][NV + 1] = {
-    {0, columns_of_one_1, columns_of_one_2, columns_of_one_3, columns_of_one_4},
-    {0, columns_of_tile_1, columns_of_tile_2, columns_of_tile_3, columns_of_tile_4},
-    {0, columns_of_two_1, columns_of_two_2}};
+#define COLUMNS_FNS(P) COLUMNS_FN(P, 1) COLUMNS_FN(P, 2) COLUMNS_FN(P, 3) COLUMNS_FN(P, 4)
+#define COLUMNS_OF_PIXELS(P) {0, columns_##P##_1, columns_##P##_2, columns_##P##_3, columns_##P##_4}
 #else
-static const columns_fn COLUMNS_OF[3][NV + 1] = {
-    {0, columns_of_one_1, columns_of_one_2}, {0, columns_of_tile_1, columns_of_tile_2}, {0, columns_of_two_1}};
+#define COLUMNS_FNS(P) COLUMNS_FN(P, 1) COLUMNS_FN(P, 2)
+#define COLUMNS_OF_PIXELS(P) {0, columns_##P##_1, columns_##P##_2}
 #endif
+COLUMNS_FNS(1) COLUMNS_FNS(2) COLUMNS_FNS(3) COLUMNS_FNS(4) COLUMNS_FNS(5)
+#if CP == 6
+COLUMNS_FNS(6) COLUMNS_FN(12, 1) COLUMNS_FN(12, 2)
+#elif NV == 4
+COLUMNS_FN(10, 1) COLUMNS_FN(10, 2)
+#else
+COLUMNS_FN(8, 1)
+#endif
+/* The functions by the number of pixels and of vectors; first those for as many pixels as fill the registers where vectors are few. */
+static const columns_fn COLUMNS_OF[CP + 1][NV + 1] = {
+#if CP == 6
+    {0, columns_12_1, columns_12_2},
+#elif NV == 4
+    {0, columns_10_1, columns_10_2},
+#else
+    {0, columns_8_1},
+#endif
+    COLUMNS_OF_PIXELS(1), COLUMNS_OF_PIXELS(2), COLUMNS_OF_PIXELS(3), COLUMNS_OF_PIXELS(4), COLUMNS_OF_PIXELS(5),
+#if CP == 6
+    COLUMNS_OF_PIXELS(6)
+#endif
+};
 
-/* How many tiles are computed at once if no block has more vectors. */
-static int tiles_at_once(int vectors) { return 2 * vectors <= NV ? 2 : 1; }
+/* How many pixels are computed at once if no block has more vectors. */
+static int pixels_at_once(int vectors) { return 2 * vectors <= NV ? MOST_PIXELS : CP; }
 
-/* Prefetch a part of the kept weights of the block of outputs at w. */
-INLINE void fetch_block(const int32_t *kept, int64_t inputs, int taps, const float *w, int vectors, int64_t part, int64_t parts) {
-    int64_t length = (int64_t)taps * (vectors < NV ? vectors : NV) * VL;
-    for (int64_t j = inputs * part / parts; j < inputs * (part + 1) / parts; j++) fetch(w + kept[j] * length, length, 0, 1);
-}
+/* The function that computes this many pixels, or, with more than CP, as many as pixels_at_once. */
+static columns_fn columns_of(int pixels, int vectors) { return COLUMNS_OF[pixels > CP ? 0 : pixels][vectors]; }
 
 /* The weights of a convolution that computes n outputs, as columns. */
 typedef struct {
@@ -289,61 +348,90 @@ typedef struct {
     int outputs;
 } Block;
 
+/* Where so few weights are used, all blocks of a tile are computed before the next tile: the weights stay in the cache, and a pixel is
+ * read and written once. */
+#define NEAR_WEIGHTS 32768
 static void columns(const Op *op, const State *s, int member, int members, Block of) {
-    const int32_t *kept_inputs = kept_of(s, op->in_site);
+    const int32_t *kept = kept_of(s, op->in_site);
     const int inputs = count_of(s, op->in_site, op->x.channels), taps = op->kernel_h * op->kernel_w;
     int32_t at[inputs * taps + 1], from[inputs * taps + 1]; /* an array of C has an element, though no input may be kept */
-    Columns c = {NULL, at, from, list_taps(op, kept_inputs, inputs, at, from), 0};
+    Taps list = {0};
     int vectors = (of.outputs + VL - 1) / VL, blocks = (vectors + NV - 1) / NV, pixels = op->y.height * op->y.width;
-    int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
-    int relu = op->activation == RELU, at_once = tiles_at_once(vectors), most = at_once * CP;
+    int64_t length = (int64_t)op->x.channels * taps;
+    int relu = op->activation == RELU, most = pixels_at_once(vectors), listed = 0;
     int64_t tiles = ((int64_t)pixels + most - 1) / most;
-    Part part = part_of(op, tiles, blocks, (int64_t)c.steps * vectors * VL, member, members);
+    Part part = part_of(op, tiles, blocks, (int64_t)inputs * taps * vectors * VL, member, members);
+    const int near = vectors % NV == 0 && (int64_t)inputs * taps * vectors * VL <= NEAR_WEIGHTS;
+    const float *x[MOST_PIXELS], *residual[MOST_PIXELS], *at_block[MOST_PIXELS];
+    float *y[MOST_PIXELS], *to[MOST_PIXELS];
+    int64_t latest = -1;
     for (int64_t item = part.first_item; item < part.last_item; item++) {
-        int64_t tile = part.first_tile + item % part.tiles;
-        int first = (int)(item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
-        int pixel = (int)tile * most, left = pixels - pixel < most ? pixels - pixel : most;
-        const float *x[2 * CP], *residual[2 * CP];
-        float *y[2 * CP];
-        pixels_at(op, s, most, pixel, x, y);
-        for (int p = 0; p < most; p++) y[p] += first * VL;
-        if (op->has_residual) residuals_at(op, s, most, pixel, first * VL, residual);
-        c.w = of.weight + first * VL * length, c.step = here * VL;
-        if (kept_inputs && first + NV < vectors)
-            fetch_block(kept_inputs, inputs, taps, of.weight + (first + NV) * VL * length, vectors - first - NV, tile, tiles);
-        COLUMNS_OF[left == 1 ? 0 : at_once][here](x, &c, of.bias + first * VL, y, op->has_residual ? residual : NULL, relu);
+        const int64_t tile = part.first_tile + (near ? item / blocks : item % part.tiles);
+        const int first = (int)(near ? item % blocks : item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
+        const int pixel = (int)tile * most, left = pixels - pixel < most ? pixels - pixel : most;
+        if (here != listed) list = list_taps(op, kept, inputs, here * VL, at, from), listed = here;
+        if (tile != latest) {
+            pixels_at(op, s, most, pixel, x, y);
+            if (op->has_residual) residuals_at(op, s, most, pixel, 0, residual);
+            latest = tile;
+        }
+        for (int p = 0; p < most; p++) to[p] = y[p] + first * VL;
+        if (op->has_residual)
+            for (int p = 0; p < most; p++) at_block[p] = residual[p] + first * VL;
+        /* the kept weights of the next block are scattered: prefetch them while the first tile of this one is computed */
+        list.ahead = kept && !near && item % part.tiles == 0 ? NV * VL * length * (int64_t)sizeof(float) : 0;
+        columns_of(left, here)(x, &list, of.weight + first * VL * length, of.bias + first * VL, to,
+                               op->has_residual ? at_block : NULL, relu);
         if (op->activation > RELU)
-            for (int p = 0; p < left; p++) ACTIVATION_OF[op->activation](y[p], y[p], here * VL);
+            for (int p = 0; p < left; p++) ACTIVATION_OF[op->activation](to[p], to[p], here * VL);
     }
 }
 
-/* Pack the weights of n kept outputs as columns, and their biases; the rest of the last vector are zeros. */
+/* Pack the weights of the n kept outputs, which lie as rows, as columns, and their biases. The rest of the last vector are zeros. */
 static void pack_columns(const Op *op, const int32_t *kept, int n, int member, int members, float *weight, float *bias) {
-    const int all_padded = (op->y.channels + VL - 1) / VL * VL, padded = (n + VL - 1) / VL * VL;
-    const int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w;
+    const int taps = op->kernel_h * op->kernel_w, inputs = op->x.channels, depth = (inputs + VL - 1) / VL * VL;
+    const int vectors = (n + VL - 1) / VL;
     int64_t from, to;
-    share(padded, member, members, &from, &to);
-    for (int64_t j = from; j < to; j++) {
-        const int64_t block = j / BLOCK * BLOCK, width = padded - block < BLOCK ? padded - block : BLOCK;
-        float *w = weight + block * length + j - block;
-        const int channel = j < n ? kept[j] : 0, first = channel / BLOCK * BLOCK;
-        const int of_width = all_padded - first < BLOCK ? all_padded - first : BLOCK;
-        const float *of = op->weight + first * length + channel - first;
-        for (int64_t i = 0; i < length; i++) w[i * width] = j < n ? of[i * of_width] : 0;
-        bias[j] = j < n ? op->bias[channel] : 0;
+    share((int64_t)vectors * taps, member, members, &from, &to);
+    for (int64_t item = from; item < to; item++) {
+        const int v = (int)item / taps, tap = (int)item % taps, first = v / NV * NV, width = vectors - first < NV ? vectors - first : NV;
+        float *w = weight + ((int64_t)first * inputs * taps + (int64_t)tap * width + v - first) * VL;
+        const float *row[VL];
+        for (int lane = 0; lane < VL; lane++) {
+            const int j = v * VL + lane;
+            row[lane] = j < n ? op->weight + ((int64_t)kept[j] * taps + tap) * depth : NULL;
+            bias[j] = j < n ? op->bias[kept[j]] : 0;
+        }
+        for (int i = 0; i < inputs; i += VL) {
+            vec block[VL];
+            for (int lane = 0; lane < VL; lane++) block[lane] = row[lane] ? *(const vec *)(row[lane] + i) : (vec){0};
+            transpose(block);
+            for (int k = 0; k < VL && i + k < inputs; k++) *(vec *)(w + (int64_t)(i + k) * taps * width * VL) = block[k];
+        }
     }
 }
 
-static void picked_columns(const Op *op, State *s, int member, Team *team) {
+/* Whether columns are faster than rows for the n kept outputs of a convolution, though their weights must be packed. Counted in products
+ * of vectors, as measured with AVX2: a tap of a tile of columns takes a tenth longer than its products, a step of rows a quarter;
+ * the sum over the lanes at the end of each dot product takes SUM, to pack a weight PACK. */
+#define SUM 20
+#define PACK 1
+static int faster_as_columns(const Op *op, int n) {
+    const int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w, vectors = (n + VL - 1) / VL;
+    const int64_t pixels = (int64_t)op->y.height * op->y.width;
+    return (vectors * length * 11 / 10 - n * (length / VL * 5 / 4 + SUM)) * pixels + PACK * n * length < 0;
+}
+
+static void columns_of_outputs(const Op *op, State *s, int member, Team *team) {
     const int n = s->count[op->out_site];
-    Block of = {op->weight, op->bias, n};
-    if (n < op->y.channels) {
-        float *weight = s->scratch, *bias = weight + (int64_t)((n + VL - 1) / VL * VL) * op->x.channels * op->kernel_h * op->kernel_w;
-        pack_columns(op, kept_of(s, op->out_site), n, member, team->members, weight, bias);
-        barrier(team);
-        of.weight = weight, of.bias = bias;
+    if (!faster_as_columns(op, n)) {
+        rows(op, s, member, team->members, NULL, (op->x.channels + VL - 1) / VL * VL);
+        return;
     }
-    columns(op, s, member, team->members, of);
+    float *weight = s->scratch, *bias = weight + (int64_t)((n + VL - 1) / VL * VL) * op->x.channels * op->kernel_h * op->kernel_w;
+    pack_columns(op, kept_of(s, op->out_site), n, member, team->members, weight, bias);
+    barrier(team);
+    columns(op, s, member, team->members, (Block){weight, bias, n});
 }
 
 /* ---- the other operations ---- */
@@ -441,10 +529,10 @@ static float dot(const float *a, const float *b, int n) { /* n: a multiple of VL
 /* Decide the mask of a gate: an entry is open where bias2 + weight2 . relu(bias + weight . mean) >= 0. */
 static void decide(const Op *op, State *s) {
     float *mean = s->scratch + (int64_t)PARTS * op->x.stride, *hidden = mean + op->x.stride;
-    int padded = (op->hidden + VL - 1) / VL * VL;
+    int padded = (op->hidden + VL - 1) / VL * VL, inputs = (op->x.channels + VL - 1) / VL * VL;
     means(op, s, mean);
     for (int h = 0; h < op->hidden; h++)
-        hidden[h] = relu_one(op->bias[h] + dot(op->weight + (int64_t)h * op->x.stride, mean, op->x.stride));
+        hidden[h] = relu_one(op->bias[h] + dot(op->weight + (int64_t)h * inputs, mean, inputs));
     for (int h = op->hidden; h < padded; h++) hidden[h] = 0;
     const Site *site = s->sites + op->site;
     int count = 0;
@@ -458,13 +546,10 @@ static void execute(const Op *op, State *s, int member, Team *team) {
     int members = team->members;
     switch (op->kind) {
     case ROWS:
-        rows(op, s, member, members, NULL, (op->x.channels + VL - 1) / VL * VL);
+        columns_of_outputs(op, s, member, team);
         break;
     case COLUMNS:
         columns(op, s, member, members, (Block){op->weight, op->bias, op->y.channels});
-        break;
-    case PICKED:
-        picked_columns(op, s, member, team);
         break;
     case DEPTHWISE:
         depthwise(op, s, member, team);

@@ -45,6 +45,33 @@ static const unsigned char LANE[VL] = {0, 4, 2, 6, 1, 5, 3, 7};
 static const unsigned char LANE[VL] = {0, 2, 1, 3};
 #endif
 
+/* Of each two vectors whose numbers differ by the bit S, swap the lanes of the first that have this bit with those of the second that
+ * do not. Done for each bit, this transposes. */
+#define OF_FIRST(l, S) ((l) & (S) ? VL + (l) - (S) : (l))
+#define OF_SECOND(l, S) ((l) & (S) ? VL + (l) : (l) + (S))
+#define FROM(l, OF, S) OF(l, S), OF(l + 1, S), OF(l + 2, S), OF(l + 3, S)
+#if VL == 16
+#define LANES(OF, S) FROM(0, OF, S), FROM(4, OF, S), FROM(8, OF, S), FROM(12, OF, S)
+#define EACH_BIT(DO, type, v) DO(type, v, 1) DO(type, v, 2) DO(type, v, 4) DO(type, v, 8)
+#elif VL == 8
+#define LANES(OF, S) FROM(0, OF, S), FROM(4, OF, S)
+#define EACH_BIT(DO, type, v) DO(type, v, 1) DO(type, v, 2) DO(type, v, 4)
+#else
+#define LANES(OF, S) FROM(0, OF, S)
+#define EACH_BIT(DO, type, v) DO(type, v, 1) DO(type, v, 2)
+#endif
+#define SWAP(type, v, S)                                                    \
+    for (int i = 0; i < VL; i++)                                            \
+        if (!(i & (S))) {                                                   \
+            const type first = v[i], second = v[i + (S)];                   \
+            v[i] = __builtin_shufflevector(first, second, LANES(OF_FIRST, S)); \
+            v[i + (S)] = __builtin_shufflevector(first, second, LANES(OF_SECOND, S)); \
+        }
+
+/* DEFINE_TRANSPOSE(name, type) defines a function that transposes VL vectors: lane j of vector i becomes lane i of vector j. */
+#define DEFINE_TRANSPOSE(name, type) \
+    INLINE void name(type *v) { EACH_BIT(SWAP, type, v) }
+
 #define DEFINE_SUMS(name, type)                                            \
     INLINE type name(type *v) {                                            \
         if (VL >= 16)                                                      \

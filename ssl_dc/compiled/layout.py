@@ -16,16 +16,12 @@ from ssl_dc.compiled.steps.elementwise import Scale
 from ssl_dc.compiled.steps.gates import Decide
 from ssl_dc.compiled.steps.layers import Conv, Linear
 from ssl_dc.compiled.steps.normalisation import LayerNorm
-from ssl_dc.compiled.steps.pooling import Mean
 from ssl_dc.errors import RunError
 from ssl_dc.gating.base import PooledRule
 
 ROWS, COLUMNS, PACKED, MAXPOOL, MEAN, GATE, ACTIVATE, HOST = range(8)
-PICKED, DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, GROUPED, SMALL_GROUPS, NOTHING = range(8, 17)
+DEPTHWISE, ADD, MULTIPLY, LAYER_NORM, ATTENTION, GROUPED, SMALL_GROUPS, NOTHING = range(8, 16)
 """The kinds of operation, as in ``enum kind`` in program.h."""
-FEW_INPUTS = 160
-"""A convolution with up to this many inputs for each output packs the weights of picked outputs: in longer dot products the
-sum over the lanes of a vector takes less time than packing would."""
 KEPT_BYTES = 2**20
 """Memory for the rules of one gate at the budgets of the latest calls: enough for 512 budgets of a gate of 512 channels."""
 
@@ -156,7 +152,6 @@ class Weights:
         self._kernel = kernel
         self._of_steps: dict[str, Laid] = {}
         self._rules: dict[str, RuleWeights | None] = {}
-        self._pixels = _single_pixels(plan)
         for step in plan.steps:
             if is_layer(step):
                 self._of_steps[step.output] = self._laid(as_convolution(step))
@@ -178,8 +173,7 @@ class Weights:
             return DEPTHWISE
         if isinstance(step, Conv) and step.groups > 1:
             return SMALL_GROUPS if _are_small(step, self._kernel) else GROUPED
-        few = step.weight[0].numel() <= FEW_INPUTS and step.input not in self._pixels
-        return PICKED if kind_of(step) == ROWS and few else kind_of(step)
+        return kind_of(step)
 
     def rule(self, step: Decide) -> RuleWeights | None:
         """The weights of a gate's pooled rule; None for a gate that has none."""
@@ -211,7 +205,7 @@ class Weights:
         if self.kind(step) == GROUPED:
             by_group = step.bias.view(step.groups, -1)
             return Laid(grouped(step.weight, step.groups, self._kernel), pad(by_group, 1, self._kernel.vector).contiguous())
-        lay = {DEPTHWISE: depthwise, SMALL_GROUPS: small_groups, COLUMNS: columns, PICKED: columns}.get(
+        lay = {DEPTHWISE: depthwise, SMALL_GROUPS: small_groups, COLUMNS: columns}.get(
             self.kind(step), rows
         )
         return Laid(lay(step.weight, self._kernel), pad(step.bias, 0, self._kernel.vector))
@@ -226,21 +220,12 @@ class Weights:
             return laid.permute(0, 3, 2, 1).flatten(0, 1)[:outputs].reshape(step.weight.shape)
         if self.kind(step) == GROUPED:
             return laid[..., : outputs // step.groups].permute(0, 4, 1, 2, 3).reshape(step.weight.shape)
-        if self.kind(step) not in (COLUMNS, PICKED):
+        if self.kind(step) != COLUMNS:
             return laid[..., :inputs].permute(0, 3, 1, 2).contiguous()
         sizes = torch.arange(padded(outputs, self._kernel.vector)).split(self._kernel.block)
         blocks = laid.split([inputs * height * width * len(size) for size in sizes])
         turned = torch.cat([block.view(inputs, height, width, -1) for block in blocks], dim=3)
         return turned[..., :outputs].permute(3, 0, 1, 2).contiguous()
-
-
-def _single_pixels(plan: Plan) -> set[str]:
-    """The values of a single pixel, as inside of squeeze-and-excitation: means, and what layers make of these."""
-    pixels: set[str] = set()
-    for step in plan.steps:
-        if isinstance(step, Mean) or (isinstance(step, Conv) and step.input in pixels):
-            pixels.add(step.output)
-    return pixels
 
 
 def without_weights(plan: Plan) -> Plan:

@@ -28,7 +28,7 @@ from ssl_dc.compiled.layout import (
     MULTIPLY,
     NOTHING,
     PACKED,
-    PICKED,
+    ROWS,
     SMALL_GROUPS,
     Weights,
     as_convolution,
@@ -259,7 +259,7 @@ class NativeProgram:
         taps, outputs = int(op.kernel_h * op.kernel_w), padded(op.y.channels, self.kernel.vector)
         if op.kind == PACKED:
             return int(op.y.channels * taps * padded(op.x.channels, self.kernel.vector))
-        if op.kind == PICKED:
+        if op.kind == ROWS:
             return int(outputs * (op.x.channels * taps + 1))
         if op.kind == SMALL_GROUPS:
             return int(outputs * (taps * op.group_inputs + 1))
@@ -269,8 +269,8 @@ class NativeProgram:
         if op.kind == ATTENTION:
             return int(self.threads * self.kernel.queries * padded(op.residual.height, self.kernel.vector))
         if op.kind in (GATE, MEAN):
-            channels = padded(op.x.channels, self.kernel.vector)
-            return int((self.kernel.parts + 1) * channels + padded(op.hidden, self.kernel.vector))
+            channels = int(op.x.stride)
+            return int((self.kernel.parts + 2) * channels + padded(op.hidden, self.kernel.vector))
         return 0
 
     def _op(self, step: Step, weights: Weights) -> Op:

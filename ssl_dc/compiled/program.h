@@ -18,9 +18,9 @@
 enum kind {
     ROWS = 0, COLUMNS = 1, PACKED = 2, MAXPOOL = 3, MEAN = 4, GATE = 5, ACTIVATE = 6, HOST = 7,
     /* of the float32 kernel only */
-    PICKED = 8, DEPTHWISE = 9, ADD = 10, MULTIPLY = 11, LAYER_NORM = 12,
-    ATTENTION = 13, GROUPED = 14, SMALL_GROUPS = 15,
-    NOTHING = 16 /* the value was computed when the program was made */
+    DEPTHWISE = 8, ADD = 9, MULTIPLY = 10, LAYER_NORM = 11,
+    ATTENTION = 12, GROUPED = 13, SMALL_GROUPS = 14,
+    NOTHING = 15 /* the value was computed when the program was made */
 };
 
 /* The place of an activation in the arena. The channels of a pixel are side by side, except in planar input images. */
