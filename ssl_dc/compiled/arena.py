@@ -20,6 +20,9 @@ from ssl_dc.errors import RunError
 
 LINE = 64
 """Bytes of a cache line. Every activation begins at the start of one."""
+CROWDED = 512
+"""Pixels of floats that would be a multiple of this many bytes apart get a line between them. Else the same channel of neighbouring
+pixels lies in few sets of the first cache level, and they displace each other."""
 
 
 def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -188,7 +191,7 @@ class Arena:
             return (height + 2 * border) * (width + 2 * border), width + 2 * border, 1
         image_pixel = self._cells.image_pixel if value == self._input else None
         pixel = padded(channels, image_pixel or self._cells.pixel)
-        if height * width > 1 and self._cells.size == 4 and pixel * self._cells.size % 512 == 0:
+        if self._cells.size == 4 and height * width > 1 and pixel * self._cells.size % CROWDED == 0:
             pixel += LINE // self._cells.size
         return 1, (width + 2 * border) * pixel, pixel
 

@@ -205,9 +205,7 @@ class Weights:
         if self.kind(step) == GROUPED:
             by_group = step.bias.view(step.groups, -1)
             return Laid(grouped(step.weight, step.groups, self._kernel), pad(by_group, 1, self._kernel.vector).contiguous())
-        lay = {DEPTHWISE: depthwise, SMALL_GROUPS: small_groups, COLUMNS: columns}.get(
-            self.kind(step), rows
-        )
+        lay = {DEPTHWISE: depthwise, SMALL_GROUPS: small_groups, COLUMNS: columns}.get(self.kind(step), rows)
         return Laid(lay(step.weight, self._kernel), pad(step.bias, 0, self._kernel.vector))
 
     def _original(self, step: Conv) -> Tensor:

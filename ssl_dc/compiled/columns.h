@@ -1,0 +1,200 @@
+/* Convolutions as columns: the weights of each kept input, [input][tap][outputs], times a number of x are added to all outputs.
+ *
+ * With AVX2 the loop over the taps reaches the two products a cycle that the processor can do, and takes 22 instructions for 10 of
+ * them. Fewer instructions matter most where another program shares the core.
+ */
+#ifndef SSL_DC_COLUMNS_H
+#define SSL_DC_COLUMNS_H
+
+#define RUN 3 /* taps whose weights lie side by side, so that columns_tile computes them in a row */
+
+/* The taps of the kept inputs of a convolution: first those in runs, then the others. So columns_tile has no nested short loops, whose
+ * ends are hard to predict. */
+typedef struct {
+    int32_t *at;   /* for each tap: floats from the first tap of a pixel to it */
+    int32_t *from; /* for each run, and then for each other tap: bytes from the weights of a block of outputs to its weights */
+    int runs, others;
+    int64_t ahead; /* bytes from the weights of a run to what is prefetched while the run is computed; 0: nothing is */
+} Taps;
+
+/* Add the taps `first` to `last` of each input in `kept`, which have weights of `width` outputs, in runs. */
+static void add_taps(Taps *t, const Op *op, const int32_t *kept, int inputs, int first, int last, int run, int width) {
+    const int taps = op->kernel_h * op->kernel_w;
+    for (int j = 0; j < inputs; j++)
+        for (int tap = first; tap < last; tap++) {
+            if ((tap - first) % run == 0) *t->from++ = ((kept ? kept[j] : j) * taps + tap) * width * (int)sizeof(float);
+            *t->at++ = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + j * op->x.plane;
+        }
+}
+
+/* List the taps of the kept inputs (NULL: all), for a block of `width` outputs. at and from hold as many numbers as there are taps. */
+static Taps list_taps(const Op *op, const int32_t *kept, int inputs, int width, int32_t *at, int32_t *from) {
+    const int taps = op->kernel_h * op->kernel_w, whole = taps / RUN * RUN;
+    Taps t = {at, from, 0, 0, 0};
+    add_taps(&t, op, kept, inputs, 0, whole, RUN, width);
+    add_taps(&t, op, kept, inputs, whole, taps, 1, width);
+    return (Taps){at, from, inputs * (whole / RUN), inputs * (taps - whole), 0};
+}
+
+/* Sums are variables, not an array, so that they stay in registers. */
+#define EACH_PIXEL(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
+#define START(p)                                            \
+    const float *const x##p = x[p < P ? p : 0];             \
+    vec a##p##_0 = *(const vec *)bias, a##p##_1, a##p##_2, a##p##_3; \
+    if (V > 1) a##p##_1 = *(const vec *)(bias + VL);          \
+    if (V > 2) a##p##_2 = *(const vec *)(bias + 2 * VL);      \
+    if (V > 3) a##p##_3 = *(const vec *)(bias + 3 * VL);
+#define ADD_TO(sum, weights) \
+    do {                     \
+        sum += xs * weights; \
+        HOLD(sum);           \
+    } while (0)
+#define ADD_PIXEL(p)                       \
+    if (p < P) {                           \
+        const float xs = x##p[tap];        \
+        ADD_TO(a##p##_0, w0);              \
+        if (V > 1) ADD_TO(a##p##_1, w1);   \
+        if (V > 2) ADD_TO(a##p##_2, w2);   \
+        if (V > 3) ADD_TO(a##p##_3, w3);   \
+    }
+#define WEIGHTS(v)                               \
+    vec w##v;                                    \
+    if (v < V) {                                 \
+        w##v = *(const vec *)(weights + v * VL); \
+        HOLD(w##v);                              \
+    }
+#define ADD_TAP(at, from)                                             \
+    do {                                                              \
+        const int64_t tap = (at);                                     \
+        const float *weights = (from);                                \
+        WEIGHTS(0) WEIGHTS(1) WEIGHTS(2) WEIGHTS(3) EACH_PIXEL(ADD_PIXEL) \
+    } while (0)
+#define ADD_RUN(FETCH)                                                         \
+    do {                                                                       \
+        const float *of = (const float *)((const char *)w + *from);            \
+        FETCH;                                                                 \
+        _Pragma("GCC unroll 4") for (int i = 0; i < RUN; i++) ADD_TAP(at[i], of + i * V * VL); \
+    } while (0)
+#define FINISH_ONE(sum, p, v)                                   \
+    do {                                                        \
+        vec out = sum;                                          \
+        if (residual) out += *(const vec *)(residual[p] + v * VL); \
+        if (relu) out = relu_vec(out);                          \
+        *(vec *)(y[p] + v * VL) = out;                          \
+    } while (0)
+#define FINISH(p)                              \
+    if (p < P) {                               \
+        FINISH_ONE(a##p##_0, p, 0);            \
+        if (V > 1) FINISH_ONE(a##p##_1, p, 1); \
+        if (V > 2) FINISH_ONE(a##p##_2, p, 2); \
+        if (V > 3) FINISH_ONE(a##p##_3, p, 3); \
+    }
+
+/* Prefetch a run of weights of V vectors. */
+INLINE void prefetch_run(const char *from, const int V) {
+#pragma GCC unroll 16
+    for (int byte = 0; byte < RUN * V * VL * (int)sizeof(float); byte += 64) __builtin_prefetch(from + byte, 0, 2);
+}
+
+/* Computes V vectors of outputs of each of P pixels. w: the weights of the block of outputs: [input][tap][V vectors]. */
+INLINE void columns_tile(const int P, const int V, const float *const *x, const Taps *t, const float *w, const float *bias,
+                         float *const *y, const float *const *residual, int relu) {
+    EACH_PIXEL(START)
+    const int32_t *at = t->at, *from = t->from, *end = from + t->runs;
+    if (t->ahead)
+        for (; from < end; at += RUN, from++) ADD_RUN(prefetch_run((const char *)of + t->ahead, V));
+    for (; from < end; at += RUN, from++) ADD_RUN((void)0);
+    for (end += t->others; from < end; at++, from++) ADD_TAP(*at, (const float *)((const char *)w + *from));
+    EACH_PIXEL(FINISH)
+}
+
+typedef void (*columns_fn)(const float *const *, const Taps *, const float *, const float *, float *const *, const float *const *,
+                           int);
+#define COLUMNS_FN(P, V)                                                                                                  \
+    static void columns_##P##_##V(const float *const *x, const Taps *t, const float *w, const float *bias, float *const *y, \
+                                  const float *const *residual, int relu) {                                               \
+        columns_tile(P, V, x, t, w, bias, y, residual, relu);                                                             \
+    }
+#if NV == 4
+#define COLUMNS_FNS(P) COLUMNS_FN(P, 1) COLUMNS_FN(P, 2) COLUMNS_FN(P, 3) COLUMNS_FN(P, 4)
+#define COLUMNS_OF_PIXELS(P) {0, columns_##P##_1, columns_##P##_2, columns_##P##_3, columns_##P##_4}
+#else
+#define COLUMNS_FNS(P) COLUMNS_FN(P, 1) COLUMNS_FN(P, 2)
+#define COLUMNS_OF_PIXELS(P) {0, columns_##P##_1, columns_##P##_2}
+#endif
+COLUMNS_FNS(1) COLUMNS_FNS(2) COLUMNS_FNS(3) COLUMNS_FNS(4) COLUMNS_FNS(5)
+#if CP == 6
+COLUMNS_FNS(6) COLUMNS_FN(12, 1) COLUMNS_FN(12, 2)
+#elif NV == 4
+COLUMNS_FN(10, 1) COLUMNS_FN(10, 2)
+#else
+COLUMNS_FN(8, 1)
+#endif
+/* The functions by the number of pixels and of vectors; first those for as many pixels as fill the registers where vectors are few. */
+static const columns_fn COLUMNS_OF[CP + 1][NV + 1] = {
+#if CP == 6
+    {0, columns_12_1, columns_12_2},
+#elif NV == 4
+    {0, columns_10_1, columns_10_2},
+#else
+    {0, columns_8_1},
+#endif
+    COLUMNS_OF_PIXELS(1), COLUMNS_OF_PIXELS(2), COLUMNS_OF_PIXELS(3), COLUMNS_OF_PIXELS(4), COLUMNS_OF_PIXELS(5),
+#if CP == 6
+    COLUMNS_OF_PIXELS(6)
+#endif
+};
+
+/* How many pixels are computed at once if no block has more vectors. */
+static int pixels_at_once(int vectors) { return 2 * vectors <= NV ? MOST_PIXELS : CP; }
+
+/* The function that computes this many pixels, or, with more than CP, as many as pixels_at_once. */
+static columns_fn columns_of(int pixels, int vectors) { return COLUMNS_OF[pixels > CP ? 0 : pixels][vectors]; }
+
+/* The weights of a convolution that computes n outputs, as columns. */
+typedef struct {
+    const float *weight, *bias;
+    int outputs;
+} Block;
+
+/* Where so few weights are used, all blocks of a tile are computed before the next tile: the weights stay in the cache, and a pixel is
+ * read and written once. Counted in weights. */
+#define NEAR_WEIGHTS 32768
+
+static void columns(const Op *op, const State *s, int member, int members, Block of) {
+    const int32_t *kept = kept_of(s, op->in_site);
+    const int inputs = count_of(s, op->in_site, op->x.channels), taps = op->kernel_h * op->kernel_w;
+    int32_t at[inputs * taps + 1], from[inputs * taps + 1]; /* an array of C has an element, though no input may be kept */
+    Taps list = {0};
+    int vectors = (of.outputs + VL - 1) / VL, blocks = (vectors + NV - 1) / NV, pixels = op->y.height * op->y.width;
+    int64_t length = (int64_t)op->x.channels * taps;
+    int relu = op->activation == RELU, most = pixels_at_once(vectors), listed = 0;
+    int64_t tiles = ((int64_t)pixels + most - 1) / most;
+    Part part = part_of(op, tiles, blocks, (int64_t)inputs * taps * vectors * VL, member, members);
+    const int near = vectors % NV == 0 && (int64_t)inputs * taps * vectors * VL <= NEAR_WEIGHTS;
+    const float *x[MOST_PIXELS], *residual[MOST_PIXELS], *at_block[MOST_PIXELS];
+    float *y[MOST_PIXELS], *to[MOST_PIXELS];
+    int64_t latest = -1;
+    for (int64_t item = part.first_item; item < part.last_item; item++) {
+        const int64_t tile = part.first_tile + (near ? item / blocks : item % part.tiles);
+        const int first = (int)(near ? item % blocks : item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
+        const int pixel = (int)tile * most, left = pixels - pixel < most ? pixels - pixel : most;
+        if (here != listed) list = list_taps(op, kept, inputs, here * VL, at, from), listed = here;
+        if (tile != latest) {
+            pixels_at(op, s, most, pixel, x, y);
+            if (op->has_residual) residuals_at(op, s, most, pixel, 0, residual);
+            latest = tile;
+        }
+        for (int p = 0; p < most; p++) to[p] = y[p] + first * VL;
+        if (op->has_residual)
+            for (int p = 0; p < most; p++) at_block[p] = residual[p] + first * VL;
+        /* the kept weights of the next block are scattered: prefetch them while the first tile of this one is computed */
+        list.ahead = kept && !near && item % part.tiles == 0 ? NV * VL * length * (int64_t)sizeof(float) : 0;
+        columns_of(left, here)(x, &list, of.weight + first * VL * length, of.bias + first * VL, to,
+                               op->has_residual ? at_block : NULL, relu);
+        if (op->activation > RELU)
+            for (int p = 0; p < left; p++) ACTIVATION_OF[op->activation](to[p], to[p], here * VL);
+    }
+}
+
+#endif
