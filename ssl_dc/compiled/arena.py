@@ -21,8 +21,8 @@ from ssl_dc.errors import RunError
 LINE = 64
 """Bytes of a cache line. Every activation begins at the start of one."""
 CROWDED = 512
-"""Pixels of floats that would be a multiple of this many bytes apart get a line between them. Else the same channel of neighbouring
-pixels lies in few sets of the first cache level, and they displace each other."""
+"""Pixels of floats that would be a multiple of this many bytes apart get a line between them. Else the same channel of
+neighbouring pixels lies in few sets of the first cache level, and they displace each other."""
 
 
 def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
