@@ -96,6 +96,10 @@ static int groups_of_block(int groups, int block) {
     return left < GROUPS_OF_BLOCK ? left : GROUPS_OF_BLOCK;
 }
 
+/* Where the weights have so few bytes, all pieces of a tile are computed before the next tile: the weights stay in the cache, and a pixel
+ * is read and written once. */
+#define NEAR_BYTES 131072
+
 /* Compute in pieces of V vectors. */
 INLINE void columns_in(const int V, const Tile *shape, const Op *op, const State *s, const Packed *packed, int member,
                        int members) {
@@ -110,21 +114,29 @@ INLINE void columns_in(const int V, const Tile *shape, const Op *op, const State
         for (int kx = 0; kx < op->kernel_w; kx++)
             for (int four = 0; four < packed->fours; four++) at[steps++] = ky * op->x.line + kx * op->x.stride + 4 * four;
     Columns c = {.at = at, .steps = steps, .low = op->low, .y_fine = op->y.fine, .residual_fine = op->residual.fine};
-    Part part = part_of(op, tiles, pieces, (int64_t)taps * packed->fours * 4 * packed->groups * GROUP, member, members);
+    const int64_t bytes = (int64_t)taps * packed->fours * 4 * packed->groups * GROUP;
+    const int near = bytes <= NEAR_BYTES;
+    Part part = part_of(op, tiles, pieces, bytes, member, members);
+    const uint8_t *x[MAX_PIXELS], *residual[MAX_PIXELS], *at_piece[MAX_PIXELS];
+    uint8_t *y[MAX_PIXELS], *to[MAX_PIXELS];
+    int64_t latest = -1;
     for (int64_t item = part.first_item; item < part.last_item; item++) {
-        int64_t tile = part.first_tile + item % part.tiles;
-        int first = (int)(item / part.tiles) * V, here = vectors - first < V ? vectors - first : V;
-        int block = first * VL / BLOCK, output = first * VL;
-        const uint8_t *x[MAX_PIXELS], *residual[MAX_PIXELS];
-        uint8_t *y[MAX_PIXELS];
-        pixels_at(op, s, P, (int)tile * P, x, y);
-        for (int p = 0; p < P; p++) y[p] += packed->first + output;
-        if (op->has_residual) residuals_at(op, s, P, (int)tile * P, packed->first + output, residual);
+        const int64_t tile = part.first_tile + (near ? item / pieces : item % part.tiles);
+        const int first = (int)(near ? item % pieces : item / part.tiles) * V, here = vectors - first < V ? vectors - first : V;
+        const int block = first * VL / BLOCK, output = first * VL;
+        if (tile != latest) {
+            pixels_at(op, s, P, (int)tile * P, x, y);
+            if (op->has_residual) residuals_at(op, s, P, (int)tile * P, packed->first, residual);
+            latest = tile;
+        }
+        for (int p = 0; p < P; p++) to[p] = y[p] + packed->first + output;
+        if (op->has_residual)
+            for (int p = 0; p < P; p++) at_piece[p] = residual[p] + output;
         c.step = groups_of_block(packed->groups, block) * 64;
         c.w = packed->weight + (int64_t)block * BLOCK * 4 * taps * packed->fours + (output % BLOCK) * 4;
         c.scale = packed->scale + output, c.bias = packed->bias + output;
         if (op->has_residual) c.residual_scale = op->residual_scale + packed->first + output;
-        shape->with[here](x, &c, y, op->has_residual ? residual : NULL);
+        shape->with[here](x, &c, to, op->has_residual ? at_piece : NULL);
     }
 }
 

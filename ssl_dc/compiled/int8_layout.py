@@ -15,8 +15,8 @@ GROUP = 16
 """The outputs whose weights for four inputs make 64 bytes."""
 ROW = 64
 """Bytes of which the weights of an output for a row of taps are a multiple."""
-IMAGE_PIXEL = 4
-"""Bytes of a pixel of the images."""
+IMAGE_PIXEL = 3
+"""Bytes of a pixel of the images. So the codes of a row of taps lie side by side, and are multiplied four at a time."""
 
 
 class Int8Weights(Weights):
@@ -46,8 +46,9 @@ class Int8Weights(Weights):
             return Laid(rows(step.weight, pixel), bias, scale)
         if kind_of(step) != COLUMNS:
             return Laid(step.weight.permute(0, 2, 3, 1).contiguous(), bias, scale)
+        weight = rows_of_taps(step.weight) if step.input == self._images else step.weight
         lay = columns if step.in_site is None else columns_to_pack
-        return Laid(lay(step.weight, self._block), bias, scale)
+        return Laid(lay(weight, self._block), bias, scale)
 
     def _original(self, step: Conv) -> Tensor:
         return self._weights[step.output]
@@ -56,6 +57,11 @@ class Int8Weights(Weights):
 def rows(weight: Tensor, pixel: int) -> Tensor:
     """Weight (out, in, h, w) as (out, h, w * pixel padded to a multiple of 64 bytes): as the codes of a row of taps lie."""
     return pad(pad(weight.permute(0, 2, 3, 1), 3, pixel).flatten(2), 2, ROW).contiguous()
+
+
+def rows_of_taps(weight: Tensor) -> Tensor:
+    """Weight (out, in, h, w) as one of a kernel of a single column, (out, w * in, h, 1)."""
+    return weight.permute(0, 3, 1, 2).flatten(1, 2)[..., None]
 
 
 def columns(weight: Tensor, block: int) -> Tensor:

@@ -9,7 +9,7 @@ from ssl_dc.compiled.arena import Cells
 from ssl_dc.compiled.int8_layout import GROUP, IMAGE_PIXEL, packed_floats
 from ssl_dc.compiled.int8_plan import Code, Int8Conv, Int8Plan
 from ssl_dc.compiled.kernel_interface import Kernel, Op
-from ssl_dc.compiled.layout import HOST, Weights, pad
+from ssl_dc.compiled.layout import COLUMNS, HOST, Weights, pad
 from ssl_dc.compiled.native import NativeProgram
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.steps.base import Step
@@ -55,6 +55,8 @@ class Int8Program(NativeProgram):
         codes = self._int8.codes
         if isinstance(step, Int8Conv):
             op.low = step.low
+            if step.input == self._int8.input and op.kind == COLUMNS:  # its weights are laid out as rows of taps
+                op.x.channels, op.kernel_w = op.x.channels * op.kernel_w, 1
             if step.residual_scale is not None:
                 op.residual_scale = self._vector(step.residual_scale)
         elif isinstance(step, (Mean, Decide)):

@@ -87,7 +87,7 @@ static void execute(const Op *op, State *s, int member, Team *team) {
     }
 }
 
-/* The codes of n pixels of an image, n at most VL, each with its three channels and a byte that no weight reads. */
+/* The codes of n pixels of an image, n at most VL, each with its three channels and a byte without meaning. */
 INLINE ivec pixels_from(const Program *program, const float *image, int64_t plane, int n) {
     ivec pixels = {0};
     for (int channel = 0; channel < 3; channel++) {
@@ -100,6 +100,17 @@ INLINE ivec pixels_from(const Program *program, const float *image, int64_t plan
     return pixels;
 }
 
+/* Put the three channels of VL pixels side by side. */
+typedef uint8_t four_pixels __attribute__((vector_size(16), aligned(4), may_alias));
+INLINE void pack_pixels(ivec pixels, uint8_t *packed) {
+#pragma GCC unroll 4
+    for (int i = 0; i < VL / 4; i++) {
+        const four_pixels four = *((const four_pixels *)&pixels + i);
+        const four_pixels close = __builtin_shufflevector(four, four, 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+        memcpy(packed + 12 * i, &close, 12);
+    }
+}
+
 static void put_image(const Program *program, State *s, const float *image, int member, int members) {
     const Activation *t = &program->input;
     const int64_t plane = (int64_t)t->height * t->width;
@@ -109,9 +120,9 @@ static void put_image(const Program *program, State *s, const float *image, int 
         uint8_t *y = s->arena + t->offset + row * t->line;
         const float *x = image + row * t->width;
         int column = 0;
-        for (; column + VL <= t->width; column += VL) *(ivec *)(y + 4 * column) = pixels_from(program, x + column, plane, VL);
-        if (column == t->width) continue;
-        ivec last = pixels_from(program, x + column, plane, t->width - column);
-        memcpy(y + 4 * column, &last, 4 * (t->width - column));
+        for (; column + VL <= t->width; column += VL) pack_pixels(pixels_from(program, x + column, plane, VL), y + 3 * column);
+        uint8_t last[3 * VL];
+        pack_pixels(pixels_from(program, x + column, plane, t->width - column), last);
+        memcpy(y + 3 * column, last, 3 * (t->width - column));
     }
 }
