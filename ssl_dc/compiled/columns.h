@@ -189,7 +189,8 @@ static void columns(const Op *op, const State *s, int member, int members, Block
         if (op->has_residual)
             for (int p = 0; p < most; p++) at_block[p] = residual[p] + first * VL;
         /* the kept weights of the next block are scattered: prefetch them while the first tile of this one is computed */
-        list.ahead = kept && !near && item % part.tiles == 0 ? NV * VL * length * (int64_t)sizeof(float) : 0;
+        const int fetches = kept && !near && item % part.tiles == 0 && first + NV < vectors;
+        list.ahead = fetches ? NV * VL * length * (int64_t)sizeof(float) : 0;
         columns_of(left, here)(x, &list, of.weight + first * VL * length, of.bias + first * VL, to,
                                op->has_residual ? at_block : NULL, relu);
         if (op->activation > RELU)
