@@ -5,9 +5,9 @@
 DIR holds train.parquet and test.parquet. Each system is trained on all 50,000 images, calibrated on 2,000 of them, and
 evaluated on the 10,000 test images at its last epoch: kNN-1, and one linear classifier a route (100 epochs), dense and at
 each budget, with the cost that is paid in evaluation mode. One JSON file a run goes to the output folder; a run whose file
-is there is not made again. The trained encoder is kept beside it until then, so that a call that was ended may go on with
-the evaluation, also on another machine. With --show the files are printed as one table,
-and with --curve FILE they are drawn.
+is there is not made again. Until then the resume points of the training and the trained encoder are kept beside it, so that
+a call that was ended goes on from there, also on another machine. With --show the files are printed as one table, and with
+--curve FILE they are drawn.
 
 Systems: plain (dense alone); SCHEME-BUDGET, such as dgnet-0.3, ordered-0.1:0.9, prefix-0.3, random-0.3. A variant of a
 system is SCHEME+VARIANT-BUDGET, such as ordered+distillation-0.3; --help lists the variants.
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -32,6 +34,7 @@ import ssl_dc
 from ssl_dc.calibration import calibrate
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.data.base import ImageSet
+from ssl_dc.training.checkpoint import CheckpointStore
 from ssl_dc.training.device_batches import resident
 from ssl_dc.training.from_config import trainer_from_config
 
@@ -187,10 +190,13 @@ def made(system: str, seed: int, weights: Path, arguments: argparse.Namespace) -
         encoder.load_state_dict(kept)
     else:
         start = time.time()
-        trainer.fit(watchers=[Progress(system)])
-        seconds = time.time() - start
+        checkpoints = resume_points(weights.with_suffix(""), settings)
+        begun_anew = checkpoints.newest() is None
+        trainer.fit(watchers=[Progress(system)], checkpoints=checkpoints)
+        seconds = time.time() - start if begun_anew else float("nan")
         state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
         save_file(state | {"seconds": torch.tensor(seconds)}, weights)
+        shutil.rmtree(checkpoints.folder)
     model = ssl_dc.Model(config, encoder, trainer.cost)
     train, labels = pixels_of(splits.evaluation_train, model.device)
     test, test_labels = pixels_of(splits.test, model.device)
@@ -209,8 +215,20 @@ def made(system: str, seed: int, weights: Path, arguments: argparse.Namespace) -
         }
         for budget, (some, held_out, paid), accuracy in zip(budgets, by_budget, accuracies, strict=True)
     }
+    seconds = None if math.isnan(seconds) else seconds  # unknown if the training was ended and went on
     plain = {key: value for key, value in settings.items() if key != "data.root"}
     return {"system": system, "seed": seed, "seconds": seconds, "settings": plain, "routes": routes}
+
+
+def resume_points(folder: Path, settings: dict[str, Any]) -> CheckpointStore:
+    """Where a training is kept while it runs. Those of a training with other settings are refused."""
+    folder.mkdir(exist_ok=True)
+    record = folder / "settings.json"
+    text = json.dumps({key: value for key, value in settings.items() if key != "data.root"}, indent=1)
+    if record.exists() and record.read_text() != text:
+        raise SystemExit(f"{folder} holds a training with other settings: those of {record.name}. Use these, or delete it")
+    record.write_text(text)
+    return CheckpointStore(folder)
 
 
 def runs_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
