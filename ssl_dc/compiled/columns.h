@@ -14,7 +14,7 @@ typedef struct {
     int32_t *at;   /* for each tap: floats from the first tap of a pixel to it */
     int32_t *from; /* for each run, and then for each other tap: bytes from the weights of a block of outputs to its weights */
     int runs, others;
-    int64_t ahead; /* bytes from the weights of a run to what is prefetched while the run is computed; 0: nothing is */
+    int64_t ahead; /* bytes from the weights of a run, or of another tap, to what is prefetched while it is computed; 0: nothing is */
 } Taps;
 
 /* Add the taps `first` to `last` of each input in `kept`, which have weights of `width` outputs, in runs. */
@@ -69,11 +69,11 @@ static Taps list_taps(const Op *op, const int32_t *kept, int inputs, int width, 
         const float *weights = (from);                                \
         WEIGHTS(0) WEIGHTS(1) WEIGHTS(2) WEIGHTS(3) EACH_PIXEL(ADD_PIXEL) \
     } while (0)
-#define ADD_RUN(FETCH)                                                         \
+#define ADD_TAPS(TAPS, FETCH)                                                  \
     do {                                                                       \
         const float *of = (const float *)((const char *)w + *from);            \
         FETCH;                                                                 \
-        _Pragma("GCC unroll 4") for (int i = 0; i < RUN; i++) ADD_TAP(at[i], of + i * V * VL); \
+        _Pragma("GCC unroll 4") for (int i = 0; i < TAPS; i++) ADD_TAP(at[i], of + i * V * VL); \
     } while (0)
 #define FINISH_ONE(sum, p, v)                                   \
     do {                                                        \
@@ -90,21 +90,23 @@ static Taps list_taps(const Op *op, const int32_t *kept, int inputs, int width, 
         if (V > 3) FINISH_ONE(a##p##_3, p, 3); \
     }
 
-/* Prefetch a run of weights of V vectors. */
-INLINE void prefetch_run(const char *from, const int V) {
+/* Prefetch so many vectors of weights. */
+INLINE void prefetch_weights(const char *from, const int vectors) {
 #pragma GCC unroll 16
-    for (int byte = 0; byte < RUN * V * VL * (int)sizeof(float); byte += 64) __builtin_prefetch(from + byte, 0, 2);
+    for (int byte = 0; byte < vectors * VL * (int)sizeof(float); byte += 64) __builtin_prefetch(from + byte, 0, 2);
 }
 
 /* Computes V vectors of outputs of each of P pixels. w: the weights of the block of outputs: [input][tap][V vectors]. */
 INLINE void columns_tile(const int P, const int V, const float *const *x, const Taps *t, const float *w, const float *bias,
                          float *const *y, const float *const *residual, int relu) {
     EACH_PIXEL(START)
-    const int32_t *at = t->at, *from = t->from, *end = from + t->runs;
-    if (t->ahead)
-        for (; from < end; at += RUN, from++) ADD_RUN(prefetch_run((const char *)of + t->ahead, V));
-    for (; from < end; at += RUN, from++) ADD_RUN((void)0);
-    for (end += t->others; from < end; at++, from++) ADD_TAP(*at, (const float *)((const char *)w + *from));
+    const int32_t *at = t->at, *from = t->from, *end = from + t->runs, *last = end + t->others;
+    if (t->ahead) {
+        for (; from < end; at += RUN, from++) ADD_TAPS(RUN, prefetch_weights((const char *)of + t->ahead, RUN * V));
+        for (; from < last; at++, from++) ADD_TAPS(1, prefetch_weights((const char *)of + t->ahead, V));
+    }
+    for (; from < end; at += RUN, from++) ADD_TAPS(RUN, (void)0);
+    for (; from < last; at++, from++) ADD_TAPS(1, (void)0);
     EACH_PIXEL(FINISH)
 }
 
