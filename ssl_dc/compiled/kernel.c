@@ -194,7 +194,7 @@ static void execute(const Op *op, State *s, int member, Team *team) {
     case PACKED: {
         int depth = pack(op, s, member, members, s->scratch);
         barrier(team);
-        rows(op, s, member, members, s->scratch, depth);
+        rows(op, s, member, members, s->scratch, depth, 0);
         break;
     }
     case MAXPOOL:

@@ -26,27 +26,32 @@ static void pack_columns(const Op *op, const int32_t *kept, int n, int member, i
     }
 }
 
-/* Whether columns are faster than rows for the n kept outputs of a convolution, though their weights must be packed. Counted in products
- * of vectors, as measured with AVX2: a tap of a tile of columns takes a tenth longer than its products, a step of rows a quarter;
- * the sum over the lanes at the end of each dot product takes SUM, to pack a weight PACK. */
+/* How long a convolution with n kept outputs takes if the first m of them are computed as columns. Counted in products of vectors, as
+ * measured with AVX2: a tap of a tile of columns takes a tenth longer than its products, a step of rows a quarter; the sum over the
+ * lanes at the end of each dot product takes SUM, to pack a weight PACK. */
 #define SUM 20
 #define PACK 1
-static int faster_as_columns(const Op *op, int n) {
-    const int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w, vectors = (n + VL - 1) / VL;
+static int64_t time_with(const Op *op, int n, int m) {
+    const int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w, vectors = (m + VL - 1) / VL;
     const int64_t pixels = (int64_t)op->y.height * op->y.width;
-    return (vectors * length * 11 / 10 - n * (length / VL * 5 / 4 + SUM)) * pixels + PACK * n * length < 0;
+    return (vectors * length * 11 / 10 + (n - m) * (length / VL * 5 / 4 + SUM)) * pixels + PACK * m * length;
+}
+
+/* How many of n kept outputs are computed as columns: all, none, or those that fill whole vectors. */
+static int as_columns(const Op *op, int n) {
+    const int whole = n / VL * VL, most = time_with(op, n, n) < time_with(op, n, whole) ? n : whole;
+    return time_with(op, n, most) < time_with(op, n, 0) ? most : 0;
 }
 
 static void columns_of_outputs(const Op *op, State *s, int member, Team *team) {
-    const int n = s->count[op->out_site];
-    if (!faster_as_columns(op, n)) {
-        rows(op, s, member, team->members, NULL, (op->x.channels + VL - 1) / VL * VL);
-        return;
+    const int n = s->count[op->out_site], m = as_columns(op, n);
+    if (m) {
+        float *weight = s->scratch, *bias = weight + (int64_t)((m + VL - 1) / VL * VL) * op->x.channels * op->kernel_h * op->kernel_w;
+        pack_columns(op, kept_of(s, op->out_site), m, member, team->members, weight, bias);
+        barrier(team);
+        columns(op, s, member, team->members, (Block){weight, bias, m});
     }
-    float *weight = s->scratch, *bias = weight + (int64_t)((n + VL - 1) / VL * VL) * op->x.channels * op->kernel_h * op->kernel_w;
-    pack_columns(op, kept_of(s, op->out_site), n, member, team->members, weight, bias);
-    barrier(team);
-    columns(op, s, member, team->members, (Block){weight, bias, n});
+    if (m < n) rows(op, s, member, team->members, NULL, (op->x.channels + VL - 1) / VL * VL, m);
 }
 
 #endif

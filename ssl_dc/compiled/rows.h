@@ -85,15 +85,17 @@ static int passes(int n) {
     return (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
 }
 
-static void rows(const Op *op, const State *s, int member, int members, const float *packed, int depth) {
+/* Compute the kept outputs but the first `skipped`. packed: weights of `depth` inputs, with all outputs; NULL: the weights of op. */
+static void rows(const Op *op, const State *s, int member, int members, const float *packed, int depth, int skipped) {
     const int taps = op->kernel_h * op->kernel_w;
     int32_t at[taps * depth / VL + 1]; /* an array of C has an element, though no input may be kept */
     const Rows c = {at, taps * depth / VL, op->activation};
     for (int tap = 0, step = 0; tap < taps; tap++)
         for (int i = 0; i < depth; i += VL) at[step++] = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + i;
     const int32_t *kept = kept_of(s, op->out_site);
-    int n = count_of(s, op->out_site, op->y.channels), padded = (n + VL - 1) / VL * VL;
+    int n = count_of(s, op->out_site, op->y.channels) - skipped, padded = (n + VL - 1) / VL * VL;
     if (!n) return;
+    if (kept) kept += skipped;
     int64_t length = (int64_t)taps * depth;
     int64_t blocks = passes(n);
     int most = (int)((n + blocks - 1) / blocks), P = PIXELS_WITH[most];
@@ -117,7 +119,7 @@ static void rows(const Op *op, const State *s, int member, int members, const fl
         }
         if (kept && !packed) /* the weights of the next block are scattered: prefetch them while this block is used */
             for (int j = last; j < n && j < last + most; j++) fetch(op->weight + kept[j] * length, length, tile, tiles);
-        for (int p = 0; p < P; p++) y[p] += first;
+        for (int p = 0; p < P; p++) y[p] += skipped + first;
         ROWS_OF[most][last - first == most](x, w, bias, &c, y);
         if (last == n)
             for (int p = 0; p < P; p++)
