@@ -182,8 +182,8 @@ def test_time_by_hand() -> None:
     assert step_seconds(tried(), config, LAPTOP) == expected
     assert step_seconds(tried(resident_bytes=1), config, LAPTOP) == 1.5
     assert step_seconds(tried(drawing_seconds=9.0), config, Machine(cores=8, gpus=1)) == 4.5
-    # 20 passes over 64 images to calibrate, then both routes of both networks over 104 images
-    forward = 0.01 * (20 * 64 + 4 * 104)
+    # 10 passes over 64 images to calibrate, then both routes of both networks over 104 images
+    forward = 0.01 * (10 * 64 + 4 * 104)
     reading = 0.002 * (64 + 104 / 2)
     compared = 64 * 40 * 8 * 4 * 5 / 6e10
     assert evaluation_seconds(tried(), config, counts, LAPTOP) == pytest.approx(forward + reading + compared)

@@ -16,7 +16,7 @@ from ssl_dc.training_cost import MACS_PER_CORE, MACS_PER_GPU
 from ssl_dc.training_plan.counts import Counts
 from ssl_dc.training_plan.resources import libraries
 
-CALIBRATION_PASSES = 20
+CALIBRATION_PASSES = 10
 """Passes over the calibration images, about, for each budget."""
 WORKER_BYTES = 120 * 2**20
 """Memory of its own that a process takes which prepares images, without the images."""

@@ -16,7 +16,7 @@ import ssl_dc
 from helpers.settings import TINY, config_of
 from helpers.training import assert_same_files, trainer_of
 from ssl_dc.budget_control import AdaptiveControl
-from ssl_dc.calibration import calibrate
+from ssl_dc.calibration import _nearest, calibrate
 from ssl_dc.config.schema import BudgetConfig, budget_grid
 from ssl_dc.errors import ConfigError
 from ssl_dc.gating.base import gates_of
@@ -136,6 +136,34 @@ def test_calibration_brings_each_budget_to_its_cost(gating: dict[str, Any]) -> N
     assert paid == pytest.approx(list(trainer.budgets), abs=0.02)
     thresholds = gates_of(encoder)[0].thresholds.mean(dim=1)
     assert (thresholds[:-1] >= thresholds[1:]).all()
+
+
+@given(
+    jumps=st.lists(st.floats(-8, 8), min_size=1, max_size=30, unique=True),
+    highest=st.floats(-9, 9),
+    about=st.floats(-9, 9),
+    budget=st.floats(0.0, 1.0),
+)
+def test_the_nearest_cost_is_found_though_it_falls_in_jumps(
+    jumps: list[float], highest: float, about: float, budget: float
+) -> None:
+    """As with prefix, whose cost falls by whole channels: no cost beside the budget is left out."""
+    calls: list[float] = []
+
+    def cost_at(threshold: float) -> float:
+        calls.append(threshold)
+        return sum(jump > threshold for jump in jumps) / len(jumps)
+
+    about = min(about, highest)
+    threshold, paid = _nearest(cost_at, budget, about, highest)
+    assert threshold <= highest
+    assert paid == cost_at(threshold)
+    edges = sorted({-16.0, *jumps, highest})
+    gaps = [after - before for before, after in pairwise(edges)]
+    if min(gaps, default=1) > 0.01:  # the narrowest place that all steps are sure to find
+        reachable = {sum(jump > at for jump in jumps) / len(jumps) for at in [*jumps, -16.0, highest] if at <= highest}
+        assert abs(paid - budget) <= min(abs(each - budget) for each in reachable) + 1e-4
+    assert len(calls) <= 33
 
 
 def test_a_run_for_many_budgets_is_loaded_dialled_and_resumed(tmp_path: Path) -> None:
