@@ -22,8 +22,8 @@ CALIBRATION_IMAGES = 1024
 def calibrate(encoder: Encoder, batches: Sequence[Tensor], cost: CostModel, budgets: Sequence[float]) -> list[float]:
     """Set the thresholds of all gates so that images cost each budget on average in evaluation mode.
 
-    The cost falls as a threshold rises. An eighth of the images finds about where the threshold is, by bisection. All of them
-    find it from there.
+    The cost falls as a threshold rises. An eighth of the images finds about where the threshold is, by bisection. All find
+    it from there.
 
     Args:
         encoder: The thresholds of its gates are set.
@@ -64,7 +64,7 @@ def _bisected(cost_at: Callable[[float], float], budget: float, low: float, high
 
 
 def _nearest(cost_at: Callable[[float], float], budget: float, about: float, highest: float) -> tuple[float, float]:
-    """The threshold up to ``highest`` that comes nearest to the budget, and its cost. It is looked for from ``about`` on."""
+    """The threshold up to ``highest`` that comes nearest to the budget, and its cost. It is sought from ``about`` on."""
     tried: dict[float, float] = {}
     threshold, step = about, _STEP
     while len(tried) < _MOST and threshold not in tried:
