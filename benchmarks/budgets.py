@@ -226,7 +226,7 @@ def resume_points(folder: Path, settings: dict[str, Any]) -> CheckpointStore:
     record = folder / "settings.json"
     text = json.dumps({key: value for key, value in settings.items() if key != "data.root"}, indent=1)
     if record.exists() and record.read_text() != text:
-        raise SystemExit(f"{folder} holds a training with other settings: those of {record.name}. Use these, or delete it")
+        raise SystemExit(f"{folder} holds a training with other settings ({record.name}): use these, or delete the folder")
     record.write_text(text)
     return CheckpointStore(folder)
 

@@ -1,4 +1,4 @@
-/* Convolutions that pick outputs: as rows, or packed as columns, whichever is faster for this image. */
+/* Convolutions that pick outputs: as rows, packed as columns, or some as each, whichever is fastest for this image. */
 #ifndef SSL_DC_PICKED_H
 #define SSL_DC_PICKED_H
 
