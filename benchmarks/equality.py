@@ -1,6 +1,7 @@
 """Compares the executor with the reference gated route on held-out images: features, decisions, kNN-1 and linear accuracy.
 
-python benchmarks/equality.py RUN [--images 1000] [--budget 0.1 0.5] [--precision int8 [--leave-out fine ...]]
+python benchmarks/equality.py RUN [--images 1000] [--budget 0.1 0.5] [--precision bf16]
+python benchmarks/equality.py RUN [--images 1000] [--budget 0.1 0.5] --precision int8 [--leave-out fine ...]
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--images", type=int, default=1000, help="held-out images")
     parser.add_argument("--train-images", type=int, help="images that the accuracies are learnt from; by default all")
-    parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "bf16", "int8"), default="float32")
     parts = [part.name for part in fields(Recipe) if part.default is True]
     parser.add_argument("--leave-out", choices=parts, action="append", default=[], help="a part of the int8 recipe")
     parser.add_argument("--budget", type=float, nargs="+", help="of a run for many budgets; by default its usual one")
@@ -47,7 +48,7 @@ def main() -> None:
     if options.precision == "int8":
         executor = in_int8(model, replace(usual_here(), **dict.fromkeys(options.leave_out, False)))
     else:
-        executor = model.compile_gated()
+        executor = model.compile_gated(precision=options.precision)
     parts_of_data = {
         "train": sample(splits.evaluation_train, options.train_images),
         "test": sample(splits.test, options.images),

@@ -1,12 +1,13 @@
 """Measures which share of the speed-up that the MACs promise the executor reaches, for a ResNet-18 of width 64.
 
-    python benchmarks/gated_speed.py --images DIR --rates RUN --rates RUN ... [--precision int8] [--json FILE]
+    python benchmarks/gated_speed.py --images DIR --rates RUN --rates RUN ... [--precision bf16] [--json FILE]
 
 Speed-ups are over the fastest dense way in the same precision, with whose MACs the promise compares. Sizes are 224,
 96 and 32 px. Weights are random, which does not change the time. Each gate is a real one with random weights, and its time
 counts. Its threshold is set so that, over the images, as many channels are open as in the same block of a trained run
 (``--rates``), or the same share in every block (the sweep). Masks differ from image to image. All ways take turns, and each
-call uses another image. Ratios are medians over calls.
+call uses another image. Ratios are medians over calls. With ``--ways`` only the named dense ways are timed beside the
+gated ones: batches of large images take minutes otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -24,13 +25,15 @@ from torch import Tensor
 
 import ssl_dc
 from ssl_dc.assemble import build_network
-from ssl_dc.bench.runtimes import RUNTIMES, DenseNetwork, Unavailable, runtime_or_reason
+from ssl_dc.bench.runtimes import RUNTIMES, DenseNetwork, Precision, Unavailable, runtime_or_reason
 from ssl_dc.bench.timing import in_turns
 from ssl_dc.config import resolve, uniform_layer
 from ssl_dc.gating.base import Gate
 
 SIZES = {224: "imagenet", 96: "imagenet", 32: "cifar"}
 """The stem for each side of the images."""
+MASKED = "masked"
+"""The way that computes all channels and masks them."""
 SWEEP = {224: (0.14, 0.31, 0.48), 96: (0.14, 0.31, 0.48), 32: (0.20, 0.35, 0.50)}
 """Open share of every block's channels, for cost ratios of about 0.2, 0.35 and 0.5."""
 
@@ -103,21 +106,17 @@ def measure(
     batch: int,
     threads: int,
     seconds: float,
-    precision: Literal["float32", "int8"],
+    precision: Precision,
+    chosen: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Time every way of a precision at one image size; the rows of the table.
-
-    In float32 all dense ways are timed. In int8 onnxruntime in float32 stands for those that are slower.
-    """
+    """Time the gated ways of a precision and the chosen others at one image size; the rows of the table."""
     torch.set_num_threads(threads)
     model = network(size, images)
     batches = list(images.split(batch))
     batches = [some for some in batches if len(some) == batch]
     ways: dict[str, Any] = {}
     dense = DenseNetwork(model, lambda: images)
-    for name, runtime in RUNTIMES.items():
-        if precision == "int8" and runtime.precision != "int8" and name != "onnxruntime":
-            continue
+    for name in (name for name in chosen if name != MASKED):
         run = runtime_or_reason(name, dense, batches[0], threads)
         if isinstance(run, Unavailable):
             print(f"not measured: {name}: {run.reason}")
@@ -127,13 +126,13 @@ def measure(
     masked = None
     for name, rates in all_rates.items():
         gated = with_rates(model, rates, images)
-        calibration = {} if precision == "float32" else {"precision": precision, "calibration": images}
-        executor = gated.compile_gated(threads=threads, **calibration)
+        calibration = {"calibration": images} if precision == "int8" else {}
+        executor = gated.compile_gated(threads=threads, precision=precision, **calibration)
         ratios[f"gated: {name}"] = float(executor(images).ratio.mean())
         ways[f"gated: {name}"] = lambda x, executor=executor: executor(x).features
         masked = masked or gated
-    if precision == "float32":
-        ways["masked"] = lambda x: masked.gated(x).features
+    if MASKED in chosen:
+        ways[MASKED] = lambda x: masked.gated(x).features
     times = in_turns(
         {name: lambda number, way=way: way(batches[number % len(batches)]) for name, way in ways.items()}, seconds=seconds
     )
@@ -157,6 +156,17 @@ def measure(
     ]
 
 
+def usual_ways(precision: Precision) -> list[str]:
+    """What the gated ways are timed beside.
+
+    In float32 these are all dense ways in it, and the masked network as it was trained. In int8 and bf16 onnxruntime in
+    float32 stands for those that are slower.
+    """
+    if precision == "float32":
+        return [*(name for name, runtime in RUNTIMES.items() if runtime.precision == precision), MASKED]
+    return [name for name, runtime in RUNTIMES.items() if runtime.precision == precision or name == "onnxruntime"]
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows of a table in Markdown."""
     for row in rows:
@@ -175,7 +185,13 @@ def main() -> None:
     parser.add_argument(
         "--rates", type=Path, action="append", default=[], help="A trained run of a ResNet-18; can be given several times."
     )
-    parser.add_argument("--precision", choices=("float32", "int8"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "bf16", "int8"), default="float32")
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        choices=(*RUNTIMES, MASKED),
+        help="Time only these beside the gated ones; one is dense in --precision.",
+    )
     parser.add_argument("--px", type=int, action="append", choices=tuple(SIZES))
     parser.add_argument("--batch", type=int, action="append")
     parser.add_argument("--threads", type=int, action="append")
@@ -183,6 +199,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    chosen = options.ways or usual_ways(options.precision)
+    if all(name == MASKED or RUNTIMES[name].precision != options.precision for name in chosen):
+        parser.error(f"--ways must name a dense way in {options.precision}")
     torch.set_grad_enabled(False)
     every = torch.get_num_threads()
     print("| px | batch | threads | way | median ms | p10 | p90 | over fastest dense | MACs ratio | promise | kept |")
@@ -194,7 +213,9 @@ def main() -> None:
         for batch in options.batch or (1,):
             for threads in options.threads or (every,):
                 sweep = {f"every block {rate:g}": [rate] * 8 for rate in SWEEP[size]}
-                some = measure(size, images, {**trained, **sweep}, batch, threads, options.seconds, options.precision)
+                some = measure(
+                    size, images, {**trained, **sweep}, batch, threads, options.seconds, options.precision, chosen
+                )
                 print_rows(some)
                 rows += some
     if options.json:

@@ -237,7 +237,9 @@ class Model(nn.Module):
         The weights are copied, in float32, to the CPU; the model stays where it is.
 
         With ``precision="int8"`` the network multiplies bytes, which is faster and less exact. What weights and activations
-        are like is measured on images, so this takes seconds, and up to minutes for large images.
+        are like is measured on images, so this takes seconds, and up to minutes for large images. With ``precision="bf16"``
+        weights and values are rounded to bf16, and nothing is measured. Without instructions for it that is slower than
+        float32, and a :class:`ssl_dc.SlowerWarning` says so.
 
         Args:
             budget: What images may cost where a call names no budget, as a share of the dense cost in (0, 1]. By default
@@ -245,7 +247,7 @@ class Model(nn.Module):
             threads: How many threads work at once; by default as many as torch uses.
             backend: ``native`` (compiled on first use by the machine's C compiler), ``torch`` (slower, float32 only), or
                 ``auto``: native where that can be had.
-            precision: ``float32`` or ``int8``.
+            precision: ``float32``, ``bf16`` or ``int8``.
             calibration: For int8: training images (n, 3, H, W), each as :attr:`transform` gives it. By default 256 training
                 images of the config's data set.
 
@@ -318,19 +320,20 @@ class Model(nn.Module):
     ) -> Executor:
         from ssl_dc.compiled.backends import choose
         from ssl_dc.compiled.executor import compiled
-        from ssl_dc.compiled.precisions import FLOAT32
+        from ssl_dc.compiled.precisions import INT8
 
         choose(backend, precision)
-        if precision == FLOAT32 and calibration is not None:
-            raise ValueError("calibration images are for int8; float32 takes none")
-        if precision != FLOAT32 and calibration is None:
+        if precision != INT8 and calibration is not None:
+            raise ValueError(f"calibration images are for int8; {precision} takes none")
+        if precision == INT8 and calibration is None:
             from ssl_dc.training_images import INT8_IMAGES, training_images
 
             calibration = training_images(self.config, self.transform, INT8_IMAGES)
         if calibration is not None:
             check_images(calibration, (torch.float32, self.dtype))
             calibration = calibration.to("cpu", torch.float32)
-        return compiled(self._on_the_cpu(route), route, threads=threads, backend=backend, calibration=calibration)
+        backbone = self._on_the_cpu(route)
+        return compiled(backbone, route, threads=threads, backend=backend, precision=precision, calibration=calibration)
 
     def _on_the_cpu(self, route: Route) -> Backbone:
         """The backbone of a route in float32 on the CPU: itself if it is that already, else a copy."""

@@ -1,7 +1,7 @@
 """Measures how much time the gates save.
 
 The dense route runs in every runtime and precision there is, the gated route as training runs it and in the executor, in
-float32 and int8.
+float32, bf16 and int8.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_dc.bench.runtimes import RUNTIMES, DenseNetwork, Precision, Run, Unavailable, runtime_or_reason
+from ssl_dc.bench.runtimes import RUNTIMES, DenseNetwork, Precision, Run, Unavailable, need_bf16, runtime_or_reason
 from ssl_dc.bench.timing import Times, Timing, in_turns
 from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.precisions import BF16
 from ssl_dc.compiled.torch_threads import torch_threads
 from ssl_dc.errors import SslDcError
 from ssl_dc.evaluation.report import Report, ReportTable
 
 MASKED = "gated: masked"
 EXECUTOR = "gated: executor"
+BF16_EXECUTOR = "gated: executor-bf16"
 INT8_EXECUTOR = "gated: executor-int8"
-EXECUTORS = (EXECUTOR, INT8_EXECUTOR)
+EXECUTORS = (EXECUTOR, BF16_EXECUTOR, INT8_EXECUTOR)
 DENSE_EXECUTOR = "dense: executor"
 
 
@@ -172,6 +174,9 @@ def gated_executor(way: str, network: DenseNetwork, threads: int) -> Executor | 
     try:
         if way == INT8_EXECUTOR:
             return network.int8_gated.with_threads(threads)
+        if way == BF16_EXECUTOR:
+            need_bf16()
+            return network.model.compile_gated(threads=threads, precision=BF16)
     except SslDcError as error:
         return Unavailable(str(error))
     return network.model.compile_gated(threads=threads)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ssl_dc.compiled.executor import Executor
+from ssl_dc.compiled.kernel import multiplies_bf16
 from ssl_dc.compiled.plan_network import PlanNetwork
-from ssl_dc.errors import SslDcError
+from ssl_dc.errors import RunError, SslDcError
 from ssl_dc.export.int8_files import int8_onnx_bytes
 from ssl_dc.export.networks import dense_network
 from ssl_dc.export.onnx_files import onnx_bytes, session_of
@@ -142,6 +143,23 @@ def _executor(network: DenseNetwork, threads: int) -> Run:
     return lambda images: compiled(images).features
 
 
+def need_bf16() -> None:
+    """Refuse to measure bf16 where it is only float32 done in a slower way.
+
+    Raises:
+        RunError: If this processor has no instructions for bf16.
+    """
+    if not multiplies_bf16():
+        raise RunError("this processor has no instructions for bf16")
+
+
+def _bf16_executor(network: DenseNetwork, threads: int) -> Run:
+    """The same in bf16, where the processor has instructions for it."""
+    need_bf16()
+    compiled = network.model.compile_dense(threads=threads, precision="bf16")
+    return lambda images: compiled(images).features
+
+
 def _int8_executor(network: DenseNetwork, threads: int) -> Run:
     """The same in int8."""
     compiled = network.int8_dense.with_threads(threads)
@@ -156,6 +174,7 @@ RUNTIMES: Mapping[str, Runtime] = {
     "openvino": Runtime("float32", lambda network, threads: openvino_run(network.openvino, threads, "f32")),
     "executor": Runtime("float32", _executor),
     "openvino-bf16": Runtime("bf16", lambda network, threads: openvino_run(network.openvino, threads, "bf16")),
+    "executor-bf16": Runtime("bf16", _bf16_executor),
     "onnxruntime-int8": Runtime("int8", lambda network, threads: _of_session(network.int8_onnx, threads)),
     "openvino-int8": Runtime("int8", lambda network, threads: openvino_run(network.int8_openvino, threads, "f32")),
     "executor-int8": Runtime("int8", _int8_executor),

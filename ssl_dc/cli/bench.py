@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = (
     *("eager", "folded", "inductor", "onnxruntime", "openvino", "executor"),
-    *("openvino-bf16", "onnxruntime-int8", "openvino-int8", "executor-int8"),
+    *("openvino-bf16", "executor-bf16", "onnxruntime-int8", "openvino-int8", "executor-int8"),
 )
 """Kept here so that help does not import torch. A test compares them with the runtimes there are."""
 IMAGES_FOR_GATES = 8
@@ -114,7 +114,7 @@ def command(
     It measures the latency of single images, with one thread and with all, and the throughput of batches. The dense route
     runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, OpenVINO, the executor),
     and in int8 and bf16 where a runtime has them. The gated route runs as in training, where every channel is computed, and
-    in the executor in float32 and int8, which computes only the channels that the masks keep. All ways take turns.
+    in the executor in float32, bf16 and int8, which computes only the channels that the masks keep. All ways take turns.
     Speed-ups are over the fastest dense way in float32. Gates that cost more time than they save are listed. A last table
     has the accuracy of each way beside its time, and says which to deploy. Measure on a machine that does nothing else.
 
@@ -194,7 +194,7 @@ def _benchmark(
     network = DenseNetwork(model, lambda: training_images(model.config, model.transform, INT8_IMAGES))
     situations = [Situation(1, number) for number in dict.fromkeys(threads)]
     situations.append(Situation(batch, max(threads)))
-    gated = 3 if model.has_gates else 0  # as trained, and in the executor in float32 and int8
+    gated = 4 if model.has_gates else 0  # as trained, and in the executor in float32, bf16 and int8
     least = len(situations) * seconds_of(len(runtimes) + gated, seconds)
     accuracy = ", and measuring accuracy," if accuracy_images else ""
     click.echo(

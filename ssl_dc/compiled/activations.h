@@ -1,4 +1,4 @@
-/* The activations that the float32 kernel knows, as functions of vectors.
+/* The activations that the kernels for floats know, as functions of vectors.
  *
  * A NaN stays a NaN in each of them, as in torch.
  */
@@ -7,8 +7,6 @@
 
 /* The numbers of ACTIVATIONS in activations.py. */
 enum activation { NONE = 0, RELU = 1, GELU = 2, SILU = 3, HARDSWISH = 4, SIGMOID = 5, HARDSIGMOID = 6, RELU6 = 7 };
-
-typedef uint32_t uvec __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 
 INLINE vec all(float x) { return x - (vec){0}; }
 INLINE vec choose(ivec which, vec yes, vec no) { return (vec)((which & (ivec)yes) | (~which & (ivec)no)); }
@@ -81,5 +79,19 @@ ACTIVATION_FN(hardsigmoid)
 ACTIVATION_FN(relu6)
 static const activation_fn ACTIVATION_OF[] = {none_all, relu_all, gelu_all, silu_all, hardswish_all, sigmoid_all, hardsigmoid_all,
                                               relu6_all};
+
+/* y = activation(x), for n elements, up to a whole vector. x and y may be the same. */
+INLINE void activate_numbers(int activation, const Element *x, Element *y, int n) {
+    if (DEPTH == 1) {
+        ACTIVATION_OF[activation]((const float *)x, (float *)y, n);
+        return;
+    }
+    float numbers[VL];
+    for (int i = 0; i < n; i += VL) {
+        *(vec *)numbers = numbers_at(x + i);
+        ACTIVATION_OF[activation](numbers, numbers, VL);
+        put_numbers(y + i, *(vec *)numbers);
+    }
+}
 
 #endif

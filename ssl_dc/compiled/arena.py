@@ -21,8 +21,8 @@ from ssl_dc.errors import RunError
 LINE = 64
 """Bytes of a cache line. Every activation begins at the start of one."""
 CROWDED = 512
-"""Pixels of floats that would be a multiple of this many bytes apart get a line between them. Else the same channel of
-neighbouring pixels lies in few sets of the first cache level, and they displace each other."""
+"""Pixels of floats, or of halves of floats, that would be a multiple of this many bytes apart get a line between them.
+Else the same channel of neighbouring pixels lies in few sets of the first cache level, and they displace each other."""
 
 
 def shapes_of(plan: Plan, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -79,7 +79,7 @@ class Cells:
     """What an arena consists of: cells, each of which holds an element of a map.
 
     Attributes:
-        size: Bytes of a cell: 4 for a float, 1 for a code.
+        size: Bytes of a cell: 4 for a float, 2 for its upper half (bf16), 1 for a code.
         pixel: The channels of a pixel are padded to a multiple of this.
         image_pixel: The same for the images; None if these may stay planar, which is channel after channel.
         zeros: What stands for 0 in each value, where that is not 0.
@@ -191,7 +191,7 @@ class Arena:
             return (height + 2 * border) * (width + 2 * border), width + 2 * border, 1
         image_pixel = self._cells.image_pixel if value == self._input else None
         pixel = padded(channels, image_pixel or self._cells.pixel)
-        if self._cells.size == 4 and height * width > 1 and pixel * self._cells.size % CROWDED == 0:
+        if self._cells.size > 1 and height * width > 1 and pixel * self._cells.size % CROWDED == 0:
             pixel += LINE // self._cells.size
         return 1, (width + 2 * border) * pixel, pixel
 

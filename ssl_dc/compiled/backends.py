@@ -71,8 +71,8 @@ class Backend(Protocol):
         """A runner of a fused plan.
 
         Args:
-            plan: On the CPU, in one of the backend's precisions: float32, or an
-                :class:`ssl_dc.compiled.int8_plan.Int8Plan`.
+            plan: On the CPU, in one of the backend's precisions: float32, a
+                :class:`ssl_dc.compiled.bf16_plan.Bf16Plan` or an :class:`ssl_dc.compiled.int8_plan.Int8Plan`.
             threads: How many CPU threads work at once, at least 1.
 
         Raises:

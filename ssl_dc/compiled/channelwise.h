@@ -1,23 +1,6 @@
-/* Operations on pixels that do not convolve: sums, products, activations and layer norms. */
+/* Operations on pixels that do not convolve: sums, products and layer norms. */
 #ifndef SSL_DC_CHANNELWISE_H
 #define SSL_DC_CHANNELWISE_H
-
-INLINE const float *pixel_of(const Activation *a, const State *s, int64_t row, int column) {
-    return s->arena + a->offset + row * a->line + (int64_t)column * a->stride;
-}
-
-/* Channels of x that are present, padded to whole vectors. */
-static int present(const Op *op, const State *s) { return (count_of(s, op->in_site, op->x.channels) + VL - 1) / VL * VL; }
-
-/* y = activation(x), pixel by pixel; y may have other rows than x, as tokens have. */
-static void activate(const Op *op, const State *s, int member, int members) {
-    const int n = present(op, s);
-    int64_t from, to;
-    share((int64_t)op->y.height * op->y.width, member, members, &from, &to);
-    for (int64_t i = from; i < to; i++)
-        ACTIVATION_OF[op->activation](pixel_of(&op->x, s, i / op->x.width, (int)(i % op->x.width)),
-                                      (float *)pixel_of(&op->y, s, i / op->y.width, (int)(i % op->y.width)), n);
-}
 
 /* y = x + residual */
 static void add(const Op *op, const State *s, int member, int members) {

@@ -11,23 +11,23 @@
 /* The taps of the kept inputs of a convolution: first those in runs, then the others. So columns_tile has no nested short loops, whose
  * ends are hard to predict. */
 typedef struct {
-    int32_t *at;   /* for each tap: floats from the first tap of a pixel to it */
+    int32_t *at;   /* for each tap: elements from the first tap of a pixel to it */
     int32_t *from; /* for each run, and then for each other tap: bytes from the weights of a block of outputs to its weights */
     int runs, others;
     int64_t ahead; /* bytes from the weights of a run, or of another tap, to what is prefetched while it is computed; 0: nothing is */
 } Taps;
 
-/* Add the taps `first` to `last` of each input in `kept`, which have weights of `width` outputs, in runs. */
+/* Add the taps `first` to `last` of each lane of inputs in `kept`, which have weights of `width` outputs, in runs. */
 static void add_taps(Taps *t, const Op *op, const int32_t *kept, int inputs, int first, int last, int run, int width) {
     const int taps = op->kernel_h * op->kernel_w;
     for (int j = 0; j < inputs; j++)
         for (int tap = first; tap < last; tap++) {
-            if ((tap - first) % run == 0) *t->from++ = ((kept ? kept[j] : j) * taps + tap) * width * (int)sizeof(float);
-            *t->at++ = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + j * op->x.plane;
+            if ((tap - first) % run == 0) *t->from++ = ((kept ? kept[j] : j) * taps + tap) * width * DEPTH * (int)sizeof(Weight);
+            *t->at++ = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + j * op->x.plane * DEPTH;
         }
 }
 
-/* List the taps of the kept inputs (NULL: all), for a block of `width` outputs. at and from hold as many numbers as there are taps. */
+/* List the taps of the kept lanes of inputs (NULL: the first ones), for a block of `width` outputs. at and from hold as many numbers as there are taps. */
 static Taps list_taps(const Op *op, const int32_t *kept, int inputs, int width, int32_t *at, int32_t *from) {
     const int taps = op->kernel_h * op->kernel_w, whole = taps / RUN * RUN;
     Taps t = {at, from, 0, 0, 0};
@@ -39,48 +39,48 @@ static Taps list_taps(const Op *op, const int32_t *kept, int inputs, int width, 
 /* Sums are variables, not an array, so that they stay in registers. */
 #define EACH_PIXEL(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
 #define START(p)                                            \
-    const float *const x##p = x[p < P ? p : 0];             \
+    const Element *const x##p = x[p < P ? p : 0];           \
     vec a##p##_0 = *(const vec *)bias, a##p##_1, a##p##_2, a##p##_3; \
     if (V > 1) a##p##_1 = *(const vec *)(bias + VL);          \
     if (V > 2) a##p##_2 = *(const vec *)(bias + 2 * VL);      \
     if (V > 3) a##p##_3 = *(const vec *)(bias + 3 * VL);
 #define ADD_TO(sum, weights) \
     do {                     \
-        sum += xs * weights; \
+        ADD_PRODUCTS(sum, xs, weights); \
         HOLD(sum);           \
     } while (0)
 #define ADD_PIXEL(p)                       \
     if (p < P) {                           \
-        const float xs = x##p[tap];        \
+        const Broadcast xs = broadcast_at(x##p + tap); \
         ADD_TO(a##p##_0, w0);              \
         if (V > 1) ADD_TO(a##p##_1, w1);   \
         if (V > 2) ADD_TO(a##p##_2, w2);   \
         if (V > 3) ADD_TO(a##p##_3, w3);   \
     }
 #define WEIGHTS(v)                               \
-    vec w##v;                                    \
+    Operand w##v;                                \
     if (v < V) {                                 \
-        w##v = *(const vec *)(weights + v * VL); \
-        HOLD(w##v);                              \
+        w##v = operand_at(weights + v * VECTOR); \
+        HOLD_OPERAND(w##v);                      \
     }
 #define ADD_TAP(at, from)                                             \
     do {                                                              \
         const int64_t tap = (at);                                     \
-        const float *weights = (from);                                \
+        const Weight *weights = (from);                               \
         WEIGHTS(0) WEIGHTS(1) WEIGHTS(2) WEIGHTS(3) EACH_PIXEL(ADD_PIXEL) \
     } while (0)
 #define ADD_TAPS(TAPS, FETCH)                                                  \
     do {                                                                       \
-        const float *of = (const float *)((const char *)w + *from);            \
+        const Weight *of = (const Weight *)((const char *)w + *from);          \
         FETCH;                                                                 \
-        _Pragma("GCC unroll 4") for (int i = 0; i < TAPS; i++) ADD_TAP(at[i], of + i * V * VL); \
+        _Pragma("GCC unroll 4") for (int i = 0; i < TAPS; i++) ADD_TAP(at[i], of + i * V * VECTOR); \
     } while (0)
 #define FINISH_ONE(sum, p, v)                                   \
     do {                                                        \
         vec out = sum;                                          \
-        if (residual) out += *(const vec *)(residual[p] + v * VL); \
+        if (residual) out += numbers_at(residual[p] + v * VL); \
         if (relu) out = relu_vec(out);                          \
-        *(vec *)(y[p] + v * VL) = out;                          \
+        put_numbers(y[p] + v * VL, out);                         \
     } while (0)
 #define FINISH(p)                              \
     if (p < P) {                               \
@@ -93,12 +93,12 @@ static Taps list_taps(const Op *op, const int32_t *kept, int inputs, int width, 
 /* Prefetch so many vectors of weights. */
 INLINE void prefetch_weights(const char *from, const int vectors) {
 #pragma GCC unroll 16
-    for (int byte = 0; byte < vectors * VL * (int)sizeof(float); byte += 64) __builtin_prefetch(from + byte, 0, 2);
+    for (int byte = 0; byte < vectors * VECTOR * (int)sizeof(Weight); byte += 64) __builtin_prefetch(from + byte, 0, 2);
 }
 
-/* Computes V vectors of outputs of each of P pixels. w: the weights of the block of outputs: [input][tap][V vectors]. */
-INLINE void columns_tile(const int P, const int V, const float *const *x, const Taps *t, const float *w, const float *bias,
-                         float *const *y, const float *const *residual, int relu) {
+/* Computes V vectors of outputs of each of P pixels. w: the weights of the block of outputs: [lane of inputs][tap][V vectors]. */
+INLINE void columns_tile(const int P, const int V, const Element *const *x, const Taps *t, const Weight *w, const float *bias,
+                         Element *const *y, const Element *const *residual, int relu) {
     EACH_PIXEL(START)
     const int32_t *at = t->at, *from = t->from, *end = from + t->runs, *last = end + t->others;
     if (t->ahead) {
@@ -110,11 +110,11 @@ INLINE void columns_tile(const int P, const int V, const float *const *x, const 
     EACH_PIXEL(FINISH)
 }
 
-typedef void (*columns_fn)(const float *const *, const Taps *, const float *, const float *, float *const *, const float *const *,
-                           int);
+typedef void (*columns_fn)(const Element *const *, const Taps *, const Weight *, const float *, Element *const *,
+                           const Element *const *, int);
 #define COLUMNS_FN(P, V)                                                                                                  \
-    static void columns_##P##_##V(const float *const *x, const Taps *t, const float *w, const float *bias, float *const *y, \
-                                  const float *const *residual, int relu) {                                               \
+    static void columns_##P##_##V(const Element *const *x, const Taps *t, const Weight *w, const float *bias,             \
+                                  Element *const *y, const Element *const *residual, int relu) {                          \
         columns_tile(P, V, x, t, w, bias, y, residual, relu);                                                             \
     }
 #if NV == 4
@@ -153,50 +153,64 @@ static int pixels_at_once(int vectors) { return 2 * vectors <= NV ? MOST_PIXELS 
 /* The function that computes this many pixels, or, with more than CP, as many as pixels_at_once. */
 static columns_fn columns_of(int pixels, int vectors) { return COLUMNS_OF[pixels > CP ? 0 : pixels][vectors]; }
 
-/* The weights of a convolution that computes n outputs, as columns. */
+/* The weights of a convolution, as columns: [block of outputs][lane of inputs][tap][output of the block]. */
 typedef struct {
-    const float *weight, *bias;
-    int outputs;
+    const Weight *weight;
+    const float *bias;
+    int first, outputs;  /* which of the outputs of y these are */
+    int written;         /* so many are written: zeros after those that there are */
+    int lanes;           /* lanes of inputs that there are weights of */
+    const int32_t *kept; /* those that are used; NULL: all */
+    int used;
 } Block;
 
+/* The weights of a convolution that computes all outputs, from all inputs or, with lanes of one input, from kept ones. */
+INLINE Block all_outputs(const Op *op, const State *s) {
+    const int lanes = (op->x.channels + DEPTH - 1) / DEPTH;
+    return (Block){op->weight, op->bias, 0, op->y.channels, op->y.channels, lanes, kept_of(s, op->in_site),
+                   count_of(s, op->in_site, lanes)};
+}
+
 /* Where so few weights are used, all blocks of a tile are computed before the next tile: the weights stay in the cache, and a pixel is
- * read and written once. Counted in weights. */
+ * read and written once. Counted in lanes of weights. */
 #define NEAR_WEIGHTS 32768
 
 static void columns(const Op *op, const State *s, int member, int members, Block of) {
-    const int32_t *kept = kept_of(s, op->in_site);
-    const int inputs = count_of(s, op->in_site, op->x.channels), taps = op->kernel_h * op->kernel_w;
-    int32_t at[inputs * taps + 1], from[inputs * taps + 1]; /* an array of C has an element, though no input may be kept */
+    const int taps = op->kernel_h * op->kernel_w;
+    int32_t at[of.used * taps + 1], from[of.used * taps + 1]; /* an array of C has an element, though no input may be kept */
     Taps list = {0};
     int vectors = (of.outputs + VL - 1) / VL, blocks = (vectors + NV - 1) / NV, pixels = op->y.height * op->y.width;
-    int64_t length = (int64_t)op->x.channels * taps;
+    const int64_t length = (int64_t)of.lanes * taps, used = (int64_t)of.used * taps * vectors * VL;
     int relu = op->activation == RELU, most = pixels_at_once(vectors), listed = 0;
     int64_t tiles = ((int64_t)pixels + most - 1) / most;
-    Part part = part_of(op, tiles, blocks, (int64_t)inputs * taps * vectors * VL, member, members);
-    const int near = vectors % NV == 0 && (int64_t)inputs * taps * vectors * VL <= NEAR_WEIGHTS;
-    const float *x[MOST_PIXELS], *residual[MOST_PIXELS], *at_block[MOST_PIXELS];
-    float *y[MOST_PIXELS], *to[MOST_PIXELS];
+    Part part = part_of(op, tiles, blocks, used * DEPTH, member, members);
+    const int near = vectors % NV == 0 && used <= NEAR_WEIGHTS;
+    const Element *x[MOST_PIXELS], *residual[MOST_PIXELS], *at_block[MOST_PIXELS];
+    Element *y[MOST_PIXELS], *to[MOST_PIXELS];
     int64_t latest = -1;
     for (int64_t item = part.first_item; item < part.last_item; item++) {
         const int64_t tile = part.first_tile + (near ? item / blocks : item % part.tiles);
         const int first = (int)(near ? item % blocks : item / part.tiles) * NV, here = vectors - first < NV ? vectors - first : NV;
         const int pixel = (int)tile * most, left = pixels - pixel < most ? pixels - pixel : most;
-        if (here != listed) list = list_taps(op, kept, inputs, here * VL, at, from), listed = here;
+        if (here != listed) list = list_taps(op, of.kept, of.used, here * VL, at, from), listed = here;
         if (tile != latest) {
             pixels_at(op, s, most, pixel, x, y);
             if (op->has_residual) residuals_at(op, s, most, pixel, 0, residual);
             latest = tile;
         }
-        for (int p = 0; p < most; p++) to[p] = y[p] + first * VL;
+        for (int p = 0; p < most; p++) to[p] = y[p] + of.first + first * VL;
         if (op->has_residual)
-            for (int p = 0; p < most; p++) at_block[p] = residual[p] + first * VL;
+            for (int p = 0; p < most; p++) at_block[p] = residual[p] + of.first + first * VL;
         /* the kept weights of the next block are scattered: prefetch them while the first tile of this one is computed */
-        const int fetches = kept && !near && item % part.tiles == 0 && first + NV < vectors;
-        list.ahead = fetches ? NV * VL * length * (int64_t)sizeof(float) : 0;
-        columns_of(left, here)(x, &list, of.weight + first * VL * length, of.bias + first * VL, to,
+        const int fetches = of.kept && !near && item % part.tiles == 0 && first + NV < vectors;
+        list.ahead = fetches ? NV * VECTOR * length * (int64_t)sizeof(Weight) : 0;
+        columns_of(left, here)(x, &list, of.weight + first * VECTOR * length, of.bias + first * VL, to,
                                op->has_residual ? at_block : NULL, relu);
         if (op->activation > RELU)
-            for (int p = 0; p < left; p++) ACTIVATION_OF[op->activation](to[p], to[p], here * VL);
+            for (int p = 0; p < left; p++) activate_numbers(op->activation, to[p], to[p], here * VL);
+        if (first + here == vectors)
+            for (int i = here; (first + i) * VL < of.written; i++)
+                for (int p = 0; p < left; p++) put_numbers(to[p] + i * VL, (vec){0});
     }
 }
 

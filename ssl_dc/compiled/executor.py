@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,18 +15,18 @@ from torch import Tensor, nn
 
 from ssl_dc.backbones.base import Backbone, Masks
 from ssl_dc.compiled.backends import AUTO, choose
+from ssl_dc.compiled.bf16_plan import in_bf16
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.int8_plan import Int8Plan
-from ssl_dc.compiled.kernel import largest_weight
+from ssl_dc.compiled.kernel import largest_weight, multiplies_bf16
 from ssl_dc.compiled.plan import Plan
-from ssl_dc.compiled.precisions import FLOAT32, INT8
+from ssl_dc.compiled.precisions import BF16, FLOAT32, INT8
 from ssl_dc.compiled.quantise import USUAL, Recipe, budgets_of, quantise
 from ssl_dc.compiled.steps.base import Step
 from ssl_dc.compiled.steps.gates import Decide, Dial, Mask
 from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.compiled.torch_threads import torch_threads
-from ssl_dc.errors import RunError
+from ssl_dc.errors import RunError, SlowerWarning
 from ssl_dc.gating.base import check_budgets, warn_beyond
 from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
 from ssl_dc.gating.sites import GateSite
@@ -79,14 +80,14 @@ class Executor:
     """A compiled plan. It can be pickled and copied if the gates and modules in the plan can.
 
     Args:
-        plan: A fused plan, in float32 or int8.
+        plan: A fused plan, in any precision.
         cost_model: Gives the cost of the network at an image size.
         threads: How many threads work at once; by default as many as torch uses.
         backend: A name of :data:`ssl_dc.compiled.backends.BACKENDS`, or ``auto`` for the first that is available.
 
     Attributes:
         threads: How many threads work at once.
-        precision: ``float32`` or ``int8``: in which the plan multiplies.
+        precision: ``float32``, ``bf16`` or ``int8``: in which the plan multiplies.
         backend: The name of the backend that runs the plan.
         why_torch: Why no faster backend is used; empty if the fastest is.
 
@@ -101,7 +102,7 @@ class Executor:
         self.threads = torch.get_num_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ValueError(f"threads must be a whole number, at least 1, not {threads!r}")
-        self.precision = INT8 if isinstance(plan, Int8Plan) else FLOAT32
+        self.precision = plan.precision
         chosen, passed_over = choose(backend, self.precision)
         self.backend = chosen.name
         self.why_torch = "; ".join(passed_over.values())
@@ -273,6 +274,7 @@ def compiled(
     *,
     threads: int | None = None,
     backend: str = AUTO,
+    precision: str = FLOAT32,
     calibration: Tensor | None = None,
 ) -> Executor:
     """One route of a backbone, compiled: norms are folded, and only what the masks keep is computed.
@@ -285,22 +287,35 @@ def compiled(
         route: The route.
         threads: How many threads work at once; by default as many as torch uses.
         backend: A name of :data:`ssl_dc.compiled.backends.BACKENDS`, or ``auto`` for the first that is available.
-        calibration: Training images (n, 3, H, W) on which the ranges of int8 are measured; None: compile in float32.
+        precision: ``float32``, ``bf16`` or ``int8``.
+        calibration: For int8: training images (n, 3, H, W) on which ranges are measured.
+
+    A :class:`ssl_dc.SlowerWarning` says so if this processor has no instructions for bf16.
 
     Raises:
-        ValueError: If the calibration images are none, or are not finite.
-        RunError: If the backbone cannot be traced, cannot be computed in int8, or the named backend is not available; with
+        ValueError: If there is no such precision, or int8 has no calibration images, or they are not finite.
+        RunError: If the backbone cannot be traced or computed in this precision, or the named backend is not available; with
             the reason.
     """
     _check(backbone)
-    choose(backend, FLOAT32 if calibration is None else INT8)  # the calibration takes seconds: refuse before
+    choose(backend, precision)  # the calibration takes seconds: refuse before
     plan = fuse(capture(backbone, route))
-    plan = _with_own_weights(plan, backbone) if calibration is None else _in_int8(plan, calibration)
+    if precision == INT8:
+        plan = _in_int8(plan, calibration)
+    elif precision == BF16:
+        plan = in_bf16(plan)
+        if not multiplies_bf16():
+            told = "this processor has no instructions for bf16, so precision='float32' is faster here"
+            warnings.warn(told, SlowerWarning, stacklevel=4)
+    else:
+        plan = _with_own_weights(plan, backbone)
     return Executor(plan, _without_memory(backbone).cost_model, threads=threads, backend=backend)
 
 
-def _in_int8(plan: Plan, calibration: Tensor) -> Plan:
+def _in_int8(plan: Plan, calibration: Tensor | None) -> Plan:
     """The plan in int8, calibrated at the budget of the route and at all others that the gates have thresholds for."""
+    if calibration is None:
+        raise ValueError("int8 needs images to be calibrated on")
     check_images(calibration, device="cpu")
     if not len(calibration) or not bool(calibration.isfinite().all()):
         raise ValueError("int8 is calibrated on at least one image, and on finite ones")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.precisions import INT8
 from ssl_dc.compiled.steps.layers import Conv
 
 LARGEST_CODE = 255
@@ -103,6 +104,11 @@ class Int8Plan(Plan):
     """
 
     codes: Mapping[str, Code] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """Int8."""
+        return INT8
 
     @property
     def largest_weight(self) -> int:

@@ -145,10 +145,10 @@ class Kernel:
 
 
 def dot_product(library: ctypes.CDLL) -> str:
-    """The instructions by which the int8 kernel multiplies, such as ``avx512-vnni``; ``plain`` if it has none of its own.
+    """The instructions by which a kernel multiplies: ``avx512-vnni`` and the like; ``plain`` or ``float32`` if it has none.
 
     Args:
-        library: kernel_int8.c, compiled and loaded.
+        library: kernel_int8.c or kernel_bf16.c, compiled and loaded.
     """
     library.ssl_dc_dot.restype = c_char_p
     name: bytes = library.ssl_dc_dot()

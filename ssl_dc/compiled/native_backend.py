@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ssl_dc.compiled.bf16_layout import Bf16Weights
+from ssl_dc.compiled.bf16_program import Bf16Program
 from ssl_dc.compiled.int8_layout import Int8Weights
 from ssl_dc.compiled.int8_plan import Int8Plan
 from ssl_dc.compiled.int8_program import Int8Program
-from ssl_dc.compiled.kernel import int8_kernel, kernel
+from ssl_dc.compiled.kernel import bf16_kernel, int8_kernel, kernel
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.layout import Weights, without_weights
 from ssl_dc.compiled.native import NativeProgram
 from ssl_dc.compiled.plan import Plan
-from ssl_dc.compiled.precisions import FLOAT32, INT8
+from ssl_dc.compiled.precisions import BF16, FLOAT32, INT8
 from ssl_dc.errors import RunError
+
+_MADE_FOR: dict[str, tuple[type[Weights], type[NativeProgram]]] = {
+    FLOAT32: (Weights, NativeProgram),
+    BF16: (Bf16Weights, Bf16Program),
+    INT8: (Int8Weights, Int8Program),
+}
+"""How weights are laid out, and programs made, in each precision."""
 
 
 class NativeBackend:
-    """kernel.c and kernel_int8.c, compiled for this processor by the machine's own C compiler."""
+    """kernel.c, kernel_bf16.c and kernel_int8.c, compiled for this processor by the machine's own C compiler."""
 
     name = "native"
     device = "cpu"
-    precisions: tuple[str, ...] = (FLOAT32, INT8)
+    precisions: tuple[str, ...] = (FLOAT32, BF16, INT8)
 
     def unavailable(self) -> str:
         """Why there is no compiled kernel; empty if there is one."""
@@ -37,7 +46,9 @@ class NativeBackend:
         Raises:
             RunError: If there is no compiled kernel; with the reason.
         """
-        return NativeRunner(plan, int8_kernel(plan.largest_weight) if isinstance(plan, Int8Plan) else kernel(), threads)
+        if isinstance(plan, Int8Plan):
+            return NativeRunner(plan, int8_kernel(plan.largest_weight), threads)
+        return NativeRunner(plan, bf16_kernel() if plan.precision == BF16 else kernel(), threads)
 
 
 class NativeRunner:
@@ -54,9 +65,8 @@ class NativeRunner:
 
     def __init__(self, plan: Plan, kernel: Kernel, threads: int) -> None:
         self.plan = without_weights(plan)
-        int8 = isinstance(plan, Int8Plan)
-        self._weights = Int8Weights(plan, kernel) if int8 else Weights(plan, kernel)
-        self._make_program: type[NativeProgram] = Int8Program if int8 else NativeProgram
+        weights, self._make_program = _MADE_FOR[plan.precision]
+        self._weights = weights(plan, kernel)
         self._kernel, self._threads = kernel, threads
         self._programs: dict[tuple[int, int], NativeProgram] = {}
 

@@ -3,25 +3,26 @@
 #define SSL_DC_PICKED_H
 
 /* Pack the weights of the n kept outputs, which lie as rows, as columns, and their biases. The rest of the last vector are zeros. */
-static void pack_columns(const Op *op, const int32_t *kept, int n, int member, int members, float *weight, float *bias) {
-    const int taps = op->kernel_h * op->kernel_w, inputs = op->x.channels, depth = (inputs + VL - 1) / VL * VL;
+static void pack_columns(const Op *op, const int32_t *kept, int n, int member, int members, Weight *weight, float *bias) {
+    const int taps = op->kernel_h * op->kernel_w, lanes = (op->x.channels + DEPTH - 1) / DEPTH;
+    const int depth = (op->x.channels + VECTOR - 1) / VECTOR * VECTOR;
     const int vectors = (n + VL - 1) / VL;
     int64_t from, to;
     share((int64_t)vectors * taps, member, members, &from, &to);
     for (int64_t item = from; item < to; item++) {
         const int v = (int)item / taps, tap = (int)item % taps, first = v / NV * NV, width = vectors - first < NV ? vectors - first : NV;
-        float *w = weight + ((int64_t)first * inputs * taps + (int64_t)tap * width + v - first) * VL;
-        const float *row[VL];
+        Weight *w = weight + ((int64_t)first * lanes * taps + (int64_t)tap * width + v - first) * VECTOR;
+        const Weight *row[VL];
         for (int lane = 0; lane < VL; lane++) {
             const int j = v * VL + lane;
             row[lane] = j < n ? op->weight + ((int64_t)kept[j] * taps + tap) * depth : NULL;
             if (!tap) bias[j] = j < n ? op->bias[kept[j]] : 0;
         }
-        for (int i = 0; i < inputs; i += VL) {
-            vec block[VL];
-            for (int lane = 0; lane < VL; lane++) block[lane] = row[lane] ? *(const vec *)(row[lane] + i) : (vec){0};
+        for (int i = 0; i < lanes; i += VL) {
+            vec block[VL]; /* of lanes, whatever these hold */
+            for (int lane = 0; lane < VL; lane++) block[lane] = row[lane] ? *(const vec *)(row[lane] + i * DEPTH) : (vec){0};
             transpose(block);
-            for (int k = 0; k < VL && i + k < inputs; k++) *(vec *)(w + (int64_t)(i + k) * taps * width * VL) = block[k];
+            for (int k = 0; k < VL && i + k < lanes; k++) *(vec *)(w + (int64_t)(i + k) * taps * width * VECTOR) = block[k];
         }
     }
 }
@@ -32,7 +33,7 @@ static void pack_columns(const Op *op, const int32_t *kept, int n, int member, i
 #define SUM 20
 #define PACK 1
 static int64_t time_with(const Op *op, int n, int m) {
-    const int64_t length = (int64_t)op->x.channels * op->kernel_h * op->kernel_w, vectors = (m + VL - 1) / VL;
+    const int64_t length = (int64_t)((op->x.channels + DEPTH - 1) / DEPTH) * op->kernel_h * op->kernel_w, vectors = (m + VL - 1) / VL;
     const int64_t pixels = (int64_t)op->y.height * op->y.width;
     return (vectors * length * 11 / 10 + (n - m) * (length / VL * 5 / 4 + SUM)) * pixels + PACK * m * length;
 }
@@ -46,12 +47,15 @@ static int as_columns(const Op *op, int n) {
 static void columns_of_outputs(const Op *op, State *s, int member, Team *team) {
     const int n = s->count[op->out_site], m = as_columns(op, n);
     if (m) {
-        float *weight = s->scratch, *bias = weight + (int64_t)((m + VL - 1) / VL * VL) * op->x.channels * op->kernel_h * op->kernel_w;
+        const int lanes = (op->x.channels + DEPTH - 1) / DEPTH;
+        float *bias = s->scratch;
+        Weight *weight = (Weight *)(bias + (m + VL - 1) / VL * VL);
         pack_columns(op, kept_of(s, op->out_site), m, member, team->members, weight, bias);
         barrier(team);
-        columns(op, s, member, team->members, (Block){weight, bias, m});
+        const int written = m < n ? m : (n + VECTOR - 1) / VECTOR * VECTOR;
+        columns(op, s, member, team->members, (Block){weight, bias, 0, m, written, lanes, NULL, lanes});
     }
-    if (m < n) rows(op, s, member, team->members, NULL, (op->x.channels + VL - 1) / VL * VL, m);
+    if (m < n) rows(op, s, member, team->members, NULL, (op->x.channels + VECTOR - 1) / VECTOR * VECTOR, m);
 }
 
 #endif

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ssl_dc.compiled.precisions import FLOAT32
 from ssl_dc.compiled.steps.base import Step
 from ssl_dc.compiled.steps.gates import Decide, Dial
 from ssl_dc.gating.sites import GateSite
@@ -24,6 +25,11 @@ class Plan:
     steps: tuple[Step, ...]
     output: str
     input: str = "images"
+
+    @property
+    def precision(self) -> str:
+        """In which a kernel multiplies when it runs the plan, from :mod:`ssl_dc.compiled.precisions`."""
+        return FLOAT32
 
     @property
     def sites(self) -> list[GateSite]:

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from ssl_dc.compiled.activations import RELU
 from ssl_dc.compiled.int8_plan import LARGEST_CODE, LARGEST_WEIGHT, Code, Int8Conv, Int8Plan
+from ssl_dc.compiled.known_steps import refuse_unknown_steps
 from ssl_dc.compiled.observe import COLUMNS, Moments, Seen, multiplied, observed
 from ssl_dc.compiled.plan import Plan
+from ssl_dc.compiled.precisions import INT8
 from ssl_dc.compiled.rounding import compensated
 from ssl_dc.compiled.steps.base import Step
 from ssl_dc.compiled.steps.elementwise import Relu
 from ssl_dc.compiled.steps.gates import Decide
 from ssl_dc.compiled.steps.layers import Conv
-from ssl_dc.compiled.steps.pooling import MaxPool, Mean
+from ssl_dc.compiled.steps.pooling import MaxPool
 from ssl_dc.errors import RunError
 
 TAIL = 1e-4
@@ -71,8 +73,8 @@ def quantise(plan: Plan, images: Tensor, budgets: Sequence[float | None] = (None
     Raises:
         RunError: If a step cannot be computed in int8, or a weight is not finite.
     """
-    for step in plan.steps:
-        _check(step, plan)
+    faults = "a weight that is not finite, too many inputs, groups, or another activation than ReLU"
+    refuse_unknown_steps(plan, INT8, _multiplies, faults)
     seen = observed(plan, images, budgets)
     codes = _codes(plan, seen, recipe)
     moments = multiplied(plan, images, budgets, codes)
@@ -92,26 +94,11 @@ def budgets_of(plan: Plan) -> list[float | None]:
     return [None if plan.dial is None else plan.dial.budget, *(sorted(stored) if len(stored) > 1 else ())]
 
 
-def _check(step: Step, plan: Plan) -> None:
-    """Refuse a step that the int8 kernel cannot compute."""
-    known = isinstance(step, (Conv, MaxPool, Relu)) or (
-        isinstance(step, Mean) and step.output == plan.output and not step.keepdim
-    )
-    if isinstance(step, Decide):
-        known = step.rule is not None
-        what = f"the gate at {step.output}, which has no pooled rule"
-    elif isinstance(step, Conv):
-        faults = "a weight that is not finite, too many inputs, groups, or another activation than ReLU"
-        what = f"the layer {step.layer}, which has {faults}"
-        sums = step.weight[0].numel() * LARGEST_CODE * LARGEST_WEIGHT
-        plain = step.groups == step.in_span == step.out_span == 1 and step.activation in (None, RELU)
-        known = plain and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
-    else:
-        known_ones = "convolutions, max-pools, ReLUs, gates and one mean at the end"
-        what = f"the step {step.output!r} ({type(step).__name__}); it knows the steps of ResNets, {known_ones}"
-    picked = any(isinstance(maker, Conv) and maker.out_site for value in step.inputs for maker in plan.makers(value))
-    if not known or (picked and not isinstance(step, Conv)):
-        raise RunError(f"int8 cannot compute {what}; use precision='float32'")
+def _multiplies(step: Conv) -> bool:
+    """Whether the int8 kernel can compute a convolution."""
+    sums = step.weight[0].numel() * LARGEST_CODE * LARGEST_WEIGHT
+    plain = step.groups == step.in_span == step.out_span == 1 and step.activation in (None, RELU)
+    return plain and sums < 2**31 and bool(step.weight.isfinite().all() and step.bias.isfinite().all())
 
 
 def _codes(plan: Plan, seen: Mapping[str, Seen], recipe: Recipe) -> dict[str, Code]:

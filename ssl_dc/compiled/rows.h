@@ -3,7 +3,7 @@
 #define SSL_DC_ROWS_H
 
 typedef struct {
-    const int32_t *at; /* for each vector of the weights of an output: floats from the first tap of a pixel to what it is multiplied with */
+    const int32_t *at; /* for each vector of the weights of an output: elements from the first tap of a pixel to what it is multiplied with */
     int steps, activation;
 } Rows;
 
@@ -11,25 +11,25 @@ typedef struct {
 #define MAX_PIXELS 8
 
 /* Computes R outputs of each of P pixels. x points to the first tap of each pixel, w to R rows of weights. */
-INLINE void rows_tile(const int P, const int R, const float *const *x, const float *const *w, const float *bias, const Rows *c,
-                      float *const *y) {
+INLINE void rows_tile(const int P, const int R, const Element *const *x, const Weight *const *w, const float *bias, const Rows *c,
+                      Element *const *y) {
     vec acc[MAX_ROWS * MAX_PIXELS];
 #pragma GCC unroll 32
     for (int i = 0; i < P * R; i++) acc[i] = (vec){0};
     for (int step = 0; step < c->steps; step++) {
         const int64_t at = c->at[step];
-        vec wv[MAX_ROWS];
+        Operand wv[MAX_ROWS];
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
-            wv[r] = *(const vec *)(w[r] + step * VL);
-            HOLD(wv[r]);
+            wv[r] = operand_at(w[r] + step * VECTOR);
+            HOLD_OPERAND(wv[r]);
         }
 #pragma GCC unroll 8
         for (int p = 0; p < P; p++) {
-            vec xv = *(const vec *)(x[p] + at);
-            HOLD(xv);
+            Operand xv = operand_at(x[p] + at);
+            HOLD_OPERAND(xv);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++) acc[p * R + r] += xv * wv[r];
+            for (int r = 0; r < R; r++) ADD_PRODUCTS(acc[p * R + r], xv, wv[r]);
         }
     }
     float sums[MAX_ROWS * MAX_PIXELS + VL];
@@ -48,14 +48,14 @@ INLINE void rows_tile(const int P, const int R, const float *const *x, const flo
 #pragma GCC unroll 8
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) y[p][r] = sums[p * R + r];
+        for (int r = 0; r < R; r++) y[p][r] = element_of(sums[p * R + r]);
 }
 
-typedef void (*rows_fn)(const float *const *, const float *const *, const float *, const Rows *, float *const *);
-#define ROWS_FN(P, R)                                                                                            \
-    static void rows_##P##_##R(const float *const *x, const float *const *w, const float *bias, const Rows *c, \
-                               float *const *y) {                                                              \
-        rows_tile(P, R, x, w, bias, c, y);                                                                     \
+typedef void (*rows_fn)(const Element *const *, const Weight *const *, const float *, const Rows *, Element *const *);
+#define ROWS_FN(P, R)                                                                                                \
+    static void rows_##P##_##R(const Element *const *x, const Weight *const *w, const float *bias, const Rows *c, \
+                               Element *const *y) {                                                               \
+        rows_tile(P, R, x, w, bias, c, y);                                                                         \
     }
 /* How many pixels are computed at once with a number of rows, so that sums and operands stay in registers. ROWS_OF holds the
  * function for one row less, then the one for that number of rows. */
@@ -70,6 +70,11 @@ static const rows_fn ROWS_OF[][2] = {{0, 0},
                                      {rows_6_3, rows_6_4},
                                      {rows_5_4, rows_5_5},
                                      {rows_4_5, rows_4_6}};
+#elif SPLIT_OPERANDS
+#define ROWS_AT_ONCE 2
+ROWS_FN(4, 2) ROWS_FN(4, 1)
+static const int PIXELS_WITH[] = {0, 4, 4};
+static const rows_fn ROWS_OF[][2] = {{0, 0}, {0, rows_4_1}, {rows_4_1, rows_4_2}};
 #else
 #define ROWS_AT_ONCE 3
 ROWS_FN(3, 3) ROWS_FN(3, 2) ROWS_FN(4, 2) ROWS_FN(4, 1)
@@ -85,23 +90,25 @@ static int passes(int n) {
     return (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
 }
 
-/* Compute the kept outputs but the first `skipped`. packed: weights of `depth` inputs, with all outputs; NULL: the weights of op. */
-static void rows(const Op *op, const State *s, int member, int members, const float *packed, int depth, int skipped) {
+/* Compute the kept outputs but the first `skipped`. packed: weights of `depth` inputs, a multiple of VECTOR, with all outputs; NULL: the weights of op. */
+static void rows(const Op *op, const State *s, int member, int members, const Weight *packed, int depth, int skipped) {
     const int taps = op->kernel_h * op->kernel_w;
-    int32_t at[taps * depth / VL + 1]; /* an array of C has an element, though no input may be kept */
-    const Rows c = {at, taps * depth / VL, op->activation};
+    int32_t at[taps * depth / VECTOR + 1]; /* an array of C has an element, though no input may be kept */
+    const Rows c = {at, taps * depth / VECTOR, op->activation};
     for (int tap = 0, step = 0; tap < taps; tap++)
-        for (int i = 0; i < depth; i += VL) at[step++] = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + i;
+        for (int i = 0; i < depth; i += VECTOR) at[step++] = tap / op->kernel_w * op->x.line + tap % op->kernel_w * op->x.stride + i;
     const int32_t *kept = kept_of(s, op->out_site);
-    int n = count_of(s, op->out_site, op->y.channels) - skipped, padded = (n + VL - 1) / VL * VL;
+    int n = count_of(s, op->out_site, op->y.channels) - skipped, padded = (skipped + n + VECTOR - 1) / VECTOR * VECTOR - skipped;
     if (!n) return;
     if (kept) kept += skipped;
     int64_t length = (int64_t)taps * depth;
     int64_t blocks = passes(n);
     int most = (int)((n + blocks - 1) / blocks), P = PIXELS_WITH[most];
     int64_t tiles = ((int64_t)op->y.height * op->y.width + P - 1) / P;
-    const float *x[MAX_PIXELS], *w[MAX_ROWS];
-    float *y[MAX_PIXELS], bias[MAX_ROWS];
+    const Element *x[MAX_PIXELS];
+    const Weight *w[MAX_ROWS];
+    Element *y[MAX_PIXELS];
+    float bias[MAX_ROWS];
     Part part = part_of(op, tiles, blocks, length * n, member, members);
     int64_t block = -1;
     int first = 0, last = 0;

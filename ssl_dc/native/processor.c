@@ -42,10 +42,13 @@ int ssl_dc_runs_here(void) {
 #ifdef __AVX512VNNI__
     if (!__builtin_cpu_supports("avx512vnni")) return 0;
 #endif
-#if defined(__AVXVNNI__) || defined(__AVX512FP16__) /* not every compiler knows these by name */
+#if defined(__AVXVNNI__) || defined(__AVX512FP16__) || defined(__AVX512BF16__) /* not every compiler knows these by name */
     unsigned a = 0, b = 0, c = 0, d = 0;
 #ifdef __AVXVNNI__
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 4 & 1)) return 0;
+#endif
+#ifdef __AVX512BF16__
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return 0;
 #endif
 #ifdef __AVX512FP16__
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 23 & 1)) return 0;
@@ -63,6 +66,9 @@ int ssl_dc_runs_here(void) {
 #endif
 #ifdef __ARM_FEATURE_MATMUL_INT8
     if (!(getauxval(AT_HWCAP2) >> 13 & 1)) return 0; /* HWCAP2_I8MM */
+#endif
+#ifdef __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+    if (!(getauxval(AT_HWCAP2) >> 14 & 1)) return 0; /* HWCAP2_BF16 */
 #endif
 #endif
     return 1;

@@ -291,4 +291,4 @@ def test_what_a_plan_takes_over() -> None:
 
 def test_int8_refuses_groups() -> None:
     with pytest.raises(ssl_dc.RunError, match=r"int8 cannot compute .*groups"):
-        compiled(Grouped().eval(), Route.GATED, calibration=images(2))
+        compiled(Grouped().eval(), Route.GATED, precision="int8", calibration=images(2))

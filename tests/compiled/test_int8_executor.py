@@ -204,7 +204,7 @@ def test_a_plan_with_larger_weights_gets_a_kernel_that_is_exact_for_them(monkeyp
 
 def test_weights_are_as_large_as_the_kernel_of_this_machine_multiplies_exactly() -> None:
     encoder = random_encoder()
-    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(2, 3, 32, 32))
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, precision="int8", calibration=torch.randn(2, 3, 32, 32))
     plan = executor._runner.whole_plan()
     assert isinstance(plan, Int8Plan)
     assert plan.largest_weight == largest_weight()
@@ -386,7 +386,7 @@ def test_the_mean_error_of_the_weights_is_corrected() -> None:
 
 def test_other_budgets_and_copies_need_no_new_calibration() -> None:
     encoder = random_encoder()
-    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(4, 3, 32, 32))
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, precision="int8", calibration=torch.randn(4, 3, 32, 32))
     images = torch.randn(3, 3, 32, 32)
     for other in (copy.deepcopy(executor), pickle.loads(pickle.dumps(executor)), executor.with_threads(2)):
         assert other.precision == "int8"
@@ -395,13 +395,16 @@ def test_other_budgets_and_copies_need_no_new_calibration() -> None:
     assert "int8, backend native" in repr(executor)
 
 
-def test_other_budgets_turn_the_gates() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.filterwarnings("ignore:this processor has no instructions for bf16:ssl_dc.errors.SlowerWarning")
+def test_other_budgets_turn_the_gates(precision: str) -> None:
     encoder = random_encoder()
     set_budgets(encoder, [0.2, 0.9], 0.9)
     for module in encoder.modules():
         if isinstance(module, Gate):
             module.thresholds[0] += 5
-    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(4, 3, 32, 32))
+    calibration = torch.randn(4, 3, 32, 32) if precision == "int8" else None
+    executor = compiled(encoder.backbone(Route.GATED), Route.GATED, precision=precision, calibration=calibration)
     images = torch.randn(3, 3, 32, 32)
     assert (executor(images, 0.2).ratio < executor(images, 0.9).ratio).all()
     assert torch.equal(executor(images).features, executor(images, 0.9).features)
@@ -438,7 +441,9 @@ def test_int8_is_close_to_float32_on_real_images() -> None:
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_what_is_not_finite_stays_so(value: float) -> None:
-    executor = compiled(random_encoder().backbone(Route.GATED), Route.GATED, calibration=torch.randn(2, 3, 32, 32))
+    executor = compiled(
+        random_encoder().backbone(Route.GATED), Route.GATED, precision="int8", calibration=torch.randn(2, 3, 32, 32)
+    )
     images = torch.randn(2, 3, 32, 32)
     images[0, 0, 3, 3] = value
     with pytest.warns(RuntimeWarning, match="of 2 images 1 holds NaN or infinity"):
@@ -449,8 +454,8 @@ def test_what_is_not_finite_stays_so(value: float) -> None:
 
 
 def test_unknown_precisions_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="there is no precision 'bf16'; choose one of float32, int8"):
-        digits_model().compile_gated(precision="bf16")
+    with pytest.raises(ValueError, match="there is no precision 'fp8'; choose one of float32, bf16, int8"):
+        digits_model().compile_gated(precision="fp8")
 
 
 def test_calibration_images_are_for_int8() -> None:
@@ -492,7 +497,7 @@ def test_torch_has_no_int8_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_network_that_int8_cannot_compute_is_refused(backbone: ssl_dc.Backbone, size: int, reason: str) -> None:
     with pytest.raises(RunError, match=reason):
-        compiled(backbone.eval(), Route.DENSE, calibration=torch.randn(1, 3, size, size))
+        compiled(backbone.eval(), Route.DENSE, precision="int8", calibration=torch.randn(1, 3, size, size))
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:
@@ -500,7 +505,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         encoder.backbone(Route.GATED).conv1.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(RunError, match="int8 cannot compute the layer conv1, which has a weight that is not finite"):
-        compiled(encoder.backbone(Route.GATED), Route.GATED, calibration=torch.randn(1, 3, 32, 32))
+        compiled(encoder.backbone(Route.GATED), Route.GATED, precision="int8", calibration=torch.randn(1, 3, 32, 32))
 
 
 def test_more_threads_than_one_image_needs() -> None:

@@ -16,13 +16,20 @@ import torch
 
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
-from ssl_dc.compiled.kernel import INT8
+from ssl_dc.compiled.kernel import BF16, INT8
 from ssl_dc.compiled.kernel_interface import Kernel
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.quantise import quantise
 from ssl_dc.native.library import KERNEL
 from ssl_dc.routes import Route
-from tests.helpers.compared_networks import Difference, Reference, difference_in_float32, difference_in_int8
+from tests.helpers.bf16_network import exact_in_bf16
+from tests.helpers.compared_networks import (
+    Difference,
+    Reference,
+    difference_in_bf16,
+    difference_in_float32,
+    difference_in_int8,
+)
 from tests.helpers.emulated_kernel import EmulatedKernel, Processor, built, missing
 from tests.helpers.kernels_with_flags import library_with
 from tests.helpers.random_networks import DrawnNetwork, drawn_network, drawn_resnet, grouped_network
@@ -30,7 +37,7 @@ from tests.helpers.random_networks import DrawnNetwork, drawn_network, drawn_res
 CASES = int(os.environ.get("SSL_DC_EMULATED_CASES", "60"))
 """Networks of the slow tests, for each processor and precision."""
 
-# ---- x86 in float32; for int8 see test_int8_executor.py ----
+# ---- x86 in float32; for bf16 and int8 see test_bf16_executor.py and test_int8_executor.py ----
 
 X86 = {"avx512": ("x86-64-v4", "avx512bw", 16), "avx2": ("x86-64-v3", "avx2", 8), "sse2": ("x86-64", "sse2", 4)}
 """For each kind of processor what the compiler is told, what /proc/cpuinfo must list, and the floats of a vector.
@@ -81,10 +88,10 @@ def test_many_networks_on_every_x86_processor(name: str) -> None:
 # ---- AArch64 ----
 
 AARCH64 = {
-    "no dot product": Processor("armv8-a", "cortex-a53", "plain"),
-    "dot product": Processor("armv8.2-a+dotprod", "neoverse-n1", "neon-dotprod"),
-    "i8mm": Processor("armv8.6-a", "max", "neon-i8mm"),
-    "sve": Processor("armv8.6-a+sve", "max", "neon-i8mm"),
+    "no dot product": Processor("armv8-a", "cortex-a53", "plain", "float32"),
+    "dot product": Processor("armv8.2-a+dotprod", "neoverse-n1", "neon-dotprod", "float32"),
+    "i8mm": Processor("armv8.6-a", "max", "neon-i8mm", "neon-bf16"),
+    "sve": Processor("armv8.6-a+sve", "max", "neon-i8mm", "neon-bf16"),
 }
 needs_emulator = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -97,13 +104,17 @@ def compare_emulated(case: DrawnNetwork, kernel: EmulatedKernel, file: str) -> l
         exact = quantise(plan, images[:1])
         answers = kernel.run(exact, images, case.threads)
         return [text for answer in answers for text in difference_in_int8(exact, images, *answer).wrong]
+    if file == BF16:
+        plan, images = exact_in_bf16(case)
+        answers = kernel.run(plan, images, case.threads)
+        return [text for answer in answers for text in difference_in_bf16(plan, images, *answer).wrong]
     answers = kernel.run(plan, images, case.threads)
     reference = Reference(encoder, case.route, images)
     return [text for answer in answers for text in difference_in_float32(plan, reference, *answer).wrong]
 
 
 @needs_emulator
-@pytest.mark.parametrize(("file", "name"), [(KERNEL, "no dot product"), (INT8, "dot product")])
+@pytest.mark.parametrize(("file", "name"), [(KERNEL, "no dot product"), (INT8, "dot product"), (BF16, "i8mm")])
 @torch.no_grad()
 def test_aarch64(file: str, name: str, tmp_path: Path) -> None:
     kernel = built(file, AARCH64[name], tmp_path, "-O1")
@@ -111,7 +122,7 @@ def test_aarch64(file: str, name: str, tmp_path: Path) -> None:
     case = DrawnNetwork(settings, seed=0, route=Route.GATED, shift=0.0, in_torch=False, shape=(2, 3, 12, 15), threads=2)
     assert compare_emulated(case, kernel, file) == []
     assert kernel.runs_on("cortex-a53") == (file == KERNEL)
-    if file == INT8:
+    if file != KERNEL:
         with pytest.raises(AssertionError, match=f"status {-signal.SIGILL}"):
             compare_emulated(case, replace(kernel, cpu="cortex-a53"), file)
 
@@ -119,7 +130,7 @@ def test_aarch64(file: str, name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @needs_emulator
-@pytest.mark.parametrize("file", [KERNEL, INT8])
+@pytest.mark.parametrize("file", [KERNEL, BF16, INT8])
 @pytest.mark.parametrize("name", AARCH64)
 @torch.no_grad()
 def test_many_networks_on_every_aarch64_processor(name: str, file: str, tmp_path: Path) -> None:

@@ -52,4 +52,4 @@ def test_a_static_network_and_int8_refuse_masks_of_positions(gating: str) -> Non
     with pytest.raises(RunError, match=r"positions: a mask of positions removes no channel and no branch"):
         make_static(plan, {site.name: torch.ones(site.channels) for site in plan.sites}, 0.5)
     with pytest.raises(RunError, match=r"int8 cannot compute the gate at .*positions, which has no pooled rule"):
-        compiled(backbone, Route.GATED, calibration=torch.randn(2, 3, 32, 32))
+        compiled(backbone, Route.GATED, precision="int8", calibration=torch.randn(2, 3, 32, 32))

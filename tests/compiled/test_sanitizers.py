@@ -24,7 +24,7 @@ SANITIZERS = {
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("file", ["kernel.c", "kernel_int8.c"])
+@pytest.mark.parametrize("file", ["kernel.c", "kernel_bf16.c", "kernel_int8.c"])
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
 def test_random_networks_give_no_report(sanitizer: str, file: str) -> None:
     flags, library = SANITIZERS[sanitizer]

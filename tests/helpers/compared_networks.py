@@ -1,4 +1,4 @@
-"""Compares what a kernel gives with the network in float64, or with the statement of int8."""
+"""Compares what a kernel gives with the network in float64, or with the statements of bf16 and int8."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import Tensor
 
 import ssl_dc
 from ssl_dc.backbones.base import GatePoint
+from ssl_dc.compiled.bf16_plan import Bf16Plan
 from ssl_dc.compiled.int8_plan import Int8Plan
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.routes import Route
 from tests.helpers import int8_network
+from tests.helpers.bf16_network import Bf16Run
 
 WORST_ERROR = 1e-5
 """Of a feature in float32, as a share of the largest feature of the batch."""
@@ -91,6 +93,18 @@ def difference_in_float32(plan: Plan, reference: Reference, features: Tensor, op
     wrong = [] if error < WORST_ERROR else [f"a feature differs by {error:.1e}"]
     wrong += [f"a decision differs at {margin:.1e} from its threshold" for margin in margins if not margin < CLOSE]
     return Difference(error, decisions, margins, wrong)
+
+
+def difference_in_bf16(plan: Bf16Plan, images: Tensor, features: Tensor, opened: Tensor) -> Difference:
+    """The plan must have exact sums (see :func:`tests.helpers.bf16_network.with_exact_sums`)."""
+    run = Bf16Run(plan)
+    expected = run(images)
+    error = float((features - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
+    masks = torch.cat([run.masks[site.name] for site in plan.sites], dim=1) if plan.sites else torch.zeros(len(images), 0)
+    differ = int((masks != opened).sum())
+    wrong = [] if error < CLOSE else [f"a feature differs by {error:.1e} in bf16"]
+    wrong += [f"{differ} decisions differ in bf16"] if differ else []
+    return Difference(error, opened.numel(), [], wrong)
 
 
 def difference_in_int8(plan: Int8Plan, images: Tensor, features: Tensor, opened: Tensor) -> Difference:

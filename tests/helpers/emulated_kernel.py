@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssl_dc.compiled.int8_program import Int8Program
-from ssl_dc.compiled.kernel import INT8, ROOM
+from ssl_dc.compiled.kernel import BF16, INT8, ROOM
 from ssl_dc.compiled.kernel_interface import Op, Program, Site, State
 from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.plan import Plan
@@ -43,11 +43,13 @@ class Processor(NamedTuple):
         march: What the compiler is told.
         cpu: What the emulator is told.
         dot: The instructions by which its int8 kernel multiplies.
+        bf16: Those by which its bf16 kernel does.
     """
 
     march: str
     cpu: str
     dot: str
+    bf16: str
 
 
 class Header(ctypes.Structure):
@@ -123,7 +125,7 @@ def emulated(program: Path, cpu: str, *arguments: str, case: bytes = b"") -> byt
 
 
 def built(file: str, processor: Processor, folder: Path, *more: str) -> EmulatedKernel:
-    """A kernel compiled for a processor: ``kernel.c`` or ``kernel_int8.c``."""
+    """A kernel compiled for a processor: ``kernel.c``, ``kernel_bf16.c`` or ``kernel_int8.c``."""
     program = folder / f"{file}-{processor.cpu}"
     flags = [flag for flag in flags_of(file) if flag not in ("-march=native", "-shared", "-fPIC")]
     sources = {"KERNEL": files(ROOM).joinpath(file), "PROCESSOR": files("ssl_dc.native").joinpath("processor.c")}
@@ -133,7 +135,7 @@ def built(file: str, processor: Processor, folder: Path, *more: str) -> Emulated
     runs, *sizes, op, whole, state, dot = emulated(program, processor.cpu, "sizes").decode().split(" ")
     assert runs == "1"
     assert [int(op), int(whole), int(state)] == [sizeof(Op), sizeof(Program), sizeof(State)]
-    assert dot == (processor.dot if file == INT8 else "")
+    assert dot == {INT8: processor.dot, BF16: processor.bf16}.get(file, "")
     return EmulatedKernel(program, processor.cpu, *map(int, sizes))
 
 
@@ -154,7 +156,7 @@ def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
     rules = [tensor for rule in weights._rules.values() if rule is not None for tensor in rule.tensors]
     vectors = native._vectors if isinstance(native, Int8Program) else []
     tensors = (tensor for tensor in (*laid, *rules, *vectors) if tensor is not None)
-    places = {tensor.data_ptr(): put(tensor.numpy().tobytes()) for tensor in tensors}
+    places = {tensor.data_ptr(): put(_bytes_of(tensor)) for tensor in tensors}
     ops = (Op * len(native._ops)).from_buffer_copy(native._ops)
     for op in ops:
         for field in ("weight", "bias", "weight2", "bias2", "scale", "residual_scale"):
@@ -164,7 +166,7 @@ def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
     program.ops = ctypes.cast(put(bytes(ops)), ctypes.POINTER(Op))
     program.sites = ctypes.cast(put(bytes(native._site_table)), ctypes.POINTER(Site))
     memory = native._image_memory()
-    arena = memory.arena.numpy().tobytes()
+    arena = _bytes_of(memory.arena)
     header = Header(
         program=put(bytes(program)),
         arena=put(arena),
@@ -180,3 +182,7 @@ def case_of(runner: NativeRunner, images: Tensor, threads: int) -> bytes:
     header.size = len(content)
     content[: sizeof(Header)] = bytes(header)
     return bytes(content)
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return tensor.view(torch.uint8).numpy().tobytes() if tensor.dtype is torch.bfloat16 else tensor.numpy().tobytes()

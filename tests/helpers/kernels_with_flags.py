@@ -10,7 +10,7 @@ from ssl_dc.native.library_cache import load_library
 
 
 def flags_of(file: str) -> tuple[str, ...]:
-    """The flags with which a kernel is compiled: ``kernel.c`` or ``kernel_int8.c``."""
+    """The flags with which a kernel is compiled: ``kernel.c``, ``kernel_bf16.c`` or ``kernel_int8.c``."""
     return (*native_library.FLAGS, *(INT8_FLAGS if file == INT8 else ()))
 
 
