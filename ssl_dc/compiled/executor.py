@@ -294,8 +294,8 @@ def compiled(
 
     Raises:
         ValueError: If there is no such precision, or int8 has no calibration images, or they are not finite.
-        RunError: If the backbone cannot be traced or computed in this precision, or the named backend is not available; with
-            the reason.
+        RunError: If the backbone cannot be traced or computed in this precision, or the named backend is not available;
+            with the reason.
     """
     _check(backbone)
     choose(backend, precision)  # the calibration takes seconds: refuse before
