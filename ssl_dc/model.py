@@ -236,10 +236,12 @@ class Model(nn.Module):
         ``compiled(images, 0.25)`` does so at another budget, and compiles nothing again. Images are float32, on the CPU.
         The weights are copied, in float32, to the CPU; the model stays where it is.
 
-        With ``precision="int8"`` the network multiplies bytes, which is faster and less exact. What weights and activations
-        are like is measured on images, so this takes seconds, and up to minutes for large images. With ``precision="bf16"``
-        weights and values are rounded to bf16, and nothing is measured. Without instructions for it that is slower than
-        float32, and a :class:`ssl_dc.SlowerWarning` says so.
+        With ``precision="int8"`` the network multiplies bytes, which is faster and less exact: gates whose logits are
+        near their thresholds decide differently, and the features of such images change. The ranges of weights
+        and activations are measured on images, so this takes seconds, and up to minutes for large images. With
+        ``precision="bf16"`` weights and values are rounded to bf16, and nothing is measured; some decisions
+        differ, too. Without instructions for it that is slower than float32, and a
+        :class:`ssl_dc.errors.SlowerWarning` says so.
 
         Args:
             budget: What images may cost where a call names no budget, as a share of the dense cost in (0, 1]. By default

@@ -18,7 +18,7 @@ from ssl_dc.bench.timing import Times, Timing, in_turns
 from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.precisions import BF16
 from ssl_dc.compiled.torch_threads import torch_threads
-from ssl_dc.errors import SslDcError
+from ssl_dc.errors import RunError, SslDcError
 from ssl_dc.evaluation.report import Report, ReportTable
 
 MASKED = "gated: masked"
@@ -198,6 +198,9 @@ def measure(
         situation: Batch and threads.
         seconds: How long to measure.
         runtimes: Names of the dense runtimes, from ``RUNTIMES``.
+
+    Raises:
+        RunError: If none of those in float32 runs here; with the reasons.
     """
     model = network.model
     batches = _batches(images, situation.batch)
@@ -210,6 +213,9 @@ def measure(
                 unavailable[name] = run.reason
             else:
                 runs[f"dense: {name}"] = run
+        if not any(precision_of(way) == "float32" for way in runs):
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())
+            raise RunError(f"no dense way in float32, over which speed-ups are, runs here ({reasons})")
         cost_ratio = None
         if model.has_gates:
             runs[MASKED] = lambda batch: model.gated(batch).features

@@ -5,7 +5,7 @@ Gating is measured against the fastest of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from torch import Tensor
 from ssl_dc.compiled.executor import Executor
 from ssl_dc.compiled.kernel import multiplies_bf16
 from ssl_dc.compiled.plan_network import PlanNetwork
-from ssl_dc.errors import RunError, SslDcError
+from ssl_dc.errors import ConfigError, RunError, SslDcError
 from ssl_dc.export.int8_files import int8_onnx_bytes
 from ssl_dc.export.networks import dense_network
 from ssl_dc.export.onnx_files import onnx_bytes, session_of
@@ -180,6 +180,20 @@ RUNTIMES: Mapping[str, Runtime] = {
     "executor-int8": Runtime("int8", _int8_executor),
 }
 """The ways by name."""
+
+
+def check_runtimes(names: Sequence[str]) -> None:
+    """Refuse runtimes none of which is in float32: speed-ups are over the fastest of those.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    exact = [name for name, runtime in RUNTIMES.items() if runtime.precision == "float32"]
+    if not set(exact) & set(names):
+        raise ConfigError(
+            f"--runtime must also name one in float32, over which speed-ups are: {', '.join(exact)}; not only"
+            f" {', '.join(names)}"
+        )
 
 
 def runtime_or_reason(name: str, network: DenseNetwork, example: Tensor, threads: int) -> Run | Unavailable:

@@ -112,11 +112,12 @@ def command(
     """Time the routes of a RUN on this CPU: the speed-up by its gates, beside the one that the MACs promise.
 
     It measures the latency of single images, with one thread and with all, and the throughput of batches. The dense route
-    runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, OpenVINO, the executor),
-    and in int8 and bf16 where a runtime has them. The gated route runs as in training, where every channel is computed, and
-    in the executor in float32, bf16 and int8, which computes only the channels that the masks keep. All ways take turns.
-    Speed-ups are over the fastest dense way in float32. Gates that cost more time than they save are listed. A last table
-    has the accuracy of each way beside its time, and says which to deploy. Measure on a machine that does nothing else.
+    runs in every runtime (torch with folded norms, torch.compile with frozen weights, onnxruntime, OpenVINO, the
+    executor), and in int8 and bf16 where a runtime has them; bf16 only where the processor has instructions for it.
+    The gated route runs as in training, where every channel is computed, and in the executor in the same precisions,
+    which computes only the channels that the masks keep. All ways take turns. Speed-ups are over the fastest dense
+    way in float32. If the gates cost more time than they save, those that do are listed. A last table has the
+    accuracy of each way beside its time, and says which to deploy. Measure on a machine that does nothing else.
 
     The images are those of the run's own data set, or of the one that --eval-data names, such as a labelled one for a run
     on unlabelled images. int8 is calibrated on the training images of that data set.
@@ -128,6 +129,7 @@ def command(
         raise ConfigError("--at-most finds a budget; leave out --profile and --budget")
     import torch
 
+    from ssl_dc.bench.runtimes import check_runtimes
     from ssl_dc.devices import expect_cuda_home_without_gpu
     from ssl_dc.evaluation import drawing
     from ssl_dc.evaluation.dialled import dialled
@@ -135,6 +137,8 @@ def command(
     from ssl_dc.run_folder import RunFolder
 
     expect_cuda_home_without_gpu()
+    if runtimes:
+        check_runtimes(runtimes)
     if output is not None:
         drawing.check_drawable(output)
     model = RunFolder.existing(run).load_model()

@@ -104,10 +104,14 @@ def choose(name: str, precision: str = FLOAT32) -> tuple[Backend, dict[str, str]
             passed_over[backend.name] = f"{name} was asked for"
             continue
         has_it = precision in backend.precisions
-        reason = backend.unavailable() if has_it else f"the backend {backend.name} does not compute in {precision}"
+        reason = backend.unavailable() if has_it else _lacks(backend, precision)
         if not reason:
             return backend, passed_over
         if name != AUTO:
             raise RunError(reason)
         passed_over[backend.name] = reason
     raise RunError(f"no backend is available: {'; '.join(passed_over.values())}")
+
+
+def _lacks(backend: Backend, precision: str) -> str:
+    return f"the backend {backend.name} does not compute in {precision}, only in {', '.join(backend.precisions)}"

@@ -290,7 +290,7 @@ def compiled(
         precision: ``float32``, ``bf16`` or ``int8``.
         calibration: For int8: training images (n, 3, H, W) on which ranges are measured.
 
-    A :class:`ssl_dc.SlowerWarning` says so if this processor has no instructions for bf16.
+    A :class:`ssl_dc.errors.SlowerWarning` says so if this processor has no instructions for bf16.
 
     Raises:
         ValueError: If there is no such precision, or int8 has no calibration images, or they are not finite.
@@ -304,12 +304,13 @@ def compiled(
         plan = _in_int8(plan, calibration)
     elif precision == BF16:
         plan = in_bf16(plan)
-        if not multiplies_bf16():
-            told = "this processor has no instructions for bf16, so precision='float32' is faster here"
-            warnings.warn(told, SlowerWarning, stacklevel=4)
     else:
         plan = _with_own_weights(plan, backbone)
-    return Executor(plan, _without_memory(backbone).cost_model, threads=threads, backend=backend)
+    executor = Executor(plan, _without_memory(backbone).cost_model, threads=threads, backend=backend)
+    if precision == BF16 and not multiplies_bf16():
+        told = "this processor has no instructions for bf16, so precision='float32' is faster here"
+        warnings.warn(told, SlowerWarning, stacklevel=4)
+    return executor
 
 
 def _in_int8(plan: Plan, calibration: Tensor | None) -> Plan:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import call, done, parsed, refused, successful
-from ssl_dc.bench.runtimes import RUNTIMES
+from ssl_dc.bench.runtimes import RUNTIMES, Unavailable
 from ssl_dc.cli import bench as bench_command
 
 SHORTLY = ("--seconds", "0.1", "--images", "4", "--batch", "2", "--threads", "1")
@@ -97,6 +97,24 @@ def test_profile(gated_run: Path, tmp_path: Path) -> None:
     assert profile["dense_us"] == pytest.approx(sum(layer["dense"] for layer in profile["layers"]))
     assert (tmp_path / "profile.svg").read_text().startswith("<?xml")
     assert "microseconds an image" in done("bench", gated_run, "--profile", "--images", "2")
+
+
+def test_runtimes_need_one_in_float32(gated_run: Path) -> None:
+    named = ("--runtime", "executor-int8", "--runtime", "executor-bf16")
+    message = refused("bench", gated_run, *SHORTLY, *named)
+    assert "--runtime must also name one in float32, over which speed-ups are: eager, folded" in message
+    assert "not only executor-int8, executor-bf16" in message
+
+
+def test_bench_says_why_no_runtime_in_float32_runs(gated_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> Unavailable:
+        return Unavailable("it is not installed")
+
+    monkeypatch.setattr("ssl_dc.bench.measure.runtime_or_reason", missing)
+    result = call("bench", gated_run, *SHORTLY, "--runtime", "onnxruntime", "--accuracy-images", "0")
+    assert result.exit_code == 1
+    said = "no dense way in float32, over which speed-ups are, runs here (onnxruntime: it is not installed)"
+    assert said in result.stderr
 
 
 def test_wrong_calls_of_bench(gated_run: Path, ungated_run: Path, tmp_path: Path) -> None:
