@@ -30,7 +30,7 @@ from ssl_dc.training_images import training_images
 from tests.compiled.test_executor import OwnBackbone
 from tests.compiled.test_int8_executor import digits_model
 from tests.helpers.bf16_network import exact_in_bf16
-from tests.helpers.compared_networks import difference_in_bf16
+from tests.helpers.compared_networks import CLOSE, difference_in_bf16
 from tests.helpers.kernels_with_flags import library_with
 from tests.helpers.random_networks import DrawnNetwork, drawn_resnet, random_encoder
 
@@ -47,12 +47,13 @@ def _same_images_every_time() -> None:
     torch.manual_seed(0)
 
 
-def assert_as_stated(case: DrawnNetwork, kernel: Kernel) -> None:
-    """The images side by side, and one by itself with all threads."""
+def is_as_stated(case: DrawnNetwork, kernel: Kernel) -> bool:
+    """Run the images side by side, and one by itself with all threads; whether features are equal to the statement's."""
     plan, images = exact_in_bf16(case)
     runner = NativeRunner(plan, kernel, case.threads)
-    for batch in (images, images[:1]):
-        assert not difference_in_bf16(plan, batch, *runner(batch)).wrong, case
+    differences = [difference_in_bf16(plan, batch, *runner(batch)) for batch in (images, images[:1])]
+    assert not any(difference.wrong for difference in differences), case
+    return all(difference.error < CLOSE for difference in differences)
 
 
 @pytest.mark.parametrize("route", Route.BOTH)
@@ -62,13 +63,14 @@ def assert_as_stated(case: DrawnNetwork, kernel: Kernel) -> None:
 def test_the_kernel_computes_what_the_plan_says(route: Route, gating: str, backbone: str, stem: str, width: int) -> None:
     settings = {"gating.name": gating, "backbone.name": backbone, "backbone.stem": stem, "backbone.width": width}
     case = DrawnNetwork(settings, seed=0, route=route, shift=0.0, in_torch=False, shape=(2, 3, 32, 32), threads=3)
-    assert_as_stated(case, bf16_kernel())
+    assert is_as_stated(case, bf16_kernel())
 
 
 def assert_random_networks_are_as_stated(kernel: Kernel, count: int, seed: int) -> None:
+    """In few of them sums that are not exact are rounded to other values."""
     draw = random.Random(seed)
-    for _ in range(count):
-        assert_as_stated(drawn_resnet(draw)._replace(in_torch=False), kernel)
+    equal = sum(is_as_stated(drawn_resnet(draw)._replace(in_torch=False), kernel) for _ in range(count))
+    assert equal >= 0.97 * count
 
 
 def test_random_networks() -> None:
