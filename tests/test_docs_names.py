@@ -36,14 +36,18 @@ def spans(page: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose)
 
 
-BY_HAND = "tests/test_random_cases.py"
-"""Takes its number of cases from variables."""
+BY_HAND = ("tests/test_random_cases.py", "tests/compiled/test_sanitizers.py")
+"""Take their number of cases from variables."""
 
 
 @cache
 def source() -> str:
     """The text of the package, of the plugins that come with it, and of the tests that are run by hand."""
-    files = [*REPOSITORY.glob("ssl_dc/**/*.py"), *REPOSITORY.glob("plugins/*/*/*.py"), REPOSITORY / BY_HAND]
+    files = [
+        *REPOSITORY.glob("ssl_dc/**/*.py"),
+        *REPOSITORY.glob("plugins/*/*/*.py"),
+        *(REPOSITORY / name for name in BY_HAND),
+    ]
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
