@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ssl_dc.compiled.activations import RELU
 from ssl_dc.compiled.known_steps import refuse_unknown_steps
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.precisions import BF16
@@ -36,7 +37,7 @@ def in_bf16(plan: Plan) -> Bf16Plan:
     Raises:
         RunError: If a step cannot be computed in bf16, or a weight is not finite.
     """
-    refuse_unknown_steps(plan, BF16, _multiplies, "a weight that is not finite, or groups")
+    refuse_unknown_steps(plan, BF16, _multiplies, "a weight that is not finite, groups, or another activation than ReLU")
     rounded: dict[Step, tuple[Step]] = {
         step: (replace(step, weight=rounded_to_bf16(step.weight)),) for step in plan.steps if isinstance(step, Conv)
     }
@@ -50,5 +51,5 @@ def rounded_to_bf16(numbers: Tensor) -> Tensor:
 
 def _multiplies(step: Conv) -> bool:
     """Whether the kernel can compute a convolution."""
-    plain = step.groups == step.in_span == step.out_span == 1
+    plain = step.groups == step.in_span == step.out_span == 1 and step.activation in (None, RELU)
     return plain and bool(rounded_to_bf16(step.weight).isfinite().all() and step.bias.isfinite().all())

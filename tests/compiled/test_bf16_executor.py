@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import platform
 import random
 import shutil
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from ssl_dc.compiled import executor as executor_module
+from ssl_dc.compiled.activations import Activation
 from ssl_dc.compiled.bf16_plan import Bf16Plan, in_bf16
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.executor import compiled
@@ -24,7 +26,6 @@ from ssl_dc.compiled.native_backend import NativeRunner
 from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.compiled.steps.pooling import Mean
 from ssl_dc.errors import RunError, SlowerWarning
-from ssl_dc.native import library as native_library
 from ssl_dc.routes import Route
 from ssl_dc.training_images import training_images
 from tests.compiled.test_executor import OwnBackbone
@@ -190,7 +191,11 @@ def test_where_bf16_is_slower_that_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(executor_module, "multiplies_bf16", lambda: False)
     with pytest.warns(SlowerWarning, match="no instructions for bf16, so precision='float32' is faster here"):
         compiled(backbone, Route.GATED, precision="bf16")
-    assert multiplies_bf16() == (dot_product(native_library.kernel_library("ssl_dc.compiled", BF16)) != "float32")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="it reads the flags of x86 on Linux")
+def test_the_kernel_of_this_machine_has_the_instructions_of_its_processor() -> None:
+    assert multiplies_bf16() == ("avx512_bf16" in Path("/proc/cpuinfo").read_text().split())
 
 
 def test_calibration_images_are_for_int8() -> None:
@@ -206,6 +211,13 @@ def test_torch_has_no_bf16_and_says_so() -> None:
 def test_a_network_that_bf16_cannot_compute_is_refused() -> None:
     with pytest.raises(RunError, match=r"bf16 cannot compute the step '.*' \(Call\).*; use precision='float32'"):
         compiled(OwnBackbone().eval(), Route.DENSE, precision="bf16")
+
+
+def test_other_activations_than_relu_are_refused() -> None:
+    plan = fuse(capture(random_encoder().backbone(Route.DENSE), Route.DENSE))
+    layer = next(step for step in plan.steps if isinstance(step, Conv) and step.activation is not None)
+    with pytest.raises(RunError, match=r"bf16 cannot compute the layer conv1, which has .* another activation than ReLU"):
+        in_bf16(plan.exchanged({layer: (replace(layer, activation=Activation("silu")),)}))
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

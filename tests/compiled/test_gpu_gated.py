@@ -23,7 +23,7 @@ def test_a_batch_is_computed_as_the_gated_route_is(way: type, backbone: str) -> 
     images = torch.randn(5, 3, 32, 32)
     with torch.no_grad():
         expected = encoder(images, Route.GATED)
-    assert len({mask.sum(dim=1).tolist().__str__() for mask in expected.masks.values()}) > 1
+    assert any(len(set(mask.sum(dim=1).tolist())) > 1 for mask in expected.masks.values())  # images keep different numbers
     plan = fuse(capture(encoder.backbone(Route.GATED), Route.GATED))
     features = way(plan, torch.device("cpu"), torch.float32)(images)
     assert float((features - expected.features).abs().max()) < 1e-5 * float(expected.features.abs().max())
