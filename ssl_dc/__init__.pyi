@@ -55,6 +55,7 @@ from ssl_dc.encoders.double import DoubleEncoder as DoubleEncoder
 from ssl_dc.encoders.options import DoubleEncoderOptions as DoubleEncoderOptions
 from ssl_dc.encoders.options import SharedEncoderOptions as SharedEncoderOptions
 from ssl_dc.encoders.shared import SharedEncoder as SharedEncoder
+from ssl_dc.errors import CalibrationWarning as CalibrationWarning
 from ssl_dc.errors import ConfigError as ConfigError
 from ssl_dc.errors import DataError as DataError
 from ssl_dc.errors import DialledWarning as DialledWarning

@@ -71,6 +71,10 @@ class DialledWarning(UserWarning):
     """A network runs at a budget that it was not trained for. The text says which."""
 
 
+class CalibrationWarning(UserWarning):
+    """A network in int8 runs on images of another size than it was calibrated on. The text says which."""
+
+
 def is_lack_of_memory(error: BaseException) -> bool:
     """Whether Python or torch ran out of memory. On a CPU, torch raises no special exception for this."""
     text = str(error)

@@ -18,6 +18,7 @@ from ssl_dc.compiled.backends import AUTO, choose
 from ssl_dc.compiled.bf16_plan import in_bf16
 from ssl_dc.compiled.capture import capture
 from ssl_dc.compiled.fuse import fuse
+from ssl_dc.compiled.int8_plan import Int8Plan
 from ssl_dc.compiled.kernel import largest_weight, multiplies_bf16
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.precisions import BF16, FLOAT32, INT8
@@ -26,9 +27,9 @@ from ssl_dc.compiled.steps.base import Step
 from ssl_dc.compiled.steps.gates import Decide, Dial, Mask
 from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.compiled.torch_threads import torch_threads
-from ssl_dc.errors import RunError, SlowerWarning
+from ssl_dc.errors import CalibrationWarning, RunError, SlowerWarning
 from ssl_dc.gating.base import check_budgets, warn_beyond
-from ssl_dc.gating.cost import CostModel, ImageSize, image_size_of
+from ssl_dc.gating.cost import CostModel, ImageSize, height_and_width, image_size_of
 from ssl_dc.gating.sites import GateSite
 from ssl_dc.image_batches import check_images, not_finite, warn_not_finite
 from ssl_dc.native.fork_safe import ForkSafeLock
@@ -144,6 +145,7 @@ class Executor:
             ValueError: If they have another shape or device, or a budget is not such, or the route is dense.
         """
         check_images(images, device=self._device)
+        self._warn_of_another_size(images, stacklevel=2)
         with self._one_call_at_a_time:
             budgets = self._budgets(budget, images)
             if os.getpid() == self._process:
@@ -153,6 +155,19 @@ class Executor:
                     features, opened, faulty = self._run(images, budgets)
         warn_not_finite(faulty, len(images), stacklevel=3)
         return Executed(features, opened, self.plan.sites, self._cost(image_size_of(images)))
+
+    def _warn_of_another_size(self, images: Tensor, stacklevel: int) -> None:
+        """Say that a network in int8 was calibrated on images of another size; once for each size that it sees."""
+        size, calibrated_at = image_size_of(images), self.plan.calibrated_at if isinstance(self.plan, Int8Plan) else None
+        if calibrated_at is None or size == calibrated_at or size in self._costs:
+            return
+        seen, given = (" x ".join(str(side) for side in height_and_width(each)) for each in (calibrated_at, size))
+        warnings.warn(
+            f"this network was calibrated for int8 on images of {seen} pixels, and these have {given}: its features may be"
+            f" less exact. Compile it with calibration images of {given} pixels",
+            CalibrationWarning,
+            stacklevel=stacklevel + 1,
+        )
 
     def _budgets(self, budget: float | Sequence[float] | None, images: Tensor) -> float | tuple[float, ...] | None:
         """The budget of all images, or one for each."""

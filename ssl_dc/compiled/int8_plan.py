@@ -10,6 +10,7 @@ from torch import Tensor
 from ssl_dc.compiled.plan import Plan
 from ssl_dc.compiled.precisions import INT8
 from ssl_dc.compiled.steps.layers import Conv
+from ssl_dc.gating.cost import ImageSize
 
 LARGEST_CODE = 255
 """The codes of activations are the numbers from 0 to this."""
@@ -101,9 +102,11 @@ class Int8Plan(Plan):
 
     Attributes:
         codes: How the bytes of each value stand for numbers.
+        calibrated_at: The size of the images on which these were measured.
     """
 
     codes: Mapping[str, Code] = field(default_factory=dict)
+    calibrated_at: ImageSize | None = None
 
     @property
     def precision(self) -> str:

@@ -26,6 +26,7 @@ from ssl_dc.compiled.steps.gates import Decide
 from ssl_dc.compiled.steps.layers import Conv
 from ssl_dc.compiled.steps.pooling import MaxPool
 from ssl_dc.errors import RunError
+from ssl_dc.gating.cost import image_size_of
 
 TAIL = 1e-4
 """Share of the elements at each end of a value's range that are clipped, where there is no fine byte."""
@@ -85,7 +86,7 @@ def quantise(plan: Plan, images: Tensor, budgets: Sequence[float | None] = (None
         step: (_convolution(step, weights, codes, seen),) for step, weights in rounded.items()
     }
     quantised = plan.exchanged(exchanged)
-    return Int8Plan(quantised.steps, quantised.output, quantised.input, codes)
+    return Int8Plan(quantised.steps, quantised.output, quantised.input, codes, image_size_of(images))
 
 
 def budgets_of(plan: Plan) -> list[float | None]:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import shutil
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -437,6 +438,23 @@ def test_int8_is_close_to_float32_on_real_images() -> None:
         assert float(error.median()) < 0.05
     flips = [(close.masks[site] != mask).float().mean() for site, mask in exact.masks.items()]
     assert float(torch.stack(flips).mean()) < 0.01
+
+
+def test_images_of_another_size_than_the_calibration_are_told_once() -> None:
+    model = digits_model()
+    compiled = model.compile_gated(precision="int8", calibration=torch.rand(4, 3, 32, 32))
+    with pytest.warns(ssl_dc.CalibrationWarning, match="images of 32 x 32 pixels, and these have 48 x 40") as told:
+        copy.deepcopy(compiled)(torch.rand(2, 3, 48, 40))
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled(torch.rand(2, 3, 32, 32))
+        model.compile_gated()(torch.rand(2, 3, 48, 40))
+    with pytest.warns(ssl_dc.CalibrationWarning):
+        compiled(torch.rand(1, 3, 48, 40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ssl_dc.CalibrationWarning)
+        compiled(torch.rand(1, 3, 48, 40))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

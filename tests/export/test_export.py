@@ -143,7 +143,7 @@ def test_every_file_says_which_images_it_takes(exported: Files, tmp_path: Path) 
 
 def test_the_reader_of_the_docs_reads_as_the_model_does(exported: Files, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    page = (Path(__file__).parents[2] / "docs" / "inference.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python reader\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert "ssl_dc" not in re.sub(r'"ssl_dc\.\w+"', "", program)
     model, file = exported

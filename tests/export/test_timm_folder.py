@@ -21,7 +21,7 @@ from tests.export.test_export import model_of
 
 timm = pytest.importorskip("timm")
 
-PAGE = Path(__file__).parents[2] / "docs" / "inference.md"
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 
 READER = """
 import json, sys
@@ -137,7 +137,7 @@ def test_an_earlier_folder_is_replaced_whole(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", ["imagenet", "cifar"])
 def test_transformers_loads_the_folder_as_a_backbone(stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As docs/inference.md shows it. A model with norm statistics of its own would show that these are lost."""
+    """As docs/export.md shows it. A model with norm statistics of its own would show that these are lost."""
     pytest.importorskip("transformers")
     model = model_of(**{"backbone.width": 64 if stem == "imagenet" else 16, "backbone.stem": stem, "data.image_size": 64})
     export(model, Route.DENSE, "timm", tmp_path / "timm")
