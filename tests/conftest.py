@@ -48,13 +48,24 @@ hypothesis.settings.register_profile("any speed", deadline=None)
 hypothesis.settings.load_profile("any speed")
 
 
+def is_whole_suite(config: pytest.Config) -> bool:
+    """Whether no file or folder was named."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave long tests out of the whole suite, unless -m asks for others. A file or a test that is named runs whole."""
+    usual = config.getini("addopts")
+    if is_whole_suite(config) and config.option.markexpr == usual[usual.index("-m") + 1]:
+        config.option.markexpr += " and not long"
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes run the tests: for the whole suite one more than processors, none besides this one for a part.
 
     One more, because tests wait for the disk and for processes that they start. Each takes seconds to start, and 2 GiB.
     """
-    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return min((os.cpu_count() or 1) + 1, 8) if whole else 0
+    return min((os.cpu_count() or 1) + 1, 8) if is_whole_suite(config) else 0
 
 
 @pytest.hookimpl(wrapper=True)

@@ -108,6 +108,7 @@ def test_each_is_listed_with_its_reason(broken: None) -> None:
     assert all(distribution in table for distribution in BROKEN)
 
 
+@pytest.mark.long
 def test_training_with_what_is_built_in_is_untouched(install: Callable[..., list[Plugin]], tmp_path: Path) -> None:
     registry.cache_clear()
     assert train(tmp_path / "without").exit_code == 0
@@ -209,6 +210,7 @@ def without_its_plugins(copied_run: Path) -> Path:
     return copied_run
 
 
+@pytest.mark.long
 def test_what_only_a_training_uses_need_not_be_installed_to_use_the_model(
     finished_run: ssl_dc.Run, without_its_plugins: Path
 ) -> None:

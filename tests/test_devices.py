@@ -95,6 +95,7 @@ def test_an_embedding_is_watched_without_float64_on_the_device() -> None:
     assert torch.equal(mean_std(on_mps(z)), mean_std(z))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["vicreg", "barlow_twins"])
 def test_a_training_with_budget_and_evaluation_needs_no_float64_on_the_device(objective: str) -> None:
     config = config_of({**SHORT, "objective.name": objective})

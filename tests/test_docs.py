@@ -75,6 +75,7 @@ def test_the_readme_has_two_lines_to_install_by() -> None:
     assert len(lines) == 2, "the CI script runs just these"
 
 
+@pytest.mark.long
 def test_the_script_of_the_library_page_runs_as_it_stands(tmp_path: Path) -> None:
     script = next(block for block in blocks(REPOSITORY / "docs" / "library.md", "python") if "ssl_dc.Trainer(" in block)
     said = run_forked(f"import os; os.chdir({str(tmp_path)!r})\n{script}")
@@ -112,6 +113,7 @@ def test_the_plugin_of_the_page_keeps_every_promise(tmp_path: Path, monkeypatch:
     assert [outcome.name for outcome in outcomes if outcome.state != "passed"] == ["compiles_whole_if_it_claims_to"]
 
 
+@pytest.mark.long
 def test_the_protocol_of_the_page_keeps_every_promise_and_is_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ class FirstEpoch(ssl_dc.Watcher):
         raise Enough
 
 
+@pytest.mark.long
 def test_several_steps_of_the_example_are_those_of_the_product(
     example: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +162,7 @@ def test_several_steps_of_the_example_are_those_of_the_product(
     assert not any(torch.equal(ours[name], start[name]) for name in ours if name.endswith("weight"))
 
 
+@pytest.mark.long
 def test_the_example_trains_from_images_to_a_saved_encoder(
     example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

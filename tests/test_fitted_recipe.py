@@ -96,6 +96,7 @@ def test_cifar_on_a_cpu_draws_its_views_in_batches() -> None:
     assert said({}, photographs(600)).views.name == "standard"
 
 
+@pytest.mark.long
 @given(st.integers(2, 3_000_000), st.integers(1, 6000), st.integers(1, 64), st.integers(0, 8), st.integers(1, 8))
 def test_any_pictures_on_any_machine_get_a_config_that_can_be_trained(
     count: int, side: int, cores: int, gpus: int, processes: int
@@ -154,6 +155,7 @@ def test_any_data_set_can_be_fitted(here: Path) -> None:
     assert (digits["data"]["image_size"], digits["views"]["name"]) == (32, "batched")
 
 
+@pytest.mark.long
 def test_a_run_saves_plain_values_and_does_not_choose_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pictures(here / "photos", 50)
     kept = {key: value for key, value in SHORT.items() if key not in ("training.batch_size", "data.limit")}

@@ -393,6 +393,7 @@ def fuzz(name: str, count: int, folder: Path, run: Path) -> None:
     holds()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FUZZ)
 def test_anything_works_or_ends_in_one_readable_error(tmp_path: Path, finished_run: ssl_dc.Run, name: str) -> None:
     fuzz(name, FUZZ[name].quick, tmp_path, finished_run.folder)

@@ -296,6 +296,7 @@ def answer(it: Model, given: torch.Tensor, answers: Any) -> None:
     answers.put([tensor.numpy() for tensor in (it.dense(given), gated.features, gated.macs)])
 
 
+@pytest.mark.long
 def test_a_model_may_be_sent_to_a_spawned_process() -> None:
     it = model()
     context = multiprocessing.get_context("spawn")

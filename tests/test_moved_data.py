@@ -55,6 +55,7 @@ def test_a_run_is_evaluated_from_any_folder(made: Path, tmp_path: Path, monkeypa
     done("evaluate", made / "run", "--protocol", "gates")
 
 
+@pytest.mark.long
 def test_a_run_that_is_moved_with_its_data_finds_it(project: Path) -> None:
     assert ssl_dc.load(project / "run").config.data.root == project / "pics"
     done("evaluate", project / "run", "--protocol", "gates")
@@ -134,6 +135,7 @@ def test_a_damaged_record_of_the_data_moves_nothing(project: Path, tmp_path: Pat
     assert ssl_dc.load(project / "run").config.data.root == tmp_path / "was" / "project" / "pics"
 
 
+@pytest.mark.long
 def test_a_report_says_what_it_leaves_out_without_the_data(project: Path, tmp_path: Path) -> None:
     shutil.rmtree(project / "pics")
     result = successful(call("report", project / "run", "-o", tmp_path / "report.html", *FEW))
@@ -146,6 +148,7 @@ def test_a_report_says_what_it_leaves_out_without_the_data(project: Path, tmp_pa
     assert not (tmp_path / "wrong.html").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("live", [[], ["--live"]], ids=["once", "live"])
 def test_a_report_without_the_data_does_not_replace_a_page_that_is_there(project: Path, live: list[str]) -> None:
     shutil.rmtree(project / "pics")

@@ -67,6 +67,7 @@ def test_cells_of_tables_are_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> N
     assert stream.getvalue().count("[bold]") == 2
 
 
+@pytest.mark.long
 def test_an_error_shows_the_name_of_a_file_as_text(tmp_path: Path) -> None:
     """A labelled picture that cannot be read ends the training, which names it."""
     for name in (b"\x1b]0;owned\x07\xff", b"other"):

@@ -499,6 +499,7 @@ def run_cases(kind: str, count: int, seed: int, folder: Path, templates: Sequenc
     return recorded_cases(record, count, Tried, lambda number: tried(kind, number, seed, folder, templates))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_random_cases_end_well_or_with_one_message(kind: str, tmp_path: Path, templates: Sequence[Path]) -> None:
     cases = run_cases(kind, KINDS[kind][1], 0, tmp_path / "case", templates, tmp_path / "record")
@@ -522,6 +523,7 @@ def test_many_random_cases_end_well_or_with_one_message(
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.long
 def test_the_driver_sees_what_must_not_happen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def outcome_of(act: Callable[[], Any]) -> list[str]:
         monkeypatch.setattr("helpers.strained.main", lambda *_, **__: act())

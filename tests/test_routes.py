@@ -104,6 +104,7 @@ def test_each_image_may_have_a_budget_of_its_own() -> None:
         torch.testing.assert_close(together.features[number], alone.features[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_compiled_network_has_a_graph_for_each_route_and_compiles_no_route_twice() -> None:
     net, images = encoder(), random_images(4, 16)
     graphs = []

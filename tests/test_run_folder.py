@@ -37,6 +37,7 @@ def assert_same(one: ssl_dc.Model, two: ssl_dc.Model) -> None:
         assert all(torch.equal(mask, theirs.masks[site]) for site, mask in ours.masks.items())
 
 
+@pytest.mark.long
 def test_a_loaded_model_gives_the_features_of_the_trained_one(finished_run: ssl_dc.Run) -> None:
     model = ssl_dc.load(finished_run.folder)
     assert model.config == finished_run.model.config
@@ -76,6 +77,7 @@ def test_a_model_that_could_not_be_loaded_again_is_not_saved(finished_run: ssl_d
     assert not (tmp_path / "half").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{"encoder.name": "double"}, {"gating.name": "none"}, {"norm.name": "shared"}])
 def test_every_kind_of_network_is_loaded_again(tmp_path: Path, settings: dict[str, str]) -> None:
     trained = ssl_dc.train({**SHORT, **settings}, output=tmp_path / "run")
@@ -104,6 +106,7 @@ def test_a_run_that_has_not_ended_has_no_model_and_says_how_to_go_on(copied_run:
         ssl_dc.load(copied_run)
 
 
+@pytest.mark.long
 def test_damaged_weights_and_results_are_written_again_as_the_message_says(copied_run: Path) -> None:
     weights, result = copied_run / "model.safetensors", copied_run / "result.json"
     whole = weights.read_bytes()

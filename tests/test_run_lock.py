@@ -83,6 +83,7 @@ def holding(folder: Path) -> Iterator[int]:
         os.close(told)
 
 
+@pytest.mark.long
 def test_the_second_comer_is_refused_and_told_who_is_there(half: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(half, tmp_path / "run"))
     with holding(folder) as holder:
@@ -176,6 +177,7 @@ def test_a_strange_file_in_the_place_of_the_lock_is_refused_and_left_alone(tmp_p
     assert other.read_text() == "precious"
 
 
+@pytest.mark.long
 def test_two_runs_without_a_name_go_to_two_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ended = races(["train", "train"], tmp_path, lambda _: ssl_dc.train(TINY), random.Random(0))
@@ -257,6 +259,7 @@ def assert_one_wins(kind: str, place: Path, whole: Path, half: Path, draw: rando
 KINDS = ["train+train", "resume+resume", "resume+evaluate"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_two_that_race_one_wins_and_its_result_is_whole(kind: str, tmp_path: Path, whole: Path, half: Path) -> None:
     assert_one_wins(kind, tmp_path, whole, half, random.Random(1))

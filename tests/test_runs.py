@@ -42,6 +42,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoder", ["shared", "double"])
 def test_a_training_counts_its_cost_once_and_so_does_a_load_and_a_resumed_run(
     counted: list[str], tmp_path: Path, encoder: str
@@ -88,6 +89,7 @@ def test_a_trainer_composed_by_hand_counts_only_what_it_is_not_given(counted: li
 # the model is saved before it is evaluated
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -56,6 +56,7 @@ def test_a_closed_standard_stream_is_no_hindrance(closed: str, here: Path) -> No
     assert ("target: 0.4" in said.stdout) == (">&-" not in closed.split())
 
 
+@pytest.mark.long
 def test_nothing_that_is_said_goes_into_the_files_of_a_run_whose_streams_are_closed(
     here: Path, finished_run: ssl_dc.Run
 ) -> None:
@@ -66,6 +67,7 @@ def test_nothing_that_is_said_goes_into_the_files_of_a_run_whose_streams_are_clo
     assert_same_files(here / "run", finished_run.folder)
 
 
+@pytest.mark.long
 def test_a_resume_point_of_a_negative_step_is_passed_over(here: Path) -> None:
     whole = ssl_dc.train(TWO_BY_TWO, output=here / "whole").folder
     run = Path(shutil.copytree(whole, here / "run"))
@@ -79,6 +81,7 @@ def test_a_resume_point_of_a_negative_step_is_passed_over(here: Path) -> None:
     assert_same_files(run, whole)
 
 
+@pytest.mark.long
 def test_each_training_of_a_process_has_its_own_precision(here: Path) -> None:
     for name, precision in (("one", "no"), ("two", "bf16"), ("three", "no")):
         ssl_dc.train({**SHORT, "training.precision": precision}, output=here / name)
@@ -93,6 +96,7 @@ def test_words_of_a_wrong_call_cannot_reach_the_terminal_as_an_escape(here: Path
     assert "\\x1b" in said
 
 
+@pytest.mark.long
 def test_the_name_of_a_folder_cannot_reach_the_terminal_as_an_escape(here: Path) -> None:
     trained = successful(called("train", *as_options(SHORT), "--output", "\x1b[31mrun"))
     assert trained.stdout.endswith("run: \\x1b[31mrun\n")

@@ -110,6 +110,7 @@ def test_nothing_is_changed_by_a_plan(here: Path) -> None:
     assert torch.equal(before[2], after[2])
 
 
+@pytest.mark.long
 def test_a_training_with_a_plan_is_the_one_without_to_the_bit(here: Path, finished_run: ssl_dc.Run) -> None:
     said = call("train", *as_options(SHORT), "--output", "with")
     assert "Plan" in said.stderr.splitlines()
@@ -152,6 +153,7 @@ def test_pictures_that_are_not_here_are_planned_by_their_number(here: Path) -> N
         assert "belongs to --dry-run of a new run" in refused("train", "--pictures", "10", *words)
 
 
+@pytest.mark.long
 def test_what_is_left_of_a_run_is_planned(copied_run: Path) -> None:
     rest = plan_of_rest(opened_again(copied_run))
     assert (rest.steps, rest.pictures.train) == (0, 32)
@@ -246,6 +248,7 @@ def test_what_will_not_do_is_said_with_the_option_to_change(
         assert expected in warning
 
 
+@pytest.mark.long
 def test_a_training_that_the_system_would_kill_is_refused_before_anything_is_written(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def test_every_file_of_a_run_is_tried(finished_run: ssl_dc.Run, dense_run: Path)
         assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(FILES)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 def test_a_malicious_file_in_the_place_of_any_is_never_executed(dense_run: Path, tmp_path: Path, name: str) -> None:
     touched = tmp_path / "touched"
@@ -214,6 +215,7 @@ def test_tables_escape_what_they_show() -> None:
 # what the machine cannot give
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words", [["config", "show"], ["cost", "--width", "8"], ["plugins", "list"], ["--help"]], ids=" ".join
 )

@@ -200,6 +200,7 @@ def races(count: int, seed: int, shared: Path) -> Counter[str]:
     return counted
 
 
+@pytest.mark.long
 def test_neither_of_two_users_gets_the_files_of_the_other(shared: Path) -> None:
     counted = races(16, 0, shared)
     assert counted.total() == 16

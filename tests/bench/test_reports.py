@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -58,6 +59,7 @@ def test_gates_that_cost_more_than_they_save_are_named() -> None:
     assert "pooled_rule" in table.note
 
 
+@pytest.mark.long
 def test_a_gated_route_that_is_slower_than_the_dense_one_is_said_to_be() -> None:
     network = DenseNetwork(model_with(1), lambda: torch.randn(4, 3, 32, 32))
     measured = measure(network, torch.randn(1, 3, 32, 32), Situation(1, 1), seconds=0.1, runtimes=["executor", "eager"])

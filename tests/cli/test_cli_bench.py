@@ -16,6 +16,7 @@ SHORTLY = ("--seconds", "0.1", "--images", "4", "--batch", "2", "--threads", "1"
 QUICK = [*SHORTLY, "--runtime", "eager", "--runtime", "executor", "--accuracy-images", "0"]
 
 
+@pytest.mark.long
 def test_bench_times_every_way(gated_run: Path) -> None:
     result = successful(call("bench", gated_run, *QUICK, "--json"))
     measured = json.loads(result.stdout)
@@ -45,6 +46,7 @@ def test_bench_refuses_seconds_that_are_no_time(seconds: str, gated_run: Path) -
     assert "Invalid value for '--seconds'" in refused("bench", gated_run, "--seconds", seconds)
 
 
+@pytest.mark.long
 def test_bench_shows_the_accuracy_of_each_way_beside_its_time(gated_run: Path) -> None:
     result = successful(
         call("bench", gated_run, *QUICK, "--runtime", "onnxruntime-int8", "--accuracy-images", "300", "--json")
@@ -60,6 +62,7 @@ def test_bench_shows_the_accuracy_of_each_way_beside_its_time(gated_run: Path) -
     assert measured["quality"]["recommended"] in ways
 
 
+@pytest.mark.long
 def test_bench_on_another_data_set(gated_run: Path) -> None:
     others = ("--eval-data", "digits", "--eval-data-set", "test_limit=20")
     measured = parsed("bench", gated_run, *SHORTLY, "--runtime", "eager", "--accuracy-images", "300", *others)
@@ -76,6 +79,7 @@ def test_torch_is_silent_about_cuda_that_nothing_uses(gated_run: Path) -> None:
     assert not logger.isEnabledFor(logging.WARNING)
 
 
+@pytest.mark.long
 def test_bench_as_a_table(gated_run: Path) -> None:
     said = " ".join(done("bench", gated_run, *QUICK).split())
     assert "gated: executor" in said
@@ -88,6 +92,7 @@ def test_bench_of_a_run_without_gates(ungated_run: Path) -> None:
     assert single["cost_ratio"] is None
 
 
+@pytest.mark.long
 def test_profile(gated_run: Path, tmp_path: Path) -> None:
     profile = parsed("bench", gated_run, "--profile", "--images", "2", "--output", tmp_path / "profile.svg")
     layers = {layer["layer"]: layer for layer in profile["layers"]}

@@ -63,6 +63,7 @@ def test_evaluating_a_run_that_has_not_ended_says_how_to_go_on(trained: Trained,
     assert "--resume run" in refused("evaluate", "run", status=1)
 
 
+@pytest.mark.long
 def test_a_run_on_unlabelled_images_is_told_what_evaluation_lacks_but_has_a_cost(here: Path) -> None:
     (here / "data" / "train").mkdir(parents=True)
     for number in range(8):

@@ -18,6 +18,7 @@ def test_export_refuses_shares_that_are_none(share: str, gated_run: Path) -> Non
     assert "Invalid value for '--static'" in refused("export", gated_run, "--route", "gated", "--static", share)
 
 
+@pytest.mark.long
 def test_export_writes_into_the_run_and_says_so(gated_run: Path) -> None:
     written = parsed("export", gated_run, "--format", "torch")
     assert written["file"] == str(gated_run / "dense.pt2")
@@ -25,6 +26,7 @@ def test_export_writes_into_the_run_and_says_so(gated_run: Path) -> None:
     assert f"written: {gated_run / 'gated.pt2'} (" in done("export", gated_run, "--route", "gated", "--format", "torch")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("timed_briefly")
 def test_static_export_compares_the_networks(gated_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
@@ -56,6 +58,7 @@ def test_help_lists_the_formats_that_there_are() -> None:
     assert dict(FORMATS) == export_command.FORMATS
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("timed_briefly")
 @pytest.mark.parametrize("more", [(), ("--route", "gated", "--static", "0.5")])
 def test_an_int8_file_is_written_run_and_compared(more: tuple[str, ...], gated_run: Path, tmp_path: Path) -> None:

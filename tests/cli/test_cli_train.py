@@ -62,6 +62,7 @@ def test_a_run_folder_holds_what_its_page_says(trained: Trained) -> None:
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
 
 
+@pytest.mark.long
 def test_a_runs_config_trains_it_again(trained: Trained, here: Path) -> None:
     text = done("train", "--config", trained.folder / "config.json", "--output", "again")
     assert "kNN-1" in text
@@ -70,6 +71,7 @@ def test_a_runs_config_trains_it_again(trained: Trained, here: Path) -> None:
     assert len((here / "again" / "metrics.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.long
 def test_a_run_without_output_goes_to_a_new_folder_under_runs(here: Path) -> None:
     for _ in range(2):
         done("train", *as_options({"data.name": "digits", **SHORT}), "--gating", "none")

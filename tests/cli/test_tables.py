@@ -134,6 +134,7 @@ def test_notes_and_titles_break_between_words(monkeypatch: pytest.MonkeyPatch, c
     assert text.split().count("word29") == 2
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=30)
 @given(
     st.lists(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), min_size=3, max_size=3), min_size=1, max_size=4),

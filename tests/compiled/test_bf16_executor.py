@@ -74,6 +74,7 @@ def assert_random_networks_are_as_stated(kernel: Kernel, count: int, seed: int) 
     assert equal >= 0.97 * count
 
 
+@pytest.mark.long
 def test_random_networks() -> None:
     assert_random_networks_are_as_stated(bf16_kernel(), 30, seed=0)
 
@@ -105,6 +106,7 @@ def variant(name: str, *more: str) -> Kernel:
     return Kernel(library)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_processor_computes_what_the_plan_says(name: str) -> None:
     assert_random_networks_are_as_stated(variant(name, "-O1"), 5, seed=2)

@@ -187,6 +187,7 @@ def test_what_was_asked_last_is_kept_while_other_threads_wait(monkeypatch: pytes
     assert taken == [True]
 
 
+@pytest.mark.long
 def test_python_threads_take_turns() -> None:
     encoder = random_encoder()
     executor = compiled(encoder.backbone(Route.GATED), Route.GATED, threads=2)
@@ -203,6 +204,7 @@ def test_wrong_numbers_of_threads_are_refused(threads: object) -> None:
         compiled(OwnBackbone(no_gates), Route.DENSE, threads=threads)
 
 
+@pytest.mark.long
 def test_a_damaged_kernel_is_compiled_again(tmp_path: Path) -> None:
     def load() -> None:
         """In a process of its own, since a library that is loaded stays loaded."""

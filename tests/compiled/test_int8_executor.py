@@ -162,6 +162,7 @@ def assert_same_by(name: str, kernel: Kernel, cases: Sequence[tuple[dict[str, ob
         assert_equal_to_the_statement(plan, *NativeRunner(plan, kernel, 2)(images), images)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["avx2", "avx2-pairs", "plain"])
 def test_a_processor_without_int8_dot_products_gives_the_same(name: str) -> None:
     cases = [({"backbone.width": 20}, Route.GATED), ({"backbone.name": "resnet50"}, Route.GATED)]
@@ -358,6 +359,7 @@ def error_of(recipe: Recipe) -> float:
     return float(((executor(images).features - exact).norm(dim=1) / exact.norm(dim=1)).median())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["by_channel", "fine", "compensated"])
 def test_each_part_of_the_recipe_makes_the_error_smaller(part: str) -> None:
     assert error_of(USUAL) < 0.95 * error_of(replace(USUAL, **{part: False}))
@@ -420,6 +422,7 @@ def digits_model(**settings: object) -> ssl_dc.Model:
     return ssl_dc.Model(config, random_encoder(**settings))
 
 
+@pytest.mark.long
 def test_a_model_is_calibrated_on_its_own_training_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl_dc.training_images.INT8_IMAGES", 32)
     model = digits_model()
@@ -429,6 +432,7 @@ def test_a_model_is_calibrated_on_its_own_training_images(monkeypatch: pytest.Mo
     assert model.compile_dense(precision="int8").precision == "int8"
 
 
+@pytest.mark.long
 def test_int8_is_close_to_float32_on_real_images() -> None:
     model = digits_model()
     images = training_images(model.config, model.transform, 256)

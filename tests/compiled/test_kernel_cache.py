@@ -72,6 +72,7 @@ def kept(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_it_is_compiled_once_and_kept_for_its_user_alone(compilations: list[str], tmp_path: Path) -> None:
     assert in_a_new_process() == in_a_new_process() >= 4
     assert len(compilations) == 1
@@ -459,6 +460,7 @@ def race_for_the_cache(
     return "the one who wants it" if (shared / "ssl-dc").stat().st_uid == 23_002 else "the other"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not ROOT, reason="only root can be two users")
 def test_no_user_has_the_code_of_another_loaded(evil: tuple[Path, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, library = evil

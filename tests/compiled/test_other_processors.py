@@ -71,6 +71,7 @@ def assert_networks_are_the_same(kernel: Kernel, count: int) -> None:
         assert not compare_in_float32(case, kernel).wrong, case
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["avx2", "sse2"])
 def test_x86_processors_with_narrower_vectors(name: str) -> None:
     narrow = x86_kernel(name, "-O1")
@@ -113,6 +114,7 @@ def compare_emulated(case: DrawnNetwork, kernel: EmulatedKernel, file: str) -> l
     return [text for answer in answers for text in difference_in_float32(plan, reference, *answer).wrong]
 
 
+@pytest.mark.long
 @needs_emulator
 @pytest.mark.parametrize(("file", "name"), [(KERNEL, "no dot product"), (INT8, "dot product"), (BF16, "i8mm")])
 @torch.no_grad()

@@ -68,6 +68,7 @@ def compared(number: int, seed: int) -> Compared:
     return Compared(number, float32.error, float32.decisions, float32.margins, in_int8, int8.decisions, wrong)
 
 
+@pytest.mark.long
 def test_a_hundred_random_cases_are_as_they_should_be() -> None:
     cases = [compared(number, seed=0) for number in range(76)]
     wrong = [text for case in cases for text in case.wrong]

@@ -61,6 +61,7 @@ def test_tracing_leaves_the_backbone_as_it_is() -> None:
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
+@pytest.mark.long
 def test_threads_compile_while_others_infer() -> None:
     encoder = random_encoder()
     images = torch.randn(2, 3, 32, 32)
@@ -134,6 +135,7 @@ print(statuses)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_child_that_is_forked_beside_a_busy_executor_works(backend: str) -> None:
@@ -141,6 +143,7 @@ def test_a_child_that_is_forked_beside_a_busy_executor_works(backend: str) -> No
     assert done.stdout.strip() == str([0] * 8), done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("settings", [{}, {"gating.name": "convnet_aig"}, {"backbone.name": "resnet50"}], ids=str)
 def test_executors_are_pickled_and_copied(backend: str, settings: dict[str, str]) -> None:

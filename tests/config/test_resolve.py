@@ -232,6 +232,7 @@ def test_numbers_survive_being_saved_to_the_last_bit(target: float, seed: int, l
     assert resolve([uniform_layer(flattened(json.loads(dump(config))), "test")]).config == config
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "assignments", [[], ["data=cifar10", "gating=none"], ["objective=barlow_twins", "backbone=resnet50", "data=parquet"]]
 )

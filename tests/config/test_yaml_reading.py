@@ -54,6 +54,7 @@ SLOW = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SLOW)
 def test_what_would_take_for_ever_is_refused_at_once(tmp_path: Path, name: str) -> None:
     text, said = SLOW[name]
@@ -98,6 +99,7 @@ def test_only_a_regular_file_is_a_config(tmp_path: Path, kind: str) -> None:
         assert f"cannot read the config {path}: " in result.stderr
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0/"), max_size=8))
 def test_config_show_loses_nothing_of_a_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

@@ -54,6 +54,7 @@ def heap(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("timed_briefly")
 def test_a_heap_of_pictures_is_trained_on_and_its_cost_is_reported(heap: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -87,6 +88,7 @@ def test_a_heap_of_pictures_is_trained_on_and_its_cost_is_reported(heap: Path, t
     assert ssl_dc.load(run).features(heap).shape[0] == 40
 
 
+@pytest.mark.long
 def test_a_picture_that_is_damaged_within_is_stood_in_for_where_there_are_no_labels(heap: Path, tmp_path: Path) -> None:
     path = heap / "2021" / "3.png"
     content = bytearray(path.read_bytes())
@@ -102,6 +104,7 @@ def test_a_picture_that_is_damaged_within_is_stood_in_for_where_there_are_no_lab
     assert "cannot be read" in stopped.stderr
 
 
+@pytest.mark.long
 def test_labelled_pictures_are_said_to_be_so(tmp_path: Path) -> None:
     for number in range(40):
         picture(tmp_path / "data" / "train" / ("cat", "dog")[number % 2] / f"{number}.png")

@@ -351,6 +351,7 @@ def test_a_row_group_is_read_in_parts_and_is_the_same(tmp_path: Path, monkeypatc
     assert parts.train.fingerprint() == whole.train.fingerprint()
 
 
+@pytest.mark.long
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_files_are_read_or_one_message(data: st.DataObject, tmp_path: Path) -> None:

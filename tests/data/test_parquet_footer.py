@@ -60,6 +60,7 @@ def test_real_files_have_what_pyarrow_says(real_data: Path) -> None:
         assert column_chunks(path) == as_pyarrow_says(path)
 
 
+@pytest.mark.long
 @given(damage=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_footer_is_read_or_told(damage: list[tuple[int, int]], tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_a_broken_image_is_left_to_whoever_asks_for_it() -> None:
     assert readable.left_out() == ["image 2 is broken."]
 
 
+@pytest.mark.long
 def test_a_training_on_shrunk_pictures_decodes_each_once_and_evaluates_them_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

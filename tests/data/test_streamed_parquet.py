@@ -103,6 +103,7 @@ def test_a_set_that_does_not_fit_is_told_of_it(tmp_path: Path, monkeypatch: pyte
     assert len(opened(root, hold_out=0).train) == 60
 
 
+@pytest.mark.long
 def test_workers_do_not_change_a_training(tmp_path: Path) -> None:
     root = shards(tmp_path / "set", labels=False)
     sizes = {"training.epochs": 2, "training.batch_size": 8, "backbone.width": 4, "data.image_size": 8, "data.stream": True}

@@ -32,6 +32,7 @@ def streaming() -> Iterator[ModuleType]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
 def test_a_killed_training_goes_on_at_the_exact_record(
     streaming: ModuleType, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

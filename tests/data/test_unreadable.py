@@ -90,6 +90,7 @@ def train(root: Path, output: Path, *words: str) -> Result:
     return call("train", *as_options(settings(root)), "--output", output, *words)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_file_is_named(tmp_path: Path, root: Path, how: str) -> None:
     path = root / "train" / "dog" / "03.png"
@@ -105,6 +106,7 @@ def test_a_broken_file_is_named(tmp_path: Path, root: Path, how: str) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_files_are_skipped_counted_and_listed(tmp_path: Path, root: Path, workers: int) -> None:
     paths = [root / "train" / "dog" / "03.png", root / "train" / "cat" / "11.png", root / "val" / "cat" / "00.png"]
@@ -119,6 +121,7 @@ def test_broken_files_are_skipped_counted_and_listed(tmp_path: Path, root: Path,
     assert all(f"image {path} cannot be read" in said for path in paths)
 
 
+@pytest.mark.long
 def test_nothing_is_listed_where_all_can_be_read(tmp_path: Path, root: Path) -> None:
     result = train(root, tmp_path / "run", "--bad-images", "skip")
     assert result.exit_code == 0, result.stderr
@@ -139,6 +142,7 @@ class Removing(Watcher):
             self.path.unlink()
 
 
+@pytest.mark.long
 def test_a_file_removed_in_mid_epoch_is_named_and_the_run_goes_on_when_it_is_back(tmp_path: Path, root: Path) -> None:
     path, output = root / "train" / "dog" / "05.png", tmp_path / "run"
     content = path.read_bytes()
@@ -156,6 +160,7 @@ def test_a_file_removed_in_mid_epoch_is_named_and_the_run_goes_on_when_it_is_bac
         assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_run_may_go_on_with_changed_data_if_that_is_asked_for(tmp_path: Path, root: Path) -> None:
     output = tmp_path / "run"
     path = root / "train" / "dog" / "05.png"
@@ -167,6 +172,7 @@ def test_a_run_may_go_on_with_changed_data_if_that_is_asked_for(tmp_path: Path, 
     ssl_dc.resume(output)  # it is now what the run is known by
 
 
+@pytest.mark.long
 def test_a_broken_file_can_be_skipped_by_a_run_that_it_stopped(tmp_path: Path, root: Path) -> None:
     path, output = root / "train" / "dog" / "05.png", tmp_path / "run"
 
@@ -182,6 +188,7 @@ def test_a_broken_file_can_be_skipped_by_a_run_that_it_stopped(tmp_path: Path, r
     assert str(path) in (output / "bad_images.json").read_text()
 
 
+@pytest.mark.long
 def test_data_that_has_moved_is_the_same(tmp_path: Path, root: Path) -> None:
     ssl_dc.train(settings(root), output=tmp_path / "run")
     moved = shutil.move(root, tmp_path / "moved")
@@ -194,6 +201,7 @@ def test_accepting_changed_data_belongs_to_resume(tmp_path: Path, root: Path) ->
     assert "belongs to --resume" in result.stderr
 
 
+@pytest.mark.long
 def test_resume_takes_only_a_valid_word_for_bad_images(tmp_path: Path, root: Path) -> None:
     ssl_dc.train(settings(root), output=tmp_path / "run")
     with pytest.raises(ConfigError, match=r"data\.bad_images = 'mend'"):
@@ -309,6 +317,7 @@ def test_the_fingerprint_of_files_sees_names_sizes_and_classes(root: Path) -> No
     assert FolderImages([], None).fingerprint()
 
 
+@pytest.mark.long
 def test_a_resumed_run_on_other_pixels_of_the_same_size_is_told(tmp_path: Path) -> None:
     """Of a set that is in memory every pixel counts."""
     digits = {**SETTINGS, "data.name": "digits", "data.limit": 32, "data.test_limit": 20}

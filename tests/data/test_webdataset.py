@@ -164,6 +164,7 @@ def test_a_place_with_tar_files_is_known_by_them(tmp_path: Path) -> None:
     assert _kind_of(path.parent) == "folder"
 
 
+@pytest.mark.long
 def test_it_trains_from_the_command_line(tmp_path: Path) -> None:
     for number in range(3):
         shard(tmp_path / "set" / f"train-{number}.tar", range(20 * number, 20 * number + 20))

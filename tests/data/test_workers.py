@@ -117,6 +117,7 @@ def test_other_errors_of_the_data_set_stay_what_they_are(error: Exception, child
     assert children() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGKILL), (2, signal.SIGSEGV)])
 def test_a_worker_that_dies_is_one_message(number: signal.Signals, workers: int, children: Children) -> None:
     with pytest.raises(RunError) as caught, worker_failures():
@@ -126,6 +127,7 @@ def test_a_worker_that_dies_is_one_message(number: signal.Signals, workers: int,
     assert children() == 0
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_interrupts_nothing_but_the_wait_for_a_batch(children: Children) -> None:
     before = signal.getsignal(signal.SIGCHLD)
     batches = loaded(loader(Numbers(lambda: os.kill(os.getpid(), signal.SIGKILL))))
@@ -274,6 +276,7 @@ def test_a_script_with_a_main_guard_trains(tmp_path: Path, start: str) -> None:
     assert said.stdout == "trained\n", said.stderr
 
 
+@pytest.mark.long
 def test_a_machine_that_cannot_start_workers_says_so(tmp_path: Path) -> None:
     mounted = "mount -t tmpfs -o size=4k tmpfs /dev/shm"
     if subprocess.run(["unshare", "-m", "sh", "-c", mounted], capture_output=True, check=False).returncode:

@@ -26,6 +26,7 @@ def code_cells(*, slow_too: bool) -> list[str]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_trainings")
 def test_the_cells_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As programs, on a tiny network. What a kernel shows is tested by hand, with -m slow."""

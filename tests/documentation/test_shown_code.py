@@ -134,6 +134,7 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(REPOSITORY))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", pages_with(slow_too=False), ids=name_of)
 @pytest.mark.usefixtures("small_trainings")
 def test_what_a_page_shows_runs(page: Path, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,7 @@ ssl_dc.embed(run, "digits", output=output, route="gated", shard_size=300, watche
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("when", "number", "left"), [("computing", 5, 1197), ("computing", 1, 1797), ("writing", 3, 0)])
 def test_a_killed_job_goes_on_to_the_same_file(
     run: Path, whole: Path, tmp_path: Path, when: str, number: int, left: int
@@ -152,6 +153,7 @@ def test_a_killed_job_goes_on_to_the_same_file(
     assert [path.name for path in tmp_path.iterdir()] == ["f.parquet"]
 
 
+@pytest.mark.long
 def test_a_shard_that_is_damaged_is_made_anew(run: Path, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "f.parquet"
 
@@ -183,6 +185,7 @@ os._exit(0)  # gloo's threads may abort a process that ends while they work
 """
 
 
+@pytest.mark.long
 def test_two_processes_write_the_file_of_one(run: Path, whole: Path, tmp_path: Path) -> None:
     launched = run_two_forked(IN_TWO, run, tmp_path / "f.parquet")
     assert launched.returncode == 0, launched.stderr[-3000:]
@@ -218,6 +221,7 @@ def test_what_was_understood_of_a_folder_is_said(run: Path, tmp_path: Path) -> N
     assert "6 pictures, no labels; none are held out; 1 file left out: 1 not a picture" in said
 
 
+@pytest.mark.long
 def test_a_labelled_picture_that_cannot_be_read_stops_the_call_which_goes_on_when_it_can(run: Path, tmp_path: Path) -> None:
     root = tmp_path / "labelled"
     for path in photographs(tmp_path / "pictures", 12):
@@ -238,6 +242,7 @@ def test_a_labelled_picture_that_cannot_be_read_stops_the_call_which_goes_on_whe
     assert table_of(output)["class"] == ["a"] * 6 + ["b"] * 6
 
 
+@pytest.mark.long
 def test_parquet_is_known_by_what_is_there(run: Path, tmp_path: Path) -> None:
     paths = photographs(tmp_path / "pictures", 4)
     file = tmp_path / "rows" / "train.parquet"
@@ -296,6 +301,7 @@ def test_what_cannot_be_is_refused_in_a_line(
     assert said in message("embed", run, *words)
 
 
+@pytest.mark.long
 def test_a_model_without_gates_has_no_gated_route(tmp_path: Path) -> None:
     folder = ssl_dc.train({**TINY, "gating.name": "none", "training.epochs": 1}, output=tmp_path / "run").folder
     with pytest.raises(ConfigError, match="--route gated: this model has no gates"):

@@ -88,6 +88,7 @@ class OneRoute(nn.Module):
         return features
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("route", "convolutions"), [(Route.DENSE, 1 + 16 + 3), (Route.GATED, 1 + 16 + 3 + 16)])
 def test_each_route_exports_as_a_graph_of_its_own(route: Route, convolutions: int) -> None:
     net = encoder().eval()

@@ -52,6 +52,7 @@ def by_command(*words: str | Path) -> Any:
     return json.loads(result.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::ssl_dc.errors.DialledWarning")
 @pytest.mark.parametrize("backend", ["native", "torch"])
 def test_one_executor_gives_every_budget_as_the_model_does(many: Path, backend: str, monkeypatch: Any) -> None:
@@ -129,6 +130,7 @@ def test_evaluate_and_cost_take_budgets(many: Path) -> None:
     assert "at a budget of 0.2" in cost["gated_is"]
 
 
+@pytest.mark.long
 def test_a_run_for_one_budget_can_be_dialled_and_says_so(single: Path) -> None:
     model = ssl_dc.load(single)
     before = [gate.thresholds.clone() for gate in gates_of(model)]
@@ -168,6 +170,7 @@ def test_budgets_are_ascending_and_each_once() -> None:
     assert checked_budgets("0.1:0.3") == (0.1, 0.2, 0.3)
 
 
+@pytest.mark.long
 def test_the_curve_has_a_point_for_each_budget_and_runs_beside_it(many: Path, single: Path, tmp_path: Path) -> None:
     picture = tmp_path / "curve.svg"
     words = ["--protocol", "curve", "--epochs", 3, "--beside", single, "--beside", many, "--output", picture]
@@ -201,6 +204,7 @@ def test_the_curve_in_milliseconds(many: Path) -> None:
     assert "ms an image" in report.tables()[0].columns
 
 
+@pytest.mark.long
 def test_bench_and_export_take_a_budget(many: Path, tmp_path: Path) -> None:
     quick = ("--seconds", 0.1, "--threads", 1, "--images", 8, "--batch", 2, "--runtime", "executor", "--accuracy-images", 0)
     measured, cheaper = (by_command("bench", many, "--budget", budget, *quick, "--json") for budget in (0.8, 0.2))
@@ -238,6 +242,7 @@ def test_a_budget_among_those_of_training_is_not_warned_of(
     assert not [each for each in recwarn if each.category is DialledWarning]
 
 
+@pytest.mark.long
 def test_bench_names_the_largest_budget_for_a_deadline(many: Path, single: Path) -> None:
     words = ["bench", many, "--seconds", 0.1, "--threads", 1, "--images", 4, "--json"]
     easy = by_command(*words, "--at-most", "10s")

@@ -116,6 +116,7 @@ def test_names_do_not_break_a_picture(name: str, tmp_path: Path) -> None:
     assert drawn(gates(classes).draw(), tmp_path / "gates.pdf").startswith(b"%PDF")
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=8)
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_no_name_at_all_breaks_a_picture(name: str) -> None:
@@ -223,6 +224,7 @@ def test_a_collapsed_encoder_can_be_looked_at() -> None:
     assert all(not points.any() for points in found.routes.values())
 
 
+@pytest.mark.long
 def test_the_size_of_features_does_not_matter() -> None:
     """In a process of its own: t-SNE of very small numbers has ended the process."""
     program = (

@@ -57,6 +57,7 @@ def test_linear_learns_from_a_share(run: Path) -> None:
     assert whole["train_images"] == 400
 
 
+@pytest.mark.long
 def test_fine_tuning_by_the_command_line(run: Path) -> None:
     call = ("evaluate", run, "--protocol", "finetune", "--label-share", "0.1", "--epochs", "1")
     said = parsed(*call)
@@ -68,6 +69,7 @@ def test_fine_tuning_by_the_command_line(run: Path) -> None:
     assert "allowed: above 0, at most 1" in message("evaluate", run, "--protocol", "finetune", "--label-share", "2")
 
 
+@pytest.mark.long
 def test_fine_tuning_learns_and_keeps_the_budget(run: Path) -> None:
     """Far more is learned than by chance, the gated route pays its budget, and the model stays as it is."""
     model = ssl_dc.load(run)
@@ -88,6 +90,7 @@ def test_fine_tuning_learns_and_keeps_the_budget(run: Path) -> None:
     assert any("conv1" in name for name in changed), "the whole network is to learn"
 
 
+@pytest.mark.long
 def test_another_budget_is_kept(run: Path) -> None:
     model = ssl_dc.dialled(ssl_dc.load(run), 0.5).at_budget(0.7)
     splits = own_splits(model)

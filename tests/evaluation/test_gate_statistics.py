@@ -123,6 +123,7 @@ def test_statistics_of_a_run_agree_with_its_masks(run: Path) -> None:
         assert site.distinct_masks <= site.class_distinct_masks.sum()
 
 
+@pytest.mark.long
 def test_the_command_prints_a_table_and_draws_only_when_asked(run: Path, tmp_path: Path) -> None:
     before = sorted(run.rglob("*"))
     printed = CliRunner().invoke(main, ["evaluate", str(run), "--protocol", "gates"])

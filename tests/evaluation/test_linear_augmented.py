@@ -180,6 +180,7 @@ def evaluated(run: Path, *options: str) -> Any:
     return json.loads(said.stdout)
 
 
+@pytest.mark.long
 def test_the_command_augments_when_asked(run: Path) -> None:
     plain = evaluated(run, "--epochs", "2", "--seeds", "2")
     assert "augment" not in plain

@@ -90,6 +90,7 @@ def test_the_cost_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> No
     assert call("cost", run, "--data-root", labelled, "--width", "8").exit_code == 2
 
 
+@pytest.mark.long
 def test_bench_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> None:
     quick = (
         "bench",
@@ -113,6 +114,7 @@ def test_bench_of_a_run_whose_data_has_moved(run: Path, labelled: Path) -> None:
     assert len(parsed(*quick, "--data-root", labelled)["situations"]) == 2
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("timed_briefly")
 def test_a_static_export_of_a_run_whose_data_has_moved(run: Path, labelled: Path, tmp_path: Path) -> None:
     export = ("export", run, "--format", "torch", "--output", tmp_path / "network.pt2")
@@ -187,6 +189,7 @@ def test_a_protocol_that_needs_labels_says_so_and_what_to_do(unlabelled: Path, p
         ssl_dc.evaluate(unlabelled, protocol)
 
 
+@pytest.mark.long
 def test_what_needs_no_labels_works_without(unlabelled: Path, tmp_path: Path) -> None:
     gates = call("evaluate", unlabelled, "--protocol", "gates", "--output", tmp_path / "gates.png")
     assert gates.exit_code == 0, gates.stderr

@@ -51,6 +51,7 @@ def splits(n: int = 48) -> Splits:
     return Splits(images, images, images, ("a", "b", "c", "d"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["umap", "tsne"])
 def test_neighbours_stay_neighbours_and_the_same_seed_gives_the_same_picture(method: Method) -> None:
     rng = np.random.default_rng(0)
@@ -64,6 +65,7 @@ def test_neighbours_stay_neighbours_and_the_same_seed_gives_the_same_picture(met
     assert np.array_equal(points, embedded(features, method, seed=3))
 
 
+@pytest.mark.long
 def test_umap_leaves_the_number_of_threads_alone() -> None:
     threads = torch.get_num_threads()
     embedded(np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32), "umap")

@@ -79,6 +79,7 @@ def same(first: Any, second: Any) -> bool:
     return np.array_equal(first, second)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [600, 100])
 def test_two_processes_give_what_one_gives(n: int) -> None:
     threads = torch.get_num_threads()

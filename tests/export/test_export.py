@@ -87,6 +87,7 @@ def test_onnx_files_run_in_onnxruntime(gating: str, exported: Files, tmp_path: P
                 assert all(torch.equal(outs[f"mask.{site}"], mask) for site, mask in gated.masks.items())
 
 
+@pytest.mark.long
 def test_torch_export_files_run_in_torch(exported: Files) -> None:
     model, file = exported
     images = torch.randn(3, 3, model.config.data.image_size, model.config.data.image_size)
@@ -117,6 +118,7 @@ def described(path: Path) -> dict[str, object]:
     return {key.removeprefix("ssl_dc."): json.loads(value) for key, value in said.items()}
 
 
+@pytest.mark.long
 def test_every_file_says_which_images_it_takes(exported: Files, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     known_elsewhere = files_of(model_of(**{"backbone.width": 64, "backbone.stem": "imagenet"}, **PIXELS), tmp_path)

@@ -67,6 +67,7 @@ def random_images(size: int) -> torch.Tensor:
     return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.long
 def test_timm_gives_the_features_of_the_dense_route(tmp_path: Path) -> None:
     models: list[ssl_dc.Model] = []
     folders = []

@@ -44,6 +44,7 @@ def assert_same(one: ssl_dc.Model, other: ssl_dc.Model) -> None:
     assert torch.equal(one.gated(images).features, other.gated(images).features)
 
 
+@pytest.mark.long
 def test_a_pushed_run_is_loaded_by_its_name(finished_run: ssl_dc.Run, hub: StandIn) -> None:
     said = done("push", finished_run.folder, "org/digits", "--private", "--message", "first", "--license", "mit")
     assert f"pushed: {hub.url}/org/digits/commit/" in said
@@ -56,6 +57,7 @@ def test_a_pushed_run_is_loaded_by_its_name(finished_run: ssl_dc.Run, hub: Stand
     assert_same(finished_run.model, ssl_dc.load("org/digits"))
 
 
+@pytest.mark.long
 def test_branches_are_made_and_loaded(finished_run: ssl_dc.Run, hub: StandIn) -> None:
     ssl_dc.push(finished_run.folder, "org/digits", revision="try")
     ssl_dc.push(finished_run.folder, "org/digits", revision="try", message="again")
@@ -152,6 +154,7 @@ def test_what_the_hub_has_not_is_said_in_words(
         ssl_dc.push(finished_run.folder, "org/digits")
 
 
+@pytest.mark.long
 def test_without_a_network_the_cache_is_read(
     finished_run: ssl_dc.Run, hub: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

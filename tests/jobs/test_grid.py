@@ -76,6 +76,7 @@ def test_a_task_in_work_is_left_and_one_that_fails_is_told(tmp_path: Path) -> No
     assert work(tasks, tmp_path) == Worked(("held",), {"bad": "it cannot be done"}, ())
 
 
+@pytest.mark.long
 def test_two_workers_of_this_machine_train_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     first = config(tmp_path / "a.json")
@@ -95,6 +96,7 @@ def test_two_workers_of_this_machine_train_each_run_once(tmp_path: Path, monkeyp
     )
 
 
+@pytest.mark.long
 def test_seeds_are_runs_of_their_own_and_faults_are_told(tmp_path: Path) -> None:
     path = config(tmp_path / "a.json", **{"training.epochs": 1})
     assert parsed("grid", path, "--output", tmp_path / "out", "--seeds", "2")["done"] == ["a-seed0", "a-seed1"]
@@ -126,6 +128,7 @@ class RequeuedError(Exception):
     """Stands for the end of a job that submitit puts back into the queue."""
 
 
+@pytest.mark.long
 def test_a_training_saves_its_step_before_its_job_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer._take_step
 

@@ -111,6 +111,7 @@ def test_the_option_stands_anywhere_and_ends_with_the_call(install: Install) -> 
     assert "acme" in call("plugins", "list").stdout
 
 
+@pytest.mark.long
 def test_a_plugin_of_one_file_is_there_and_trains(file: Path, tmp_path: Path) -> None:
     said = call(*TRAIN, "--output", str(tmp_path / "run"), "--plugin", str(file))
     assert said.exit_code == 0, said.stderr
@@ -160,6 +161,7 @@ def test_a_file_does_not_hide_another_module(tmp_path: Path) -> None:
     assert "another module named 'json'" in found.broken[0].reason
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("fresh")
 def test_a_qualified_name_is_kept_in_the_config_and_finds_the_part_again(install: Install, tmp_path: Path) -> None:
     install({name: {"a": OBJECTIVE.format(name="near")} for name in ("acme", "zeta")})

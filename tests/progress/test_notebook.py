@@ -55,6 +55,7 @@ def shown(outputs: list[dict[str, Any]], form: str) -> list[str]:
     return [output["data"][form] for output in outputs if form in output.get("data", {})]
 
 
+@pytest.mark.long
 def test_training_shows_its_progress_in_one_output_that_stays(outputs: dict[str, list[dict[str, Any]]]) -> None:
     (html,) = shown(outputs["by default"], "text/html")
     assert "step 8/8 " in html
@@ -69,16 +70,19 @@ def test_training_shows_its_progress_in_one_output_that_stays(outputs: dict[str,
     assert "cost " in second
 
 
+@pytest.mark.long
 def test_progress_can_be_left_out(outputs: dict[str, list[dict[str, Any]]]) -> None:
     assert outputs["silent"] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["gates", "tsne"])
 def test_pictures_are_shown(outputs: dict[str, list[dict[str, Any]]], name: str) -> None:
     (picture,) = shown(outputs[name], "image/png")
     assert len(picture) > 10_000
 
 
+@pytest.mark.long
 def test_an_interrupt_is_answered_and_the_run_is_saved(outputs: dict[str, list[dict[str, Any]]]) -> None:
     said = "".join(output["text"] for output in outputs["stopped"] if output["output_type"] == "stream")
     assert "ending after this step, then saving; press Ctrl-C again to stop now" in said

@@ -62,6 +62,7 @@ def in_training(recording: Recording, width: int) -> list[list[str]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [width for width in WIDTHS if width >= 60])
 def test_every_screen_has_two_lines_that_fit_with_all_that_matters(recorded: dict[int, Recording], width: int) -> None:
     screens = in_training(recorded[width], width)
@@ -79,6 +80,7 @@ def test_every_screen_has_two_lines_that_fit_with_all_that_matters(recorded: dic
         assert re.search(rf"^loss [\d.]+ {terms} cost 0\.\d+ .*rank \d+", second), second
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_bar_moves_at_steps_whose_loss_is_not_measured(recorded: dict[int, Recording], width: int) -> None:
     steps = [int(first.removeprefix("step ").partition("/")[0]) for first, *_ in in_training(recorded[width], width)]
@@ -86,12 +88,14 @@ def test_the_bar_moves_at_steps_whose_loss_is_not_measured(recorded: dict[int, R
     assert set(steps) >= set(range(1, STEPS + 1))
 
 
+@pytest.mark.long
 def test_a_narrow_terminal_shows_step_and_time(recorded: dict[int, Recording]) -> None:
     for first, second in in_training(recorded[30], 30):
         assert re.fullmatch(rf"step \d+/{STEPS}( [━╸╺ ]+)? (left|took) [-\d:]+", first)
         assert len(second) <= 28
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", WIDTHS)
 def test_what_happens_besides_steps_is_named_and_leaves_nothing(recorded: dict[int, Recording], width: int) -> None:
     screens = list(recorded[width].screens(width))
@@ -101,6 +105,7 @@ def test_what_happens_besides_steps_is_named_and_leaves_nothing(recorded: dict[i
     assert [line for line in last if line.startswith(("reading", "building", *AFTER[:2]))] == []
 
 
+@pytest.mark.long
 def test_the_terminal_is_left_with_its_cursor(recorded: dict[int, Recording]) -> None:
     """Also by a process that is killed, so that it is never hidden."""
     assert all(b"\x1b[?25l" not in recording.written for recording in recorded.values())
@@ -121,6 +126,7 @@ print("torch is imported:", "torch" in sys.modules)
 """
 
 
+@pytest.mark.long
 def test_the_first_words_are_shown_before_torch_is_imported(tmp_path: Path) -> None:
     recording = record("-c", FIRST_WORDS, str(tmp_path / "seen"), columns=80)
     assert recording.written.startswith(b"starting 0:00")
@@ -128,6 +134,7 @@ def test_the_first_words_are_shown_before_torch_is_imported(tmp_path: Path) -> N
     assert b"torch is imported: True" in recording.written
 
 
+@pytest.mark.long
 def test_control_c_is_answered_above_the_lines_and_the_step_is_saved(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     pressed: list[bytes] = []
@@ -151,6 +158,7 @@ def test_control_c_is_answered_above_the_lines_and_the_step_is_saved(tmp_path: P
     assert last.index(answer) < last.index("step ") < last.index("ssl-dc: stopped")
 
 
+@pytest.mark.long
 def test_progress_is_left_to_a_terminal_that_can_move_its_cursor(tmp_path: Path) -> None:
     words = ["-m", "ssl_dc", "train", *as_options({**SETTINGS, "training.epochs": 1}), "--output", str(tmp_path / "run")]
     recording = record(*words, columns=80, TERM="dumb")

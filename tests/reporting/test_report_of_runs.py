@@ -86,6 +86,7 @@ def test_the_page_shows_the_metrics_of_the_run_as_they_were_logged(
         ]
 
 
+@pytest.mark.long
 def test_each_logged_number_has_a_chart_also_one_that_nobody_foresaw(copied_run: Path) -> None:
     with (copied_run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "epoch": 1, "probe/dense/knn1": 71.5, "broken": NaN}\n{"step": 4, "los')
@@ -94,6 +95,7 @@ def test_each_logged_number_has_a_chart_also_one_that_nobody_foresaw(copied_run:
     assert "broken" not in [chart.title for chart in report.charts]
 
 
+@pytest.mark.long
 def test_what_is_watched_of_both_routes_shares_a_chart(copied_run: Path) -> None:
     with (copied_run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "epoch": 1, "watch/knn/dense": 60, "watch/knn/gated": 50.5}\n')
@@ -114,6 +116,7 @@ def test_a_long_training_is_thinned_and_keeps_its_ends(copied_run: Path) -> None
     assert "metrics.jsonl has all" in chart.table.note
 
 
+@pytest.mark.long
 def test_accuracy_against_cost_has_each_budget_of_each_run(finished_run: ssl_dc.Run, several: ssl_dc.Run) -> None:
     report = page(finished_run.folder, several.folder, options=FORTY)
     curve = ssl_dc.evaluate(several.folder, "curve").as_json()["runs"][0]["points"]
@@ -123,6 +126,7 @@ def test_accuracy_against_cost_has_each_budget_of_each_run(finished_run: ssl_dc.
     assert "Milliseconds were not measured" in text_of(report)
 
 
+@pytest.mark.long
 def test_features_are_computed_once_for_each_set_of_images(
     finished_run: ssl_dc.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +187,7 @@ def test_the_map_has_the_image_of_each_point(report: ssl_dc.ReportPage) -> None:
     assert all(report.thumbnails[point["image"]].startswith("data:image/png;base64,") for point in shown)
 
 
+@pytest.mark.long
 def test_a_run_without_gates_is_shown_without_them(tmp_path: Path) -> None:
     run = ssl_dc.train({**SHORT, "gating.name": "none", "routes": ["dense", "dense"]}, output=tmp_path / "plain")
     said = text_of(page(run.folder))
@@ -190,6 +195,7 @@ def test_a_run_without_gates_is_shown_without_them(tmp_path: Path) -> None:
     assert "Without gates every image costs the same." in said
 
 
+@pytest.mark.long
 def test_images_without_labels_are_shown_without_accuracy(tmp_path: Path, pictures: Path) -> None:
     settings = {key: value for key, value in SHORT.items() if key not in ("data.limit", "data.test_limit")}
     run = ssl_dc.train({**settings, "data.name": "folder", "data.root": str(pictures)}, output=tmp_path / "unlabelled")
@@ -201,6 +207,7 @@ def test_images_without_labels_are_shown_without_accuracy(tmp_path: Path, pictur
     assert str(pictures) not in report.as_html().replace(str(pictures), "", 1)  # only the config names the folder
 
 
+@pytest.mark.long
 def test_another_data_set_can_be_looked_at(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
     few = ["--images", "20", "--projection", "pca", "-o", tmp_path / "report.html"]
     chosen = ["--eval-data", "digits", "--eval-data-set", "test_limit=30"]
@@ -247,6 +254,7 @@ def test_a_run_that_has_logged_nothing_is_shown(copied_run: Path) -> None:
     report.as_html()
 
 
+@pytest.mark.long
 def test_images_that_have_gone_are_said(copied_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(model: ssl_dc.Model) -> None:
         raise ssl_dc.DataError("there is no folder gone")
@@ -255,6 +263,7 @@ def test_images_that_have_gone_are_said(copied_run: Path, monkeypatch: pytest.Mo
     assert "copied: there is no folder gone" in text_of(page(copied_run))
 
 
+@pytest.mark.long
 def test_a_line_that_is_half_written_is_told_once(copied_run: Path, tmp_path: Path) -> None:
     metrics = copied_run / "metrics.jsonl"
     lines = metrics.read_text().splitlines()
@@ -287,6 +296,7 @@ class Outline(HTMLParser):
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
 
 
+@pytest.mark.long
 def test_text_from_files_is_text_in_the_page(copied_run: Path) -> None:
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     before = page(copied_run).as_html()
@@ -299,6 +309,7 @@ def test_text_from_files_is_text_in_the_page(copied_run: Path) -> None:
     assert Outline(after).handlers == []
 
 
+@pytest.mark.long
 def test_a_damaged_result_does_not_keep_the_page_from_being_made(copied_run: Path) -> None:
     (copied_run / "result.json").write_text('{"routes": {"dense": {"knn1": "much"}, "gated": 3}, "findings": 5}')
     report = page(copied_run)
@@ -315,6 +326,7 @@ class Told(ssl_dc.Watcher):
         self.messages.append(text)
 
 
+@pytest.mark.long
 def test_a_page_follows_a_training_and_ends_with_it(copied_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "live.html"
     held = sole_writer(copied_run)
@@ -339,6 +351,7 @@ def test_a_page_follows_a_training_and_ends_with_it(copied_run: Path, tmp_path: 
     assert any(chart.title == "PCA, gated route" for chart in last.charts)
 
 
+@pytest.mark.long
 def test_the_command_writes_the_page(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
     output = tmp_path / "page.html"
     said = successful(call("report", finished_run.folder, "-o", output, "--images", 20, "--projection", "pca", "--live"))
@@ -396,6 +409,7 @@ def test_a_missing_library_is_named(finished_run: ssl_dc.Run, monkeypatch: pytes
         ssl_dc.report(finished_run)
 
 
+@pytest.mark.long
 def test_a_notebook_shows_the_page_in_a_frame(finished_run: ssl_dc.Run) -> None:
     shown = ssl_dc.report(finished_run, images=20, projection="pca", progress=False)._repr_html_()
     assert Outline(shown).tags == ["iframe"]

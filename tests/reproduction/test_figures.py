@@ -82,6 +82,7 @@ def copied(made: Made, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made.output, tmp_path / "copy"))
 
 
+@pytest.mark.long
 def test_what_is_missing_is_trained_and_the_paths_go_to_standard_output(made: Made) -> None:
     assert steps(made.result) == [
         f"train {DUAL}",
@@ -98,6 +99,7 @@ def test_what_is_missing_is_trained_and_the_paths_go_to_standard_output(made: Ma
     assert "(digits, small scale, seed 0)" in made.result.stderr
 
 
+@pytest.mark.long
 def test_figure_has_a_column_for_each_run_and_the_gated_route_on_top(made: Made) -> None:
     figure = made.drawn[PICTURES[0]]
     top_dual, empty, dense_dual, dense_baseline1 = figure.axes
@@ -116,6 +118,7 @@ def test_figure_has_a_column_for_each_run_and_the_gated_route_on_top(made: Made)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [str(digit) for digit in range(10)]
 
 
+@pytest.mark.long
 def test_gate_map_is_that_of_the_run(made: Made) -> None:
     figure = made.drawn[PICTURES[1]]
     expected = api.evaluate(made.output / "runs" / DUAL, "gates")
@@ -126,6 +129,7 @@ def test_gate_map_is_that_of_the_run(made: Made) -> None:
     assert "VICReg-Dual, budget 0.5" in str(figure.get_suptitle())
 
 
+@pytest.mark.long
 def test_a_second_call_trains_nothing_and_draws_the_same(copied: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in PICTURES:
         (copied / name).unlink()
@@ -136,6 +140,7 @@ def test_a_second_call_trains_nothing_and_draws_the_same(copied: Path, made: Mad
         assert (copied / name).read_bytes() == (made.output / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_table_takes_the_runs_of_the_figure(copied: Path) -> None:
     table = successful(reproduce(copied, "table4", "--seeds", "1"))
     double = "small-digits-dual-2x-0.5-seed0"
@@ -145,6 +150,7 @@ def test_a_table_takes_the_runs_of_the_figure(copied: Path) -> None:
     assert set(known["knn1"]) == {"dense", "gated"}
 
 
+@pytest.mark.long
 def test_dry_run_asks_for_the_weights_not_for_results(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "umap", None)  # nothing is drawn, so nothing is needed
     assert "2 runs, 2 done" in successful(reproduce(copied, "figure2", "--dry-run")).stdout
@@ -156,6 +162,7 @@ def test_dry_run_asks_for_the_weights_not_for_results(copied: Path, monkeypatch:
     assert sorted(copied.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_a_run_made_with_other_settings_is_refused(copied: Path) -> None:
     config = copied / "runs" / DUAL / "config.json"
     config.write_text(config.read_text().replace('"epochs": 2', '"epochs": 7'), encoding="utf-8")

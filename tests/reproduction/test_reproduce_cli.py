@@ -141,6 +141,7 @@ def test_a_second_call_trains_and_evaluates_nothing(copied: Path, finished: tupl
         assert again == first
 
 
+@pytest.mark.long
 def test_a_run_that_another_table_made_is_evaluated_only(copied: Path) -> None:
     result = successful(reproduce(copied, "table1"))
     assert verbs(result) == [
@@ -158,6 +159,7 @@ def test_a_run_that_another_table_made_is_evaluated_only(copied: Path) -> None:
     assert line.split("|")[4].strip() == "", "the dense route of Baseline-2 was not trained"
 
 
+@pytest.mark.long
 def test_transfer_trains_what_is_missing_and_says_where_to(copied: Path) -> None:
     result = successful(reproduce(copied, "table2", "--to", "digits"))
     assert verbs(result) == ["train baseline1", "evaluate baseline1", "evaluate dual"]
@@ -181,6 +183,7 @@ class StopAt(Watcher):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_to_the_same_end(
     finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

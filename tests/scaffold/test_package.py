@@ -197,6 +197,7 @@ def test_an_error_of_the_new_command_is_one_message(tmp_path: Path, install_pack
     assert said.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_the_templates_are_in_the_wheel(tmp_path: Path) -> None:
     build = [
         sys.executable,

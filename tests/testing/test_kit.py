@@ -145,6 +145,7 @@ def one_file_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     registry.cache_clear()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_file_plugin")
 def test_pytest_shows_a_case_a_check_and_one_sentence_for_each_that_fails(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_parts=AUTHORS_TESTS)

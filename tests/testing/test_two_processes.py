@@ -81,6 +81,7 @@ def test_one_that_dies_while_the_other_waits_is_told_and_others_take_their_place
     assert in_two_processes(ranks_added, 0) == [(0, 1.0), (1, 1.0)]
 
 
+@pytest.mark.long
 def test_one_that_fails_while_the_other_waits_is_told() -> None:
     with pytest.raises(ConformanceError, match="process 1: LookupError: only here"):
         in_two_processes(raises_in_the_second)

@@ -97,6 +97,7 @@ def records_of(records: list[Any], kind: str) -> list[Any]:
     return [{item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in row} for row in rows]
 
 
+@pytest.mark.long
 def test_mlflow_holds_the_run_and_goes_on_with_it(offline: Path) -> None:
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install mlflow-skinny")
     run = ssl_dc.train({**SETTINGS, "tracker.name": "mlflow", "tracker.project": "mine"}, output=offline / "run")

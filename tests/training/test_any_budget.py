@@ -127,6 +127,7 @@ def test_the_control_reads_no_number_from_the_device(monkeypatch: pytest.MonkeyP
     assert control.metrics()["evaluated_budget"] == 0.4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gating", [{"gating.name": "prefix"}, {"gating.start": "ordered"}])
 def test_calibration_brings_each_budget_to_its_cost(gating: dict[str, Any]) -> None:
     trainer = trainer_of({**SEVERAL, **gating, "backbone.width": 16, "gating.name": gating.get("gating.name", "dgnet")})
@@ -166,6 +167,7 @@ def test_the_nearest_cost_is_found_though_it_falls_in_jumps(
     assert len(calls) <= 33
 
 
+@pytest.mark.long
 def test_a_run_for_many_budgets_is_loaded_dialled_and_resumed(tmp_path: Path) -> None:
     class StopAfterTwo(ssl_dc.Watcher):
         def on_epoch_end(self, epoch: int) -> None:

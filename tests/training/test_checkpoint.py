@@ -280,6 +280,7 @@ def test_an_optimiser_whose_state_is_not_tensors_is_refused_by_name() -> None:
         optimizer_tensors(optimizer)
 
 
+@pytest.mark.long
 def test_the_scaler_of_mixed_precision_goes_on_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU, whose float32 needs no scaler, but whose scaler is the one that a GPU's float16 has."""
 

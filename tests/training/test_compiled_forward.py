@@ -55,6 +55,7 @@ def compile_by(monkeypatch: pytest.MonkeyPatch, backend: str | Callable[..., Any
     monkeypatch.setattr(torch, "compile", functools.wraps(compile_)(quickly))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings", [{"budget.target": "0.3,0.6"}, {"training.distillation": 2.0}], ids=["budgets", "distilled"]
 )
@@ -71,6 +72,7 @@ def test_a_compiled_training_is_the_uncompiled_one(monkeypatch: pytest.MonkeyPat
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
 
 
+@pytest.mark.long
 def test_the_step_that_is_compiled_is_told_and_counts_for_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_by(monkeypatch, "eager")
     told = Phases()
@@ -81,6 +83,7 @@ def test_the_step_that_is_compiled_is_told_and_counts_for_no_speed(monkeypatch: 
     assert speeds[3] > 0.0
 
 
+@pytest.mark.long
 def test_what_torch_cannot_compile_trains_uncompiled_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
         raise RuntimeError("no compiler here")

@@ -96,6 +96,7 @@ def test_accumulating_a_batch_in_parts_gives_the_same_step(accumulation: int) ->
         assert torch.allclose(other.state_dict()[name], value, atol=1e-6), name
 
 
+@pytest.mark.long
 def test_accumulation_calls_the_optimiser_once_a_batch(tmp_path: Path) -> None:
     ssl_dc.train({**SHORT, "training.accumulation": 4}, output=tmp_path / "run")
     assert [line["step"] for line in logged(tmp_path / "run")] == [1, 2]

@@ -32,6 +32,7 @@ def test_nothing_is_looked_at_after_the_first_step(monkeypatch: pytest.MonkeyPat
     assert began == [1]
 
 
+@pytest.mark.long
 def test_looking_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for norm in ("separate", "shared"):
         ssl_dc.train({**SHORT, "norm.name": norm}, output=tmp_path / f"{norm}-looked")

@@ -163,6 +163,7 @@ def test_a_batch_of_one_image_is_refused() -> None:
         batches(Noise(), TrainingConfig(batch_size=4, accumulation=4))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [{}, {"data.image_size": 16, "views.global_count": 1, "views.local_size": 8}],

@@ -55,6 +55,7 @@ class Filling(Watcher):
                 file.write(b"\0" * (shutil.disk_usage(self.disk).free - self.left))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("left", [2**20, 2**12], ids=["no room for a resume point", "hardly room for a line of metrics"])
 def test_a_full_disk_keeps_the_earlier_resume_point_and_says_what_is_needed(
     small_disk: Path, whole: Path, left: int
@@ -110,6 +111,7 @@ def test_a_run_folder_that_cannot_be_written_is_a_message(tmp_path: Path, whole:
     assert_same_files(folder, whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("function", "code"),
     [("fsync", errno.ENOSPC), ("mkdir", errno.EDQUOT), ("rename", errno.EIO)],

@@ -76,6 +76,7 @@ class Epochs(Watcher):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("begin", "at_epoch", "written", "message"),
     [

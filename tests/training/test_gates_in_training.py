@@ -25,6 +25,7 @@ def terms_of(line: dict[str, Any]) -> set[str]:
     return {name for name in line if name.startswith("terms/")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gating", ["dgnet", "convnet_aig"])
 def test_gates_are_left_alone_during_their_warm_up(tmp_path: Path, gating: str) -> None:
     folder = tmp_path / "run"
@@ -53,6 +54,7 @@ def test_gates_are_left_alone_during_their_warm_up(tmp_path: Path, gating: str) 
         assert 0 < line["cost_ratio"] < 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("budget", [0.2, 0.5])
 @pytest.mark.parametrize("width", [8, 16])
 def test_the_adaptive_control_meets_the_budget_image_by_image(tmp_path: Path, budget: float, width: int) -> None:
@@ -79,6 +81,7 @@ def test_the_adaptive_control_meets_the_budget_image_by_image(tmp_path: Path, bu
     assert thresholds[0] != 0
 
 
+@pytest.mark.long
 def test_the_adaptive_control_looks_at_what_evaluation_pays(tmp_path: Path) -> None:
     ssl_dc.train({**TINY, "training.epochs": 4}, output=tmp_path / "run")
     found = logged(tmp_path / "run")
@@ -107,6 +110,7 @@ def test_the_dense_baseline_has_neither_gates_nor_gating_terms(tmp_path: Path) -
         assert terms_of(line) == OBJECTIVE_TERMS
 
 
+@pytest.mark.long
 def test_gating_loss_of_two_gated_views_is_their_mean(tmp_path: Path) -> None:
     ssl_dc.train({**TWO_BY_TWO, "routes": ["gated", "gated"], "gating.bound": 0.0}, output=tmp_path / "run")
     for line in logged(tmp_path / "run"):

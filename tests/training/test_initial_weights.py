@@ -154,6 +154,7 @@ def run(run_of_eight_steps: Path) -> Path:
     return run_of_eight_steps
 
 
+@pytest.mark.long
 def test_a_run_starts_from_another_run(run: Path, tmp_path: Path) -> None:
     result = call("train", *(f"--{key}={value}" for key, value in TINY.items()), "--init", run, "--output", tmp_path / "b")
     assert result.exit_code == 0, result.stderr
@@ -170,6 +171,7 @@ def test_a_run_starts_from_another_run(run: Path, tmp_path: Path) -> None:
     assert now["routes"]["dense"]["knn1_untrained"] == before["routes"]["dense"]["knn1"], "it starts where that ended"
 
 
+@pytest.mark.long
 def test_the_first_step_sees_the_weights(run: Path, tmp_path: Path) -> None:
     settings = {**TINY, "optimizer.lr": 1e-12, "training.init": str(run), "training.epochs": 1}
     started = ssl_dc.train(settings, output=tmp_path / "run").folder
@@ -205,6 +207,7 @@ def started(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [0, 4])
 def test_it_goes_on_without_the_file_it_started_from(started: Path, step: int, tmp_path: Path) -> None:
     folder = shutil.copytree(started, tmp_path / "run")
@@ -220,6 +223,7 @@ def test_it_goes_on_without_the_file_it_started_from(started: Path, step: int, t
     assert any("starts from" in text for text in told.messages) == (step == 0)
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_before_it_kept_the_weights_reads_them_again(run: Path, tmp_path: Path) -> None:
     settings = {**TINY, "training.init": str(run)}
     whole = ssl_dc.train(settings, output=tmp_path / "whole").folder
@@ -232,6 +236,7 @@ def test_a_run_that_was_killed_before_it_kept_the_weights_reads_them_again(run: 
     assert_same_files(folder, whole, "init.safetensors")
 
 
+@pytest.mark.long
 def test_it_can_be_trained_for_longer(started: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(started, tmp_path / "run")
     ssl_dc.resume(folder, epochs=4)

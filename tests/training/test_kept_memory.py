@@ -85,6 +85,7 @@ def pages_in_the_last_step_and_after(folder: Path) -> tuple[int, int]:
     return pages[-1], pages_of_tensors()
 
 
+@pytest.mark.long
 @gnu
 def test_memory_is_asked_for_each_time_outside_never_inside_and_anew_in_the_end() -> None:
     before, inside, after, after_larger = in_a_process_of_its_own(pages_before_inside_and_after)
@@ -94,6 +95,7 @@ def test_memory_is_asked_for_each_time_outside_never_inside_and_anew_in_the_end(
     assert after_larger > LARGER * 9 * PAGES / 2
 
 
+@pytest.mark.long
 @gnu
 def test_memory_is_given_back_at_the_end() -> None:
     before, inside, after = in_a_process_of_its_own(resident_before_inside_and_after)
@@ -101,11 +103,13 @@ def test_memory_is_given_back_at_the_end() -> None:
     assert after < before + SIZE / 4
 
 
+@pytest.mark.long
 @gnu
 def test_a_training_elsewhere_leaves_the_memory_of_the_processor_alone() -> None:
     assert in_a_process_of_its_own(pages_elsewhere) > PAGES / 2
 
 
+@pytest.mark.long
 @gnu
 def test_a_training_keeps_its_memory(tmp_path: Path) -> None:
     last, after = in_a_process_of_its_own(pages_in_the_last_step_and_after, tmp_path)

@@ -64,6 +64,7 @@ def train_until_killed(folder: Path, writes: int) -> None:
         ssl_dc.train(SETTINGS, output=folder)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_while_it_saves_ends_the_same(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     ssl_dc.train(SETTINGS, output=whole)

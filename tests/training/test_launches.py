@@ -36,6 +36,7 @@ def test_launches_that_would_train_otherwise_are_refused(
     assert said in refused("train", *as_options(TWO_BY_TWO)).splitlines()[-1]
 
 
+@pytest.mark.long
 def test_the_launch_of_the_docs_goes_on_with_a_run(tmp_path: Path) -> None:
     shown = [line for line in re.findall(r"^torchrun .*", DOCS.read_text(), re.MULTILINE) if "--nproc_per_node 2" in line]
     (line,) = shown

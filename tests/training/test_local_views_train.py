@@ -105,6 +105,7 @@ def test_running_statistics_are_those_of_global_views_as_evaluation_sees_images_
     assert {module.momentum for module in learner.modules() if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
+@pytest.mark.long
 def test_the_command_line_trains_with_local_views_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = [
@@ -120,6 +121,7 @@ def test_the_command_line_trains_with_local_views_in_bf16(tmp_path: Path, monkey
     assert ssl_dc.load("run").config.views.model_dump()["local_scale"] == (0.05, 0.4)
 
 
+@pytest.mark.long
 def test_the_plan_names_the_views_and_counts_each_at_its_own_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     document = parsed("train", *as_options({**TINY, "data.image_size": 16}), "--dry-run")

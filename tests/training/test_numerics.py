@@ -74,6 +74,7 @@ def test_a_step_that_is_checked_later_ends_the_run_before_it_is_saved(
         made.fit(checkpoints=CheckpointStore(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("several", [False, True])
 def test_checking_and_reading_later_changes_no_bit(several: bool) -> None:
     """As on a GPU: what a step measured is told after the next step, or before the run saves."""
@@ -143,6 +144,7 @@ def test_steps_that_are_not_finite_can_be_left_out_and_change_nothing(spoil: Any
     assert all(bool(value.isfinite().all()) for value in states[8].values())
 
 
+@pytest.mark.long
 def test_watching_for_what_can_be_left_out_changes_no_bit(tmp_path: Path) -> None:
     ssl_dc.train(TWO_BY_TWO, output=tmp_path / "stop")
     ssl_dc.train({**TWO_BY_TWO, "training.on_not_finite": "skip"}, output=tmp_path / "skip")

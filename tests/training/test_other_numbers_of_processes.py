@@ -58,6 +58,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("float64", [False, True], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_two_processes_take_the_step_of_one_with_the_whole_batch(launched: Path, name: str, float64: bool) -> None:
@@ -81,6 +82,7 @@ def test_two_processes_take_the_step_of_one_with_the_whole_batch(launched: Path,
             )
 
 
+@pytest.mark.long
 def test_a_run_of_two_goes_on_with_one_and_back(launched: Path, tmp_path: Path) -> None:
     whole = ssl_dc.train(RUN, output=tmp_path / "whole").folder
     ours, expected = logged(launched / "run"), logged(whole)
@@ -96,6 +98,7 @@ def test_a_run_of_two_goes_on_with_one_and_back(launched: Path, tmp_path: Path) 
     assert np.sqrt(distance / size) < 1e-3
 
 
+@pytest.mark.long
 def test_the_evaluation_of_two_is_that_of_one(launched: Path) -> None:
     result = json.loads((launched / "run" / "result.json").read_text())
     alone = ssl_dc.evaluate(launched / "run", "knn")
@@ -104,6 +107,7 @@ def test_the_evaluation_of_two_is_that_of_one(launched: Path) -> None:
         assert result["routes"][str(route)]["ratio"] == score.ratio
 
 
+@pytest.mark.long
 def test_a_batch_that_the_processes_cannot_share_is_refused_with_what_they_can(
     monkeypatch: pytest.MonkeyPatch, launched: Path
 ) -> None:

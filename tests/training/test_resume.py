@@ -37,6 +37,7 @@ ssl_dc.train(json.loads(sys.argv[1]), output=sys.argv[2], watchers=[Killer()])
 """
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, uninterrupted: Path) -> None:
     folder = tmp_path / "run"
     killed = run_forked(KILLED, json.dumps(SETTINGS), folder)
@@ -52,6 +53,7 @@ def test_a_killed_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, uninter
     assert_same_files(folder, uninterrupted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [0, 1, 3, 4, 6, 15])
 def test_a_run_goes_on_from_any_resume_point(tmp_path: Path, uninterrupted: Path, step: int) -> None:
     folder = tmp_path / "run"

@@ -14,6 +14,7 @@ from helpers.settings import SHORT, TWO_BY_TWO
 from helpers.training import assert_same_files, logged
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [{}, {"optimizer.name": "lars", "gating.name": "convnet_aig", "objective.name": "barlow_twins"}],
@@ -28,12 +29,14 @@ def test_two_identical_runs_are_identical(tmp_path: Path, settings: dict[str, An
     assert_same_files(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.long
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
     ssl_dc.train(TWO_BY_TWO, output=tmp_path / "one")
     ssl_dc.train({**TWO_BY_TWO, "seed": 1}, output=tmp_path / "two")
     assert logged(tmp_path / "one")[0]["loss"] != logged(tmp_path / "two")[0]["loss"]
 
 
+@pytest.mark.long
 def test_the_number_of_workers_does_not_change_what_is_computed(tmp_path: Path, finished_run: ssl_dc.Run) -> None:
     ssl_dc.train({**SHORT, "training.workers": 2}, output=tmp_path / "two")
     assert_same_files(finished_run.folder, tmp_path / "two", "metrics.jsonl", "model.safetensors")
@@ -47,6 +50,7 @@ def test_the_learning_rate_of_each_step_is_the_schedules(tmp_path: Path, optimiz
     assert [line["lr"] for line in logged(tmp_path / "run")] == pytest.approx([peak * share for share in shares])
 
 
+@pytest.mark.long
 def test_logging_less_often_changes_only_what_is_logged(tmp_path: Path) -> None:
     ssl_dc.train(TWO_BY_TWO, output=tmp_path / "all")
     ssl_dc.train({**TWO_BY_TWO, "training.log_every": 3}, output=tmp_path / "some")

@@ -47,6 +47,7 @@ def whole(run_of_eight_steps: Path) -> Path:
     return run_of_eight_steps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "status", "step"),
     [
@@ -74,6 +75,7 @@ def test_a_signal_ends_training_after_its_step_and_it_goes_on_to_the_last_bit(
     assert_same_files(folder, whole)
 
 
+@pytest.mark.long
 def test_the_command_exits_as_shells_expect_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "a run"
     settings = {**TINY, "training.epochs": 4000, "training.workers": 1}
@@ -114,6 +116,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_a_signal_is_answered_and_a_second_one_ends_the_command_while_a_computation_gives_no_control_back(
     tmp_path: Path,
 ) -> None:
@@ -152,6 +155,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_a_second_signal_names_the_run_while_a_computation_gives_control_back(tmp_path: Path) -> None:
     words = ["train", *as_options(TINY), "--output", str(tmp_path / "run")]
     command = [sys.executable, "-c", IN_A_LONG_STEP, *words]
@@ -265,6 +269,7 @@ def test_training_in_another_thread_hears_no_signals(tmp_path: Path) -> None:
     assert failures == []
 
 
+@pytest.mark.long
 def test_resume_points_are_written_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = StoppedClock(monkeypatch, "ssl_dc.training.trainer")
 
@@ -301,6 +306,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("signalled", "answers"), [("1", 0), ("01", 1)], ids=["one", "both"])
 def test_a_signal_to_processes_of_two_stops_both_after_the_same_step(tmp_path: Path, signalled: str, answers: int) -> None:
     folder = tmp_path / "run"

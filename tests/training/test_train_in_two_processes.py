@@ -83,6 +83,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_two_processes_train_together_and_leave_one_run(two_processes: Path) -> None:
     """One test, so that they are launched once: pytest-xdist may give the tests of a file to several workers."""
     for name in SYSTEMS:

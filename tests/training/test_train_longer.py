@@ -34,6 +34,7 @@ def longer(short: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ssl_dc.resume(folder, epochs=4).folder
 
 
+@pytest.mark.long
 def test_a_finished_run_is_trained_for_longer(short: Path, longer: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(short, tmp_path / "run")
     result = call("train", "--resume", folder, "--epochs", "4", "--json")
@@ -50,6 +51,7 @@ def test_a_finished_run_is_trained_for_longer(short: Path, longer: Path, tmp_pat
     assert (training["epochs"], training["earlier_epochs"]) == (4, [{"epochs": 2, "until_step": 8}])
 
 
+@pytest.mark.long
 def test_a_new_run_of_its_config_is_the_same_run(longer: Path, tmp_path: Path) -> None:
     done("train", "--config", longer / "config.json", "--output", tmp_path / "anew")
     assert_same_files(tmp_path / "anew", longer)
@@ -80,6 +82,7 @@ ssl_dc.resume(sys.argv[1], epochs=4, watchers=[Killer()])
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("again", [(), ("--epochs", "4")])
 def test_a_longer_run_that_is_killed_goes_on(short: Path, longer: Path, tmp_path: Path, again: tuple[str, ...]) -> None:
     folder = shutil.copytree(short, tmp_path / "run")
@@ -123,6 +126,7 @@ def test_a_change_of_length_may_be_interrupted_anywhere(
     assert_same_files(folder, short)
 
 
+@pytest.mark.long
 def test_an_unfinished_run_gets_another_length(short: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(short, tmp_path / "run")
     for step in (6, 8):
@@ -138,6 +142,7 @@ def test_an_unfinished_run_gets_another_length(short: Path, tmp_path: Path) -> N
     assert_same_files(tmp_path / "anew", folder)
 
 
+@pytest.mark.long
 def test_a_run_may_be_lengthened_twice(longer: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(longer, tmp_path / "run")
     ssl_dc.resume(folder, epochs=5)
@@ -153,6 +158,7 @@ def test_the_same_length_again_changes_nothing(longer: Path, tmp_path: Path) -> 
     assert [path.name for path in (folder / "earlier").iterdir()] == ["2-epochs"]
 
 
+@pytest.mark.long
 def test_a_killed_run_that_has_not_begun_gets_another_length(short: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(short, tmp_path / "run")
     for name in ("model.safetensors", "result.json", "metrics.jsonl"):

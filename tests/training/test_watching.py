@@ -101,6 +101,7 @@ def test_a_later_best_of_an_abandoned_continuation_does_not_count(copied_run: Pa
     assert kept == [3, 3, 9, 6, 6]
 
 
+@pytest.mark.long
 def test_other_images_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl_dc.evaluation.looks.EMBEDDINGS", 80)
     settings = {**SETTINGS, "training.epochs": 1, "training.watch_data": "digits", "training.keep_best": "lidar/gated"}

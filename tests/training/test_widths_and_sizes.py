@@ -96,6 +96,7 @@ def every_shape(widths: Sequence[int], sizes: Sequence[int], seed: int) -> list[
     ]
 
 
+@pytest.mark.long
 def test_narrow_networks_train_at_the_sizes_that_crashed(tmp_path: Path) -> None:
     shapes = [
         Shape(8, 64, "cifar", 2),

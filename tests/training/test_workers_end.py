@@ -34,6 +34,7 @@ def tried(name: str) -> tuple[bool, str]:
     return right, f"{name}: {shown}"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes by /proc")
 @pytest.mark.parametrize("name", QUICK)
 def test_a_run_that_ends_early_leaves_nothing_behind(name: str) -> None:

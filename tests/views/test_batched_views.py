@@ -260,6 +260,7 @@ def test_an_image_s_view_does_not_depend_on_its_batch(engine: str) -> None:
     torch.testing.assert_close(whole[5:9], part, rtol=0, atol=0 if engine == "kernel" else 1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("engine")
 def test_views_are_distributed_as_the_standard_ones() -> None:
     """Mean, deviation and chroma of a view, and how far they spread from view to view, on one picture."""

@@ -153,6 +153,7 @@ def test_crop_of_a_very_long_image_is_its_middle_as_torchvisions() -> None:
         assert RandomCrop(8, (1.0, 1.0)).box(*size) == theirs
 
 
+@pytest.mark.long
 def test_jitter_has_the_statistics_of_torchvisions() -> None:
     torch.manual_seed(0)
     strengths = (0.4, 0.4, 0.2, 0.1)
