@@ -25,10 +25,11 @@ from ssl_dc.data.workers import refuse_unguarded_script
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.distributed import peer_failures, rank
 from ssl_dc.embedding.embed import SHARD, Embedding, write_embedding
+from ssl_dc.embedding.files import writer_for
 from ssl_dc.embedding.which_data import embedded_data
 from ssl_dc.errors import ConfigError, DataError, PluginError, RunError
 from ssl_dc.evaluation import drawing
-from ssl_dc.evaluation.dialled import Budgets, dialled
+from ssl_dc.evaluation.dialled import Budgets, dialled, dialled_once
 from ssl_dc.evaluation.gate_statistics import GateStatistics
 from ssl_dc.evaluation.options import protocol_options
 from ssl_dc.evaluation.other_data import evaluation_data, moved_data, on_other_data, told_by
@@ -48,7 +49,7 @@ from ssl_dc.run_lock import check_not_held
 from ssl_dc.runs import OpenedRun, PreparedRun, Run
 from ssl_dc.tensor_files import check_fit
 from ssl_dc.trackers.base import Watcher, phase
-from ssl_dc.training.checkpoint import CheckpointStore
+from ssl_dc.training.checkpoint import Checkpoint, CheckpointStore
 from ssl_dc.training.initial_weights import InitialWeights, initial_weights
 from ssl_dc.training.length import with_length
 from ssl_dc.training.rehearsal import Timer
@@ -186,12 +187,14 @@ def opened_again(
     """A run that is to go on, with its data set open. The arguments are those of :func:`resume`.
 
     Raises:
-        ConfigError: If there is no run, no more epochs are asked for than are done, or its training images are not those
-            that it began with.
+        ConfigError: If there is no run, it is trained and has no resume point, no more epochs are asked for than are done,
+            or its training images are not those that it began with.
         DataError: If the data set cannot be opened.
     """
     run = RunFolder.existing(Path(folder))
     own = run.config() if epochs is None else _with_length(run, epochs)
+    if epochs is None:
+        _newest_point(run)
     config = with_data(own, "resume", root=data_root, bad_images=bad_images)
     config = with_settings(config, "resume", {} if compiled is None else {"training.compile": compiled})
     splits = open_splits(build_data_set(config))
@@ -310,13 +313,23 @@ def _with_length(run: RunFolder, epochs: int) -> RunConfig:
     Raises:
         ConfigError: If the run is trained already and has no whole resume point: it would begin anew.
     """
+    newest = _newest_point(run)
+    return with_length(run.config(), epochs, 0 if newest is None else newest.step)
+
+
+def _newest_point(run: RunFolder) -> Checkpoint | None:
+    """The newest whole resume point of a run; None if it has not come to one.
+
+    Raises:
+        ConfigError: If the run is trained already and has none: it would begin anew.
+    """
     newest, _ = CheckpointStore(run.checkpoints).latest()
     if newest is None and run.model_file.is_file():
         raise ConfigError(
             f"{run.path} is trained, and has no whole resume point in {run.checkpoints.name}/ to go on from; for more,"
             f" start a new run from its weights: ssl-dc train --init {run.path}"
         )
-    return with_length(run.config(), epochs, 0 if newest is None else newest.step)
+    return newest
 
 
 def _change_length(run: RunFolder, config: RunConfig, epochs: int, is_main_process: bool) -> None:
@@ -475,7 +488,12 @@ def evaluate(
     """
     picture = None if output is None else Path(output)
     checked = protocol_options(protocol, options, drawn=picture is not None, spelt=str)
-    other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
+    other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set, calibrates=budget is not None)
+    if not checked.opens_own_data and (other is not None or (data_root is not None and budget is None)):
+        option = "--eval-data" if other is not None else "--data-root"
+        raise ConfigError(f"{option}: protocol {protocol} opens a data set of its own; leave the option out")
+    if picture is not None:
+        drawing.check_drawable(picture)  # before anything is computed
     model = load(folder, device=device)
     model = _at(moved_data(model, data_root), budget)
     if other is None:
@@ -517,9 +535,10 @@ def embed(
             ``class``, ``macs``, ``features``), or ``.npy``, (n, feature_dim) float32, with a ``.csv`` of the other columns.
         route: The route, or its name.
         budget: Share of the dense cost that the gated route may pay, in place of the budget of training.
-        data_root: Folder that holds a data set that is named, or the run's own if it has moved.
+        data_root: Folder that holds a data set that is named, or else the run's own if it has moved. The run's own is
+            opened if it is embedded, or if gates are calibrated on it for ``budget``.
         data_set: Other options of the data set, such as ``{"image_column": "img"}``.
-        splits: Only these parts of it: ``train``, ``evaluation_train``, ``calibration``, ``test``.
+        splits: Only these parts of it: ``train``, ``evaluation_train``, ``calibration``, ``test``, ``others``.
         shard_size: Images that are kept together, 1024 by default.
         workers: Processes that prepare images; by default as many as the run has.
         device: Where features are computed; by default on the best device there is.
@@ -536,19 +555,19 @@ def embed(
     way = Route.parse(route) if isinstance(route, str) else route
     if budget is not None and not way.gated:
         raise ConfigError("--budget is for the gated route: give --route gated")
+    writer_for(Path(output))  # before anything is computed
     model = load(folder, device=device)
     if way.gated and not model.has_gates:
         raise ConfigError(
             f"--route gated: this model has no gates, it was trained with gating {model.config.gating.name!r}"
         )
-    if data is None and data_root is not None:
-        model = moved_data(model, data_root)
-    if budget is not None:
-        model = dialled(model, budget)
-        if len(model.gated_routes) > 1:
-            raise ConfigError("--budget: a file has the features of one budget; call once for each")
-        way = model.gated_route
+    of_the_run = data is None or (budget is not None and not registry().has("data", str(data)))
+    if of_the_run and data_root is not None:
+        model, data_root = moved_data(model, data_root), None
     options = embedded_data(model.config, data, data_root, data_set)
+    if budget is not None:
+        model = dialled_once(model, budget)
+        way = model.gated_route
     with told_by("--data"):
         return write_embedding(
             model,

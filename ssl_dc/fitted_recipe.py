@@ -19,6 +19,7 @@ import torch
 
 from ssl_dc.assemble import build_data_set
 from ssl_dc.config import Layer, Resolved, RunConfig, resolve
+from ssl_dc.config.layers import merged
 from ssl_dc.data.base import ImageSet, Splits, spread
 from ssl_dc.data.parquet_files import memory_of_the_machine
 from ssl_dc.data.subsets import open_splits
@@ -134,8 +135,8 @@ def fitted(layers: Sequence[Layer], pictures: Pictures, machine: Machine) -> Res
     The choices build on one another and on what the user says: a wider network gets fewer epochs.
     """
     if machine.gpus and pictures.count >= MANY:
-        return resolve(layers, data_recipe=_layer([*_size(pictures, machine), *_paper(pictures, machine)]))
-    choices = [*_size(pictures, machine), *_batch(pictures, machine)]
+        return resolve(layers, data_recipe=_layer([*_size(layers, pictures, machine), *_paper(layers, pictures, machine)]))
+    choices = [*_size(layers, pictures, machine), *_batch(layers, pictures, machine)]
     config = resolve(layers, data_recipe=_layer(choices)).config
     choices += _optimizer(config)
     choices += _length(config, pictures, machine)
@@ -152,13 +153,16 @@ def _layer(choices: Sequence[Choice]) -> Layer:
     return Layer({key: value for key, value, _ in choices}, {key: f"fitted recipe: {reason}" for key, _, reason in choices})
 
 
-def _size(pictures: Pictures, machine: Machine) -> Iterator[Choice]:
-    """The size of the images and of the network."""
+def _size(layers: Sequence[Layer], pictures: Pictures, machine: Machine) -> Iterator[Choice]:
+    """The size of the images, which a setting of the user's decides if there is one, and what follows from it."""
     largest = 224 if machine.gpus else 64
-    side = max(size for size in (32, 64, 96, 128, 160, 224) if size <= min(max(pictures.side * 4 // 3, 32), largest))
+    fits = max(size for size in (32, 64, 96, 128, 160, 224) if size <= min(max(pictures.side * 4 // 3, 32), largest))
+    side = merged(layers).values.get("data.image_size", fits)
+    if not isinstance(side, int):
+        side = fits  # what is wrong with it is said when all is resolved
     stem = "imagenet" if side >= 96 else "strided" if side == 64 or not machine.gpus else "cifar"
     where = f"pictures of about {pictures.side} px on {machine}"
-    yield "data.image_size", side, where
+    yield "data.image_size", fits, where
     yield "backbone.width", 64 if machine.gpus else 16, f"on {machine}"
     yield "backbone.stem", stem, f"{side} px on {machine}"
     if machine.gpus or (pictures.alike and pictures.side <= side):
@@ -177,31 +181,31 @@ def _size(pictures: Pictures, machine: Machine) -> Iterator[Choice]:
 
 
 def _shrunk(pictures: Pictures, image_size: int, machine: Machine) -> int | None:
-    """To which shorter side large pictures are shrunk, if so many of them fit into memory."""
+    """To which shorter side large pictures are shrunk, if so many of them fit into memory: each process keeps all."""
     if pictures.megapixels <= LARGE:
         return None
     for side in (3 * image_size, 2 * image_size):
         shape = (pictures.megapixels * 1e6 / pictures.side**2) * side**2
-        if side < pictures.side and 3 * shape * pictures.count <= machine.memory / 4:
+        if side < pictures.side and 3 * shape * pictures.count * machine.processes <= machine.memory / 4:
             return side
     return None
 
 
-def _paper(pictures: Pictures, machine: Machine) -> Iterator[Choice]:
+def _paper(layers: Sequence[Layer], pictures: Pictures, machine: Machine) -> Iterator[Choice]:
     """Batch, optimiser and length of the paper."""
     reason = f"{pictures.count:,} pictures on {machine}: the paper's recipe"
     yield "training.epochs", MOST_EPOCHS, reason
-    yield "training.batch_size", _shared(512, machine), reason
+    yield "training.batch_size", _shared(512, layers, machine), reason
     yield "optimizer.name", "lars", reason
     yield "optimizer.lr", 0.3, reason
 
 
-def _batch(pictures: Pictures, machine: Machine) -> Iterator[Choice]:
+def _batch(layers: Sequence[Layer], pictures: Pictures, machine: Machine) -> Iterator[Choice]:
     """The batch."""
     size = LARGEST_BATCH
     while size > LEAST_BATCH and size * STEPS_PER_EPOCH > pictures.count:
         size //= 2
-    batch = _shared(min(size, max(pictures.count, 2)), machine)
+    batch = _shared(min(size, max(pictures.count, 2)), layers, machine)
     yield "training.batch_size", batch, f"{pictures.count:,} pictures, {max(1, pictures.count // batch)} steps an epoch"
 
 
@@ -243,9 +247,11 @@ def images_per_second(config: RunConfig, pictures: Pictures, machine: Machine) -
     return machine.cores / (macs / MACS_PER_CORE + drawn)
 
 
-def _shared(batch: int, machine: Machine) -> int:
-    """A batch that the processes can share, each with two images or more."""
-    return max(2, batch // machine.processes) * machine.processes
+def _shared(batch: int, layers: Sequence[Layer], machine: Machine) -> int:
+    """A batch that the processes and the micro-batches that the user asks for can share, two images or more each."""
+    accumulation = merged(layers).values.get("training.accumulation", 1)
+    parts = machine.processes * (accumulation if isinstance(accumulation, int) and accumulation > 0 else 1)
+    return max(2, batch // parts) * parts
 
 
 def _is_fitted(fixed: Resolved) -> bool:

@@ -64,6 +64,7 @@ class Model(nn.Module):
         config: The config.
         encoder: The encoder.
         cost: The cost model, at the config's image size.
+        trained_config: The config of the training. It differs from ``config`` where evaluations take another data set.
         transform: Turns a picture into what the network sees: float32 (3, image_size, image_size), normalised. It takes
             paths, PIL images of any mode, arrays and tensors (:func:`ssl_dc.data.inputs.picture_of`), and N of them in a
             list, which gives (N, 3, image_size, image_size). It holds nothing of the network, so that processes that
@@ -79,6 +80,7 @@ class Model(nn.Module):
             transformed, transform=evaluation_transform(config.data.image_size, config.data.mean, config.data.std)
         )
         self.gated_routes: tuple[Route, ...] = (Route.GATED,)
+        self.trained_config = config
         self._costs: dict[ImageSize, CostModel] = {config.data.image_size: self.cost}
         self.to(memory_format=torch.channels_last)
         self.eval()
@@ -149,11 +151,14 @@ class Model(nn.Module):
             raise ValueError("at_budget takes at least one budget")
         other = Model(self.config, self.encoder, self.cost)
         other.gated_routes = tuple(Route.at(budget) for budget in budgets)
+        other.trained_config = self.trained_config
         self._warn_beyond(Route.at(budgets))
         return other
 
     def forward(self, images: Tensor, route: Route = Route.DENSE) -> Encoded:
         """Features and masks of images (N, 3, H, W) by a route, with a gradient, in the model's own mode.
+
+        A gated route without a budget takes that of :meth:`at_budget`.
 
         Raises:
             RunError: If the route is gated and the model has no gates.
@@ -201,7 +206,7 @@ class Model(nn.Module):
             pictures: A path, a PIL image, an array or a tensor, or a list of them (:func:`ssl_dc.data.inputs.pictures_of`).
                 Of a folder the pictures are taken in the order of :func:`ssl_dc.pictures_in`. A float32 tensor
                 (N, 3, H, W) is taken as :attr:`transform` gives it.
-            route: The route, or its name, such as ``gated``.
+            route: The route, or its name, such as ``gated``, which takes the budget of :meth:`at_budget`.
             batch_size: Pictures that are computed at once.
 
         Raises:
@@ -210,7 +215,8 @@ class Model(nn.Module):
             TypeError: If something is no picture, or the route is neither a route nor a name.
             ValueError: If an array or tensor has the shape or the values of none, there are no pictures, or no such route.
         """
-        way = Route.parse(route) if isinstance(route, str) else route
+        way = self._meant(Route.parse(route) if isinstance(route, str) else route)
+        self._warn_beyond(way)
         features: list[Tensor] = []
         faulty: list[int] = []
         done = 0
@@ -303,13 +309,18 @@ class Model(nn.Module):
             return self._encoded(images, route)
 
     def _encoded(self, images: Tensor, route: Route) -> Encoded:
+        meant = self._meant(route)
+        check_images(images, (torch.float32, self.dtype))
+        encoded: Encoded = self.encoder(images.to(self.device, self.dtype), meant)
+        return encoded
+
+    def _meant(self, route: Route) -> Route:
+        """The route, with the budget that is meant where it names none."""
         if not isinstance(route, Route):
             raise TypeError(f"a route is a ssl_dc.Route, or in features its name: {ROUTE_NAMES}; not {route!r}")
         if route.gated:
             self._need_gates()
-        check_images(images, (torch.float32, self.dtype))
-        encoded: Encoded = self.encoder(images.to(self.device, self.dtype), route)
-        return encoded
+        return self.gated_route if route == Route.GATED else route
 
     def _cost_at(self, size: ImageSize) -> CostModel:
         """The cost model at an image size, counted when it is first asked for."""

@@ -49,6 +49,7 @@ import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,8 @@ class RunFolder:
             RunError: If it cannot be written.
         """
         with sole_writer(self.path):
-            for entry in filter(is_partial, (*self.path.iterdir(), *self.checkpoints.glob(".*"))):
+            below = (self.checkpoints.glob(".*"), (self.path / BEST).glob(".*"), (self.path / EARLIER).glob("*/.*"))
+            for entry in filter(is_partial, (*self.path.iterdir(), *chain.from_iterable(below))):
                 remove_tree(entry)
             yield
 

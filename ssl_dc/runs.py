@@ -176,8 +176,13 @@ class PreparedRun:
             blamed = self.trainer.parts.blamed(lambda: "evaluation")
             with _after_training(folder), _traceback_kept(folder), blamed, evaluating:
                 result = outcome(self.config, model, self.splits, self._started_from())
-        finally:
-            self._list_bad_images(folder, told)
+        except Stopped:
+            self._list_bad_images(folder, told, together=True)
+            raise
+        except BaseException:
+            self._list_bad_images(folder, told, together=False)  # the other processes may be waiting elsewhere
+            raise
+        self._list_bad_images(folder, told, together=True)
         if self.is_main_process:
             folder.save_result(result.as_json())
             for watcher in told:
@@ -245,10 +250,16 @@ class PreparedRun:
             listed = f"; {found.left_out}; listed in {folder.left_out_file}"
         self._say(told, f"{found.summary}{listed}")
 
-    def _list_bad_images(self, folder: RunFolder, told: Sequence[Watcher]) -> None:
-        """List in the run's folder which images could not be read, and say so."""
+    def _list_bad_images(self, folder: RunFolder, told: Sequence[Watcher], *, together: bool) -> None:
+        """List in the run's folder which images could not be read, and say so.
+
+        Args:
+            folder: The run's folder.
+            told: Who is told.
+            together: Whether all processes of the launch do it, so that each knows what any has found.
+        """
         splits = self.splits._asdict().items()
-        named = {name: images.left_out() for name, images in splits if isinstance(images, Readable)}
+        named = {name: images.left_out(together=together) for name, images in splits if isinstance(images, Readable)}
         if named.get("evaluation_train") == named.get("train"):
             named.pop("evaluation_train", None)
         found = {name: reasons for name, reasons in named.items() if reasons}

@@ -35,7 +35,10 @@ def training_macs(config: RunConfig) -> int:
     shape = RunConfig(
         objective=config.objective, backbone=config.backbone, data=config.data.model_copy(update={"root": None})
     ).model_dump_json()
-    return PASSES * sum(_forward_macs(shape, size) for size in view_sizes(config))
+    views = list(zip(view_sizes(config), config.routes, strict=True))
+    taught = [size for size, route in views if route.gated] if config.training.distillation > 0 else []
+    passes = PASSES * sum(_forward_macs(shape, size) for size, _ in views)
+    return passes + PASSES * sum(_forward_macs(shape, size) for size in taught)
 
 
 @cache

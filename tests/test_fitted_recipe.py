@@ -198,3 +198,25 @@ def test_a_plan_for_pictures_that_are_not_here() -> None:
     assert found.resolved.provenance["training.epochs"] == (
         "fitted recipe: 1,281,167 pictures on 4 GPUs: the paper's recipe"
     )
+
+
+def test_what_depends_on_the_size_of_the_images_follows_the_users() -> None:
+    large = Pictures(500, 3000, 12.0, alike=False)
+    assert said({"data.image_size": 224}, large, Machine(4)).data.model_dump()["shrink"] == 3 * 224
+    gpu = said({"data.image_size": 32}, large, SERVER)
+    assert (gpu.data.model_dump()["shrink"], gpu.backbone.model_dump()["stem"]) == (96, "cifar")
+
+
+def test_every_process_needs_memory_for_its_shrunk_pictures() -> None:
+    many = Pictures(30_000, 3000, 12.0, alike=False)
+    one, eight = (Machine(64, memory=512 * 2**30, gpus=8, processes=number) for number in (1, 8))
+    assert said({}, many, one).data.model_dump()["shrink"] == 672
+    assert said({}, many, eight).data.model_dump()["shrink"] is None
+
+
+@pytest.mark.parametrize("accumulation", [3, 4])
+def test_the_batch_can_be_accumulated_as_the_user_asks(accumulation: int) -> None:
+    for count in (10, 600):
+        batch = said({"training.accumulation": accumulation}, photographs(count)).training.batch_size
+        assert batch % accumulation == 0
+        assert batch >= 2 * accumulation

@@ -18,7 +18,7 @@ from PIL import Image
 import ssl_dc
 from helpers.settings import config_of
 from ssl_dc import ConfigError, Model, RunError
-from ssl_dc.gating.base import set_threshold
+from ssl_dc.gating.base import set_budgets, set_threshold
 from ssl_dc.routes import Route
 from ssl_dc.views.pixels import evaluation_transform
 
@@ -460,3 +460,19 @@ def test_a_compiled_network_warns_of_budgets_without_thresholds_as_the_model_doe
     for network in (gated_model.gated, compiled):
         with pytest.warns(ssl_dc.DialledWarning, match=r"no thresholds for a budget of 0\.05"):
             network(x, 0.05)
+
+
+def test_every_gated_route_without_a_budget_takes_that_of_at_budget(finished_run: ssl_dc.Run) -> None:
+    model = ssl_dc.load(finished_run.folder)
+    with pytest.warns(ssl_dc.DialledWarning):
+        other = model.at_budget(0.9)
+    images = torch.randn(4, 3, 8, 8)
+    set_budgets(other.encoder, [0.3, 0.9], 0.3)
+    set_threshold(other.encoder, -1e3, 1)
+    expected = other.gated(images).features
+    assert not torch.equal(model.gated(images).features, expected)
+    assert torch.equal(other.features(images, "gated"), expected)
+    assert torch.equal(other.features(images, Route.GATED), expected)
+    assert torch.equal(other(images, Route.GATED).features, expected)
+    with pytest.warns(ssl_dc.DialledWarning, match=r"no thresholds for a budget of 0\.05"):
+        model.features(images, "gated@0.05")

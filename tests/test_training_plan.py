@@ -21,6 +21,7 @@ from ssl_dc.api import opened_again, plan_of_rest
 from ssl_dc.errors import ConfigError
 from ssl_dc.fitted_recipe import Machine
 from ssl_dc.training.rehearsal import Rehearsal, rehearse
+from ssl_dc.training_cost import training_macs
 from ssl_dc.training_plan.counts import Counts
 from ssl_dc.training_plan.needs import disk, evaluation_seconds, memory, step_seconds, workers_memory
 from ssl_dc.training_plan.noise import Noise
@@ -267,3 +268,17 @@ def test_a_network_too_large_to_be_tried_is_planned_without_times(here: Path, mo
     (table,) = plan.tables()
     assert table.note.startswith("Time and memory are not known: one step of this network takes too long")
     assert dict(table.rows)["time"] == "not known"
+
+
+def test_a_trial_step_is_one_with_gates_also_where_the_first_steps_are_dense() -> None:
+    def kept(**settings: Any) -> int:
+        config = config_of({**TINY, **{key.replace("__", "."): value for key, value in settings.items()}})
+        return rehearse(config, Noise(64, 8), ticking(1), 1e9, 10**6, 256).activation_bytes
+
+    distilled = kept(training__distillation=1.0)
+    assert kept(training__distillation=1.0, training__gate_warmup=1) == distilled > 1.2 * kept()
+
+
+def test_distillation_takes_a_pass_more_for_each_gated_view() -> None:
+    plain, distilled = (training_macs(config_of({**TINY, "training.distillation": weight})) for weight in (0.0, 1.0))
+    assert 2 * distilled == 3 * plain

@@ -13,10 +13,12 @@ from torch import Tensor
 from ssl_dc.bench.examples import example_images
 from ssl_dc.bench.timing import in_turns
 from ssl_dc.compiled.torch_threads import torch_threads
+from ssl_dc.evaluation.dialled import dialled
 from ssl_dc.evaluation.drawing import described_run, new_figure
 from ssl_dc.evaluation.knn import score_knn
 from ssl_dc.evaluation.linear import score_linear
 from ssl_dc.evaluation.options import CurveOptions
+from ssl_dc.evaluation.other_data import on_other_data
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.evaluation.scores import FeatureSets, extract_splits, own_splits
 from ssl_dc.model import Model
@@ -152,7 +154,8 @@ class Curve(Report):
 def curve(model: Model, options: CurveOptions) -> Curve:
     """Run the protocol ``curve`` on the data set of the model's config, and of the configs of the runs beside it.
 
-    The budgets are those of ``--budget``, or else those of each run's training. Without gates a run has its dense point.
+    The budgets are those of ``--budget``, or else those of each run's training. Without gates a run has its dense point. If
+    the model is evaluated on another data set than its own, so are the runs beside it.
 
     Raises:
         ConfigError: If there is no run at a place of ``beside``.
@@ -172,13 +175,18 @@ def at_trained_budgets(model: Model) -> Model:
 
 
 def _other(path: Path, like: Model) -> Model:
-    return RunFolder.existing(path).load_model(like.device)
+    """The model of another run, at the budgets and on the data set that were chosen for this one."""
+    model = RunFolder.existing(path).load_model(like.device)
+    chosen = [route.budget for route in like.gated_routes if isinstance(route.budget, float)]
+    if chosen and model.has_gates:
+        model = dialled(model, chosen)
+    return model if like.config is like.trained_config else on_other_data(model, like.config.data)
 
 
 def _curve(model: Model, options: CurveOptions) -> RunCurve:
     model = at_trained_budgets(model)
     sets = extract_splits(model, own_splits(model))
-    return RunCurve(described_run(model.config), len(sets.test_labels), list(curve_points(model, sets, options)))
+    return RunCurve(described_run(model.trained_config), len(sets.test_labels), list(curve_points(model, sets, options)))
 
 
 def curve_points(model: Model, sets: FeatureSets, options: CurveOptions) -> Iterator[CurvePoint]:

@@ -96,7 +96,7 @@ def in_turns(ways: Mapping[str, Way], *, seconds: float, min_rounds: int = MIN_R
         done = 0
         while done < min_rounds or time.perf_counter() < end:
             for name, way in ways.items():
-                milliseconds[name] += _turn(way, done * (CALLS + 1))
+                milliseconds[name] += _turn(way, done * CALLS)
             done += 1
     finally:
         if collecting:
@@ -105,11 +105,11 @@ def in_turns(ways: Mapping[str, Way], *, seconds: float, min_rounds: int = MIN_R
 
 
 def _turn(way: Way, number: int) -> list[float]:
-    """Milliseconds of the calls of a way in one round; ``number`` is that of the untimed call."""
+    """Milliseconds of the calls of a way in one round, from a number on. The untimed call has the number after theirs."""
     time.sleep(PAUSE)
-    way(number)
+    way(number + CALLS)
     times = []
-    for call in range(number + 1, number + 1 + CALLS):
+    for call in range(number, number + CALLS):
         since = time.perf_counter()
         way(call)
         times.append(1000 * (time.perf_counter() - since))

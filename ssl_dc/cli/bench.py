@@ -127,12 +127,14 @@ def command(
         raise ConfigError("--output is for the chart of --profile")
     if at_most is not None and (by_layer or budget is not None):
         raise ConfigError("--at-most finds a budget; leave out --profile and --budget")
+    if at_most is not None or by_layer:
+        _refuse_unused("--at-most" if at_most is not None else "--profile", times=at_most is not None)
     import torch
 
     from ssl_dc.bench.runtimes import check_runtimes
     from ssl_dc.devices import expect_cuda_home_without_gpu
     from ssl_dc.evaluation import drawing
-    from ssl_dc.evaluation.dialled import dialled
+    from ssl_dc.evaluation.dialled import dialled_once
     from ssl_dc.evaluation.other_data import evaluation_data, moved_data, on_other_data, told_by
     from ssl_dc.run_folder import RunFolder
 
@@ -142,10 +144,10 @@ def command(
     if output is not None:
         drawing.check_drawable(output)
     model = RunFolder.existing(run).load_model()
-    other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set)
+    other = evaluation_data(data_root, eval_data, eval_data_root, eval_data_set, calibrates=budget is not None)
     model = moved_data(model, data_root)
     if budget is not None:
-        model = dialled(model, budget)
+        model = dialled_once(model, budget)
     if other is not None:
         model = on_other_data(model, other)
     from ssl_dc.bench.examples import example_images
@@ -175,6 +177,27 @@ def command(
         from ssl_dc.cli.tables import print_report
 
         print_report(report)
+
+
+def _refuse_unused(mode: str, *, times: bool) -> None:
+    """Refuse options that say nothing to a mode.
+
+    Args:
+        mode: The option that chooses it.
+        times: Whether it measures for a time that ``--seconds`` says.
+
+    Raises:
+        ConfigError: If one was given.
+    """
+    context = click.get_current_context()
+    unused = {"runtimes": "--runtime", "batch": "--batch", "accuracy_images": "--accuracy-images"}
+    if not times:
+        unused["seconds"] = "--seconds"
+    for name, option in unused.items():
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            raise ConfigError(f"{option} has no effect with {mode}; leave it out")
+    if len(context.params["threads"]) > 1:
+        raise ConfigError(f"{mode} measures with one number of threads; give --threads once")
 
 
 def _benchmark(

@@ -106,22 +106,31 @@ def command(
     int8 = precision == "int8"
     if int8 and (file_format != "onnx" or (route == "gated" and min_open_share is None)):
         raise ConfigError("--precision int8 is for --format onnx, and for the dense route or a --static network")
-    if data_root is not None and min_open_share is None and not int8:
-        raise ConfigError("--data-root says where the images of --static and int8 are; nothing else of export opens images")
+    if data_root is not None and min_open_share is None and not int8 and budget is None:
+        raise ConfigError(
+            "--data-root says where the images of --static, --budget and int8 are; nothing else of export opens images"
+        )
     name = route if min_open_share is None else f"static-{min_open_share:g}"
     name += ("" if budget is None else f"-at-{budget}") + ("-int8" if int8 else "")
     path = output if output is not None else run / f"{name}{FORMATS[file_format]}"
     if not path.name:
         raise ConfigError("--output is empty: name a file")
-    from ssl_dc.evaluation.dialled import dialled
+    from ssl_dc.evaluation.dialled import dialled_once
     from ssl_dc.evaluation.other_data import moved_data
     from ssl_dc.run_folder import RunFolder
 
-    model = moved_data(RunFolder.existing(run).load_model(), data_root)
-    if budget is not None:
-        model = dialled(model, budget)
+    folder = RunFolder.existing(run)
     if not path.parent.is_dir():
         raise ConfigError(f"--output {path}: there is no folder {path.parent}")
+    if path.is_dir() and file_format != "timm":
+        raise ConfigError(f"--output {path}: this is a folder; name a file")
+    if file_format == "onnx":
+        from ssl_dc.export.onnx_files import check_onnx
+
+        check_onnx()
+    model = moved_data(folder.load_model(), data_root)
+    if budget is not None:
+        model = dialled_once(model, budget)
     from ssl_dc.export.description import description
     from ssl_dc.export.exported_file import export, write_network
     from ssl_dc.routes import Route

@@ -97,7 +97,7 @@ def command(
         return
     product.check()
     click.echo(request.title, err=True)
-    if (jobs is not None or slurm is not None) and _shared(request, runs, output, call, jobs, slurm):
+    if (jobs is not None or slurm is not None) and _shared(request, runs, output, call, jobs, slurm, as_json=as_json):
         return
     for number, run in enumerate(runs, start=1):
         say = lambda text, number=number: click.echo(f"[{number}/{len(runs)}] {text}", err=True)  # noqa: E731
@@ -112,9 +112,16 @@ def command(
 
 
 def _shared(
-    request: Request, runs: Sequence[PlannedRun], output: Path, call: str, jobs: int | None, slurm: dict[str, Any] | None
+    request: Request,
+    runs: Sequence[PlannedRun],
+    output: Path,
+    call: str,
+    jobs: int | None,
+    slurm: dict[str, Any] | None,
+    *,
+    as_json: bool,
 ) -> bool:
-    """Let workers do the runs that are left; whether they are only queued.
+    """Let workers do the runs that are left; whether they are only queued, which is then told.
 
     Raises:
         RunError: If some failed, or are in work elsewhere.
@@ -127,7 +134,10 @@ def _shared(
     left = [task for task in tasks if not task.is_done()]
     if left and slurm is not None:
         queued = through_slurm(left, output, jobs or len(left), slurm)
-        click.echo(f"{len(left)} runs left, {len(queued)} jobs: {' '.join(queued)}", err=True)
+        if as_json:
+            print_json({"queued": queued, "left": [task.name for task in left]})
+        else:
+            click.echo(f"{len(left)} runs left, {len(queued)} jobs: {' '.join(queued)}", err=True)
         return True
     worked = summed(on_this_machine(left, output, jobs or 1) if left else [])
     if worked.failed:

@@ -100,16 +100,20 @@ def normalised(layer: Layer) -> Layer:
 
 
 def merged(layers: Iterable[Layer]) -> Layer:
-    """One layer of several, the weakest first. A layer that names another part drops what was set for the earlier one."""
+    """One layer of several, the weakest first.
+
+    A layer that names another part drops what was set for the earlier one, and one that says a budget drops the grid.
+    """
     below = Layer({})
     for layer in layers:
+        dropped = ("budget.grid",) if "budget.target" in layer.values else ()
         renamed = tuple(
             f"{kind}."
             for kind in config_sections()
             if f"{kind}.name" in layer.values
             and layer.values[f"{kind}.name"] != below.values.get(f"{kind}.name", default_part(kind))
         )
-        kept = {key: value for key, value in below.values.items() if not key.startswith(renamed)}
+        kept = {key: value for key, value in below.values.items() if not key.startswith((*renamed, *dropped))}
         below = stacked([Layer(kept, {key: below.sources[key] for key in kept}), layer])
     return below
 

@@ -122,7 +122,7 @@ def budget_grid(text: str | Sequence[Any]) -> tuple[float, ...]:
         if 0 < high < low <= 1:
             raise ValueError(f"target: the range {text} is reversed; write {words[1].strip()}:{words[0].strip()}")
     grid = tuple(sorted(set(numbers)))
-    if len(grid) < 2 or not (grid[0] > 0 and grid[-1] <= 1) or (isinstance(text, str) and text.count(":") > 1):
+    if len(grid) < 2 or not all(0 < budget <= 1 for budget in grid) or (isinstance(text, str) and text.count(":") > 1):
         raise ValueError(
             f"target: {text!r} is no budget; allowed: a number above 0, at most 1; a range such as 0.1:0.9; or several"
             " numbers such as 0.1,0.3,0.5"

@@ -204,6 +204,7 @@ class Splits(NamedTuple):
         classes: Names of the classes; labels index them. Empty without labels.
         calibration: Images on which the gates' thresholds are set to meet the budget; None for those of ``train``.
         found: What was understood of the user's files; None for a data set whose files are always the same.
+        others: Held-out images without labels that neither calibrate nor measure; only ``embed`` takes them.
     """
 
     train: ImageSet
@@ -212,6 +213,7 @@ class Splits(NamedTuple):
     classes: tuple[str, ...]
     calibration: ImageSet | None = None
     found: Found | None = None
+    others: ImageSet | None = None
 
 
 class DataSet(ABC):

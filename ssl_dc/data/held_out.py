@@ -91,8 +91,8 @@ def unlabelled_splits(images: ImageSet, held_out: ImageSet | None, share: float,
 
     Args:
         images: Those to train on.
-        held_out: Images that the user holds out; without them, a share of ``images`` is held out: at most
-            :data:`MOST_UNLABELLED`, and none of fewer than :data:`LEAST_UNLABELLED`.
+        held_out: Images that the user holds out, of which :data:`MOST_UNLABELLED` are drawn; without them, a share of
+            ``images`` is held out: at most :data:`MOST_UNLABELLED`, and none of fewer than :data:`LEAST_UNLABELLED`.
         share: The share, in [0, 1).
         where: What holds the images, for messages.
     """
@@ -105,10 +105,12 @@ def unlabelled_splits(images: ImageSet, held_out: ImageSet | None, share: float,
         chosen = held_out_indices(None, len(images), share, HOLD_OUT_SEED)
         images, held_out = _parted(images, chosen)
     if held_out is None or len(held_out) < 2:
-        return Splits(images, missing, missing, ())
-    numbers = np.arange(min(len(held_out), MOST_UNLABELLED), dtype=np.int64)
+        return Splits(images, missing, missing, (), others=held_out)
+    drawn = np.random.default_rng(HOLD_OUT_SEED).permutation(len(held_out))[:MOST_UNLABELLED]
+    numbers = np.sort(drawn).astype(np.int64)
     calibration, test = Subset(held_out, numbers[::2]), Subset(held_out, numbers[1::2])
-    return Splits(images, missing, test, (), calibration)
+    rest = np.setdiff1d(np.arange(len(held_out), dtype=np.int64), numbers)
+    return Splits(images, missing, test, (), calibration, others=Subset(held_out, rest) if len(rest) else None)
 
 
 def described(splits: Splits) -> str:
@@ -118,10 +120,11 @@ def described(splits: Splits) -> str:
         return f"{len(splits.train):,} pictures in {len(splits.classes):,} classes to train on, {test:,} held out"
     if splits.calibration is None:
         return f"{len(splits.train):,} pictures, no labels; none are held out"
-    held_out = test + len(splits.calibration)
+    held_out, unused = test + len(splits.calibration), 0 if splits.others is None else len(splits.others)
+    more = f"; {unused:,} more are held out and not used" if unused else ""
     return (
-        f"{len(splits.train) + held_out:,} pictures, no labels; {held_out:,} of them are held out, to calibrate gates and"
-        " measure cost"
+        f"{len(splits.train) + held_out + unused:,} pictures, no labels; {held_out:,} of them are held out, to calibrate"
+        f" gates and measure cost{more}"
     )
 
 

@@ -44,6 +44,10 @@ class Subset(ImageSet):
     def __len__(self) -> int:
         return len(self._indices)
 
+    def prepare(self) -> None:
+        """Let the set get ready."""
+        self._images.prepare()
+
     def image(self, index: int) -> Image:
         """The kept image of that number.
 

@@ -59,12 +59,13 @@ class Readable(OtherImages):
         alike = np.arange(len(self)) if labels is None else np.flatnonzero(labels == labels[index])
         return [*alike[alike > index].tolist(), *alike[alike < index].tolist()]
 
-    def left_out(self) -> list[str]:
-        """What is said of each image that could not be read, in this process or, in a launch of several, in any.
+    def left_out(self, *, together: bool = True) -> list[str]:
+        """What is said of each image that could not be read.
 
-        All processes of a launch must ask.
+        Args:
+            together: In this process or, in a launch of several, in any; all of them must ask. Otherwise in this one only.
         """
-        if world_size() > 1:
+        if together and world_size() > 1:
             anywhere = self._unreadable.int()
             if dist.get_backend() == "nccl":
                 anywhere = anywhere.cuda()

@@ -16,7 +16,7 @@ from ssl_dc.data.base import DataSet, ImageSet
 from ssl_dc.data.subsets import open_whole, sample
 from ssl_dc.errors import ConfigError, DataError
 
-SPLITS = ("train", "evaluation_train", "calibration", "test")
+SPLITS = ("train", "evaluation_train", "calibration", "test", "others")
 """The parts of a data set, in the order of their rows."""
 
 
@@ -60,6 +60,7 @@ class Rows:
             else sample(opened.evaluation_train, options.limit),
             "calibration": opened.calibration,
             "test": sample(opened.test, options.test_limit),
+            "others": opened.others if options.test_limit is None else None,
         }
         there = {name: images for name in SPLITS if (images := parts[name]) is not None and len(images)}
         for name in splits:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ssl_dc.assemble import build_data_set, network_at_any_budget
 from ssl_dc.config import RunConfig
@@ -16,7 +17,7 @@ from ssl_dc.data.base import ImageSet, Splits
 from ssl_dc.data.subsets import open_splits, sample
 from ssl_dc.devices import AUTO, device_named
 from ssl_dc.errors import DataError
-from ssl_dc.evaluation.dialled import Budgets, dialled
+from ssl_dc.evaluation.dialled import Budgets, dialled_once
 from ssl_dc.evaluation.features import extract
 from ssl_dc.evaluation.other_data import moved_data
 from ssl_dc.evaluation.report import Report, ReportTable
@@ -164,7 +165,7 @@ def cost_of_network(config: RunConfig) -> CostTable:
 
 
 def _least_cost(config: RunConfig, cost: CostModel) -> CostTable:
-    shut = {site: np.zeros(entries) for site, entries in cost.channels.items()}
+    shut = {site: np.zeros((1, entries)) for site, entries in cost.channels.items()}
     table = cost_table(config, cost, shut, "the least possible: every gate shut")
     return replace(table, sites=[replace(site, open_share=None) for site in table.sites], is_least=True)
 
@@ -190,7 +191,7 @@ def cost_of_run(
     """
     model = moved_data(RunFolder.existing(folder).load_model(device_named(device)), data_root)
     if budget is not None:
-        model = dialled(model, budget)
+        model = dialled_once(model, budget)
     if not model.has_gates:
         return cost_table(model.config, model.cost, {}, "the dense cost: this network has no gates")
     try:
@@ -201,10 +202,9 @@ def cost_of_run(
         return _without_images(model, RunFolder(folder), error)
     route = model.gated_route
     gated = extract(model, images, [route], workers=model.config.training.workers, keep_masks=True)[route]
-    shares = {site: mask.mean(axis=0) for site, mask in gated.masks.items()}
     at = "" if model.gated_route.budget is None else f", at a budget of {model.gated_route.budget:g}"
-    table = cost_table(model.config, model.cost, shares, f"the mean over {described}{at}")
-    return replace(table, gated_macs=float(gated.macs.mean()))
+    table = cost_table(model.config, model.cost, gated.masks, f"the mean over {described}{at}")
+    return replace(table, gated_macs=float(gated.macs.mean()))  # the same but for float32's rounding
 
 
 def _without_images(model: Model, run: RunFolder, error: DataError) -> CostTable:
@@ -229,25 +229,26 @@ def cost_images(splits: Splits) -> tuple[ImageSet, str]:
     return sample(splits.train, TRAINING_IMAGES), "training images: none are held out"
 
 
-def cost_table(
-    config: RunConfig, cost: CostModel, shares: Mapping[str, npt.NDArray[np.float64]], gated_is: str
-) -> CostTable:
-    """The cost of a network whose gates are open as often as given.
+def cost_table(config: RunConfig, cost: CostModel, masks: Mapping[str, npt.NDArray[Any]], gated_is: str) -> CostTable:
+    """The mean cost of a network over images whose gates decide as given.
 
     Args:
         config: The network's config.
         cost: Its cost model.
-        shares: For each gate site, the share of images for which each entry of its mask is open, (channels,).
-        gated_is: Which images the shares are of, in words.
+        masks: For each gate site the masks of the images, (n, channels); none for the dense route.
+        gated_is: Which images these are, in words.
     """
-    rows = []
-    for layer in cost.layers:
-        gated = float(layer.macs)
-        for site in layer.sites:
-            gated *= float(np.average(shares[site], weights=layer.cells.get(site)))
-        rows.append(CostRow(layer.name, 0 if layer.gate else layer.macs, gated))
+    of_sites = {site: torch.from_numpy(mask) for site, mask in masks.items()}
+    rows = [
+        CostRow(
+            layer.name,
+            0 if layer.gate else layer.macs,
+            layer.macs * float(layer.open_share(of_sites).double().mean()),
+        )
+        for layer in cost.layers
+    ]
     sites = [
-        SiteRow(site, entries, sum(layer.macs for layer in cost.layers if site in layer.sites), float(shares[site].mean()))
+        SiteRow(site, entries, sum(layer.macs for layer in cost.layers if site in layer.sites), float(masks[site].mean()))
         for site, entries in cost.channels.items()
     ]
     network = f"{config.backbone.in_words()}, {config.data.image_size} px, gating {config.gating.name}"

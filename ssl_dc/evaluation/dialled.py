@@ -49,6 +49,19 @@ def dialled(model: Model, budgets: Budgets) -> Model:
     return model.at_budget(*asked)
 
 
+def dialled_once(model: Model, budgets: Budgets) -> Model:
+    """The model at one budget, as :func:`dialled` gives it, for what has only one gated network.
+
+    Raises:
+        ConfigError: If there are several budgets, or as in :func:`dialled`.
+        DataError: As in :func:`dialled`.
+    """
+    asked = checked_budgets(budgets)
+    if len(asked) > 1:
+        raise ConfigError(f"--budget: one budget is taken here, not {len(asked)}; call once for each")
+    return dialled(model, asked)
+
+
 def checked_budgets(budgets: Budgets) -> tuple[float, ...]:
     """The budgets, ascending.
 

@@ -17,6 +17,7 @@ from ssl_dc.evaluation.features import extract, labels_and_classes
 from ssl_dc.evaluation.knn import leave_one_out
 from ssl_dc.evaluation.lettering import Lettering
 from ssl_dc.evaluation.options import GatesOptions
+from ssl_dc.evaluation.other_data import of_other_data
 from ssl_dc.evaluation.report import Report, ReportTable
 from ssl_dc.evaluation.scores import own_splits
 from ssl_dc.model import Model
@@ -195,12 +196,13 @@ def gates(model: Model, options: GatesOptions) -> GateStatistics:  # noqa: ARG00
             f"protocol gates: this model has no gates, it was trained with gating {model.config.gating.name!r}"
         )
     splits = own_splits(model)
-    images, measured_on = cost_images(splits)
+    images, held_out = cost_images(splits)
+    measured_on = f"{held_out}{of_other_data(model)}"
     labels, classes = labels_and_classes(images, splits)
     route = model.gated_route
     gated = extract(model, images, [route], workers=model.config.training.workers, keep_masks=True)[route]
     knn1 = leave_one_out(gated.features, labels, model.device) if classes else None
-    of = GatedRun(described_run(model.config), measured_on, float(gated.macs.mean()) / model.cost.dense_macs, knn1)
+    of = GatedRun(described_run(model.trained_config), measured_on, float(gated.macs.mean()) / model.cost.dense_macs, knn1)
     return replace(gate_statistics(gated.masks, labels, classes or ("all images",)), of=of)
 
 

@@ -75,6 +75,8 @@ class FinetuneOptions(FewLabelsOptions):
 class TransferOptions(LinearOptions):
     """Options of the protocol ``transfer``."""
 
+    opens_own_data: ClassVar[bool] = False
+
     name: str = "transfer"
     to: str = Field(description="The other data set.")
     to_root: Path | None = Field(None, description="Folder that holds it.")

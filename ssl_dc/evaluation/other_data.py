@@ -52,6 +52,8 @@ def evaluation_data(
     eval_data: str | None,
     eval_data_root: str | Path | None,
     eval_data_set: Mapping[str, Any] | None,
+    *,
+    calibrates: bool = False,
 ) -> DataOptions | None:
     """The options of the data set that a call evaluates on; None for the run's own.
 
@@ -60,6 +62,7 @@ def evaluation_data(
         eval_data: The other data set, by its name.
         eval_data_root: Folder that holds it.
         eval_data_set: Its other options.
+        calibrates: Whether the run's own images are opened as well, to calibrate its gates on.
 
     Raises:
         ConfigError: If these do not go together, or there is no such data set or option.
@@ -68,7 +71,7 @@ def evaluation_data(
         if eval_data_root is not None or eval_data_set:
             raise ConfigError("--eval-data-root and --eval-data-set belong to --eval-data: name the data set as well")
         return None
-    if data_root is not None:
+    if data_root is not None and not calibrates:
         raise ConfigError(
             "--data-root says where the run's own data is, which --eval-data leaves unopened; give one of them"
         )
@@ -102,7 +105,7 @@ def moved_data(model: Model, root: str | Path | None) -> Model:
         ConfigError: If the data set has no root.
     """
     config = with_data(model.config, "--data-root", root=None if root is None else str(root))
-    return _with_config(model, config)
+    return _with_config(model, config, config)
 
 
 def on_other_data(model: Model, data: DataOptions) -> Model:
@@ -114,12 +117,18 @@ def on_other_data(model: Model, data: DataOptions) -> Model:
     """
     own = {key: getattr(model.config.data, key) for key in PREPARATION}
     config = model.config.model_copy(update={"data": data.model_copy(update=own)})
-    return _with_config(model, config)
+    return _with_config(model, config, model.trained_config)
 
 
-def _with_config(model: Model, config: RunConfig) -> Model:
+def of_other_data(model: Model) -> str:
+    """Which other data set the model is evaluated on, in words; empty if it is its own."""
+    return "" if model.config is model.trained_config else f" of {model.config.data.name}"
+
+
+def _with_config(model: Model, config: RunConfig, trained: RunConfig) -> Model:
     other = Model(config, model.encoder, model.cost)
     other.gated_routes = model.gated_routes
+    other.trained_config = trained
     return other
 
 

@@ -227,7 +227,7 @@ def project(model: Model, splits: Splits, method: Method, *, points: int = 2000,
     knn1 = {route: leave_one_out(some.features, labels, model.device) for route, some in features.items()}
     return Projection(
         method,
-        described_run(model.config),
+        described_run(model.trained_config),
         seed,
         {route: embedded(some.features, method, seed=seed) for route, some in features.items()},
         {route: float(some.macs.mean()) / model.cost.dense_macs for route, some in features.items()},

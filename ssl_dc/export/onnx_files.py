@@ -14,6 +14,21 @@ from torch import Tensor, nn
 from ssl_dc.errors import ConfigError, RunError
 
 
+def check_onnx() -> None:
+    """Make sure that ONNX files can be written.
+
+    Raises:
+        ConfigError: If the exporter's packages are not installed.
+    """
+    try:
+        import onnx  # noqa: F401  # only to know whether it is there
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"ONNX needs packages that are not installed ({error.name}): pip install 'ssl-dc[onnx]'"
+        ) from None
+
+
 def onnx_bytes(
     network: nn.Module, example: Tensor, outputs: Sequence[str], metadata: Mapping[str, str] | None = None
 ) -> bytes:
@@ -29,13 +44,7 @@ def onnx_bytes(
         ConfigError: If the exporter's packages are not installed.
         RunError: If the network cannot be exported.
     """
-    try:
-        import onnx  # noqa: F401  # only to know whether it is there
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"ONNX needs packages that are not installed ({error.name}): pip install 'ssl-dc[onnx]'"
-        ) from None
+    check_onnx()
     two = example[:1].expand(2, -1, -1, -1).contiguous()  # the exporter takes a batch of one for a constant
     try:
         with _quietly():

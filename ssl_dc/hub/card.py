@@ -62,7 +62,7 @@ def model_card(run: RunFolder, model: Model, name: str, *, license: str | None, 
         ),
         "## What it reaches and costs",
         _routes(result, model),
-        *(["## Accuracy against cost", _curve(_read(curve))] if curve is not None else []),
+        *(["## Accuracy against cost", _curve_of(curve)] if curve is not None else []),
         "## Data and training",
         _training(run, model),
         "## Licence",
@@ -128,6 +128,14 @@ def _routes(result: Mapping[str, Any], model: Model) -> str:
     if model.config.budget.target is not None and model.has_gates:
         said.append(f"The budget asked for was {model.config.budget.target:g} of the dense cost.")
     return _table(("route", "kNN-1 top-1 %", "MACs an image", "share of dense cost"), rows) + "\n\n" + " ".join(said)
+
+
+def _curve_of(file: Path) -> str:
+    """The table of a file that ``evaluate --protocol curve --json`` printed."""
+    try:
+        return _curve(_read(file))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file} is not what ssl-dc evaluate --protocol curve --json prints: {error!r}") from error
 
 
 def _curve(curve: Mapping[str, Any]) -> str:

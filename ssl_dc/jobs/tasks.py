@@ -90,11 +90,12 @@ class TrainingTask:
         there = flattened(RunFolder.existing(self.folder).config().model_dump(mode="json"))
         said = merged(self.layers)
         now = flattened(resolve(self.layers).config.model_dump(mode="json"))
-        for key in said.values:
+        grid = ["budget.grid"] if "budget.target" in said.values else []  # a range sets it as well
+        for key in (*said.values, *grid):
             if key in now and there.get(key) != now[key]:
                 raise ConfigError(
                     f"{self.folder} was made with other settings: {key} = {there.get(key)}, now {now[key]}"
-                    f" ({said.sources[key]}); name another --output"
+                    f" ({said.sources.get(key, 'budget.target')}); name another --output"
                 )
 
 

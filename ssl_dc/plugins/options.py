@@ -203,6 +203,8 @@ class ProtocolOptions(PartOptions):
 
     Attributes:
         picture: Whether the protocol's report can be drawn: never, when ``--output`` asks for it, or always.
+        opens_own_data: Whether the protocol opens the data set of the model's config. Otherwise ``--eval-data`` is refused.
     """
 
     picture: ClassVar[Literal["never", "asked", "always"]] = "never"
+    opens_own_data: ClassVar[bool] = True

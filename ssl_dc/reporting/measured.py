@@ -115,8 +115,8 @@ class MeasuredRun:
         route = self.shown_gated
         if route is None:
             return cost_table(self.model.config, self.model.cost, {}, "the dense cost: this network has no gates")
-        shares = {site: mask.mean(axis=0) for site, mask in self.features[route].masks.items()}
-        return cost_table(self.model.config, self.model.cost, shares, f"the mean over {self.measured_on}, {route}")
+        masks = self.features[route].masks
+        return cost_table(self.model.config, self.model.cost, masks, f"the mean over {self.measured_on}, {route}")
 
     def gates(self) -> GateStatistics:
         """The masks on the gated route that is looked at.

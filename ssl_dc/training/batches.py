@@ -145,16 +145,21 @@ class LoaderBatches(Batches):
         """The micro-batches from an optimiser step on. Batches that do not fill a step are not used in their epoch.
 
         Raises:
-            ConfigError: If a batch has another number of views than there are routes.
+            ConfigError: If a batch has another number of views than there are routes, or the loader gives fewer batches
+                than it says that it has.
         """
         first_epoch, done = divmod(first_step, self.steps_per_epoch)
         used = self.steps_per_epoch * self.training.accumulation
         for epoch in range(first_epoch, self.training.epochs):
             skipped = done * self.training.accumulation if epoch == first_epoch else 0
+            given = skipped
             for batch in islice(self.loader, skipped, used):
                 if len(batch) != self.count:
                     raise ConfigError(f"the loader's batch has {len(batch)} views, and there are {self.count} routes")
+                given += 1
                 yield batch
+            if given < used:
+                raise ConfigError(f"the loader says that it has {len(self.loader)} batches, and gave {given}")
 
 
 def check_local_batch(training: TrainingConfig) -> None:

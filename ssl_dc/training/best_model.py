@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,13 +37,15 @@ class BestModel:
         self.best = RunFolder(run.path / BEST)
 
     def offer(self, encoder: Encoder, step: int, value: float) -> None:
-        """Keep the encoder of a step if it is better than what is kept.
+        """Keep the encoder of a step if it is better than what is kept. A value that is not finite is no measure.
 
         What is kept of this step or a later one is of a training that was continued from before it, and does not count.
 
         Raises:
             RunError: If it cannot be written.
         """
+        if not math.isfinite(value):
+            return
         kept = self._kept()
         if kept is not None and kept["step"] < step and not self.is_better(self.metric, value, float(kept["value"])):
             return

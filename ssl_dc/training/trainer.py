@@ -141,6 +141,7 @@ class Trainer:
         self._checkpoints: CheckpointStore | None = None
         self._looks: Looks | None = None
         self._untold: tuple[Measured, float] | None = None
+        self._on_trial = False
 
         if self.accelerator.num_processes > 1:
             encoder = cast(Encoder, with_global_norms(encoder, self.accelerator.device))
@@ -209,9 +210,12 @@ class Trainer:
     def take_trial_step(self, views: BatchViews) -> None:
         """Take a step on views that are not the run's, to see what a step takes. The run must not go on from there.
 
+        Its views take the routes of the config, also where the first steps of the run are dense.
+
         Args:
             views: One tensor (N, 3, S, S) for each route, with the view's side S, on the device that trains.
         """
+        self._on_trial = True
         self._take_step([views], measure=False)
         self.step += 1
 
@@ -242,6 +246,8 @@ class Trainer:
                 due = last or looked or (self.step + 1) % self.training.log_every == 0
                 with phase(self._watchers, "preparing the first batch") if self.step == begun_at else nullcontext():
                     micro_batches = [next(batches) for _ in range(self.training.accumulation)]
+                if self.step == begun_at:
+                    batch_size = self._batch_size(micro_batches)
                 routes = self._routes(self._budget())
                 with (
                     self.contract.watched(self.step + 1, routes, micro_batches[0][0]),
@@ -254,7 +260,7 @@ class Trainer:
                     watch.rate(self.step)  # says nothing of the speed of other steps
                 epoch_ends = self.step % self.steps_per_epoch == 0
                 if measured:
-                    self._untold = measured, watch.rate(self.step) * self.training.batch_size
+                    self._untold = measured, watch.rate(self.step) * batch_size
                     if looked or epoch_ends or not self._checks_late:
                         self._tell_measured(looked)
                 self._tell("on_step_end", self.step)
@@ -265,6 +271,13 @@ class Trainer:
                 if asked := stop.agreed(self.accelerator.device):
                     self._stop(asked)
         self._tell_measured()
+
+    def _batch_size(self, micro_batches: Sequence[BatchViews]) -> int:
+        """How many images a step takes, in all processes. Watchers are told if a loader of the caller's decides it."""
+        size = world_size() * sum(len(views[0]) for views in micro_batches)
+        if size != self.training.batch_size:
+            self._tell("on_batch_size", size)
+        return size
 
     def _tell_measured(self, looked: bool = False) -> None:
         """Tell watchers what a step measured, if they have not been told.
@@ -384,7 +397,8 @@ class Trainer:
     def _routes(self, budget: float) -> tuple[Route, ...]:
         """The route of each view in this step, at the step's budget where several are trained for."""
         drawn_dense = np.random.default_rng((self.seed, _DENSE, self.step)).random() < self.training.dense_share
-        if drawn_dense or self.step < self.training.gate_warmup * self.steps_per_epoch:
+        warms_up = self.step < self.training.gate_warmup * self.steps_per_epoch
+        if (drawn_dense or warms_up) and not self._on_trial:
             return (Route.DENSE,) * len(self.routes)
         if len(self.budgets) == 1:
             return self.routes

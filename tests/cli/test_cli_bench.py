@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ssl_dc
 from helpers.command_line import call, done, parsed, refused, successful
 from ssl_dc.bench.runtimes import RUNTIMES, Unavailable
 from ssl_dc.cli import bench as bench_command
@@ -133,3 +134,20 @@ def test_wrong_calls_of_bench(gated_run: Path, ungated_run: Path, tmp_path: Path
 
 def test_help_lists_the_runtimes_that_there_are() -> None:
     assert tuple(RUNTIMES) == bench_command.RUNTIMES
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("--at-most", "2ms", "--runtime", "eager"), "--runtime"),
+        (("--at-most", "2ms", "--batch", "4"), "--batch"),
+        (("--profile", "--seconds", "1"), "--seconds"),
+        (("--profile", "--accuracy-images", "0"), "--accuracy-images"),
+    ],
+)
+def test_options_that_have_no_effect_are_refused(finished_run: ssl_dc.Run, words: tuple[str, ...], option: str) -> None:
+    assert f"{option} has no effect with {words[0]}" in refused("bench", finished_run.folder, *words)
+
+
+def test_a_profile_is_of_one_number_of_threads(finished_run: ssl_dc.Run) -> None:
+    assert "give --threads once" in refused("bench", finished_run.folder, "--profile", "--threads", "1", "--threads", "2")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import torch
 
+import ssl_dc
 from helpers.command_line import Trained, done, message, parsed
+from helpers.settings import config_of
+from ssl_dc.evaluation.cost import cost_table
 
 
 @pytest.mark.parametrize(
@@ -87,3 +92,17 @@ def test_cost_takes_the_width_of_the_network_not_of_the_demo_data() -> None:
     assert parsed("cost", "--backbone", "resnet18", "--stem", "cifar", "--image-size", "32")["dense_macs"] == 703_560_448
     demo = parsed("cost", "--data", "digits", "--image-size", "32")["dense_macs"]
     assert demo < 703_560_448 / 15, "a named data set brings its recipe"
+
+
+@pytest.mark.parametrize(("backbone", "gating"), [("resnet50", "dgnet"), ("resnet18", "dgnet_dual")])
+def test_the_cost_of_a_layer_with_two_sites_is_the_mean_over_images(backbone: str, gating: str) -> None:
+    """Not the product of the mean open shares: the masks of one image are alike."""
+    settings = {"backbone.name": backbone, "backbone.width": 4, "gating.name": gating, "data.image_size": 32}
+    config = config_of({**settings, "data.name": "digits", "budget.target": 0.9})
+    cost = ssl_dc.Model.untrained(config).cost
+    often = np.random.default_rng(0).random(64)  # some images open much, others little, at all sites
+    masks = {site: np.random.default_rng(1).random((64, n)) < often[:, None] for site, n in cost.channels.items()}
+    table = cost_table(config, cost, masks, "made up")
+    per_image = cost.gated_macs({site: torch.from_numpy(mask).float() for site, mask in masks.items()})
+    assert table.gated_macs == pytest.approx(float(per_image.mean()), rel=1e-6)
+    assert sum(row.gated_macs for row in table.rows) == table.gated_macs

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import ssl_dc
 from helpers.command_line import done, parsed, refused
 from ssl_dc.cli import export as export_command
 from ssl_dc.export.exported_file import FORMATS
@@ -72,3 +73,13 @@ def test_an_int8_file_is_written_run_and_compared(more: tuple[str, ...], gated_r
 def test_there_is_no_int8_file_of_a_network_with_masks_or_in_other_formats(gated_run: Path) -> None:
     for words in (("--route", "gated"), ("--format", "torch"), ("--format", "torchvision")):
         assert "--precision int8 is for --format onnx" in refused("export", gated_run, "--precision", "int8", *words)
+
+
+def test_an_output_that_cannot_be_a_file_is_refused_before_anything_is_computed(
+    finished_run: ssl_dc.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssl_dc.run_folder.RunFolder.load_model", None)
+    static = ("--route", "gated", "--static", "0.1")
+    assert "this is a folder; name a file" in refused("export", finished_run.folder, *static, "-o", tmp_path)
+    assert "must be one of" in refused("evaluate", finished_run.folder, "--protocol", "gates", "-o", tmp_path / "x.gif")
+    assert "must be one of" in refused("embed", finished_run.folder, "-o", tmp_path / "x.gif")

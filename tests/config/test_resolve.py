@@ -247,3 +247,12 @@ assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_budget_over_a_grid_is_the_only_one() -> None:
+    grid = uniform_layer({"budget.target": 0.3, "budget.grid": [0.1, 0.3, 0.5]}, "a file")
+    assert resolve([grid]).config.budget.budgets == (0.1, 0.3, 0.5)
+    for budget in (0.3, 0.25):
+        assert resolve([grid, uniform_layer({"budget.target": budget}, "--budget")]).config.budget.budgets == (budget,)
+    several = resolve([grid, uniform_layer({"budget.target": "0.2,0.5"}, "--budget")]).config.budget
+    assert (several.budgets, several.target) == ((0.2, 0.5), 0.2)

@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from ssl_dc.data.base import ImageSet, Splits
+from ssl_dc.data.digits import ArrayImages
 from ssl_dc.data.folder import Folder
+from ssl_dc.data.held_out import described, unlabelled_splits
 from ssl_dc.data.options import FolderOptions
 from ssl_dc.data.pictures import read_rgb
-from ssl_dc.data.subsets import open_splits
+from ssl_dc.data.subsets import Subset, open_splits
 from ssl_dc.errors import DataError
 
 
@@ -367,3 +369,21 @@ def test_imagenette_has_900_images_all_rgb_even_the_grey_ones(real_data: Path) -
     for path in grey:
         image = read_rgb(path, path)
         assert (image.mode, image.size) == ("RGB", (224, 224))
+
+
+def test_held_out_pictures_beyond_those_that_are_needed_are_drawn_and_embedded() -> None:
+    images, held_out = (ArrayImages(np.zeros((n, 1, 1, 3), np.uint8), None) for n in (30, 2500))
+    splits = unlabelled_splits(images, held_out, 0.2, "a folder")
+    assert splits.calibration is not None
+    assert splits.others is not None
+    parts = [splits.calibration, splits.test, splits.others]
+    numbers = [part._indices for part in parts if isinstance(part, Subset)]
+    assert [len(part) for part in numbers] == [1024, 1024, 452]
+    assert sorted(np.concatenate(numbers)) == list(range(2500))
+    assert 1000 < np.median(numbers[0]) < 1500, "drawn from all, not the first by their paths"
+    assert described(splits).startswith("2,530 pictures, no labels; 2,048 of them are held out")
+    one = unlabelled_splits(images, ArrayImages(np.zeros((1, 1, 1, 3), np.uint8), None), 0.2, "a folder")
+    assert one.others is not None
+    assert len(one.others) == 1
+    few = unlabelled_splits(images, ArrayImages(np.zeros((9, 1, 1, 3), np.uint8), None), 0.2, "a folder")
+    assert few.others is None

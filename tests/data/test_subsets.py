@@ -81,3 +81,15 @@ def test_limit_applies_to_unlabelled_and_labelled_training_images_alike() -> Non
     assert splits.evaluation_train.labels is not None
     assert np.bincount(splits.evaluation_train.labels).tolist() == [2] * 4
     assert len(splits.test) == 40
+
+
+def test_a_set_that_gets_ready_does_so_as_a_part_too() -> None:
+    class Counted(ArrayImages):
+        prepared = 0
+
+        def prepare(self) -> None:
+            self.prepared += 1
+
+    images = Counted(np.zeros((4, 8, 8, 3), np.uint8), None)
+    Subset(images, np.arange(2)).prepare()
+    assert images.prepared == 1

@@ -331,3 +331,32 @@ def test_a_resumed_run_on_other_pixels_of_the_same_size_is_told(tmp_path: Path) 
     ssl_dc.resume(tmp_path / "run")
     after = load_file(tmp_path / "run" / "model.safetensors")
     assert all(equal(before[name], after[name]) for name in before)
+
+
+def test_one_process_alone_asks_no_other_which_images_could_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Readable(ArrayImages(np.zeros((3, 8, 8, 3), np.uint8), None))
+    monkeypatch.setattr("ssl_dc.data.unreadable.world_size", lambda: 2)
+    assert images.left_out(together=False) == []
+    with pytest.raises(ValueError, match="process group"):
+        images.left_out()
+
+
+def test_a_run_that_fails_in_one_process_waits_for_no_other(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def left_out(_: Readable, *, together: bool) -> list[str]:
+        asked.append(together)
+        return []
+
+    monkeypatch.setattr(Readable, "left_out", left_out)
+
+    class Fails(Watcher):
+        def on_step_end(self, step: int) -> None:
+            raise RunError(f"disk full after step {step}")
+
+    with pytest.raises(RunError, match="disk full"):
+        ssl_dc.train(settings(root, **{"data.bad_images": "skip"}), output=tmp_path / "run", watchers=[Fails()])
+    assert asked
+    assert not any(asked)

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 import ssl_dc
+from helpers.command_line import refused
 from helpers.settings import TINY
 from ssl_dc.bench.at_most import HALVINGS, largest_that_holds
 from ssl_dc.cli import main
@@ -270,3 +271,13 @@ def test_the_search_ends_near_the_largest_budget_that_holds(limit: float) -> Non
 def test_the_search_knows_its_ends() -> None:
     assert largest_that_holds(lambda _budget: True, 0.2, 0.8) == 0.8
     assert largest_that_holds(lambda _budget: False, 0.2, 0.8) is None
+
+
+@pytest.mark.parametrize("command", [("cost",), ("export", "--route", "gated", "--format", "torch"), ("bench",)])
+def test_what_has_one_gated_network_takes_one_budget(finished_run: ssl_dc.Run, command: tuple[str, ...]) -> None:
+    said = refused(command[0], finished_run.folder, *command[1:], "--budget", "0.5:0.9")
+    assert "--budget: one budget is taken here, not 5; call once for each" in said
+
+
+def test_a_budget_that_is_no_number_is_refused(finished_run: ssl_dc.Run) -> None:
+    assert "is no budget" in refused("evaluate", finished_run.folder, "--budget", "0.3,nan,0.31")

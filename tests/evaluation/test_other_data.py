@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,35 @@ def test_what_needs_no_labels_works_without(unlabelled: Path, tmp_path: Path) ->
 def test_options_of_the_other_set_belong_to_it() -> None:
     with pytest.raises(ConfigError, match="the model's own"):
         other_data("--eval-data", "digits", settings={"mean": 0.5})
+
+
+def test_a_budget_that_is_calibrated_on_the_runs_own_images_finds_them_where_they_are_now(
+    run: Path, labelled: Path, tmp_path: Path
+) -> None:
+    here = ("--data-root", labelled, "--budget", "0.6")
+    export = ("export", run, "--route", "gated", "--format", "torch", "--output", tmp_path / "network.pt2")
+    assert parsed(*export, *here)["description"]["ssl_dc.budget"] == "0.6"
+    found = parsed("evaluate", run, *here, "--eval-data", "folder", "--eval-data-root", labelled)
+    assert "gated@0.6" in found["routes"]
+    assert call("evaluate", run, "--data-root", labelled, "--eval-data", "digits").exit_code == 2
+    embedded = parsed("embed", run, labelled / "val", "--route", "gated", *here, "-o", tmp_path / "e.npy")
+    assert (embedded["route"], embedded["images"]) == ("gated@0.6", 20)
+
+
+def test_reports_on_other_data_name_the_data_that_the_run_learned_from(unlabelled: Path, labelled: Path) -> None:
+    other = ("--eval-data", "folder", "--eval-data-root", labelled, "--json")
+    digits = saved({**SETTINGS, "data.name": "digits", "data.image_size": 8}, labelled.parent / "digits")
+    found = json.loads(call("evaluate", digits, "--protocol", "gates", *other).stdout)
+    assert found["run"].startswith("digits, ")
+    assert found["measured_on"] == "20 held-out images of folder"
+    curve = ("--protocol", "curve", "--epochs", "1", "--seeds", "1", "--beside", digits)
+    beside = json.loads(call("evaluate", digits, *curve, *other).stdout)["runs"]
+    assert [each["test_images"] for each in beside] == [20, 20]
+
+
+def test_a_protocol_that_opens_its_own_data_takes_no_other(unlabelled: Path, labelled: Path) -> None:
+    transfer = ("evaluate", unlabelled, "--protocol", "transfer", "--to", "digits")
+    for option in (("--eval-data", "folder"), ("--data-root", labelled)):
+        refused = call(*transfer, *option)
+        assert refused.exit_code == 2
+        assert f"{option[0]}: protocol transfer opens a data set of its own" in refused.stderr

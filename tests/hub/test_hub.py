@@ -175,3 +175,11 @@ def test_without_a_network_the_cache_is_read(
 def test_names() -> None:
     assert all(map(is_hub_name, ("org/name", "me/vit-b.16_x")))
     assert not any(map(is_hub_name, ("name", "a/b/c", "/a", "a/", "../b", "~/b", "a\\b", "./b")))
+
+
+def test_a_file_that_is_no_curve_is_one_message(finished_run: ssl_dc.Run, tmp_path: Path) -> None:
+    for text in ('{"protocol": "knn"}', '{"runs": []}', "[]"):
+        (tmp_path / "wrong.json").write_text(text)
+        said = message("push", finished_run.folder, "org/digits", "--dry-run", "--curve", tmp_path / "wrong.json")
+        assert "wrong.json" in said
+        assert "fault in the code" not in said

@@ -259,3 +259,11 @@ def test_what_slurm_cannot_do_is_one_message(slurm: Path, monkeypatch: pytest.Mo
     assert "srun" in call("grid", path, "--output", output, "--slurm", "partition=gpu").stderr
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert "pip install 'ssl-dc[slurm]'" in call("grid", path, "--output", output, "--jobs", "2").stderr
+
+
+def test_another_range_of_budgets_is_another_setting(tmp_path: Path) -> None:
+    first = config(tmp_path / "a.json", **{"training.epochs": 1, "budget.target": "0.5:0.9"})
+    assert parsed("grid", first, "--output", tmp_path / "out")["done"] == ["a"]
+    assert parsed("grid", first, "--output", tmp_path / "out")["done"] == ["a"]
+    config(first, **{"training.epochs": 1, "budget.target": "0.5:0.8"})
+    assert "made with other settings: budget.grid" in message("grid", first, "--output", tmp_path / "out")

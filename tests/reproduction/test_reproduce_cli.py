@@ -259,3 +259,10 @@ def test_workers_share_the_runs_of_a_table(tmp_path: Path, monkeypatch: pytest.M
         assert len((run / "history.jsonl").read_text().splitlines()) == 1, "each is trained once"
         assert "knn1" in json.loads((tmp_path / "results" / f"{run.name}.json").read_text())
     assert verbs(successful(reproduce(tmp_path, "table3", "--jobs", "2"))) == [], "nothing is left to do"
+
+
+def test_jobs_that_are_queued_are_told_as_json_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl_dc.jobs.workers.through_slurm", lambda *_: ["17", "18"])
+    told = json.loads(reproduce(tmp_path, "table6", "--slurm", "partition=gpu", "--json").stdout)
+    assert told["queued"] == ["17", "18"]
+    assert told["left"]

@@ -56,3 +56,15 @@ def test_a_batch_of_another_number_of_views_than_routes_is_refused() -> None:
     loader = LoaderBatches(Numbers(3), TrainingConfig(epochs=1, batch_size=8), count=3)
     with pytest.raises(ConfigError, match="the loader's batch has 2 views, and there are 3 routes"):
         next(loader.rest(0))
+
+
+def test_a_loader_that_gives_less_than_it_says_ends_the_first_epoch() -> None:
+    class Less(Numbers):
+        def __len__(self) -> int:
+            return 6
+
+    batches = LoaderBatches(Less(4), TrainingConfig(epochs=3, batch_size=8, accumulation=1), count=2).rest(0)
+    given = [next(batches) for _ in range(4)]
+    assert len(given) == 4
+    with pytest.raises(ConfigError, match="the loader says that it has 6 batches, and gave 4"):
+        next(batches)

@@ -101,6 +101,16 @@ def test_a_later_best_of_an_abandoned_continuation_does_not_count(copied_run: Pa
     assert kept == [3, 3, 9, 6, 6]
 
 
+def test_a_value_that_is_no_number_is_never_the_best(copied_run: Path) -> None:
+    best = BestModel(RunFolder(copied_run), "knn/dense", is_better)
+    encoder = ssl_dc.load(copied_run).encoder
+    best.offer(encoder, 1, float("nan"))
+    assert not (copied_run / "best" / "best.json").exists()
+    best.offer(encoder, 2, 50.0)
+    best.offer(encoder, 3, float("nan"))
+    assert json.loads((copied_run / "best" / "best.json").read_text())["step"] == 2
+
+
 @pytest.mark.long
 def test_other_images_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssl_dc.evaluation.looks.EMBEDDINGS", 80)
