@@ -177,6 +177,8 @@ def test_a_resume_point_names_no_files_of_its_own(copied_run: Path) -> None:
     record = json.loads(progress.read_text())
     record["sha256"] = {"../../model": record["sha256"]["learner"]}
     progress.write_text(json.dumps(record))
+    assert "no whole resume point" in call("train", "--resume", copied_run).stderr, "what is trained is not begun anew"
+    (copied_run / "model.safetensors").unlink()
     result = call("train", "--resume", copied_run)
     assert result.exit_code == 0
     assert "resume point left out" in result.stderr
