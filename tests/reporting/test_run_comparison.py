@@ -72,7 +72,7 @@ def test_a_result_that_is_lost_is_told_with_its_place(
     assert f"copied: The run has a trained model, and the last logged step is step 2 of 2, but {path} {wrong}." in printed
     assert "interrupted" not in printed
     assert f"ssl-dc train --resume {copied_run}" in printed
-    shutil.rmtree(copied_run / "checkpoints")  # to resume it would train it anew
+    shutil.rmtree(copied_run / "checkpoints")  # it cannot be resumed then
     assert "--resume" not in done("compare", finished_run.folder, copied_run)
 
 
