@@ -325,3 +325,16 @@ def test_a_config_that_lacks_a_section_is_not_filled_from_defaults(copied_run: P
     (copied_run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="lacks: backbone"):
         ssl_dc.load(copied_run)
+
+
+def test_what_a_kill_left_beside_kept_models_is_removed_too(copied_run: Path) -> None:
+    left = [
+        copied_run / place / ".model.safetensors.0123abcd.partial" for place in ("best", "earlier/2-epochs", "checkpoints")
+    ]
+    whole = copied_run / "best" / "model.safetensors"
+    for path in (*left, whole):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    with RunFolder(copied_run).held():
+        assert not any(path.exists() for path in left)
+        assert whole.exists()
